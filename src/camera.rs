@@ -1,0 +1,228 @@
+//! Cameras: what is watched, and how it is going.
+//!
+//! In: what an operator asks for; what ingest observes. Out: values.
+//! Must not know: GStreamer, the store, the wire.
+
+use std::fmt;
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::clock::Timestamp;
+pub use crate::frame::{CameraId, InvalidCameraId};
+
+/// What a camera looks at, which decides how urgent its frames are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// People come in here: served first.
+    Entry,
+    /// People leave here.
+    Exit,
+    /// Anything else.
+    #[default]
+    Interior,
+}
+
+/// How RTP reaches the daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Interleaved in the RTSP connection: loses nothing, passes firewalls.
+    #[default]
+    Tcp,
+    /// Datagrams: lower delay on networks that lose none.
+    Udp,
+}
+
+/// A point in normalised coordinates of the frame, 0 to 1 each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormalisedPoint {
+    /// 0 is the left edge, 1 the right one.
+    pub x: f32,
+    /// 0 is the top edge, 1 the bottom one.
+    pub y: f32,
+}
+
+/// An upright rectangle in normalised coordinates of the frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormalisedRect {
+    /// Left edge, 0 to 1.
+    pub x: f32,
+    /// Top edge, 0 to 1.
+    pub y: f32,
+    /// Width, above 0; `x + width` is at most 1.
+    pub width: f32,
+    /// Height, above 0; `y + height` is at most 1.
+    pub height: f32,
+}
+
+/// A named line or zone: two points make a line, three or more a closed zone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    /// The operator's name of it, unique in the camera.
+    pub name: String,
+    /// Its corners in order.
+    pub points: Vec<NormalisedPoint>,
+}
+
+/// A camera as the operator configured it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Camera {
+    /// The operator's id.
+    pub id: CameraId,
+    /// `rtsp://` or `rtsps://`, without credentials.
+    pub url: Url,
+    /// Whether a user name and password are stored for it. They are write-only.
+    pub has_credential: bool,
+    /// What people call it; may be empty.
+    pub display_name: String,
+    /// What it looks at.
+    pub role: Role,
+    /// How RTP is carried.
+    pub transport: Transport,
+    /// Lines across which people come and go.
+    pub lines: Vec<Region>,
+    /// Areas of interest.
+    pub zones: Vec<Region>,
+    /// The most frames a second that are analysed; `None` analyses what the sessions can take.
+    pub analysis_fps_max: Option<f32>,
+    /// The longer side of the detector's input, in pixels, a multiple of 32; `None` takes the
+    /// daemon's default.
+    pub detector_side: Option<u32>,
+    /// The part of the picture in which faces are looked for; `None` means all.
+    pub region_of_interest: Option<NormalisedRect>,
+    /// Faces whose smaller side has fewer pixels than this are ignored.
+    pub face_pixels_min: u32,
+    /// The least similarity that identifies somebody here; `None` takes the daemon's default.
+    pub threshold: Option<f32>,
+    /// Whether the camera is watched at all.
+    pub enabled: bool,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When it last changed.
+    pub update_time: Timestamp,
+    /// Counts the changes of this camera; its text form is the etag.
+    pub revision: u64,
+}
+
+/// A user name and a password. Prints neither.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The user name.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(***)")
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// Keeps `text` from being printed.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Why a camera gives no frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfflineReason {
+    /// Nobody answers at the address, or the connection was refused.
+    Unreachable,
+    /// The host's name cannot be resolved.
+    HostUnknown,
+    /// The camera refuses the credential, or wants one.
+    Unauthorised,
+    /// The camera knows no such stream.
+    NotFound,
+    /// The stream has no H.264 or H.265 video.
+    NoVideo,
+    /// What arrives cannot be decoded.
+    Undecodable,
+    /// The connection stands and nothing comes.
+    Stalled,
+    /// The camera ended the stream or the connection.
+    Ended,
+    /// The operator disabled it.
+    Disabled,
+    /// Anything else; the message says what.
+    Other,
+}
+
+/// How a camera is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CameraState {
+    /// An attempt is under way.
+    Connecting,
+    /// Frames arrive.
+    Online {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The connection stands, no frame has come for a while, the attempt is about to be given up.
+    Stalled {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// No frames.
+    Offline {
+        /// The kind of failure.
+        reason: OfflineReason,
+        /// What was observed, without credentials.
+        message: String,
+        /// When the next attempt begins; `None` when there will be none.
+        next_attempt_time: Option<Timestamp>,
+    },
+}
+
+/// Frames of one camera, counted since the daemon started; what came in was analysed or dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameCounts {
+    /// Decoded.
+    pub received: u64,
+    /// Seen by the detector.
+    pub analysed: u64,
+    /// Replaced in the slot by a newer one before a session was free.
+    pub dropped_newer: u64,
+    /// Left out to keep to the camera's analysis rate.
+    pub dropped_rate: u64,
+    /// Refused because their caps lie or their format is not I420 or NV12.
+    pub dropped_format: u64,
+    /// Lost to a failed inference.
+    pub dropped_failed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let credential = Credential { username: "admin".into(), password: Secret::new("hunter2") };
+        let printed = format!("{credential:?} {:?} {}", credential.password, credential.password);
+        assert!(!printed.contains("hunter2") && !printed.contains("admin"), "{printed}");
+    }
+}

@@ -1,0 +1,238 @@
+//! Events: what happened at a camera, and why the daemon says so.
+//!
+//! In: what `visit`, `decide` and the cameras found. Out: values that are kept for ever as they
+//! are written. They name a subject by its random uid; names are joined when an event is delivered.
+//! Sequence, epoch and cursor are not here: the log adds them.
+//! Must not know: the log, the wire.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::subject::SubjectUid;
+
+/// One person's continuous presence at one camera.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VisitId(pub Uuid);
+
+/// The same face followed through one camera's frames; unique per camera and daemon run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TrackId(pub u64);
+
+/// A stored best shot: cropped face and whole frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SnapshotId(pub Uuid);
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A face appeared and stayed long enough to be a track.
+    VisitStarted,
+    /// The visitor is an enrolled subject.
+    Identified,
+    /// The visitor is nobody in the gallery, or could not be seen well enough to tell.
+    Unidentified,
+    /// The visitor is gone.
+    VisitEnded,
+    /// Frames arrive from a camera.
+    CameraOnline,
+    /// Frames no longer arrive from a camera.
+    CameraOffline,
+}
+
+/// Why a visit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The face was not seen for a while.
+    Gone,
+    /// The camera went offline.
+    CameraOffline,
+    /// The camera was deleted, disabled or changed by the operator.
+    CameraRemoved,
+    /// The daemon stopped, or was killed and found the visit open when it started again.
+    DaemonRestarted,
+}
+
+/// A subject that a probe may be, and how close it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Who, by the uid that outlives the name.
+    pub subject: SubjectUid,
+    /// Cosine similarity of the subject's closest template, -1 to 1.
+    pub similarity: f32,
+}
+
+/// What a comparison is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// 1:1 with a claimed identity.
+    Verify,
+    /// 1:N with a decision.
+    Identify,
+}
+
+/// Why a decision is not a match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    /// Nobody is enrolled.
+    EmptyGallery,
+    /// The closest subject is not close enough.
+    BelowThreshold,
+    /// No shot was good enough to be encoded before a decision was due.
+    NoUsableShot,
+}
+
+/// An open-set decision with everything it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// What it was made for.
+    pub purpose: Purpose,
+    /// The subject that matched; `None` is *unknown*.
+    pub subject: Option<SubjectUid>,
+    /// Why it is unknown; `None` when somebody matched.
+    pub rejection: Option<Rejection>,
+    /// Similarity of the closest subject; `None` with an empty gallery or no usable shot.
+    pub similarity: Option<f32>,
+    /// The least similarity that would have matched.
+    pub threshold: f32,
+    /// The error rate that the threshold stands for, where a calibration says so.
+    pub target_rate: Option<f64>,
+    /// The second-closest subject.
+    pub runner_up: Option<Candidate>,
+    /// Similarity of the closest subject less that of the runner-up.
+    pub margin: Option<f32>,
+    /// How many subjects the probe was compared with.
+    pub gallery_subjects: u64,
+    /// The gallery version it was compared with.
+    pub gallery_version: u64,
+    /// The template space it was made in.
+    pub space: String,
+}
+
+/// Milliseconds that the deciding shot spent in each stage, in the pipeline's order. Replay
+/// leaves them out: its times are the stream's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageTimes {
+    /// From capture to the decoder's output.
+    pub decode_ms: f32,
+    /// In the camera's slot.
+    pub wait_ms: f32,
+    /// Finding faces.
+    pub detect_ms: f32,
+    /// Making the template, alignment and the wait for a session included.
+    pub encode_ms: f32,
+    /// Searching the gallery.
+    pub match_ms: f32,
+    /// From the search's answer to the decision.
+    pub decide_ms: f32,
+}
+
+/// Where a face was, in normalised coordinates of the frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BoxInFrame {
+    /// Left edge, 0 to 1.
+    pub x: f32,
+    /// Top edge, 0 to 1.
+    pub y: f32,
+    /// Width, 0 to 1.
+    pub width: f32,
+    /// Height, 0 to 1.
+    pub height: f32,
+}
+
+/// Shots of a visit that were looked at, by what became of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShotCounts {
+    /// Shots whose templates were fused into the decision.
+    pub fused: u32,
+    /// Shots that `quality` refused, by reason.
+    pub rejected: BTreeMap<String, u32>,
+}
+
+/// Something that happened, without its place in the order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// At which camera.
+    pub camera: Arc<str>,
+    /// In which visit.
+    pub visit: Option<VisitId>,
+    /// On which track of the camera.
+    pub track: Option<TrackId>,
+    /// When the deciding picture was taken, in microseconds since the Unix epoch.
+    pub capture_time_us: i64,
+    /// When the daemon made up its mind, likewise.
+    pub decision_time_us: i64,
+    /// A door acts on the event only before this moment, likewise.
+    pub actionable_until_us: i64,
+    /// Who it was.
+    pub subject: Option<SubjectUid>,
+    /// Why the daemon says so.
+    pub decision: Option<Decision>,
+    /// Where the face was.
+    pub box_in_frame: Option<BoxInFrame>,
+    /// The detector's score of the deciding shot.
+    pub detection_score: Option<f32>,
+    /// Overall quality of the deciding shot, 0 to 1.
+    pub quality: Option<f32>,
+    /// What became of the visit's shots.
+    pub shots: ShotCounts,
+    /// The best shot's pictures.
+    pub snapshot: Option<SnapshotId>,
+    /// Where the time went.
+    pub stage_times: Option<StageTimes>,
+    /// Why a visit ended.
+    pub end_reason: Option<EndReason>,
+    /// How long a visit lasted, in milliseconds.
+    pub duration_ms: Option<u64>,
+    /// What a person should know, such as why a camera is offline. Never a credential.
+    pub message: Option<String>,
+}
+
+impl Event {
+    /// An event of `kind` at `camera`, captured and decided at `time`, with nothing else known.
+    pub fn new(kind: EventKind, camera: &str, time: Timestamp) -> Self {
+        Self {
+            kind,
+            camera: camera.into(),
+            visit: None,
+            track: None,
+            capture_time_us: time.as_micros(),
+            decision_time_us: time.as_micros(),
+            actionable_until_us: time.as_micros(),
+            subject: None,
+            decision: None,
+            box_in_frame: None,
+            detection_score: None,
+            quality: None,
+            shots: ShotCounts::default(),
+            snapshot: None,
+            stage_times: None,
+            end_reason: None,
+            duration_ms: None,
+            message: None,
+        }
+    }
+}
+
+/// An event in its place: the same pair of epoch and sequence names it for ever.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggedEvent {
+    /// Counts the events of one log from 1, without gaps.
+    pub sequence: u64,
+    /// Names the log; it changes when a log is created or restored, never at a restart.
+    pub epoch: Uuid,
+    /// What happened.
+    pub event: Arc<Event>,
+}
