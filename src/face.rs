@@ -179,6 +179,16 @@ impl Template {
         Ok(Self { space, values })
     }
 
+    /// The template over `values` as they were stored: bit for bit, so that a restart changes no
+    /// similarity.
+    ///
+    /// # Errors
+    /// [`TemplateError::NoDirection`] when they are no unit vector.
+    pub fn from_stored(space: TemplateSpace, values: Vec<f32>) -> Result<Self, TemplateError> {
+        let norm = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
+        if (norm - 1.0).abs() < 1e-3 { Ok(Self { space, values: values.into() }) } else { Err(TemplateError::NoDirection) }
+    }
+
     /// The space it lives in.
     pub fn space(&self) -> &TemplateSpace {
         &self.space

@@ -214,6 +214,11 @@ impl Frame {
         self.format.size
     }
 
+    /// The same picture in memory of its own, so that the decoder gets its buffer back.
+    pub fn copied(&self) -> Self {
+        Self { pixels: Arc::new(self.pixels.bytes().to_vec()), ..self.clone() }
+    }
+
     /// The bytes from the start of plane `index` on.
     pub fn plane(&self, index: usize) -> &[u8] {
         &self.pixels.bytes()[self.format.planes[index].offset..]

@@ -1,0 +1,33 @@
+//! The ordered changes that the gallery is a fold of.
+//!
+//! In: what enrolment decided. Out: values that `store` commits and `gallery` applies.
+//! Must not know: the database, the search.
+
+use crate::face::Template;
+use crate::subject::{Sample, SampleId, Subject, SubjectUid};
+
+/// One ordered change of the gallery. Several of one call are committed together under one version.
+#[derive(Clone, Debug)]
+pub enum Mutation {
+    /// Inserts the subject, or replaces what was said of the subject with this uid.
+    PutSubject(Subject),
+    /// Adds a sample with its template.
+    PutSample {
+        /// What is known of it.
+        sample: Sample,
+        /// Its vector.
+        template: Template,
+        /// The photo, as it was given.
+        photo: std::sync::Arc<[u8]>,
+    },
+    /// Erases the subject with samples, templates, photos and the snapshots of its events. Photos
+    /// of the same content stay blocked in the enrolment folder.
+    EraseSubject(SubjectUid),
+    /// Erases one sample with its template and photo.
+    EraseSample {
+        /// Whose it is.
+        subject: SubjectUid,
+        /// Which one.
+        sample: SampleId,
+    },
+}
