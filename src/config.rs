@@ -3,14 +3,19 @@
 //! In: TOML, `DOORWARD_*` variables, overrides from the command line (the later wins).
 //! Out: a [`Config`] in which every value is allowed. An error names file, key, value and what
 //! is allowed. Cameras and people are not here: they are made by RPC and live in the store.
+//! Drops: nothing; an unknown key is an error.
 //! Must not know: any stage.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+mod load;
+#[cfg(test)]
+mod tests;
 
-use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
+
+pub use load::ConfigError;
 
 /// Everything that is decided before the daemon starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -211,117 +216,6 @@ impl Default for EventsConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self { filter: "info".into(), json: false }
-    }
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file is not there or cannot be read.
-    #[error(
-        "cannot read the configuration {path}: {source}; give another with --config, or create it (systemd/doorward.toml is an example)"
-    )]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The text is no TOML, a key is unknown, or a value has the wrong type. Boxed: it is large.
-    #[error("{0}")]
-    Malformed(#[from] Box<figment::Error>),
-    /// A value has the right type and is not allowed.
-    #[error("{origin}: {key} = {value} is not allowed: {allowed}")]
-    OutOfRange {
-        /// The file, or where else the value came from.
-        origin: String,
-        /// The key, with its sections.
-        key: &'static str,
-        /// What was given.
-        value: String,
-        /// What would be allowed.
-        allowed: &'static str,
-    },
-}
-
-impl Config {
-    /// Reads `file` (if any), then the environment, then `overrides` (dotted key, TOML value).
-    ///
-    /// # Errors
-    /// [`ConfigError`], naming the source, the key and the value. Nothing was opened.
-    pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Self, ConfigError> {
-        let mut figment = Figment::from(Serialized::defaults(Self::default()));
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
-            drop(text);
-            figment = figment.merge(Toml::file_exact(path));
-        }
-        figment = figment.merge(Env::prefixed("DOORWARD_").split("__").ignore(&["test_data", "config", "server", "token"]));
-        for (key, value) in overrides {
-            let value: figment::value::Value = value.parse().unwrap_or_else(|_| value.clone().into());
-            figment = figment.merge(Serialized::global(key, value));
-        }
-        let config: Self = figment.extract().map_err(Box::new)?;
-        config.check(&figment)?;
-        Ok(config)
-    }
-
-    fn check(&self, figment: &Figment) -> Result<(), ConfigError> {
-        let origin = |key: &str| {
-            figment
-                .find_metadata(key)
-                .map_or_else(|| "configuration".to_owned(), |m| m.source.as_ref().map_or_else(|| m.name.to_string(), ToString::to_string))
-        };
-        let require = |allowed_here: bool, key: &'static str, value: String, allowed: &'static str| {
-            if allowed_here { Ok(()) } else { Err(ConfigError::OutOfRange { origin: origin(key), key, value, allowed }) }
-        };
-        let (server, infer, recognition) = (&self.server, &self.infer, &self.recognition);
-        let unit = 0.0..=1.0;
-        require(
-            (160..=1920).contains(&infer.detector_side) && infer.detector_side.is_multiple_of(32),
-            "infer.detector_side",
-            infer.detector_side.to_string(),
-            "a multiple of 32 from 160 to 1920",
-        )?;
-        require(infer.sessions <= 256, "infer.sessions", infer.sessions.to_string(), "0 (one a core) to 256")?;
-        for (key, value) in [
-            ("infer.detection_score_min", infer.detection_score_min),
-            ("recognition.quality_min", recognition.quality_min),
-            ("recognition.enrol_quality_min", recognition.enrol_quality_min),
-        ] {
-            require(unit.contains(&value), key, value.to_string(), "0 to 1")?;
-        }
-        if let Some(threshold) = recognition.threshold {
-            require((-1.0..=1.0).contains(&threshold), "recognition.threshold", threshold.to_string(), "-1 to 1 (cosine similarity)")?;
-        }
-        for (key, value, allowed_here, allowed) in [
-            ("recognition.actionable_ms", recognition.actionable_ms, 100..=60_000, "100 to 60000"),
-            ("recognition.decision_deadline_ms", recognition.decision_deadline_ms, 100..=60_000, "100 to 60000"),
-            ("recognition.visit_gap_ms", recognition.visit_gap_ms, 100..=600_000, "100 to 600000"),
-            ("server.handshake_timeout_ms", server.handshake_timeout_ms, 100..=60_000, "100 to 60000"),
-            ("server.request_timeout_ms", server.request_timeout_ms, 100..=3_600_000, "100 to 3600000"),
-            ("server.keepalive_interval_ms", server.keepalive_interval_ms, 1_000..=3_600_000, "1000 to 3600000"),
-            ("server.streams_per_connection_max", server.streams_per_connection_max.into(), 1..=65_535, "1 to 65535"),
-            ("server.connections_max", server.connections_max.into(), 1..=65_535, "1 to 65535"),
-            ("server.message_bytes_max", server.message_bytes_max as u64, 1 << 16..=1 << 30, "65536 to 1073741824"),
-            ("events.retention_days", self.events.retention_days.into(), 1..=36_500, "1 to 36500"),
-            ("events.subscriber_lag_max", self.events.subscriber_lag_max as u64, 16..=1_000_000, "16 to 1000000"),
-        ] {
-            require(allowed_here.contains(&value), key, value.to_string(), allowed)?;
-        }
-        require(
-            server.tls_certificate_file.is_some() == server.tls_key_file.is_some(),
-            "server.tls_key_file",
-            format!("{:?}", server.tls_key_file),
-            "tls_certificate_file and tls_key_file go together",
-        )?;
-        let guarded = server.tls_certificate_file.is_some() && server.token_file.is_some();
-        require(
-            server.listen.ip().is_loopback() || guarded,
-            "server.listen",
-            server.listen.to_string(),
-            "beyond loopback only with tls_certificate_file, tls_key_file and token_file",
-        )
     }
 }
 

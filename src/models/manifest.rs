@@ -1,0 +1,304 @@
+//! Reads `manifest.toml` into entries that are complete and sane.
+//!
+//! In: TOML. Out: a [`Manifest`], or an error that names the file and the key.
+//! Drops nothing: an unknown key is an error.
+//! Must not know: the files that the entries name.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::ModelsError;
+use crate::face::TemplateSpace;
+
+/// What a file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The ONNX Runtime library.
+    #[serde(skip)]
+    Runtime,
+    /// Finds faces.
+    Detector,
+    /// Turns an aligned face into a template.
+    Encoder,
+}
+
+impl Role {
+    /// The manifest's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runtime => "runtime",
+            Self::Detector => "detector",
+            Self::Encoder => "encoder",
+        }
+    }
+}
+
+/// In which order a model wants the colour planes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Colour {
+    /// Blue first.
+    Bgr,
+    /// Red first.
+    Rgb,
+}
+
+/// How a detector's outputs are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decoder {
+    /// Anchor-free cells at strides 8, 16 and 32, five landmarks each.
+    Yunet,
+}
+
+/// How samples lie in a model's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Layout {
+    /// Planes: batch, colour, row, column.
+    Nchw,
+}
+
+/// A model's input tensor: each sample is `(byte - mean) * scale`, f32.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputEntry {
+    /// The tensor's name in the graph.
+    pub name: String,
+    // Only one layout exists; the key is read so that another one is refused, not misread.
+    #[allow(dead_code)]
+    layout: Layout,
+    /// Order of the colour planes.
+    pub colour: Colour,
+    /// Subtracted from the byte, in the order of the planes.
+    pub mean: [f32; 3],
+    /// Multiplies the difference.
+    pub scale: f32,
+}
+
+/// The ONNX Runtime library.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeEntry {
+    /// Its name.
+    pub name: String,
+    /// Its file below the models directory.
+    pub file: PathBuf,
+    /// Its size as published.
+    pub bytes: u64,
+    /// SHA-256 of the published file, lower-case hex.
+    pub sha256: String,
+    /// Its licence.
+    pub licence: String,
+    /// The package that carries it.
+    pub source: String,
+    /// SHA-256 of that package.
+    pub package_sha256: String,
+}
+
+/// What every model states.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelEntry {
+    /// Its name.
+    pub name: String,
+    /// Its file below the models directory.
+    pub file: PathBuf,
+    /// Its size as published.
+    pub bytes: u64,
+    /// SHA-256 of the published file, lower-case hex.
+    pub sha256: String,
+    /// Its licence.
+    pub licence: String,
+    /// Who made it; may be empty.
+    pub credit: String,
+    /// The package that carries it.
+    pub source: String,
+    /// SHA-256 of that package.
+    pub package_sha256: String,
+    /// Its input tensor.
+    pub input: InputEntry,
+}
+
+/// The model that finds faces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectorEntry {
+    /// What every model states.
+    pub model: ModelEntry,
+    /// How its outputs are read.
+    pub decoder: Decoder,
+}
+
+/// The model that turns an aligned face into a template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderEntry {
+    /// What every model states.
+    pub model: ModelEntry,
+    /// The version of the alignment it was trained for; part of the template space.
+    pub alignment: String,
+    /// The output tensor that holds the vector.
+    pub output: String,
+    /// The vector's length.
+    pub dimension: usize,
+    /// Cosine similarity from which on two faces are one person.
+    pub threshold: f32,
+}
+
+/// The alignments that `infer` can make: the five landmarks brought to the `ArcFace` template.
+const ALIGNMENTS: [&str; 1] = ["arcface-112-v1"];
+
+/// Everything that inference needs, as `manifest.toml` states it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// The models directory.
+    pub dir: PathBuf,
+    /// Runtime libraries; at least one, the one for the CPU first.
+    pub runtimes: Vec<RuntimeEntry>,
+    /// The one detector.
+    pub detector: DetectorEntry,
+    /// The one encoder.
+    pub encoder: EncoderEntry,
+}
+
+/// The file as it is written. Keys of one role only are checked by [`Reader`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawManifest {
+    runtime: Vec<RuntimeEntry>,
+    model: Vec<RawModel>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawModel {
+    role: Role,
+    name: String,
+    file: PathBuf,
+    bytes: u64,
+    sha256: String,
+    licence: String,
+    #[serde(default)]
+    credit: String,
+    source: String,
+    package_sha256: String,
+    decoder: Option<Decoder>,
+    alignment: Option<String>,
+    output: Option<String>,
+    dimension: Option<usize>,
+    threshold: Option<f32>,
+    input: InputEntry,
+}
+
+impl Manifest {
+    /// Reads `manifest.toml` in `models_dir`. Opens no other file.
+    ///
+    /// # Errors
+    /// [`ModelsError`], naming the manifest and the key.
+    pub fn load(models_dir: &Path) -> Result<Self, ModelsError> {
+        let path = models_dir.join("manifest.toml");
+        let text = std::fs::read_to_string(&path).map_err(|source| ModelsError::ManifestUnreadable { path: path.clone(), source })?;
+        let raw: RawManifest =
+            toml::from_str(&text).map_err(|error| ModelsError::ManifestMalformed { path: path.clone(), reason: error.to_string() })?;
+        Reader { path: &path }.manifest(models_dir, raw)
+    }
+
+    /// The runtime library for the CPU.
+    pub fn runtime(&self) -> &RuntimeEntry {
+        // `load` refuses a manifest without a runtime.
+        &self.runtimes[0]
+    }
+
+    /// The space of the encoder's templates: the published file, the alignment and the
+    /// normalisation. The rewritten graph and the provider are no part of it.
+    pub fn space(&self) -> TemplateSpace {
+        TemplateSpace::new(&format!("{}/{}/l2", &self.encoder.model.sha256[..16], self.encoder.alignment))
+    }
+}
+
+/// Checks what serde cannot.
+struct Reader<'a> {
+    path: &'a Path,
+}
+
+impl Reader<'_> {
+    fn manifest(&self, dir: &Path, raw: RawManifest) -> Result<Manifest, ModelsError> {
+        if raw.runtime.is_empty() {
+            return Err(self.refused("runtime".into(), "at least one [[runtime]] entry is needed"));
+        }
+        for runtime in &raw.runtime {
+            self.file(&format!("runtime {:?}", runtime.name), &runtime.file, &runtime.sha256)?;
+        }
+        let (mut detector, mut encoder) = (None, None);
+        for model in raw.model {
+            let entry = format!("model {:?}", model.name);
+            self.file(&entry, &model.file, &model.sha256)?;
+            let doubled = match model.role {
+                Role::Encoder => encoder.replace(self.encoder(&entry, model)?).is_some(),
+                // `Role::Runtime` cannot be written in the file.
+                Role::Detector | Role::Runtime => detector.replace(self.detector(&entry, model)?).is_some(),
+            };
+            if doubled {
+                return Err(self.refused(format!("{entry}.role"), "another model has this role already; one of each is used"));
+            }
+        }
+        let missing = |role: &str| self.refused("model".into(), &format!("an entry with role = \"{role}\" is needed"));
+        let detector = detector.ok_or_else(|| missing("detector"))?;
+        let encoder = encoder.ok_or_else(|| missing("encoder"))?;
+        Ok(Manifest { dir: dir.into(), runtimes: raw.runtime, detector, encoder })
+    }
+
+    fn detector(&self, entry: &str, raw: RawModel) -> Result<DetectorEntry, ModelsError> {
+        let foreign = [("alignment", raw.alignment.is_some()), ("output", raw.output.is_some())];
+        let foreign = foreign.into_iter().chain([("dimension", raw.dimension.is_some()), ("threshold", raw.threshold.is_some())]);
+        self.none_of(entry, foreign)?;
+        let decoder = raw.decoder.ok_or_else(|| self.refused(format!("{entry}.decoder"), "a detector needs it; known: \"yunet\""))?;
+        Ok(DetectorEntry { decoder, model: common(raw) })
+    }
+
+    fn encoder(&self, entry: &str, mut raw: RawModel) -> Result<EncoderEntry, ModelsError> {
+        self.none_of(entry, [("decoder", raw.decoder.is_some())])?;
+        let missing = |key: &str| self.refused(format!("{entry}.{key}"), "an encoder needs it");
+        let alignment = raw.alignment.take().ok_or_else(|| missing("alignment"))?;
+        if !ALIGNMENTS.contains(&alignment.as_str()) {
+            return Err(self.refused(format!("{entry}.alignment"), &format!("{alignment:?} is unknown; known: {ALIGNMENTS:?}")));
+        }
+        let output = raw.output.take().ok_or_else(|| missing("output"))?;
+        let dimension = raw.dimension.ok_or_else(|| missing("dimension"))?;
+        if !(1..=4096).contains(&dimension) {
+            return Err(self.refused(format!("{entry}.dimension"), &format!("{dimension} is not allowed: 1 to 4096")));
+        }
+        let threshold = raw.threshold.ok_or_else(|| missing("threshold"))?;
+        if !(-1.0..=1.0).contains(&threshold) {
+            return Err(self.refused(format!("{entry}.threshold"), &format!("{threshold} is not allowed: -1 to 1 (cosine similarity)")));
+        }
+        Ok(EncoderEntry { alignment, output, dimension, threshold, model: common(raw) })
+    }
+
+    fn file(&self, entry: &str, file: &Path, sha256: &str) -> Result<(), ModelsError> {
+        if !file.components().all(|part| matches!(part, Component::Normal(_))) || file.as_os_str().is_empty() {
+            return Err(self.refused(format!("{entry}.file"), "it must be a path below the models directory"));
+        }
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if sha256.len() != 64 || !sha256.bytes().all(hex) {
+            return Err(self.refused(format!("{entry}.sha256"), "it must be 64 lower-case hex digits"));
+        }
+        Ok(())
+    }
+
+    fn none_of(&self, entry: &str, keys: impl IntoIterator<Item = (&'static str, bool)>) -> Result<(), ModelsError> {
+        match keys.into_iter().find(|(_, present)| *present) {
+            Some((key, _)) => Err(self.refused(format!("{entry}.{key}"), "this role has no such key")),
+            None => Ok(()),
+        }
+    }
+
+    fn refused(&self, key: String, reason: &str) -> ModelsError {
+        ModelsError::ManifestValue { path: self.path.into(), key, reason: reason.into() }
+    }
+}
+
+fn common(raw: RawModel) -> ModelEntry {
+    let RawModel { name, file, bytes, sha256, licence, credit, source, package_sha256, input, .. } = raw;
+    ModelEntry { name, file, bytes, sha256, licence, credit, source, package_sha256, input }
+}

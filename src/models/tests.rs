@@ -1,0 +1,137 @@
+//! Tests of the manifest, of the checks and of the seal, without any real model.
+//!
+//! In: small files made here. Out: nothing.
+//! Must not know: ONNX Runtime.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+const DETECTOR: &str = r#"
+[[model]]
+role = "detector"
+name = "d"
+file = "d.onnx"
+bytes = 1
+sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+licence = "MIT"
+source = "somewhere"
+package_sha256 = "b"
+decoder = "yunet"
+input = { name = "input", layout = "nchw", colour = "bgr", mean = [0.0, 0.0, 0.0], scale = 1.0 }
+"#;
+const ENCODER: &str = r#"
+[[model]]
+role = "encoder"
+name = "e"
+file = "e.onnx"
+bytes = 3
+sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+licence = "MIT"
+source = "somewhere"
+package_sha256 = "b"
+alignment = "arcface-112-v1"
+output = "fc1"
+dimension = 128
+threshold = 0.363
+input = { name = "data", layout = "nchw", colour = "rgb", mean = [0.0, 0.0, 0.0], scale = 1.0 }
+"#;
+const RUNTIME: &str = r#"
+[[runtime]]
+name = "r"
+file = "lib/r.so"
+bytes = 3
+sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+licence = "MIT"
+source = "somewhere"
+package_sha256 = "b"
+"#;
+
+fn load(text: &str) -> Result<Manifest, ModelsError> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::write(dir.path().join("manifest.toml"), text).expect("it can be written");
+    Manifest::load(dir.path())
+}
+
+#[test]
+fn the_manifest_of_this_repository_is_read_and_names_the_template_space() {
+    let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
+    assert_eq!(manifest.list().len(), 3);
+    assert_eq!(manifest.space().as_str(), "0ba9fbfa01b5270c/arcface-112-v1/l2");
+}
+
+#[test]
+fn a_bad_manifest_is_refused_with_file_and_key() {
+    let good = [RUNTIME, DETECTOR, ENCODER].concat();
+    load(&good).expect("it is good");
+    for (from, to, key) in [
+        ("decoder = \"yunet\"", "decoder = \"yunet\"\ncolour = \"red\"", "colour"),
+        ("decoder = \"yunet\"\n", "", "decoder"),
+        ("decoder = \"yunet\"", "decoder = \"yolo\"", "decoder"),
+        ("threshold = 0.363", "threshold = 7.0", "threshold"),
+        ("threshold = 0.363\n", "", "threshold"),
+        ("dimension = 128", "dimension = 0", "dimension"),
+        ("arcface-112-v1", "arcface-112-v9", "alignment"),
+        ("output = \"fc1\"", "output = \"fc1\"\ndecoder = \"yunet\"", "decoder"),
+        ("file = \"e.onnx\"", "file = \"../e.onnx\"", "file"),
+        ("file = \"lib/r.so\"", "file = \"/lib/r.so\"", "file"),
+        ("aaaaaaaa", "AAAAAAAA", "sha256"),
+        ("layout = \"nchw\", colour = \"rgb\"", "layout = \"nhwc\", colour = \"rgb\"", "layout"),
+        ("role = \"encoder\"", "role = \"painter\"", "role"),
+        ("role = \"encoder\"", "role = \"detector\"", "alignment"),
+    ] {
+        let error = load(&good.replace(from, to)).expect_err(to).to_string();
+        assert!(error.contains("manifest.toml") && error.contains(key), "{to}: {error}");
+    }
+    for text in [[DETECTOR, ENCODER].concat(), [RUNTIME, ENCODER].concat(), [RUNTIME, DETECTOR, DETECTOR, ENCODER].concat()] {
+        assert!(load(&text).is_err());
+    }
+}
+
+#[test]
+fn a_file_that_is_not_the_published_one_is_named_with_both_hashes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("e.onnx");
+    let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let check = || file::read_verified(&path, 3, expected).map_err(|error| error.to_string());
+    let missing = check().expect_err("it is missing");
+    assert!(missing.contains("e.onnx") && missing.contains(expected), "{missing}");
+    for (bytes, kind) in [("ab", "truncated"), ("abd", "altered"), ("abcd", "altered")] {
+        fs::write(&path, bytes).expect("it can be written");
+        let error = check().expect_err(bytes);
+        let found = file::sha256_hex(bytes.as_bytes());
+        for part in ["e.onnx", kind, expected, &found] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+    fs::write(&path, "abc").expect("it can be written");
+    assert_eq!(check(), Ok(b"abc".to_vec()));
+}
+
+#[test]
+fn a_sealed_graph_is_current_only_for_its_source_and_only_whole() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("g.onnx");
+    let (source, other) = ("1".repeat(64), "2".repeat(64));
+    assert!(!rewrite::is_current(&path, &source));
+    let sealed = rewrite::seal(b"graph".to_vec(), &source);
+    let is_current = |bytes: &[u8], source: &str| {
+        file::write_atomically(&path, bytes).expect("it can be written");
+        rewrite::is_current(&path, source)
+    };
+    assert!(is_current(&sealed, &source));
+    assert!(!is_current(&sealed, &other), "another original");
+    assert!(!is_current(&sealed[..sealed.len() - 1], &source), "truncated");
+    let mut altered = sealed.clone();
+    altered[0] ^= 1;
+    assert!(!is_current(&altered, &source), "altered");
+    assert_eq!(fs::read_dir(dir.path()).expect("it can be read").count(), 1, "a temporary file was left");
+}
+
+#[test]
+fn a_graph_that_is_none_is_refused() {
+    for bytes in [&b""[..], b"\xff\xff\xff", b"hello, world"] {
+        assert!(rewrite::rewrite(bytes, Role::Encoder).is_err(), "{bytes:?}");
+    }
+}
