@@ -1,0 +1,184 @@
+//! Says in a camera's terms why an attempt ended.
+//!
+//! In: GStreamer's errors, the watchdog's verdict. Out: a reason and a message that says what to do, both without credentials.
+//! Must not know: pipelines, retries.
+
+use gstreamer as gst;
+
+use super::watchdog::{Death, KEYFRAME_WAIT_MAX, SILENCE_MAX};
+use crate::camera::{Credential, OfflineReason};
+
+/// Messages are cut to this many characters: they go into logs and replies.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// Why an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) reason: OfflineReason,
+    pub(super) message: String,
+}
+
+/// How far the conversation with the camera has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// The camera has accepted the connection.
+    pub(super) is_connected: bool,
+    /// The camera has described its streams.
+    pub(super) is_described: bool,
+    /// One of them is H.264 or H.265 video.
+    pub(super) has_video: bool,
+}
+
+impl Failure {
+    pub(super) fn new(reason: OfflineReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    /// What an error message on the bus means.
+    pub(super) fn from_error(error: &gst::message::Error, progress: Progress) -> Self {
+        let status = error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
+        let (error, debug) = (error.error(), error.debug());
+        let said = said(&error, debug.as_deref());
+        if progress.is_described && !progress.has_video {
+            return Self::no_video();
+        }
+        match status {
+            Some(401 | 403) => {
+                return Self::new(OfflineReason::Unauthorised, format!("the camera refuses the credential, or wants one: {said}"));
+            }
+            Some(404) => {
+                return Self::new(OfflineReason::NotFound, format!("the camera knows no such stream; check the path of its URL: {said}"));
+            }
+            Some(_) => return Self::new(OfflineReason::Other, format!("the camera refuses: {said}")),
+            None => {}
+        }
+        if error.matches(gst::ResourceError::NotAuthorized) {
+            Self::new(OfflineReason::Unauthorised, format!("the camera refuses the credential, or wants one: {said}"))
+        } else if error.matches(gst::ResourceError::NotFound) {
+            Self::new(OfflineReason::NotFound, format!("the camera knows no such stream; check the path of its URL: {said}"))
+        } else if error.is::<gst::StreamError>() {
+            Self::new(OfflineReason::Undecodable, format!("what the camera sends cannot be decoded: {said}"))
+        } else if error.is::<gst::ResourceError>() && !progress.is_connected {
+            Self::new(OfflineReason::Unreachable, format!("nobody answers at the camera's address: {said}"))
+        } else if error.is::<gst::ResourceError>() {
+            Self::new(OfflineReason::Ended, format!("the connection to the camera broke: {said}"))
+        } else {
+            Self::new(OfflineReason::Other, said)
+        }
+    }
+
+    /// What the end of the stream means: a camera has no end, so it, or the network, went away.
+    pub(super) fn ended() -> Self {
+        Self::new(OfflineReason::Ended, "the camera ended the stream or closed the connection")
+    }
+
+    /// None of the streams can be used.
+    pub(super) fn no_video() -> Self {
+        Self::new(
+            OfflineReason::NoVideo,
+            "the camera offers no H.264 or H.265 video; choose such a profile in the camera or another path in its URL",
+        )
+    }
+
+    /// What the watchdog's verdict means.
+    pub(super) fn from_death(death: Death, progress: Progress) -> Self {
+        let (silence, keyframe_wait) = (SILENCE_MAX.as_secs(), KEYFRAME_WAIT_MAX.as_secs());
+        match death {
+            Death::NothingCame if !progress.is_connected => {
+                Self::new(OfflineReason::Unreachable, format!("nobody answered at the camera's address for {silence} s"))
+            }
+            Death::NothingCame => {
+                Self::new(OfflineReason::Stalled, format!("the camera accepted the connection and sent no video for {silence} s"))
+            }
+            Death::PacketsCeased => {
+                Self::new(OfflineReason::Stalled, format!("the connection stands and no video has come for {silence} s"))
+            }
+            Death::NoKeyframe => Self::new(
+                OfflineReason::Undecodable,
+                format!("no keyframe came for {keyframe_wait} s; set a keyframe interval of seconds in the camera"),
+            ),
+            Death::NothingDecodes => {
+                Self::new(OfflineReason::Undecodable, format!("video comes, but nothing of it could be decoded for {silence} s"))
+            }
+        }
+    }
+
+    /// The same, with nothing of `credential` in its message.
+    pub(super) fn scrubbed(self, credential: Option<&Credential>) -> Self {
+        Self { reason: self.reason, message: scrub(&self.message, credential).chars().take(MESSAGE_CHARS_MAX).collect() }
+    }
+}
+
+/// GStreamer's own words: the message, and the last line of the debug text, which holds the cause.
+fn said(error: &gst::glib::Error, debug: Option<&str>) -> String {
+    let cause = debug.and_then(|debug| debug.lines().map(str::trim).rfind(|line| !line.is_empty()));
+    let cause = cause.map(|cause| cause.rsplit_once("():").map_or(cause, |(_, cause)| cause).trim());
+    let message = error.message().trim();
+    match cause {
+        Some(cause) if cause.is_empty() || message.contains(cause) || cause.starts_with('/') => message.to_owned(),
+        Some(cause) if cause.starts_with(message.trim_end_matches('.')) => cause.to_owned(),
+        Some(cause) => format!("{message} {cause}"),
+        None => message.to_owned(),
+    }
+}
+
+fn scrub(text: &str, credential: Option<&Credential>) -> String {
+    let mut text = text.to_owned();
+    for secret in credential.iter().flat_map(|credential| [credential.password.reveal(), &credential.username]) {
+        if !secret.is_empty() {
+            text = text.replace(secret, "***");
+        }
+    }
+    without_userinfo(&text)
+}
+
+/// `text` with the user information of every URL in it taken out.
+fn without_userinfo(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("://") {
+        let (before, after) = rest.split_at(start + 3);
+        clean.push_str(before);
+        let authority = after.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(after.len());
+        rest = after[..authority].rfind('@').map_or(after, |at| &after[at + 1..]);
+    }
+    clean.push_str(rest);
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::camera::Secret;
+
+    fn failure(kind: impl gst::MessageErrorDomain, debug: &str, progress: Progress) -> OfflineReason {
+        gst::init().expect("GStreamer starts");
+        let message = gst::message::Error::builder(kind, "it failed").debug(debug).build();
+        let gst::MessageView::Error(error) = message.view() else { panic!("an error was built") };
+        Failure::from_error(error, progress).reason
+    }
+
+    #[test]
+    fn errors_are_told_in_a_cameras_terms() {
+        let connected = Progress { is_connected: true, is_described: true, has_video: true };
+        let silent = Progress::default();
+        let audio_only = Progress { has_video: false, ..connected };
+        assert_eq!(failure(gst::ResourceError::OpenReadWrite, "Failed to connect", silent), OfflineReason::Unreachable);
+        assert_eq!(failure(gst::ResourceError::NotAuthorized, "", connected), OfflineReason::Unauthorised);
+        assert_eq!(failure(gst::ResourceError::NotFound, "", connected), OfflineReason::NotFound);
+        assert_eq!(failure(gst::ResourceError::Read, "", connected), OfflineReason::Ended);
+        assert_eq!(failure(gst::StreamError::Decode, "", connected), OfflineReason::Undecodable);
+        assert_eq!(failure(gst::StreamError::Format, "", audio_only), OfflineReason::NoVideo);
+    }
+
+    #[test]
+    fn no_message_carries_a_credential() {
+        let credential = Credential { username: "keeper".into(), password: Secret::new("p@ss/w") };
+        let text = "cannot open rtsp://keeper:p@ss/w@10.0.0.1/door (p@ss/w, keeper) nor rtsp://u:v@h/x or rtsp://a@b";
+        let failure = Failure::new(OfflineReason::Other, text).scrubbed(Some(&credential));
+        for secret in ["keeper", "p@ss/w", "u:v", "a@b"] {
+            assert!(!failure.message.contains(secret), "{secret:?} in {:?}", failure.message);
+        }
+        assert!(failure.message.contains("rtsp://h/x"), "{:?}", failure.message);
+    }
+}

@@ -1,0 +1,160 @@
+//! Wraps a decoded GStreamer sample as a frame's pixels, without a copy.
+//!
+//! In: a sample. Out: its pixels and how they lie, or that its caps cannot be believed.
+//! The decoder's buffer stays mapped until the last clone of the frame is dropped; the decoder's
+//! pool grows meanwhile.
+//! Must not know: cameras, times, who takes the frame.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+
+use crate::clock::Timestamp;
+use crate::frame::{CameraId, ColourMatrix, ColourRange, Frame, HostPixels, PixelFormat, PixelLayout, Plane, Size};
+
+/// Below this many rows, a stream that does not state its matrix is taken for standard definition.
+const HIGH_DEFINITION_ROWS: u32 = 720;
+
+struct MappedPixels(gst::MappedBuffer<gst::buffer::Readable>);
+
+impl HostPixels for MappedPixels {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+/// Reads the samples of one appsink. Remembers what the last caps said.
+#[derive(Debug, Default)]
+pub(super) struct SampleReader {
+    known: Option<(gst::Caps, gst_video::VideoInfo)>,
+}
+
+impl SampleReader {
+    /// The frame in `sample`, captured at time 0; `None` when its caps, its layout and its bytes do
+    /// not fit together.
+    pub(super) fn read(&mut self, sample: &gst::Sample, camera: &CameraId) -> Option<Frame> {
+        let info = self.info(sample.caps()?)?;
+        let buffer = sample.buffer_owned()?;
+        let format = match buffer.meta::<gst_video::VideoMeta>() {
+            Some(meta) if (meta.format(), meta.width(), meta.height()) != (info.format(), info.width(), info.height()) => return None,
+            Some(meta) => pixel_format(info, meta.offset(), meta.stride())?,
+            None => pixel_format(info, info.offset(), info.stride())?,
+        };
+        let pixels = MappedPixels(buffer.into_mapped_buffer_readable().ok()?);
+        Frame::new(camera.clone(), Timestamp::default(), format, Arc::new(pixels)).ok()
+    }
+
+    fn info(&mut self, caps: &gst::CapsRef) -> Option<&gst_video::VideoInfo> {
+        // Streams hardly ever change their caps: parsing them for each frame would be waste.
+        let is_known = self.known.as_ref().is_some_and(|(known, _)| known.as_ptr() == std::ptr::from_ref(caps).cast());
+        if !is_known {
+            self.known = Some((caps.to_owned(), gst_video::VideoInfo::from_caps(caps).ok()?));
+        }
+        self.known.as_ref().map(|(_, info)| info)
+    }
+}
+
+/// Makes a buffer's allocation query say that padded rows are welcome: without it the decoder
+/// copies each picture into tightly packed rows.
+pub(super) fn welcome_padding(sink: &gst::Element) {
+    let Some(pad) = sink.static_pad("sink") else { return };
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query_mut().map(gst::QueryRef::view_mut) {
+        Some(gst::QueryViewMut::Allocation(query)) => {
+            query.add_allocation_meta::<gst_video::VideoMeta>(None);
+            gst::PadProbeReturn::Handled
+        }
+        _ => gst::PadProbeReturn::Ok,
+    });
+}
+
+fn pixel_format(info: &gst_video::VideoInfo, offsets: &[usize], strides: &[i32]) -> Option<PixelFormat> {
+    let layout = match info.format() {
+        gst_video::VideoFormat::I420 => PixelLayout::I420,
+        gst_video::VideoFormat::Nv12 => PixelLayout::Nv12,
+        _ => return None,
+    };
+    let mut planes = [Plane::default(); 3];
+    for (plane, (&offset, &stride)) in planes.iter_mut().zip(offsets.iter().zip(strides)) {
+        *plane = Plane { offset, stride: usize::try_from(stride).ok()? };
+    }
+    let size = Size { width: info.width(), height: info.height() };
+    let colours = info.colorimetry();
+    Some(PixelFormat { size, layout, matrix: colour_matrix(colours.matrix(), size.height), range: colour_range(colours.range()), planes })
+}
+
+fn colour_matrix(stated: gst_video::VideoColorMatrix, rows: u32) -> ColourMatrix {
+    match stated {
+        gst_video::VideoColorMatrix::Bt709 => ColourMatrix::Bt709,
+        gst_video::VideoColorMatrix::Bt601 | gst_video::VideoColorMatrix::Fcc => ColourMatrix::Bt601,
+        _ if rows < HIGH_DEFINITION_ROWS => ColourMatrix::Bt601,
+        _ => ColourMatrix::Bt709,
+    }
+}
+
+fn colour_range(stated: gst_video::VideoColorRange) -> ColourRange {
+    match stated {
+        gst_video::VideoColorRange::Range0_255 => ColourRange::Full,
+        _ => ColourRange::Limited,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(format: gst_video::VideoFormat, colorimetry: &str, bytes: usize) -> gst::Sample {
+        gst::init().expect("GStreamer starts");
+        let caps = gst::Caps::builder("video/x-raw")
+            .field("format", format.to_str())
+            .field("width", 64)
+            .field("height", 48)
+            .field("framerate", gst::Fraction::new(25, 1))
+            .field("colorimetry", colorimetry)
+            .build();
+        gst::Sample::builder().caps(&caps).buffer(&gst::Buffer::from_slice(vec![9_u8; bytes])).build()
+    }
+
+    fn read(sample: &gst::Sample) -> Option<Frame> {
+        SampleReader::default().read(sample, &CameraId::parse("door").expect("a good id"))
+    }
+
+    #[test]
+    fn planes_colours_and_size_come_from_the_caps() {
+        let frame = read(&sample(gst_video::VideoFormat::I420, "1:3:5:1", 64 * 48 * 3 / 2)).expect("a good sample");
+        let format = *frame.format();
+        assert_eq!((format.size, format.layout), (Size { width: 64, height: 48 }, PixelLayout::I420));
+        assert_eq!((format.matrix, format.range), (ColourMatrix::Bt709, ColourRange::Full));
+        assert_eq!(format.planes[1], Plane { offset: 64 * 48, stride: 32 });
+        let frame = read(&sample(gst_video::VideoFormat::Nv12, "2:4:5:4", 64 * 48 * 3 / 2)).expect("a good sample");
+        assert_eq!((frame.format().layout, frame.format().matrix), (PixelLayout::Nv12, ColourMatrix::Bt601));
+    }
+
+    #[test]
+    fn a_stream_that_states_no_matrix_is_judged_by_its_height() {
+        let unknown = gst_video::VideoColorMatrix::Unknown;
+        assert_eq!(colour_matrix(unknown, 576), ColourMatrix::Bt601);
+        assert_eq!(colour_matrix(unknown, 720), ColourMatrix::Bt709);
+        assert_eq!(colour_range(gst_video::VideoColorRange::Unknown), ColourRange::Limited);
+    }
+
+    #[test]
+    fn a_sample_whose_caps_lie_is_refused() {
+        assert!(read(&sample(gst_video::VideoFormat::I420, "bt601", 64 * 48)).is_none(), "too few bytes");
+        assert!(read(&sample(gst_video::VideoFormat::Yuy2, "bt601", 64 * 48 * 2)).is_none(), "another layout");
+    }
+
+    #[test]
+    fn strides_of_the_buffer_win_over_those_of_the_caps() {
+        let padded = sample(gst_video::VideoFormat::I420, "bt709", 96 * 48 * 3 / 2);
+        let mut buffer = padded.buffer_owned().expect("a buffer");
+        let (offsets, strides) = ([0, 96 * 48, 96 * 48 + 48 * 24], [96, 48, 48]);
+        let flags = gst_video::VideoFrameFlags::empty();
+        let buffer_mut = buffer.make_mut();
+        gst_video::VideoMeta::add_full(buffer_mut, flags, gst_video::VideoFormat::I420, 64, 48, &offsets, &strides).expect("good strides");
+        let sample = gst::Sample::builder().caps(&padded.caps_owned().expect("caps")).buffer(&buffer).build();
+        let frame = read(&sample).expect("a good sample");
+        assert_eq!(frame.format().planes[2], Plane { offset: 96 * 48 + 48 * 24, stride: 48 });
+    }
+}

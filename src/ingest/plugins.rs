@@ -1,0 +1,97 @@
+//! Knows which GStreamer elements ingest is made of, and whether this machine has them.
+//!
+//! In: GStreamer's registry. Out: a fact for each element.
+//! Must not know: pipelines.
+
+use gstreamer::prelude::*;
+
+use super::IngestError;
+
+/// Whether one GStreamer element that ingest uses is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PluginFact {
+    /// Its name, as `gst-inspect-1.0` takes it.
+    pub element: &'static str,
+    /// The Debian package that carries it.
+    pub package: &'static str,
+    /// Whether it can be used here.
+    pub present: bool,
+    /// What it is needed for.
+    pub purpose: &'static str,
+}
+
+const CORE: &str = "libgstreamer1.0-0";
+const BASE: &str = "gstreamer1.0-plugins-base";
+const GOOD: &str = "gstreamer1.0-plugins-good";
+const BAD: &str = "gstreamer1.0-plugins-bad";
+const LIBAV: &str = "gstreamer1.0-libav";
+
+/// Element, Debian 12 package, purpose.
+const ELEMENTS: [(&str, &str, &str); 13] = [
+    ("rtspsrc", GOOD, "connects to cameras"),
+    ("rtpbin", GOOD, "orders the packets of cameras"),
+    ("udpsrc", GOOD, "receives the packets of cameras with transport udp"),
+    ("rtph264depay", GOOD, "takes H.264 out of packets"),
+    ("rtph265depay", GOOD, "takes H.265 out of packets"),
+    ("h264parse", BAD, "finds pictures in H.264"),
+    ("h265parse", BAD, "finds pictures in H.265"),
+    ("avdec_h264", LIBAV, "decodes H.264"),
+    ("avdec_h265", LIBAV, "decodes H.265"),
+    ("appsink", BASE, "hands pictures over"),
+    ("filesrc", CORE, "reads files for replay"),
+    ("qtdemux", GOOD, "replays MP4 files"),
+    ("matroskademux", GOOD, "replays Matroska files"),
+];
+
+/// Every element that ingest uses, and whether it is there. All are absent where GStreamer itself
+/// cannot start.
+pub fn plugins() -> Vec<PluginFact> {
+    let has_gstreamer = gstreamer::init().is_ok();
+    let is_present = |element| has_gstreamer && gstreamer::ElementFactory::find(element).is_some();
+    ELEMENTS.into_iter().map(|(element, package, purpose)| PluginFact { element, package, present: is_present(element), purpose }).collect()
+}
+
+/// Starts GStreamer, once, and requires every element.
+pub(super) fn init() -> Result<(), IngestError> {
+    gstreamer::init().map_err(|error| {
+        IngestError::Unavailable(format!(
+            "GStreamer does not start: {error}; install {CORE}, or script/bootstrap installs all that is needed"
+        ))
+    })?;
+    if let Some(complaint) = complaint(&plugins()) {
+        return Err(IngestError::Unavailable(complaint));
+    }
+    // Loading libav's libraries takes long on a busy machine: now, and not when the first frame waits.
+    ELEMENTS.iter().filter_map(|(element, ..)| gstreamer::ElementFactory::find(element)).try_for_each(|factory| {
+        let loaded = factory.load().map(drop);
+        loaded.map_err(|error| IngestError::Unavailable(format!("the GStreamer element {} cannot be loaded: {error}", factory.name())))
+    })
+}
+
+/// What to say of the absent ones, `None` when there are none.
+fn complaint(facts: &[PluginFact]) -> Option<String> {
+    let missing: Vec<&PluginFact> = facts.iter().filter(|fact| !fact.present).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let each: Vec<String> = missing.iter().map(|fact| format!("{} ({}; package {})", fact.element, fact.purpose, fact.package)).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|fact| fact.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    Some(format!("GStreamer elements are missing: {}; install them: apt-get install {}", each.join(", "), packages.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_package_and_the_command() {
+        let fact = |element, package, present| PluginFact { element, package, present, purpose: "x" };
+        let facts = [fact("rtspsrc", GOOD, true), fact("avdec_h264", LIBAV, false), fact("avdec_h265", LIBAV, false)];
+        let complaint = complaint(&facts).expect("two are missing");
+        assert!(complaint.contains("avdec_h264 (x; package gstreamer1.0-libav), avdec_h265"), "{complaint}");
+        assert!(complaint.ends_with("apt-get install gstreamer1.0-libav") && !complaint.contains("rtspsrc"), "{complaint}");
+        assert_eq!(super::complaint(&facts[..1]), None);
+    }
+}

@@ -1,0 +1,280 @@
+//! One connection to one camera: rtspsrc → depayloader → parser → decoder → appsink.
+//!
+//! In: where the camera is. Out: frames to the sink, what was seen, and how it ended.
+//! Frames: the newest counts; the callback offers and never waits. Access units that have waited
+//! for more than a second are skipped and counted (`lateness`). Signals: 8 wait at most, further
+//! ones are dropped, since the first that ends a connection ends it.
+//! Must not know: retries, states, other cameras.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use tokio::sync::mpsc;
+
+use super::capture_time::CaptureClock;
+use super::decoding::{Codec, Delivery, add_decoding, appsink};
+use super::failure::Failure;
+use super::handover::SampleReader;
+use super::lateness::Lateness;
+use super::pictures::{Observations, Pictures};
+use super::{FrameSink, SourceSettings};
+use crate::camera::{OfflineReason, Transport};
+use crate::clock::Clock;
+
+const SIGNALS_MAX: usize = 8;
+/// Datagrams overtake each other; TCP's bytes do not.
+const UDP_REORDER_MS: u32 = 100;
+/// rtspsrc says goodbye to the camera for at most this long. A frozen camera does not answer.
+const TEARDOWN_MAX: gst::ClockTime = gst::ClockTime::from_mseconds(100);
+/// The watchdog is quicker; this only bounds what it does not see.
+const TCP_TIMEOUT_US: u64 = 10_000_000;
+
+/// What a connection says of itself.
+#[derive(Debug)]
+pub(super) enum Signal {
+    /// The first frame was decoded.
+    FirstFrame,
+    /// It is over.
+    Failed(Failure),
+}
+
+/// What a connection works with.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) settings: SourceSettings,
+    pub(super) frames: Arc<dyn FrameSink>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) capture: Arc<Mutex<CaptureClock>>,
+}
+
+/// A running pipeline. Dropping it takes the pipeline down, which may take a tenth of a second
+/// and more: drop it where waiting is allowed.
+pub(super) struct Connection {
+    pipeline: gst::Pipeline,
+    pictures: Arc<Pictures>,
+    signals: mpsc::Receiver<Signal>,
+}
+
+impl Connection {
+    /// Builds the pipeline and lets it connect.
+    pub(super) fn open(parts: &Parts) -> Result<Self, Failure> {
+        let pipeline = gst::Pipeline::new();
+        let pictures = Arc::new(Pictures::new(parts));
+        let (signal, signals) = mpsc::channel(SIGNALS_MAX);
+        let source = source(&parts.settings).map_err(|error| impossible(&error))?;
+        select_video(&source, &pictures);
+        watch_packets(&source, &pictures);
+        pipeline.add(&source).map_err(|error| impossible(&error))?;
+        let chain = Chain { parts: parts.clone(), pictures: pictures.clone(), signal: signal.clone() };
+        let weak = pipeline.downgrade();
+        source.connect_pad_added(move |_, pad| {
+            let Some(pipeline) = weak.upgrade() else { return };
+            if let Err(error) = chain.attach(&pipeline, pad) {
+                let _ = chain.signal.try_send(Signal::Failed(impossible(&error)));
+            }
+        });
+        watch_bus(&pipeline, &pictures, signal);
+        let connection = Self { pipeline, pictures, signals };
+        // A refusal is told on the bus too, in better words.
+        let _ = connection.pipeline.set_state(gst::State::Playing);
+        Ok(connection)
+    }
+
+    /// The next signal. Cancelling loses none.
+    pub(super) async fn signal(&mut self) -> Signal {
+        match self.signals.recv().await {
+            Some(signal) => signal,
+            // The bus handler holds a sender for as long as the pipeline lives, and so does `self`.
+            None => Signal::Failed(Failure::ended()),
+        }
+    }
+
+    /// What was seen so far.
+    pub(super) fn observations(&self) -> Observations {
+        self.pictures.observations()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+        if let Some(bus) = self.pipeline.bus() {
+            bus.unset_sync_handler();
+        }
+    }
+}
+
+fn impossible(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(OfflineReason::Other, format!("the video pipeline cannot be built: {error}; doorward doctor says what is missing"))
+}
+
+fn source(settings: &SourceSettings) -> Result<gst::Element, gst::glib::BoolError> {
+    let (protocol, reorder_ms) = match settings.transport {
+        Transport::Tcp => ("tcp", 0),
+        Transport::Udp => ("udp", UDP_REORDER_MS),
+    };
+    let mut source = gst::ElementFactory::make("rtspsrc")
+        .property("location", settings.url.as_str())
+        .property_from_str("protocols", protocol)
+        .property("latency", reorder_ms)
+        .property("tcp-timeout", TCP_TIMEOUT_US)
+        // Silence is the watchdog's to judge; rtspsrc would try another transport in its stead.
+        .property("timeout", 0_u64)
+        .property("teardown-timeout", TEARDOWN_MAX)
+        .property("user-agent", concat!("doorward/", env!("CARGO_PKG_VERSION")));
+    if let Some(credential) = &settings.credential {
+        // Never in the URL: GStreamer prints URLs.
+        source = source.property("user-id", &credential.username).property("user-pw", credential.password.reveal());
+    }
+    source.build()
+}
+
+/// Asks the camera for its first H.264 or H.265 stream and for nothing else: what is not set up is not sent.
+fn select_video(source: &gst::Element, pictures: &Arc<Pictures>) {
+    let seen = pictures.clone();
+    source.connect("on-sdp", false, move |_| {
+        seen.progress(|progress| progress.is_described = true);
+        None
+    });
+    let seen = pictures.clone();
+    let chosen = Mutex::new(None);
+    source.connect("select-stream", false, move |values| {
+        let number = values.get(1).and_then(|value| value.get::<u32>().ok());
+        let codec = values.get(2).and_then(|value| value.get::<gst::Caps>().ok()).and_then(|caps| Codec::of_rtp(caps.structure(0)?));
+        let mut chosen = chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_chosen = number.is_some() && codec.is_some() && (chosen.is_none() || *chosen == number);
+        if is_chosen {
+            *chosen = number;
+            seen.progress(|progress| progress.has_video = true);
+        }
+        Some(is_chosen.to_value())
+    });
+}
+
+/// Listens to RTP and RTCP where they enter the jitter buffer, so that no queue comes between a packet and its time of arrival.
+fn watch_packets(source: &gst::Element, pictures: &Arc<Pictures>) {
+    let pictures = pictures.clone();
+    source.connect("new-manager", false, move |values| {
+        let manager = values.get(1)?.get::<gst::Element>().ok()?;
+        let pictures = pictures.clone();
+        manager.connect_pad_added(move |_, pad| {
+            let pictures = pictures.clone();
+            let name = pad.name();
+            if name.starts_with("recv_rtp_sink_") {
+                for_each_buffer(pad, move |buffer| pictures.rtp_arrived(buffer));
+            } else if name.starts_with("recv_rtcp_sink_") {
+                for_each_buffer(pad, move |buffer| pictures.rtcp_arrived(buffer));
+            }
+        });
+        None
+    });
+}
+
+fn for_each_buffer(pad: &gst::Pad, see: impl Fn(&gst::BufferRef) + Send + Sync + 'static) {
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+        match &info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => see(buffer),
+            Some(gst::PadProbeData::BufferList(list)) => list.iter().for_each(&see),
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn watch_bus(pipeline: &gst::Pipeline, pictures: &Arc<Pictures>, signal: mpsc::Sender<Signal>) {
+    let Some(bus) = pipeline.bus() else { return };
+    let pictures = pictures.clone();
+    bus.set_sync_handler(move |_, message| {
+        match message.view() {
+            gst::MessageView::Error(error) => {
+                let failure = Failure::from_error(error, pictures.observations().progress);
+                let _ = signal.try_send(Signal::Failed(failure));
+            }
+            gst::MessageView::Eos(_) => {
+                let _ = signal.try_send(Signal::Failed(Failure::ended()));
+            }
+            // rtspsrc tells that it has connected by telling what it asks next.
+            gst::MessageView::Progress(progress) if progress.code() == "open" => {
+                tracing::trace!(text = progress.text(), "rtspsrc");
+                if progress.text().starts_with("Retrieving") {
+                    pictures.progress(|progress| progress.is_connected = true);
+                }
+            }
+            _ => {}
+        }
+        gst::BusSyncReply::Drop
+    });
+}
+
+/// What is needed when the camera's stream begins.
+struct Chain {
+    parts: Parts,
+    pictures: Arc<Pictures>,
+    signal: mpsc::Sender<Signal>,
+}
+
+impl Chain {
+    fn attach(&self, pipeline: &gst::Pipeline, pad: &gst::Pad) -> Result<(), gst::glib::BoolError> {
+        let codec = pad.current_caps().or_else(|| Some(pad.query_caps(None))).and_then(|caps| Codec::of_rtp(caps.structure(0)?));
+        let Some(codec) = codec else { return Ok(()) };
+        let sink = appsink(Delivery::Newest);
+        sink.set_callbacks(self.deliver());
+        let depayloader = gst::ElementFactory::make(codec.depayloader()).build()?;
+        pipeline.add_many([sink.upcast_ref(), &depayloader])?;
+        sink.sync_state_with_parent()?;
+        let (parser, decoder) = add_decoding(codec, &sink)?;
+        self.skip_when_late(&decoder);
+        depayloader.link(&parser)?;
+        depayloader.sync_state_with_parent()?;
+        let entry = depayloader.static_pad("sink").ok_or_else(|| gst::glib::bool_error!("a depayloader without a sink pad"))?;
+        let pictures = self.pictures.clone();
+        for_each_buffer(&entry, move |buffer| pictures.rtp_ordered(buffer, codec));
+        pad.link(&entry).map_err(|error| gst::glib::bool_error!("cannot link the camera's stream: {error}"))?;
+        Ok(())
+    }
+
+    fn deliver(&self) -> gst_app::AppSinkCallbacks {
+        let Parts { settings, frames, .. } = self.parts.clone();
+        let (pictures, signal) = (self.pictures.clone(), self.signal.clone());
+        let (mut reader, mut sequence) = (SampleReader::default(), 0);
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let pts = sample.buffer().and_then(gst::BufferRef::pts);
+                let stamp = pictures.decoded(pts);
+                match reader.read(&sample, &settings.camera) {
+                    Some(mut frame) => {
+                        (frame.sequence, frame.decode_time) = (sequence, stamp.decode_time);
+                        (frame.capture_time, frame.camera_delay) = (stamp.capture.time, stamp.capture.delay);
+                        frames.offer(frame);
+                        if stamp.is_first {
+                            let _ = signal.try_send(Signal::FirstFrame);
+                        }
+                    }
+                    None => frames.refused(),
+                }
+                sequence += 1;
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .build()
+    }
+
+    fn skip_when_late(&self, decoder: &gst::Element) {
+        let Some(pad) = decoder.static_pad("sink") else { return };
+        let (pictures, frames) = (self.pictures.clone(), self.parts.frames.clone());
+        let lateness = Mutex::new(Lateness::default());
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
+            let is_keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            let lag = pictures.lag(buffer.pts());
+            if lateness.lock().unwrap_or_else(PoisonError::into_inner).admits(lag, is_keyframe) {
+                return gst::PadProbeReturn::Ok;
+            }
+            frames.skipped();
+            // And not `Drop`: the bindings have taken the buffer, and GStreamer 1.22 would release it again.
+            gst::PadProbeReturn::Handled
+        });
+    }
+}

@@ -1,0 +1,156 @@
+//! Keeps one camera watched: connects, waits for the end, tells, and connects again, for ever.
+//!
+//! In: settings, sinks, a clock. Out: the camera's states, one log line for each change.
+//! `run` is the retry policy, `run_once` is one connection.
+//! Must not know: packets, pixels, other cameras.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use url::{Host, Url};
+
+use super::StateSink;
+use super::backoff::Backoff;
+use super::failure::Failure;
+use super::rtsp::{Connection, Parts, Signal};
+use super::watchdog::{SILENCE_MAX, Verdict, Watchdog};
+use crate::camera::{CameraId, CameraState, OfflineReason};
+use crate::clock::Timestamp;
+
+/// A pipeline that has not come down after this long is left behind, with an error in the log: the
+/// camera must come back even then.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// How one connection ended.
+struct Ended {
+    failure: Failure,
+    /// From the first to the last frame.
+    good: Duration,
+}
+
+/// See [`super::watch`].
+pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: CancellationToken) {
+    let mut teller = Teller { camera: parts.settings.camera.clone(), states, logged: None };
+    let mut backoff = Backoff::seeded(fastrand::u64(..));
+    while !cancel.is_cancelled() {
+        teller.tell(CameraState::Connecting);
+        let (ended, connection) = run_once(&parts, &mut teller, &cancel).await;
+        // A frozen camera holds its connection's end up: that must hold nobody else up.
+        let closing = tokio::task::spawn_blocking(move || drop(connection));
+        if let Some(Ended { failure, good }) = ended {
+            let wait = backoff.next(good);
+            let Failure { reason, message } = failure.scrubbed(parts.settings.credential.as_ref());
+            teller.tell(CameraState::Offline { reason, message, next_attempt_time: Some(parts.clock.now().plus(wait)) });
+            let _ = cancel.run_until_cancelled(tokio::time::sleep(wait)).await;
+        }
+        if tokio::time::timeout(CLOSE_MAX, closing).await.is_err() {
+            tracing::error!(camera = %parts.settings.camera, "a connection does not close and is left behind; the next attempt begins");
+        }
+    }
+}
+
+/// One connection, from opening to its end (`None` when cancelled), and what is left to close.
+async fn run_once(parts: &Parts, teller: &mut Teller, cancel: &CancellationToken) -> (Option<Ended>, Option<Connection>) {
+    match cancel.run_until_cancelled(resolve(&parts.settings.url)).await {
+        Some(Ok(())) => {}
+        Some(Err(failure)) => return (Some(Ended { failure, good: Duration::ZERO }), None),
+        None => return (None, None),
+    }
+    let opening = parts.clone();
+    match tokio::task::spawn_blocking(move || Connection::open(&opening)).await {
+        Ok(Ok(mut connection)) => (follow(&mut connection, parts, teller, cancel).await, Some(connection)),
+        Ok(Err(failure)) => (Some(Ended { failure, good: Duration::ZERO }), None),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is shutting down.
+        Err(_) => (None, None),
+    }
+}
+
+/// Asks for the camera's address before rtspsrc does, which cannot tell an unknown name from an
+/// absent camera.
+async fn resolve(url: &Url) -> Result<(), Failure> {
+    let Some(Host::Domain(name)) = url.host() else { return Ok(()) };
+    let unknown = |why: &str| Failure::new(OfflineReason::HostUnknown, format!("the host name {name} has no address: {why}"));
+    match tokio::time::timeout(SILENCE_MAX, tokio::net::lookup_host((name, 0))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(unknown(&error.to_string())),
+        Err(_) => Err(unknown("no answer for 5 s")),
+    }
+}
+
+/// Waits for the connection's end, telling how it does meanwhile.
+async fn follow(connection: &mut Connection, parts: &Parts, teller: &mut Teller, cancel: &CancellationToken) -> Option<Ended> {
+    let watchdog = Watchdog::begun_at(parts.clock.now());
+    let mut first_frame = None;
+    let mut is_online = false;
+    loop {
+        let now = parts.clock.now();
+        let observations = connection.observations();
+        let (verdict, wait) = watchdog.judge(&observations.seen, now);
+        match verdict {
+            Verdict::Alive if !is_online => {
+                is_online = true;
+                first_frame.get_or_insert(now);
+                teller.tell(CameraState::Online { since: now });
+            }
+            Verdict::Stalled { since } if is_online => {
+                is_online = false;
+                teller.tell(CameraState::Stalled { since });
+            }
+            Verdict::Dead(death) => return Some(ended(Failure::from_death(death, observations.progress), first_frame, connection)),
+            _ => {}
+        }
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return None,
+            signal = connection.signal() => match signal {
+                Signal::FirstFrame => {}
+                Signal::Failed(failure) => return Some(ended(failure, first_frame, connection)),
+            },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+fn ended(failure: Failure, first_frame: Option<Timestamp>, connection: &Connection) -> Ended {
+    let last_frame = connection.observations().seen.frame;
+    let good = first_frame.zip(last_frame).map_or(Duration::ZERO, |(first, last)| last.since(first));
+    Ended { failure, good }
+}
+
+/// Tells the camera's states, and logs each change once: a camera that stays away for a night
+/// makes one line, not ten thousand.
+struct Teller {
+    camera: CameraId,
+    states: Arc<dyn StateSink>,
+    logged: Option<Logged>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Logged {
+    Online,
+    Stalled,
+    Offline(OfflineReason),
+}
+
+impl Teller {
+    fn tell(&mut self, state: CameraState) {
+        let camera = &self.camera;
+        let now = match &state {
+            CameraState::Connecting => None,
+            CameraState::Online { .. } => Some(Logged::Online),
+            CameraState::Stalled { .. } => Some(Logged::Stalled),
+            CameraState::Offline { reason, .. } => Some(Logged::Offline(*reason)),
+        };
+        if now.is_some() && now != self.logged {
+            match &state {
+                CameraState::Offline { reason, message, .. } => tracing::warn!(%camera, ?reason, "camera offline: {message}"),
+                CameraState::Stalled { .. } => tracing::warn!(%camera, "camera stalled: no frame for a while"),
+                _ => tracing::info!(%camera, "camera online"),
+            }
+            self.logged = now;
+        }
+        self.states.state(camera, state);
+    }
+}
