@@ -1,0 +1,209 @@
+//! Groups the newest frames of several cameras into a batch.
+//!
+//! In: [`Frame`]s as sources offer them. Out: batches of at most one frame a camera, the most
+//! deserving cameras first. A full slot drops its older frame and counts it; a camera whose last
+//! frame is still being analysed waits, so that results leave in frame order per camera.
+//! Must not know: tokio, tensors, GPUs, what follows. Pure policy: time is an argument.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::camera::{CameraId, FrameCounts, Role};
+use crate::clock::Timestamp;
+use crate::frame::Frame;
+
+/// What happens to a frame whose camera's slot is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotPolicy {
+    /// The newer frame replaces it: live cameras.
+    NewestWins,
+    /// The source waits until the slot is empty: replay, where every frame counts.
+    Wait,
+}
+
+/// When a batch closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPolicy {
+    /// The most frames of a batch; with 1 every frame is due at once.
+    pub frames_max: usize,
+    /// A batch that is not full closes when its oldest frame has waited for this long.
+    pub age_max: Duration,
+}
+
+/// What became of an offered frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is in the slot; an older one may have been dropped for it.
+    Taken,
+    /// It came too soon after the last one for the camera's analysis rate.
+    OverRate,
+    /// The slot is full and the policy is to wait: offer it again.
+    Full,
+    /// The camera is not (or no longer) watched.
+    UnknownCamera,
+}
+
+/// Whether there is a batch to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Yes.
+    Now,
+    /// Not yet full: at this moment it is due all the same.
+    At(Timestamp),
+    /// No camera has a frame that may be taken.
+    Empty,
+}
+
+/// The slots of all cameras.
+#[derive(Debug)]
+pub struct Slots {
+    policy: BatchPolicy,
+    cameras: BTreeMap<CameraId, Slot>,
+    /// The service that the last served camera had received: newcomers begin here, so that they
+    /// neither wait for nor overtake everybody.
+    service_floor: f64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    policy: SlotPolicy,
+    role: Role,
+    frame: Option<(Frame, Timestamp)>,
+    in_flight: bool,
+    period: Option<Duration>,
+    next_due: Timestamp,
+    /// Weighted count of the frames served (stride scheduling, Waldspurger and Weihl, 1995): the
+    /// camera with the least is next.
+    service: f64,
+    counts: FrameCounts,
+}
+
+/// How much more often than an interior camera a camera of this role is served when there is
+/// more work than the sessions can do.
+fn weight(role: Role) -> f64 {
+    match role {
+        Role::Entry => 4.0,
+        Role::Exit => 2.0,
+        Role::Interior => 1.0,
+    }
+}
+
+impl Slots {
+    /// No cameras yet.
+    pub fn new(policy: BatchPolicy) -> Self {
+        Self { policy, cameras: BTreeMap::new(), service_floor: 0.0 }
+    }
+
+    /// Gives a camera its slot, or changes its role and rate (counts are kept).
+    pub fn watch(&mut self, camera: &CameraId, role: Role, analysis_fps_max: Option<f32>, policy: SlotPolicy) {
+        let period = analysis_fps_max.filter(|fps| *fps > 0.0).map(|fps| Duration::from_secs_f32(1.0 / fps));
+        let service = self.service_floor;
+        let slot = self.cameras.entry(camera.clone()).or_insert_with(|| Slot {
+            policy,
+            role,
+            frame: None,
+            in_flight: false,
+            period,
+            next_due: Timestamp::default(),
+            service,
+            counts: FrameCounts::default(),
+        });
+        (slot.policy, slot.role, slot.period) = (policy, role, period);
+    }
+
+    /// Takes a camera's slot away; a frame in it is dropped.
+    pub fn forget(&mut self, camera: &CameraId) {
+        self.cameras.remove(camera);
+    }
+
+    /// Takes a frame at `now`, by the camera's policy.
+    pub fn offer(&mut self, frame: Frame, now: Timestamp) -> Offer {
+        let floor = self.service_floor;
+        let Some(slot) = self.cameras.get_mut(&frame.camera) else { return Offer::UnknownCamera };
+        if slot.policy == SlotPolicy::Wait && slot.frame.is_some() {
+            return Offer::Full;
+        }
+        slot.counts.received += 1;
+        if let Some(period) = slot.period {
+            if frame.capture_time < slot.next_due {
+                slot.counts.dropped_rate += 1;
+                return Offer::OverRate;
+            }
+            // The schedule is kept, not restarted, so that a jittery camera keeps its rate; after
+            // a pause it begins anew, so that no burst makes up for it.
+            slot.next_due = slot.next_due.max(frame.capture_time.minus(period)).plus(period);
+        }
+        if slot.frame.replace((frame, now)).is_some() {
+            slot.counts.dropped_newer += 1;
+        } else {
+            // A camera that was idle has saved up no claim on the others.
+            slot.service = slot.service.max(floor);
+        }
+        Offer::Taken
+    }
+
+    /// Whether a batch can be taken at `now`.
+    pub fn readiness(&self, now: Timestamp) -> Readiness {
+        let (mut waiting, mut oldest) = (0, None);
+        for (_, offered) in self.cameras.values().filter(|s| !s.in_flight).filter_map(|s| s.frame.as_ref()) {
+            waiting += 1;
+            oldest = Some(oldest.map_or(*offered, |o: Timestamp| o.min(*offered)));
+        }
+        let Some(oldest) = oldest else { return Readiness::Empty };
+        let due = oldest.plus(self.policy.age_max);
+        if waiting >= self.policy.frames_max || due <= now { Readiness::Now } else { Readiness::At(due) }
+    }
+
+    /// The next batch: one frame of each of the cameras that deserve it most. Each camera rests
+    /// until [`done`](Self::done) is told of its frame.
+    pub fn take(&mut self) -> Vec<Frame> {
+        let mut ready: Vec<(&CameraId, &mut Slot)> = self.cameras.iter_mut().filter(|(_, s)| s.frame.is_some() && !s.in_flight).collect();
+        ready.sort_by(|(a_id, a), (b_id, b)| {
+            let by_service = a.service.total_cmp(&b.service);
+            by_service.then(weight(b.role).total_cmp(&weight(a.role))).then_with(|| a_id.cmp(b_id))
+        });
+        ready.truncate(self.policy.frames_max);
+        let mut batch = Vec::with_capacity(ready.len());
+        for (_, slot) in ready {
+            let Some((frame, _)) = slot.frame.take() else { continue };
+            self.service_floor = self.service_floor.max(slot.service);
+            slot.service += 1.0 / weight(slot.role);
+            slot.in_flight = true;
+            batch.push(frame);
+        }
+        batch
+    }
+
+    /// The camera's frame has left the pipeline; `analysed` is false when inference failed.
+    pub fn done(&mut self, camera: &CameraId, analysed: bool) {
+        if let Some(slot) = self.cameras.get_mut(camera) {
+            slot.in_flight = false;
+            if analysed {
+                slot.counts.analysed += 1;
+            } else {
+                slot.counts.dropped_failed += 1;
+            }
+        }
+    }
+
+    /// A frame came that cannot be read.
+    pub fn refused(&mut self, camera: &CameraId) {
+        if let Some(slot) = self.cameras.get_mut(camera) {
+            slot.counts.received += 1;
+            slot.counts.dropped_format += 1;
+        }
+    }
+
+    /// Whether no frame waits and none is being analysed.
+    pub fn is_idle(&self) -> bool {
+        self.cameras.values().all(|s| s.frame.is_none() && !s.in_flight)
+    }
+
+    /// A camera's counts, `None` when it is not watched.
+    pub fn counts(&self, camera: &CameraId) -> Option<FrameCounts> {
+        self.cameras.get(camera).map(|slot| slot.counts)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The batch policy under a simulated clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::frame::{PixelFormat, Size};
+
+fn camera(name: &str) -> CameraId {
+    CameraId::parse(name).expect("a good id")
+}
+
+fn at_ms(ms: i64) -> Timestamp {
+    Timestamp::from_micros(ms * 1_000)
+}
+
+fn frame(name: &str, ms: i64) -> Frame {
+    let format = PixelFormat::rgb8(Size { width: 1, height: 1 });
+    Frame::new(camera(name), at_ms(ms), format, Arc::new(vec![0; 3])).expect("three bytes make a pixel")
+}
+
+fn slots(frames_max: usize, cameras: &[(&str, Role)]) -> Slots {
+    let mut slots = Slots::new(BatchPolicy { frames_max, age_max: Duration::from_millis(20) });
+    for (name, role) in cameras {
+        slots.watch(&camera(name), *role, None, SlotPolicy::NewestWins);
+    }
+    slots
+}
+
+#[test]
+fn the_newest_frame_wins_and_the_older_one_is_counted() {
+    let mut slots = slots(1, &[("a", Role::Interior)]);
+    assert_eq!(slots.offer(frame("a", 0), at_ms(0)), Offer::Taken);
+    assert_eq!(slots.offer(frame("a", 40), at_ms(40)), Offer::Taken);
+    let batch = slots.take();
+    assert_eq!(batch.len(), 1);
+    assert_eq!(batch[0].capture_time, at_ms(40));
+    slots.done(&camera("a"), true);
+    let counts = slots.counts(&camera("a")).expect("it is watched");
+    assert_eq!((counts.received, counts.dropped_newer, counts.analysed), (2, 1, 1));
+}
+
+#[test]
+fn a_camera_has_one_frame_in_flight_so_that_results_keep_their_order() {
+    let mut slots = slots(1, &[("a", Role::Interior)]);
+    slots.offer(frame("a", 0), at_ms(0));
+    assert_eq!(slots.take().len(), 1);
+    slots.offer(frame("a", 40), at_ms(40));
+    assert_eq!(slots.readiness(at_ms(1_000)), Readiness::Empty);
+    assert!(slots.take().is_empty());
+    slots.done(&camera("a"), true);
+    assert_eq!(slots.readiness(at_ms(40)), Readiness::Now);
+}
+
+#[test]
+fn a_batch_closes_when_it_is_full_or_due_and_never_passes_its_size() {
+    let mut slots = slots(2, &[("a", Role::Interior), ("b", Role::Interior), ("c", Role::Interior)]);
+    slots.offer(frame("a", 0), at_ms(0));
+    assert_eq!(slots.readiness(at_ms(5)), Readiness::At(at_ms(20)));
+    assert_eq!(slots.readiness(at_ms(20)), Readiness::Now);
+    slots.offer(frame("b", 6), at_ms(6));
+    slots.offer(frame("c", 6), at_ms(6));
+    assert_eq!(slots.readiness(at_ms(6)), Readiness::Now);
+    assert_eq!(slots.take().len(), 2);
+}
+
+#[test]
+fn under_overload_cameras_get_shares_by_their_role_and_nobody_starves() {
+    let mut slots = slots(1, &[("door", Role::Entry), ("hall", Role::Interior), ("yard", Role::Interior)]);
+    let mut served: HashMap<String, u32> = HashMap::new();
+    for turn in 0..600 {
+        for name in ["door", "hall", "yard"] {
+            slots.offer(frame(name, turn), at_ms(turn));
+        }
+        for taken in slots.take() {
+            *served.entry(taken.camera.to_string()).or_default() += 1;
+            slots.done(&taken.camera, true);
+        }
+    }
+    assert_eq!((served["door"], served["hall"], served["yard"]), (400, 100, 100));
+}
+
+#[test]
+fn an_entry_camera_goes_first_among_equals() {
+    let mut slots = slots(1, &[("aisle", Role::Interior), ("door", Role::Entry)]);
+    slots.offer(frame("aisle", 0), at_ms(0));
+    slots.offer(frame("door", 0), at_ms(0));
+    assert_eq!(slots.take()[0].camera, camera("door"));
+}
+
+#[test]
+fn a_camera_that_was_silent_for_long_does_not_take_everything_when_it_returns() {
+    let mut slots = slots(1, &[("a", Role::Interior), ("b", Role::Interior)]);
+    for turn in 0..100 {
+        slots.offer(frame("a", turn), at_ms(turn));
+        slots.take();
+        slots.done(&camera("a"), true);
+    }
+    let mut served = HashMap::new();
+    for turn in 100..120 {
+        slots.offer(frame("a", turn), at_ms(turn));
+        slots.offer(frame("b", turn), at_ms(turn));
+        let taken = slots.take().remove(0);
+        *served.entry(taken.camera.to_string()).or_insert(0) += 1;
+        slots.done(&taken.camera, true);
+    }
+    assert_eq!(served["a"].max(served["b"]), 10, "{served:?}");
+}
+
+#[test]
+fn the_analysis_rate_is_kept_over_a_jittery_stream() {
+    let mut slots = slots(1, &[]);
+    slots.watch(&camera("a"), Role::Interior, Some(5.0), SlotPolicy::NewestWins);
+    let mut taken = 0;
+    // 25 frames a second for ten seconds, each up to 15 ms late.
+    for n in 0..250_i64 {
+        let time = n * 40 + (n * 7) % 16;
+        if slots.offer(frame("a", time), at_ms(time)) == Offer::Taken {
+            taken += slots.take().len();
+            slots.done(&camera("a"), true);
+        }
+    }
+    assert!((48..=51).contains(&taken), "{taken} frames in ten seconds at five a second");
+}
+
+#[test]
+fn replay_waits_and_loses_no_frame() {
+    let mut slots = slots(1, &[]);
+    slots.watch(&camera("a"), Role::Interior, None, SlotPolicy::Wait);
+    assert_eq!(slots.offer(frame("a", 0), at_ms(0)), Offer::Taken);
+    assert_eq!(slots.offer(frame("a", 40), at_ms(40)), Offer::Full);
+    assert_eq!(slots.take()[0].capture_time, at_ms(0));
+    assert_eq!(slots.offer(frame("a", 40), at_ms(40)), Offer::Taken);
+    assert_eq!(slots.counts(&camera("a")).map(|c| (c.received, c.dropped_newer)), Some((2, 0)));
+}
+
+#[test]
+fn a_frame_of_a_removed_camera_goes_nowhere() {
+    let mut slots = slots(1, &[("a", Role::Interior)]);
+    slots.offer(frame("a", 0), at_ms(0));
+    slots.forget(&camera("a"));
+    assert_eq!(slots.offer(frame("a", 1), at_ms(1)), Offer::UnknownCamera);
+    assert!(slots.take().is_empty());
+    slots.done(&camera("a"), true);
+}
