@@ -1,0 +1,196 @@
+//! What one session thread does: letterbox, detect, encode.
+//!
+//! In: jobs. Out: detections and templates, answered by oneshot.
+//! Drops: a job whose asker is gone; faces below the asked size or score; the session of the shape
+//! that was used longest ago, when there are more than [`SHAPES_MAX`].
+//! Must not know: queues, other threads, who asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ort::environment::Environment;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
+
+use super::decode::{self, Head};
+use super::host::{CanvasShape, Letterbox, Placement, Target, normalise};
+use super::onnx::{Plan, Session, output};
+use super::provider::Choice;
+use super::{DetectRequest, InferError, Lane, OpenError};
+use crate::config::InferConfig;
+use crate::face::{ALIGNED_SIDE, AlignedFace, Detection, Template, TemplateSpace};
+use crate::frame::Size;
+use crate::models::{Colour, Decoder, Manifest, Role};
+
+/// The most shapes that a thread keeps detector sessions for: one a camera resolution, and photos.
+const SHAPES_MAX: usize = 8;
+
+/// A piece of work and where its answer goes.
+pub(super) enum Job {
+    /// Find the faces of each picture.
+    Detect { requests: Vec<DetectRequest>, lane: Lane, reply: oneshot::Sender<Result<Vec<Vec<Detection>>, InferError>> },
+    /// Turn each face into a template.
+    Encode { faces: Vec<AlignedFace>, reply: oneshot::Sender<Result<Vec<Template>, InferError>> },
+}
+
+/// CPU time of all threads strictly inside the runtime.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    pub(super) detect_ns: AtomicU64,
+    pub(super) detect_runs: AtomicU64,
+    pub(super) encode_ns: AtomicU64,
+    pub(super) encode_runs: AtomicU64,
+}
+
+/// Everything that all threads share.
+pub(super) struct Setup {
+    pub(super) manifest: Manifest,
+    pub(super) environment: Environment,
+    pub(super) detector_graph: std::path::PathBuf,
+    pub(super) encoder_graph: std::path::PathBuf,
+    pub(super) choice: Choice,
+    pub(super) config: InferConfig,
+    pub(super) space: TemplateSpace,
+    pub(super) meter: Meter,
+}
+
+/// One thread's sessions and scratch memory.
+pub(super) struct Worker {
+    setup: Arc<Setup>,
+    /// The session used last stands last.
+    detectors: Vec<(Size, Session)>,
+    encoder: Session,
+    letterbox: Letterbox,
+}
+
+impl Worker {
+    /// Opens the encoder, and the detector for photos and for cameras of 16:9.
+    pub(super) fn open(setup: Arc<Setup>) -> Result<Self, OpenError> {
+        let encoder = setup.session(Role::Encoder, Size { width: ALIGNED_SIDE as u32, height: ALIGNED_SIDE as u32 })?;
+        let mut worker = Self { setup, detectors: Vec::new(), encoder, letterbox: Letterbox::default() };
+        let side = worker.setup.config.detector_side;
+        for shape in [CanvasShape::Square, CanvasShape::Fitted] {
+            worker.detector(Placement::new(Size { width: 1920, height: 1080 }, None, side, shape).canvas)?;
+        }
+        Ok(worker)
+    }
+
+    /// Does a job and answers, unless nobody waits for the answer any more.
+    pub(super) fn work(&mut self, job: Job) {
+        // An answer that nobody takes is no error: the asker gave up meanwhile.
+        match job {
+            Job::Detect { reply, .. } if reply.is_closed() => {}
+            Job::Encode { reply, .. } if reply.is_closed() => {}
+            Job::Detect { requests, lane, reply } => {
+                let answer: Result<_, _> = requests.iter().map(|request| self.detect(request, lane)).collect();
+                let _ = reply.send(answer.map_err(InferError::Session));
+            }
+            Job::Encode { faces, reply } => {
+                let answer: Result<_, _> = faces.iter().map(|face| self.encode(face)).collect();
+                let _ = reply.send(answer.map_err(InferError::Session));
+            }
+        }
+    }
+
+    fn detect(&mut self, request: &DetectRequest, lane: Lane) -> Result<Vec<Detection>, String> {
+        let setup = self.setup.clone();
+        let side = request.detector_side.unwrap_or(setup.config.detector_side);
+        let shape = if lane == Lane::Photo { CanvasShape::Square } else { CanvasShape::Fitted };
+        let placement = Placement::new(request.frame.size(), request.region_of_interest, side, shape);
+        let mut letterbox = std::mem::take(&mut self.letterbox);
+        let session = self.detector(placement.canvas).map_err(|error| error.to_string())?;
+        let input = &setup.manifest.detector.model.input;
+        letterbox.fill(&request.frame, &placement, &mut Target { input, values: session.input_mut() });
+        let began_ns = thread_cpu_ns();
+        let outputs = session.run()?;
+        setup.meter.detect_ns.fetch_add(thread_cpu_ns() - began_ns, Ordering::Relaxed);
+        setup.meter.detect_runs.fetch_add(1, Ordering::Relaxed);
+        let score_min = request.score_min.unwrap_or(setup.config.detection_score_min);
+        let mut faces = match setup.manifest.detector.decoder {
+            Decoder::Yunet => decode::yunet(&heads(&outputs)?, placement.canvas.width, score_min),
+        };
+        drop(outputs);
+        self.letterbox = letterbox;
+        faces.iter_mut().for_each(|face| into_frame(face, &placement));
+        let pixels_min = request.face_pixels_min as f32;
+        faces.retain(|face| face.box_in_frame.width.min(face.box_in_frame.height) >= pixels_min);
+        Ok(faces)
+    }
+
+    /// The session for a canvas, opened at its first use.
+    fn detector(&mut self, canvas: Size) -> Result<&mut Session, OpenError> {
+        let found = match self.detectors.iter().position(|(size, _)| *size == canvas) {
+            Some(place) => self.detectors.remove(place),
+            None => (canvas, self.setup.session(Role::Detector, canvas)?),
+        };
+        if self.detectors.len() >= SHAPES_MAX {
+            self.detectors.remove(0);
+        }
+        self.detectors.push(found);
+        let last = self.detectors.len() - 1;
+        Ok(&mut self.detectors[last].1)
+    }
+
+    fn encode(&mut self, face: &AlignedFace) -> Result<Template, String> {
+        let encoder = &self.setup.manifest.encoder;
+        let area = ALIGNED_SIDE * ALIGNED_SIDE;
+        let tensor = self.encoder.input_mut();
+        for (index, plane) in tensor.chunks_exact_mut(area).enumerate() {
+            let component = if encoder.model.input.colour == Colour::Rgb { index } else { 2 - index };
+            let (pixels, _) = face.rgb().as_chunks::<3>();
+            plane.iter_mut().zip(pixels).for_each(|(value, pixel)| *value = f32::from(pixel[component]));
+        }
+        normalise(&encoder.model.input, tensor, area);
+        let began_ns = thread_cpu_ns();
+        let outputs = self.encoder.run()?;
+        self.setup.meter.encode_ns.fetch_add(thread_cpu_ns() - began_ns, Ordering::Relaxed);
+        self.setup.meter.encode_runs.fetch_add(1, Ordering::Relaxed);
+        let values = output(&outputs, &encoder.output)?;
+        if values.len() != encoder.dimension {
+            return Err(format!("the encoder answered {} numbers; the manifest says {}", values.len(), encoder.dimension));
+        }
+        Template::normalised(self.setup.space.clone(), values).map_err(|error| error.to_string())
+    }
+}
+
+impl Setup {
+    fn session(&self, role: Role, size: Size) -> Result<Session, OpenError> {
+        let (graph, provider, model) = match role {
+            Role::Detector => (&self.detector_graph, self.choice.detector, &self.manifest.detector.model),
+            Role::Encoder | Role::Runtime => (&self.encoder_graph, self.choice.encoder, &self.manifest.encoder.model),
+        };
+        Session::open(&Plan {
+            environment: &self.environment,
+            graph,
+            provider,
+            precision: self.choice.precision,
+            input: &model.input.name,
+            shape: [1, 3, i64::from(size.height), i64::from(size.width)],
+        })
+    }
+}
+
+fn heads<'a>(outputs: &'a ort::session::SessionOutputs<'_>) -> Result<[Head<'a>; 3], String> {
+    let of = |stride: u32| -> Result<Head<'a>, String> {
+        let named = |name: &str| output(outputs, &format!("{name}_{stride}"));
+        Ok(Head { class: named("cls")?, object: named("obj")?, boxes: named("bbox")?, landmarks: named("kps")? })
+    };
+    let [fine, middle, coarse] = decode::STRIDES;
+    Ok([of(fine)?, of(middle)?, of(coarse)?])
+}
+
+fn into_frame(face: &mut Detection, placement: &Placement) {
+    let corner = crate::face::Point { x: face.box_in_frame.x, y: face.box_in_frame.y };
+    let corner = placement.point_in_frame(corner);
+    (face.box_in_frame.x, face.box_in_frame.y) = (corner.x, corner.y);
+    face.box_in_frame.width = placement.length_in_frame(face.box_in_frame.width);
+    face.box_in_frame.height = placement.length_in_frame(face.box_in_frame.height);
+    face.landmarks.0 = face.landmarks.0.map(|point| placement.point_in_frame(point));
+}
+
+/// CPU time of this thread. `OpenVINO` with one thread and one stream works in it too (measured:
+/// the process's and the thread's time of a run are equal).
+fn thread_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
