@@ -1,0 +1,252 @@
+//! Turns sightings and decisions into visits: who is there, since when, and what to tell.
+//!
+//! In: the sightings of each frame, faces refused by quality, templates, decisions. Out: when a
+//! face is worth another look, and events without pictures or measured times.
+//! One visit a track. It says at most once that it is unidentified and at most once who it is:
+//! a better look may still name a visitor that was unidentified at first, never the other way round.
+//! Must not know: pixels, the gallery, the log. Pure: time is an argument.
+
+mod evidence;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, ShotCounts, SnapshotId, TrackId, VisitId};
+use crate::face::{Template, TemplateError};
+use crate::subject::SubjectUid;
+
+use evidence::Evidence;
+pub use evidence::Fused;
+
+/// How visits are decided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VisitPolicy {
+    /// A visit that is undecided for this long is unidentified.
+    pub decision_deadline: Duration,
+    /// How long a door may act on an event after the picture was taken.
+    pub actionable: Duration,
+}
+
+/// A face of one frame that continues a visit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    /// Its track.
+    pub track: TrackId,
+    /// Whether the track was out of sight, so that the face may be another one.
+    pub resumed: bool,
+    /// What the detection alone promises of the face's quality, 0 to 1.
+    pub promise: f32,
+    /// Where it is.
+    pub box_in_frame: BoxInFrame,
+    /// The detector's score.
+    pub detection_score: f32,
+}
+
+/// Above the threshold by this much, one shot is enough to say who it is; below it by this much,
+/// three are enough to say nobody. In between another shot is worth its time.
+const CLEAR_MARGIN: f32 = 0.10;
+/// Shots that make a narrow match sure.
+const SHOTS_FOR_MATCH: u32 = 2;
+/// Shots that make a clear stranger sure.
+const SHOTS_FOR_STRANGER: u32 = 3;
+/// With so many shots nothing is gained by waiting.
+const SHOTS_ENOUGH: u32 = 8;
+
+/// The visits of one camera.
+#[derive(Debug)]
+pub struct Visits {
+    camera: String,
+    policy: VisitPolicy,
+    open: BTreeMap<TrackId, Visit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Standing {
+    Undecided,
+    Unidentified,
+    Identified(SubjectUid),
+}
+
+#[derive(Debug)]
+struct Visit {
+    id: VisitId,
+    started: Timestamp,
+    seen: Timestamp,
+    standing: Standing,
+    evidence: Evidence,
+    shots: ShotCounts,
+    last: Look,
+    decision: Option<Decision>,
+    snapshot: Option<SnapshotId>,
+}
+
+impl Visits {
+    /// No visits at `camera` yet.
+    pub fn new(camera: &str, policy: VisitPolicy) -> Self {
+        Self { camera: camera.to_owned(), policy, open: BTreeMap::new() }
+    }
+
+    /// Changes the policy, for visits that are under way too.
+    pub fn set_policy(&mut self, policy: VisitPolicy) {
+        self.policy = policy;
+    }
+
+    /// A confirmed track was seen at `time`. Answers `VISIT_STARTED` for a new one, and whether
+    /// its face is worth aligning and encoding now.
+    pub fn sighted(&mut self, look: Look, time: Timestamp) -> (Option<Event>, bool) {
+        let is_new = !self.open.contains_key(&look.track);
+        let visit = self.open.entry(look.track).or_insert_with(|| Visit {
+            id: VisitId(Uuid::now_v7()),
+            started: time,
+            seen: time,
+            standing: Standing::Undecided,
+            evidence: Evidence::default(),
+            shots: ShotCounts::default(),
+            last: look,
+            decision: None,
+            snapshot: None,
+        });
+        (visit.seen, visit.last) = (time, look);
+        let decided = visit.standing != Standing::Undecided;
+        let wanted = visit.evidence.wants(&look, decided, time);
+        let started = is_new.then(|| self.event(EventKind::VisitStarted, look.track, time)).flatten();
+        (started, wanted)
+    }
+
+    /// The face that was worth a look turned out to be unusable.
+    pub fn rejected(&mut self, track: TrackId, fault: &str, time: Timestamp) {
+        if let Some(visit) = self.open.get_mut(&track) {
+            *visit.shots.rejected.entry(fault.to_owned()).or_default() += 1;
+            visit.evidence.looked(time);
+        }
+    }
+
+    /// Adds a shot's template to what is known of the visitor. Answers the fused template to look
+    /// up, or that this is another person: then the visit has to be ended. `None` when the visit
+    /// is over.
+    ///
+    /// # Errors
+    /// [`TemplateError`] when the template has no direction or lives in another space.
+    pub fn fuse(&mut self, track: TrackId, shot: &Template, quality: f32, time: Timestamp) -> Result<Option<Fused>, TemplateError> {
+        let Some(visit) = self.open.get_mut(&track) else { return Ok(None) };
+        let promise = visit.last.promise;
+        let fused = visit.evidence.fuse(shot, quality.max(0.05), promise)?;
+        visit.evidence.looked(time);
+        if matches!(fused, Fused::Same(_)) {
+            visit.shots.fused += 1;
+        }
+        Ok(Some(fused))
+    }
+
+    /// A comparison of the fused template was decided at `time`. Answers the event to tell, if
+    /// the evidence suffices and says something new; else the decision is kept for the deadline.
+    pub fn decided(&mut self, track: TrackId, decision: Decision, time: Timestamp) -> Option<Event> {
+        let visit = self.open.get_mut(&track)?;
+        let Some(kind) = next_kind(visit.standing, &decision, visit.shots.fused) else {
+            if visit.standing == Standing::Undecided {
+                visit.decision = Some(decision);
+            }
+            return None;
+        };
+        self.settle(track, kind, decision, time)
+    }
+
+    /// Visits that are undecided beyond the deadline at `now`: for each, `undecidable` gives the
+    /// decision of a visit without any shot, else the last one stands.
+    pub fn overdue(&mut self, now: Timestamp, undecidable: impl Fn() -> Decision) -> Vec<Event> {
+        let deadline = self.policy.decision_deadline;
+        let is_late = |visit: &Visit| visit.standing == Standing::Undecided && now.since(visit.started) >= deadline;
+        let late: Vec<TrackId> = self.open.iter().filter(|(_, visit)| is_late(visit)).map(|(track, _)| *track).collect();
+        let settle = |track| {
+            let decision = self.open.get(&track)?.decision.clone().unwrap_or_else(&undecidable);
+            let kind = if decision.subject.is_some() { EventKind::Identified } else { EventKind::Unidentified };
+            self.settle(track, kind, decision, now)
+        };
+        late.into_iter().filter_map(settle).collect()
+    }
+
+    /// The snapshot that shows the visitor best.
+    pub fn set_snapshot(&mut self, track: TrackId, snapshot: SnapshotId) {
+        if let Some(visit) = self.open.get_mut(&track) {
+            visit.snapshot = Some(snapshot);
+        }
+    }
+
+    /// The visitor is gone. `undecidable` as in [`overdue`](Self::overdue): a visit is never left
+    /// without an answer.
+    pub fn ended(&mut self, track: TrackId, reason: EndReason, now: Timestamp, undecidable: impl Fn() -> Decision) -> Vec<Event> {
+        let mut events = Vec::new();
+        let Some(visit) = self.open.get(&track) else { return events };
+        if visit.standing == Standing::Undecided {
+            let decision = visit.decision.clone().unwrap_or_else(undecidable);
+            let kind = if decision.subject.is_some() { EventKind::Identified } else { EventKind::Unidentified };
+            events.extend(self.settle(track, kind, decision, now));
+        }
+        if let Some(mut event) = self.event(EventKind::VisitEnded, track, now)
+            && let Some(visit) = self.open.remove(&track)
+        {
+            event.end_reason = Some(reason);
+            event.duration_ms = u64::try_from(visit.seen.since(visit.started).as_millis()).ok();
+            events.push(event);
+        }
+        events
+    }
+
+    /// The tracks with an open visit.
+    pub fn tracks(&self) -> Vec<TrackId> {
+        self.open.keys().copied().collect()
+    }
+
+    fn settle(&mut self, track: TrackId, kind: EventKind, decision: Decision, now: Timestamp) -> Option<Event> {
+        let visit = self.open.get_mut(&track)?;
+        visit.standing = match decision.subject {
+            Some(subject) => Standing::Identified(subject),
+            None => Standing::Unidentified,
+        };
+        visit.decision = Some(decision);
+        self.event(kind, track, now)
+    }
+
+    fn event(&self, kind: EventKind, track: TrackId, now: Timestamp) -> Option<Event> {
+        let visit = self.open.get(&track)?;
+        let mut event = Event::new(kind, &self.camera, visit.seen);
+        event.decision_time_us = now.as_micros();
+        event.visit = Some(visit.id);
+        event.track = Some(track);
+        event.box_in_frame = Some(visit.last.box_in_frame);
+        event.detection_score = Some(visit.last.detection_score);
+        event.shots = visit.shots.clone();
+        event.snapshot = visit.snapshot;
+        event.quality = visit.evidence.best_quality();
+        if kind != EventKind::VisitStarted {
+            event.decision.clone_from(&visit.decision);
+        }
+        if let Standing::Identified(subject) = visit.standing {
+            event.subject = Some(subject);
+        }
+        if matches!(kind, EventKind::Identified | EventKind::Unidentified) {
+            event.actionable_until_us = visit.seen.plus(self.policy.actionable).as_micros();
+        }
+        Some(event)
+    }
+}
+
+/// What a decision that rests on `shots` adds to what was told before.
+fn next_kind(standing: Standing, decision: &Decision, shots: u32) -> Option<EventKind> {
+    let clear = decision.similarity.is_none_or(|similarity| (similarity - decision.threshold).abs() >= CLEAR_MARGIN);
+    let enough = match decision.subject {
+        Some(_) => clear || shots >= SHOTS_FOR_MATCH,
+        None => (clear && shots >= SHOTS_FOR_STRANGER) || shots >= SHOTS_ENOUGH,
+    };
+    match (standing, decision.subject) {
+        (Standing::Undecided | Standing::Unidentified, Some(_)) if enough => Some(EventKind::Identified),
+        (Standing::Undecided, None) if enough => Some(EventKind::Unidentified),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! What is known of one visitor's face: the fused template, and when another look is worth it.
+//!
+//! In: what the detections promise; the templates of the shots that were taken. Out: the fused
+//! template, or that the face is another person's.
+//! Must not know: who the visitor is.
+
+use std::time::Duration;
+
+use super::Look;
+use crate::clock::Timestamp;
+use crate::face::{Template, TemplateError};
+
+/// What a further shot says of the visitor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fused {
+    /// The same person: the template of all shots together.
+    Same(Template),
+    /// Another person stands where the visitor was.
+    Other,
+}
+
+/// While undecided, looks are at least this far apart: nearly equal frames say nothing new.
+const LOOK_EVERY_UNDECIDED: Duration = Duration::from_millis(100);
+/// Once decided, a clearly better face is looked at this often at the most.
+const LOOK_EVERY_BETTER: Duration = Duration::from_millis(500);
+/// Once decided, the face is looked at this often whatever it promises: somebody else may stand there.
+const LOOK_EVERY_DECIDED: Duration = Duration::from_secs(2);
+/// A face that promises this much more than the best one so far is clearly better.
+const CLEARLY_BETTER: f32 = 0.15;
+/// Two shots that are less similar than this show two people: far below what shots of one face
+/// reach within a track, and above most pairs of strangers.
+const SAME_PERSON_MIN: f32 = 0.2;
+
+/// The shots of one visit, fused.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    /// Sum of the shots' templates, weighted by quality.
+    sum: Vec<f32>,
+    fused: Option<Template>,
+    best_promise: f32,
+    best_quality: Option<f32>,
+    looked: Option<Timestamp>,
+}
+
+impl Evidence {
+    /// Whether a face is worth a look at `now`.
+    pub fn wants(&self, look: &Look, decided: bool, now: Timestamp) -> bool {
+        let Some(looked) = self.looked else { return true };
+        let waited = now.since(looked);
+        if look.resumed {
+            return true;
+        }
+        if !decided {
+            return waited >= LOOK_EVERY_UNDECIDED;
+        }
+        waited >= LOOK_EVERY_DECIDED || (waited >= LOOK_EVERY_BETTER && look.promise >= self.best_promise + CLEARLY_BETTER)
+    }
+
+    /// Remembers that the face was looked at.
+    pub fn looked(&mut self, now: Timestamp) {
+        self.looked = Some(now);
+    }
+
+    /// Fuses a shot: the mean of the shots' templates, weighted by quality, is closer to the
+    /// person than any single one.
+    pub fn fuse(&mut self, shot: &Template, quality: f32, promise: f32) -> Result<Fused, TemplateError> {
+        if let Some(known) = &self.fused
+            && known.similarity(shot)? < SAME_PERSON_MIN
+        {
+            return Ok(Fused::Other);
+        }
+        self.sum.resize(shot.values().len(), 0.0);
+        for (sum, value) in self.sum.iter_mut().zip(shot.values()) {
+            *sum += quality * value;
+        }
+        let fused = Template::normalised(shot.space().clone(), &self.sum)?;
+        self.fused = Some(fused.clone());
+        self.best_promise = self.best_promise.max(promise);
+        self.best_quality = Some(self.best_quality.map_or(quality, |best| best.max(quality)));
+        Ok(Fused::Same(fused))
+    }
+
+    /// Quality of the best shot that was fused.
+    pub fn best_quality(&self) -> Option<f32> {
+        self.best_quality
+    }
+}

@@ -1,0 +1,159 @@
+//! Visits under a simulated clock, with templates made by hand.
+
+use super::*;
+use crate::event::{Purpose, Rejection};
+use crate::face::TemplateSpace;
+
+const POLICY: VisitPolicy = VisitPolicy { decision_deadline: Duration::from_secs(3), actionable: Duration::from_secs(5) };
+const TRACK: TrackId = TrackId(1);
+
+fn at_ms(ms: i64) -> Timestamp {
+    Timestamp::from_micros(ms * 1_000)
+}
+
+fn look(promise: f32) -> Look {
+    Look { track: TRACK, resumed: false, promise, box_in_frame: BoxInFrame::default(), detection_score: 0.9 }
+}
+
+fn template(x: f32, y: f32) -> Template {
+    Template::normalised(TemplateSpace::new("s"), &[x, y]).expect("it has a direction")
+}
+
+fn decision(subject: Option<u128>, similarity: f32) -> Decision {
+    Decision {
+        purpose: Purpose::Identify,
+        subject: subject.map(|n| SubjectUid(Uuid::from_u128(n))),
+        rejection: subject.is_none().then_some(Rejection::BelowThreshold),
+        similarity: Some(similarity),
+        threshold: 0.4,
+        target_rate: None,
+        runner_up: None,
+        margin: None,
+        gallery_subjects: 2,
+        gallery_version: 7,
+        space: "s".into(),
+    }
+}
+
+fn undecidable() -> Decision {
+    Decision { similarity: None, rejection: Some(Rejection::NoUsableShot), ..decision(None, 0.0) }
+}
+
+/// A visit that began at 0 ms and has `shots` shots of one face.
+fn visit_with(shots: u32) -> Visits {
+    let mut visits = Visits::new("door", POLICY);
+    visits.sighted(look(0.5), at_ms(0));
+    for n in 0..shots {
+        let fused = visits.fuse(TRACK, &template(1.0, 0.0), 0.8, at_ms(i64::from(n) * 100));
+        assert!(matches!(fused, Ok(Some(Fused::Same(_)))));
+    }
+    visits
+}
+
+fn kinds(events: &[Event]) -> Vec<EventKind> {
+    events.iter().map(|event| event.kind).collect()
+}
+
+#[test]
+fn a_visit_starts_once() {
+    let mut visits = Visits::new("door", POLICY);
+    let (started, wanted) = visits.sighted(look(0.5), at_ms(0));
+    assert_eq!(started.map(|e| (e.kind, e.visit.is_some())), Some((EventKind::VisitStarted, true)));
+    assert!(wanted);
+    assert_eq!(visits.sighted(look(0.5), at_ms(40)).0, None);
+}
+
+#[test]
+fn a_clear_match_is_told_at_the_first_shot_and_only_once() {
+    let mut visits = visit_with(1);
+    let event = visits.decided(TRACK, decision(Some(1), 0.7), at_ms(50)).expect("it is clear");
+    assert_eq!(event.kind, EventKind::Identified);
+    assert_eq!(event.subject, Some(SubjectUid(Uuid::from_u128(1))));
+    assert_eq!(event.actionable_until_us, 5_000_000, "five seconds after the picture, not after the decision");
+    assert_eq!(visits.decided(TRACK, decision(Some(1), 0.8), at_ms(90)), None);
+}
+
+#[test]
+fn a_narrow_match_needs_a_second_shot() {
+    let mut visits = visit_with(1);
+    assert_eq!(visits.decided(TRACK, decision(Some(1), 0.45), at_ms(50)), None);
+    let mut visits = visit_with(2);
+    assert!(visits.decided(TRACK, decision(Some(1), 0.45), at_ms(150)).is_some());
+}
+
+#[test]
+fn a_clear_stranger_is_told_after_three_shots_and_may_still_be_named_by_a_better_one() {
+    let mut visits = visit_with(2);
+    assert_eq!(visits.decided(TRACK, decision(None, 0.1), at_ms(150)), None);
+    let mut visits = visit_with(3);
+    let event = visits.decided(TRACK, decision(None, 0.1), at_ms(250)).expect("three shots are enough");
+    assert_eq!(event.kind, EventKind::Unidentified);
+    let event = visits.decided(TRACK, decision(Some(2), 0.6), at_ms(900)).expect("a better shot names the visitor");
+    assert_eq!(event.kind, EventKind::Identified);
+    assert_eq!(visits.decided(TRACK, decision(None, 0.1), at_ms(950)), None, "never the other way round");
+}
+
+#[test]
+fn a_visitor_that_cannot_be_seen_is_unidentified_at_the_deadline() {
+    let mut visits = Visits::new("door", POLICY);
+    visits.sighted(look(0.1), at_ms(0));
+    visits.rejected(TRACK, "too_small", at_ms(0));
+    assert!(visits.overdue(at_ms(2_999), undecidable).is_empty());
+    let events = visits.overdue(at_ms(3_000), undecidable);
+    assert_eq!(kinds(&events), [EventKind::Unidentified]);
+    assert_eq!(events[0].decision.as_ref().and_then(|d| d.rejection), Some(Rejection::NoUsableShot));
+    assert_eq!(events[0].shots.rejected["too_small"], 1);
+    assert!(visits.overdue(at_ms(9_000), undecidable).is_empty(), "it is told once");
+}
+
+#[test]
+fn a_visit_never_ends_without_an_answer() {
+    let mut visits = visit_with(1);
+    assert_eq!(visits.decided(TRACK, decision(None, 0.35), at_ms(50)), None);
+    let events = visits.ended(TRACK, EndReason::Gone, at_ms(2_500), undecidable);
+    assert_eq!(kinds(&events), [EventKind::Unidentified, EventKind::VisitEnded]);
+    assert_eq!(events[1].end_reason, Some(EndReason::Gone));
+    assert!(visits.ended(TRACK, EndReason::Gone, at_ms(2_600), undecidable).is_empty());
+}
+
+#[test]
+fn a_narrow_match_that_waits_for_a_second_shot_is_told_when_the_visitor_leaves() {
+    let mut visits = visit_with(1);
+    assert_eq!(visits.decided(TRACK, decision(Some(1), 0.45), at_ms(50)), None);
+    let events = visits.ended(TRACK, EndReason::Gone, at_ms(300), undecidable);
+    assert_eq!(kinds(&events), [EventKind::Identified, EventKind::VisitEnded]);
+}
+
+#[test]
+fn another_face_on_the_same_track_is_noticed() {
+    let mut visits = visit_with(3);
+    assert_eq!(visits.fuse(TRACK, &template(0.0, 1.0), 0.8, at_ms(500)), Ok(Some(Fused::Other)));
+}
+
+#[test]
+fn a_decided_face_is_encoded_rarely_and_an_undecided_one_often() {
+    let mut visits = visit_with(1);
+    let count = |visits: &mut Visits, from_ms: i64| {
+        let mut looks = 0;
+        for n in 0..100_i64 {
+            let time = at_ms(from_ms + n * 40);
+            if visits.sighted(look(0.5), time).1 {
+                looks += 1;
+                let _ = visits.fuse(TRACK, &template(1.0, 0.0), 0.8, time);
+            }
+        }
+        looks
+    };
+    let undecided = count(&mut visits, 1_000);
+    visits.decided(TRACK, decision(Some(1), 0.9), at_ms(5_000));
+    let decided = count(&mut visits, 5_040);
+    assert!(undecided >= 30 && decided <= 3, "in four seconds: {undecided} while undecided, {decided} once decided");
+}
+
+#[test]
+fn a_face_that_was_out_of_sight_is_looked_at_again_at_once() {
+    let mut visits = visit_with(1);
+    visits.decided(TRACK, decision(Some(1), 0.9), at_ms(10));
+    assert!(!visits.sighted(look(0.5), at_ms(50)).1);
+    assert!(visits.sighted(Look { resumed: true, ..look(0.5) }, at_ms(90)).1);
+}
