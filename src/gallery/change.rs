@@ -1,0 +1,73 @@
+//! What the mutations of one call come to: a fold of their order into sets.
+//!
+//! In: mutations, in order. Out: which old rows go, which new rows come, who is called what.
+//! Must not know: segments, versions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::face::Template;
+use crate::mutation::Mutation;
+use crate::subject::{SampleId, Subject, SubjectUid};
+
+/// A row to be added.
+pub(super) struct NewRow {
+    pub subject: SubjectUid,
+    pub sample: SampleId,
+    pub template: Template,
+}
+
+/// The sum of one call's mutations.
+#[derive(Default)]
+pub(super) struct Change {
+    /// What each named subject is at the end; `None` once erased.
+    pub subjects: HashMap<SubjectUid, Option<Arc<Subject>>>,
+    /// Subjects whose old rows have to learn of another expiry.
+    pub expiry_changed: HashMap<SubjectUid, Timestamp>,
+    /// Rows in the order of their mutations.
+    pub added: Vec<NewRow>,
+    /// Erased subjects and samples, each with the number of rows that were added before: an
+    /// erasure reaches what came before it and nothing after.
+    erased_subjects: HashMap<SubjectUid, usize>,
+    erased_samples: HashMap<SampleId, usize>,
+}
+
+impl Change {
+    /// Takes the next mutation in.
+    pub fn note(&mut self, mutation: &Mutation) {
+        match mutation {
+            Mutation::PutSubject(subject) => self.note_subject(subject.clone()),
+            Mutation::PutSample { sample, template, .. } => {
+                self.added.push(NewRow { subject: sample.subject, sample: sample.id, template: template.clone() });
+            }
+            Mutation::EraseSubject(uid) => {
+                self.subjects.insert(*uid, None);
+                self.erased_subjects.insert(*uid, self.added.len());
+            }
+            Mutation::EraseSample { sample, .. } => {
+                self.erased_samples.insert(*sample, self.added.len());
+            }
+        }
+    }
+
+    pub fn note_subject(&mut self, subject: Subject) {
+        self.subjects.insert(subject.uid, Some(Arc::new(subject)));
+    }
+
+    /// Whether a row that was there before the call goes.
+    pub fn erases(&self, subject: SubjectUid, sample: SampleId) -> bool {
+        self.erased_subjects.contains_key(&subject) || self.erased_samples.contains_key(&sample)
+    }
+
+    /// Whether the row added as number `index` is still there at the end of the call.
+    pub fn keeps_added(&self, index: usize, row: &NewRow) -> bool {
+        let outlives = |before: Option<&usize>| before.is_none_or(|before| index >= *before);
+        outlives(self.erased_subjects.get(&row.subject)) && outlives(self.erased_samples.get(&row.sample))
+    }
+
+    /// Whether all rows that were there before the call stay as they are.
+    pub fn touches_nothing_old(&self) -> bool {
+        self.erased_subjects.is_empty() && self.erased_samples.is_empty() && self.expiry_changed.is_empty()
+    }
+}

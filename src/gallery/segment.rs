@@ -1,0 +1,117 @@
+//! A run of gallery rows that lie together in memory and never change once they are published.
+//!
+//! In: rows. Out: rows, and copies without what a change erases.
+//! Must not know: versions, who searches.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::change::{Change, NewRow};
+use crate::clock::Timestamp;
+use crate::subject::{SampleId, SubjectUid};
+
+/// Rows, column by column: a scan for similarities reads the numbers alone.
+pub(super) struct Segment {
+    rows_max: usize,
+    dimension: usize,
+    numbers: Vec<f32>,
+    /// Whose each row is.
+    pub subjects: Vec<SubjectUid>,
+    samples: Vec<SampleId>,
+    /// When each row's subject stops matching.
+    pub expires: Vec<Timestamp>,
+}
+
+impl Segment {
+    /// An empty segment of at most `rows_max` rows, with room for `awaited` of them.
+    pub fn with_room_for(awaited: usize, rows_max: usize, dimension: usize) -> Self {
+        let rows = awaited.min(rows_max);
+        Self {
+            rows_max,
+            dimension,
+            numbers: Vec::with_capacity(rows * dimension),
+            subjects: Vec::with_capacity(rows),
+            samples: Vec::with_capacity(rows),
+            expires: Vec::with_capacity(rows),
+        }
+    }
+
+    /// An empty segment like this one.
+    pub fn next_with_room_for(&self, awaited: usize) -> Self {
+        Self::with_room_for(awaited, self.rows_max, self.dimension)
+    }
+
+    /// The same rows, to be continued.
+    pub fn copy_with_room_for(&self, awaited: usize) -> Self {
+        let mut copy = self.next_with_room_for(self.rows() + awaited);
+        copy.numbers.extend_from_slice(&self.numbers);
+        copy.subjects.extend_from_slice(&self.subjects);
+        copy.samples.extend_from_slice(&self.samples);
+        copy.expires.extend_from_slice(&self.expires);
+        copy
+    }
+
+    pub fn rows(&self) -> usize {
+        self.subjects.len()
+    }
+
+    pub fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.rows() >= self.rows_max
+    }
+
+    /// The unit vectors, in row order.
+    pub fn vectors(&self) -> impl Iterator<Item = &[f32]> {
+        // A segment without rows may have no dimension yet, and chunks have at least one number.
+        self.numbers.chunks_exact(self.dimension.max(1))
+    }
+
+    pub fn vector(&self, row: usize) -> &[f32] {
+        &self.numbers[row * self.dimension..(row + 1) * self.dimension]
+    }
+
+    pub fn push(&mut self, row: &NewRow, expire: Timestamp) {
+        self.numbers.extend_from_slice(row.template.values());
+        self.subjects.push(row.subject);
+        self.samples.push(row.sample);
+        self.expires.push(expire);
+    }
+
+    pub fn push_from(&mut self, from: &Self, row: usize) {
+        self.numbers.extend_from_slice(from.vector(row));
+        self.subjects.push(from.subjects[row]);
+        self.samples.push(from.samples[row]);
+        self.expires.push(from.expires[row]);
+    }
+
+    /// This segment as `change` leaves it, `None` where it changes nothing. Rows that go are
+    /// taken off `templates_of`.
+    pub fn rewritten(&self, change: &Change, templates_of: &mut HashMap<SubjectUid, u32>) -> Option<Self> {
+        let goes = |row: usize| change.erases(self.subjects[row], self.samples[row]);
+        let touched = |row: usize| goes(row) || change.expiry_changed.contains_key(&self.subjects[row]);
+        if !(0..self.rows()).any(touched) {
+            return None;
+        }
+        let mut rest = self.next_with_room_for(self.rows());
+        for row in 0..self.rows() {
+            let subject = self.subjects[row];
+            if goes(row) {
+                if let Entry::Occupied(mut count) = templates_of.entry(subject) {
+                    *count.get_mut() -= 1;
+                    if *count.get() == 0 {
+                        count.remove();
+                    }
+                }
+                continue;
+            }
+            rest.push_from(self, row);
+            if let (Some(changed), Some(expire)) = (change.expiry_changed.get(&subject), rest.expires.last_mut()) {
+                *expire = *changed;
+            }
+        }
+        Some(rest)
+    }
+}
