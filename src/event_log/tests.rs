@@ -1,0 +1,232 @@
+//! Subscribers see everything, once, in order, or are told that they cannot.
+//!
+//! In: a log over a store that is thrown away. Out: verdicts. No test sleeps.
+//! Must not know: how events are stored.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::clock::{SimulatedClock, Timestamp};
+use crate::event::{Event, EventKind, LoggedEvent, TrackId};
+use crate::event_log::{EventLog, EventLogError, Position, Subscription, SubscriptionEnded};
+use crate::store::tests::poll_once;
+use crate::store::{NewEvent, Store, StoreError};
+
+struct Bench {
+    directory: TempDir,
+    store: Store,
+    clock: Arc<SimulatedClock>,
+    log: EventLog,
+}
+
+async fn bench(lag_max: usize) -> Bench {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(directory.path()).expect("the store opens");
+    let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(500)));
+    let log = EventLog::open(store.clone(), lag_max, Arc::clone(&clock) as _).await.expect("the log opens");
+    Bench { directory, store, clock, log }
+}
+
+fn event(number: u64) -> NewEvent {
+    let mut event = Event::new(EventKind::Unidentified, "door", Timestamp::from_micros(1));
+    event.track = Some(TrackId(number));
+    NewEvent { event, snapshot: None }
+}
+
+fn sequences(events: &[LoggedEvent]) -> Vec<u64> {
+    events.iter().map(|e| e.sequence).collect()
+}
+
+/// What can be had without waiting.
+async fn ready(subscription: &mut Subscription) -> Option<Result<Vec<LoggedEvent>, SubscriptionEnded>> {
+    poll_once(pin!(subscription.next())).await
+}
+
+#[tokio::test]
+async fn a_subscriber_gets_what_comes_after_it_began() {
+    let Bench { store, clock, log, .. } = bench(16).await;
+    log.append(vec![event(1)]).await.expect("appended");
+    let mut subscription = log.subscribe();
+    assert_eq!(subscription.position(), Position { epoch: store.epoch(), sequence: 1 });
+    assert_eq!(ready(&mut subscription).await, None);
+    clock.advance(Duration::from_micros(7));
+    log.append(vec![event(2), event(3)]).await.expect("appended");
+    let logged = |sequence| LoggedEvent {
+        sequence,
+        epoch: store.epoch(),
+        publish_time: Timestamp::from_micros(507),
+        event: Arc::new(event(sequence).event),
+    };
+    assert_eq!(subscription.next().await, Ok(vec![logged(2), logged(3)]));
+    assert_eq!(ready(&mut subscription).await, None, "each once");
+    assert_eq!(subscription.position(), log.position());
+    log.append(vec![]).await.expect("nothing is appended");
+    assert_eq!(ready(&mut subscription).await, None);
+}
+
+#[tokio::test]
+async fn a_waiting_subscriber_is_woken() {
+    let Bench { log, .. } = bench(16).await;
+    let mut subscription = log.subscribe();
+    let waiting = tokio::spawn(async move { subscription.next().await.map(|events| sequences(&events)) });
+    tokio::task::yield_now().await;
+    log.append(vec![event(1)]).await.expect("appended");
+    assert_eq!(waiting.await.expect("it does not panic"), Ok(vec![1]));
+}
+
+#[tokio::test]
+async fn a_busy_stream_is_delivered_in_portions() {
+    let Bench { log, .. } = bench(200).await;
+    let mut subscription = log.subscribe();
+    log.append((1..=150).map(event).collect()).await.expect("appended");
+    for portion in [1..65, 65..129, 129..151] {
+        assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(portion.collect()));
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_may_be_as_far_behind_as_allowed_and_no_further() {
+    for lag_max in [1, 16, 17, 100] {
+        let Bench { log, .. } = bench(lag_max).await;
+        let (mut at_the_bound, mut beyond) = (log.subscribe(), log.subscribe());
+        log.append(vec![event(1)]).await.expect("appended");
+        assert_eq!(at_the_bound.next().await.map(|e| sequences(&e)), Ok(vec![1]));
+        for number in 0..lag_max as u64 {
+            log.append(vec![event(number + 2)]).await.expect("appended");
+        }
+        let mut seen = Vec::new();
+        while seen.len() < lag_max {
+            seen.extend(sequences(&at_the_bound.next().await.expect("it is not too far behind")));
+        }
+        assert_eq!(seen, (2..lag_max as u64 + 2).collect::<Vec<_>>(), "lag_max {lag_max}");
+        let behind = lag_max as u64 + 1;
+        for _ in 0..2 {
+            assert_eq!(ready(&mut beyond).await, Some(Err(SubscriptionEnded::TooSlow { behind })), "lag_max {lag_max}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_append_larger_than_the_bound_is_told_too() {
+    let Bench { log, .. } = bench(16).await;
+    let mut subscription = log.subscribe();
+    log.append((0..40).map(event).collect()).await.expect("appended");
+    assert_eq!(subscription.next().await, Err(SubscriptionEnded::TooSlow { behind: 40 }));
+    assert_eq!(ready(&mut log.subscribe()).await, None, "a new one begins at the end");
+}
+
+/// Every subscriber that is not told otherwise has seen every sequence, whatever the interleaving.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_appends_reach_every_subscriber_in_order_without_gaps() {
+    const WRITERS: u64 = 8;
+    const APPENDS: u64 = 40;
+    let Bench { log, .. } = bench(WRITERS as usize * APPENDS as usize * 3).await;
+    let last = WRITERS * APPENDS * 2;
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut subscription = log.subscribe();
+            tokio::spawn(async move {
+                let mut seen: Vec<LoggedEvent> = Vec::new();
+                while seen.len() < last as usize {
+                    seen.extend(subscription.next().await.expect("it keeps up"));
+                }
+                seen
+            })
+        })
+        .collect();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let log = log.clone();
+            tokio::spawn(async move {
+                for number in 0..APPENDS {
+                    let track = writer * 1_000 + number * 2;
+                    log.append(vec![event(track), event(track + 1)]).await.expect("appended");
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.expect("it does not panic");
+    }
+    for reader in readers {
+        let seen = reader.await.expect("it does not panic");
+        assert_eq!(sequences(&seen), (1..=last).collect::<Vec<_>>());
+        let tracks: Vec<u64> = seen.iter().filter_map(|e| Some(e.event.track?.0)).collect();
+        assert!(tracks.chunks(2).all(|pair| pair[1] == pair[0] + 1), "events of one append stay together");
+        for writer in 0..WRITERS {
+            assert!(tracks.iter().filter(|t| *t / 1_000 == writer).is_sorted(), "one writer's appends stay in order");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_gap() {
+    let Bench { store, log, .. } = bench(16).await;
+    let mut subscription = log.subscribe();
+    let release = store.hold_writer().await;
+    {
+        let mut abandoned = pin!(log.append(vec![event(1)]));
+        assert!(poll_once(abandoned.as_mut()).await.is_none(), "it is queued");
+    }
+    let mut waited_for = pin!(log.append(vec![event(2)]));
+    assert!(poll_once(waited_for.as_mut()).await.is_none());
+    assert_eq!(ready(&mut subscription).await, None, "nothing is published before it is on disk");
+    drop(release);
+    waited_for.await.expect("appended");
+    assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(vec![1, 2]));
+}
+
+#[tokio::test]
+async fn what_is_not_on_disk_is_not_published() {
+    let Bench { store, log, .. } = bench(16).await;
+    let mut subscription = log.subscribe();
+    store.limit_growth(Some(0)).await;
+    let mut large = event(1);
+    large.event.message = Some("x".repeat(1 << 20));
+    assert_eq!(log.append(vec![event(0), large]).await, Err(EventLogError::Store(StoreError::Full)));
+    assert_eq!(ready(&mut subscription).await, None);
+    assert_eq!(log.position().sequence, 0);
+    store.limit_growth(None).await;
+    log.append(vec![event(2)]).await.expect("there is room again");
+    assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(vec![1]), "and no sequence is missing");
+}
+
+#[tokio::test]
+async fn closing_delivers_what_was_appended_and_ends_everybody() {
+    let Bench { store, log, .. } = bench(100).await;
+    let (mut behind, mut waiting) = (log.subscribe(), log.subscribe());
+    log.append((0..70).map(event).collect()).await.expect("appended");
+    for count in [64, 6] {
+        assert_eq!(waiting.next().await.map(|e| e.len()), Ok(count));
+    }
+    let waits = tokio::spawn(async move { waiting.next().await });
+    tokio::task::yield_now().await;
+    log.close();
+    assert_eq!(waits.await.expect("it does not panic"), Err(SubscriptionEnded::Closed));
+    assert_eq!(behind.next().await.map(|e| e.len()), Ok(64));
+    assert_eq!(behind.next().await.map(|e| e.len()), Ok(6));
+    assert_eq!(behind.next().await, Err(SubscriptionEnded::Closed));
+    assert_eq!(log.subscribe().next().await, Err(SubscriptionEnded::Closed));
+    log.append(vec![event(71)]).await.expect("visits that end at the end are still written");
+    assert_eq!(store.last_sequence().await, Ok(71));
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_the_log_was() {
+    let Bench { directory, store, clock, log } = bench(16).await;
+    log.append(vec![event(1), event(2)]).await.expect("appended");
+    let place: Position = log.position();
+    assert_eq!((place.epoch, place.sequence), (store.epoch(), 2));
+    assert_ne!(place.epoch, Uuid::nil());
+    drop((store, log));
+    let store = Store::open(directory.path()).expect("it opens again");
+    let log = EventLog::open(store, 16, clock).await.expect("the log opens");
+    assert_eq!(log.position(), place);
+    let mut subscription = log.subscribe();
+    log.append(vec![event(3)]).await.expect("appended");
+    assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(vec![3]));
+}

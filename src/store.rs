@@ -1,0 +1,441 @@
+//! The embedded database: one data directory, locked; everything at rest passes through here.
+//!
+//! In: mutations, cameras, credentials, events with their pictures. Out: the same values, after a
+//! restart too. A call that changes something is answered only when it is on disk (WAL,
+//! `synchronous=FULL`); changes that are queued together share one transaction and its sync.
+//! Drops: the pictures of an event whose subject was erased before the event arrived; counted.
+//! A caller that stops waiting takes nothing back: what was queued is still carried out.
+//! At rest nothing is encrypted: credentials and pictures are as safe as the directory (0700) and
+//! its files (0600).
+//! Must not know: what the values mean to the gallery, the log or the wire.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::camera::{Camera, CameraId, Credential};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::event::{Event, SnapshotId, VisitId};
+use crate::face::{Template, TemplateSpace};
+use crate::mutation::Mutation;
+use crate::store::readers::Readers;
+use crate::store::writer::{Effect, Writer};
+use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
+
+mod cameras;
+mod data_dir;
+mod events;
+mod failure;
+mod mutations;
+mod people;
+mod readers;
+mod requests;
+mod schema;
+#[cfg(test)]
+pub(crate) mod tests;
+mod writer;
+
+/// How long the answer to a request is kept for its repeats.
+const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Storing failed; the variants differ in what the caller does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Give up: another daemon holds the directory.
+    #[error("{0} is in use by another doorward; stop it or give another data_dir")]
+    Locked(PathBuf),
+    /// Give up: the path is something else.
+    #[error("{0} is not a directory; give another data_dir")]
+    NotADirectory(PathBuf),
+    /// Give up: the daemon's user may not read or write there.
+    #[error("{path} cannot be used ({reason}); let the daemon's user own it, or give another data_dir")]
+    NoAccess {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Give up: a newer doorward wrote the database.
+    #[error(
+        "the database has schema version {found} and this doorward knows up to {known}; run the newer doorward, or restore a backup made before the upgrade"
+    )]
+    TooNew {
+        /// The database's version.
+        found: u32,
+        /// The newest version this program can read.
+        known: u32,
+    },
+    /// Give up: what is on disk is not what was written.
+    #[error(
+        "the database is damaged ({reason}); stop the daemon and restore data_dir from a backup, or move data_dir away to start empty and enrol again"
+    )]
+    Damaged {
+        /// What was found.
+        reason: String,
+    },
+    /// Try again later: the change was not made because there is no room.
+    #[error("the disk of data_dir is full; free space or shorten events.retention_days, then try again")]
+    Full,
+    /// Refuse the call: the change contradicts what is stored, and nothing of it was made.
+    #[error("the change contradicts what is stored: {0}")]
+    Contradiction(String),
+    /// Answer with [`Store::request_answer`]: this request was carried out before.
+    #[error("this request was carried out before")]
+    RequestRepeated,
+    /// Refuse the call: this request was carried out before, and whom it was about is erased.
+    #[error("this request was carried out before, and its answer was erased with the person it was about; use a new request_id")]
+    AnswerErased,
+    /// Give up: the store's writer has ended.
+    #[error("the store has stopped; restart the daemon")]
+    Stopped,
+    /// Try again or give up: reading or writing failed otherwise.
+    #[error("reading or writing the database failed: {0}")]
+    Failed(String),
+}
+
+/// What a commit of mutations did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The gallery version: the sequence of the call's last mutation.
+    pub version: u64,
+    /// Templates that were erased.
+    pub templates_erased: u32,
+    /// Samples that were erased, each with its photo.
+    pub samples_erased: u32,
+    /// Snapshots that were erased.
+    pub snapshots_erased: u32,
+}
+
+/// A template with whose it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredTemplate {
+    /// The sample it was made from.
+    pub sample: SampleId,
+    /// The person.
+    pub subject: SubjectUid,
+    /// Vector and space.
+    pub template: Template,
+}
+
+/// Pictures of a best shot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub id: SnapshotId,
+    /// The camera that took it.
+    pub camera: CameraId,
+    /// When it was taken.
+    pub capture_time: Timestamp,
+    /// Whom it shows, if known: it is erased with the subject.
+    pub subject: Option<SubjectUid>,
+    /// The face with a margin, JPEG. A sample with the same bytes ties the snapshot to its subject.
+    pub crop_jpeg: Vec<u8>,
+    /// The whole frame, JPEG.
+    pub frame_jpeg: Vec<u8>,
+}
+
+/// An event to be written, with its pictures.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// What happened.
+    pub event: Event,
+    /// Pictures, stored in the same transaction.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// A visit the log shows as started and not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenVisit {
+    /// The visit.
+    pub visit: VisitId,
+    /// Its `VISIT_STARTED` event.
+    pub started: Event,
+}
+
+/// What the store has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreCounts {
+    /// Transactions that reached the disk.
+    pub commits: u64,
+    /// Snapshots that were not kept because their subject was already erased.
+    pub snapshots_of_erased: u64,
+}
+
+/// The running counts behind [`StoreCounts`].
+#[derive(Debug, Default)]
+struct Counts {
+    commits: AtomicU64,
+    snapshots_of_erased: AtomicU64,
+}
+
+/// How a call's answer is made from what was committed, for repeats of its request.
+pub type Answer = Box<dyn FnOnce(&Committed) -> Vec<u8> + Send>;
+/// What is told the first sequence of appended events, see [`Store::append_events_then`].
+pub type Appended = Box<dyn FnOnce(u64) + Send>;
+
+/// A handle on the database. Clones share it; the last one waits for queued changes, closes the
+/// database and gives the directory free. Reads and writes run on the store's own threads.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+/// Fields are dropped from the top: the writer finishes before the lock is given back.
+struct Inner {
+    writer: Writer,
+    readers: Readers,
+    epoch: Uuid,
+    clock: Arc<dyn Clock>,
+    counts: Arc<Counts>,
+    _lock: File,
+}
+
+impl Store {
+    /// Creates or opens, locks and migrates, on the system's clock. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Any but [`StoreError::RequestRepeated`], [`StoreError::AnswerErased`] and
+    /// [`StoreError::Contradiction`].
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with_clock(data_dir, Arc::new(SystemClock::new()))
+    }
+
+    /// [`open`](Self::open) with the clock that says when mutations are made and which answers to
+    /// requests are too old to keep.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_clock(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let lock = data_dir::lock(data_dir)?;
+        let file = data_dir::database_file(data_dir)?;
+        let mut connection = schema::writer(&file)?;
+        schema::migrate(&mut connection, schema::MIGRATIONS)?;
+        let epoch = schema::epoch(&connection)?;
+        let counts = Arc::new(Counts::default());
+        let writer = Writer::start(connection, Arc::clone(&counts))?;
+        Ok(Self(Arc::new(Inner { writer, readers: Readers::new(file), epoch, clock, counts, _lock: lock })))
+    }
+
+    /// What was done since the store was opened.
+    pub fn counts(&self) -> StoreCounts {
+        StoreCounts {
+            commits: self.0.counts.commits.load(Ordering::Relaxed),
+            snapshots_of_erased: self.0.counts.snapshots_of_erased.load(Ordering::Relaxed),
+        }
+    }
+
+    // Gallery.
+
+    /// Commits all `mutations` or none, durably, in call order. With a request key the bytes that
+    /// `answer` makes of the result are committed with them; `answer` runs on the writer's thread
+    /// and must not wait. When something is erased, its bytes are gone from the database's files
+    /// before the call is answered, unless another program is reading them: that is logged, and
+    /// made good as soon as it stops.
+    ///
+    /// # Errors
+    /// [`StoreError::RequestRepeated`] for a key that is known, [`StoreError::Contradiction`] for
+    /// a subject or sample that is not there or a name that is taken; nothing is changed then.
+    pub async fn mutate(&self, mutations: Vec<Mutation>, request_key: Option<String>, answer: Answer) -> Result<Committed, StoreError> {
+        let erases = mutations.iter().any(|m| matches!(m, Mutation::EraseSubject(_) | Mutation::EraseSample { .. }));
+        let effect = if erases { Effect::Erases } else { Effect::Keeps };
+        let time = self.0.clock.now();
+        self.0
+            .writer
+            .write(effect, move |db| {
+                requests::refuse_repeat(db, request_key.as_deref())?;
+                let committed = mutations::commit(db, &mutations, time)?;
+                if let Some(key) = request_key {
+                    requests::keep(db, (&key, answer(&committed), time), &mutations::people_in(&mutations))?;
+                }
+                Ok(committed)
+            })
+            .await
+    }
+
+    /// The first answer to a repeated request; `None` for a new one.
+    ///
+    /// # Errors
+    /// [`StoreError::AnswerErased`] when the person it was about has been erased since.
+    pub async fn request_answer(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = key.to_owned();
+        self.0.readers.read(move |db| requests::answer(db, &key)).await
+    }
+
+    /// The newest gallery version, 0 before the first change.
+    pub async fn gallery_version(&self) -> Result<u64, StoreError> {
+        self.0.readers.read(mutations::version).await
+    }
+
+    /// All subjects, ordered by id.
+    pub async fn subjects(&self) -> Result<Vec<Subject>, StoreError> {
+        self.subject_page(None, None, usize::MAX).await
+    }
+
+    /// One page of subjects ordered by id, after `after`, on `watchlist` if given.
+    pub async fn subject_page(
+        &self,
+        after: Option<SubjectId>,
+        watchlist: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<Subject>, StoreError> {
+        self.0.readers.read(move |db| people::subjects(db, after.as_ref(), watchlist.as_deref(), limit)).await
+    }
+
+    /// One subject.
+    pub async fn subject(&self, id: &SubjectId) -> Result<Option<Subject>, StoreError> {
+        let id = id.clone();
+        self.0.readers.read(move |db| people::subject(db, &id)).await
+    }
+
+    /// One subject's samples, oldest first, with templates.
+    pub async fn samples(&self, subject: SubjectUid) -> Result<Vec<(Sample, Template)>, StoreError> {
+        self.0.readers.read(move |db| people::samples(db, subject)).await
+    }
+
+    /// Every template, oldest first, to fill the gallery at start; those of other spaces too.
+    pub async fn templates(&self) -> Result<Vec<StoredTemplate>, StoreError> {
+        self.0.readers.read(people::templates).await
+    }
+
+    /// How many templates live in another space than `space`.
+    pub async fn foreign_templates(&self, space: &TemplateSpace) -> Result<u64, StoreError> {
+        let space = space.clone();
+        self.0.readers.read(move |db| people::foreign_templates(db, &space)).await
+    }
+
+    /// Samples that came from the enrolment folder, oldest first.
+    pub async fn folder_samples(&self) -> Result<Vec<Sample>, StoreError> {
+        self.0.readers.read(people::folder_samples).await
+    }
+
+    /// Whether photos of this content were erased with their subject.
+    pub async fn is_erased_content(&self, sha256: [u8; 32]) -> Result<bool, StoreError> {
+        self.0.readers.read(move |db| people::is_erased_content(db, sha256)).await
+    }
+
+    // Cameras.
+
+    /// Inserts or replaces. `has_credential` is not stored: it is read from the credentials. A
+    /// request key is answered with the camera's id.
+    ///
+    /// # Errors
+    /// [`StoreError::RequestRepeated`] for a key that is known.
+    pub async fn put_camera(&self, camera: Camera, request_key: Option<String>) -> Result<(), StoreError> {
+        let time = self.0.clock.now();
+        self.0
+            .writer
+            .write(Effect::Keeps, move |db| {
+                requests::refuse_repeat(db, request_key.as_deref())?;
+                cameras::put(db, &camera)?;
+                request_key.map_or(Ok(()), |key| requests::keep(db, (&key, camera.id.as_str().into(), time), &[]))
+            })
+            .await
+    }
+
+    /// Removes camera and credential; answers whether it was there. A request key is answered with
+    /// the camera's id.
+    ///
+    /// # Errors
+    /// [`StoreError::RequestRepeated`] for a key that is known.
+    pub async fn erase_camera(&self, id: &CameraId, request_key: Option<String>) -> Result<bool, StoreError> {
+        let (id, time) = (id.clone(), self.0.clock.now());
+        self.0
+            .writer
+            .write(Effect::Erases, move |db| {
+                requests::refuse_repeat(db, request_key.as_deref())?;
+                let was_there = cameras::erase(db, &id)?;
+                if let Some(key) = request_key {
+                    requests::keep(db, (&key, id.as_str().into(), time), &[])?;
+                }
+                Ok(was_there)
+            })
+            .await
+    }
+
+    /// All cameras by id.
+    pub async fn cameras(&self) -> Result<Vec<Camera>, StoreError> {
+        self.0.readers.read(cameras::all).await
+    }
+
+    /// Stores or removes the credential of a stored camera.
+    ///
+    /// # Errors
+    /// [`StoreError::Contradiction`] when there is no such camera: a credential that waits for a
+    /// camera could be sent to another one's address.
+    pub async fn set_credential(&self, camera: &CameraId, credential: Option<Credential>) -> Result<(), StoreError> {
+        let camera = camera.clone();
+        self.0.writer.write(Effect::Erases, move |db| cameras::set_credential(db, &camera, credential.as_ref())).await
+    }
+
+    /// The credential, for the one place that connects to the camera.
+    pub async fn credential(&self, camera: &CameraId) -> Result<Option<Credential>, StoreError> {
+        let camera = camera.clone();
+        self.0.readers.read(move |db| cameras::credential(db, &camera)).await
+    }
+
+    // Events.
+
+    /// Names this log; made when the database was created.
+    pub fn epoch(&self) -> Uuid {
+        self.0.epoch
+    }
+
+    /// The newest event's sequence, 0 before the first.
+    pub async fn last_sequence(&self) -> Result<u64, StoreError> {
+        self.0.readers.read(events::last_sequence).await
+    }
+
+    /// Appends durably in order, opening and closing visits as the kinds say; answers the first
+    /// sequence. Concurrent appends share a sync (group commit).
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and others; none of `events` is written then.
+    pub async fn append_events(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
+        self.append_events_then(events, Box::new(|_| ())).await
+    }
+
+    /// [`append_events`](Self::append_events), and tells `appended` the first sequence: after the
+    /// commit, before the call is answered, on the writer's thread, in sequence order over all
+    /// calls and without gaps, even when the caller no longer waits. It must not wait, and is
+    /// not called when nothing was written.
+    ///
+    /// # Errors
+    /// As [`append_events`](Self::append_events).
+    pub async fn append_events_then(&self, events: Vec<NewEvent>, appended: Appended) -> Result<u64, StoreError> {
+        let events = events::prepare(events)?;
+        let counts = Arc::clone(&self.0.counts);
+        let work = move |db: &_| events::append(db, &events, &counts);
+        self.0.writer.write_then(Effect::Keeps, work, Box::new(move |first| appended(*first))).await
+    }
+
+    /// Visits that were started and never ended, oldest first.
+    pub async fn open_visits(&self) -> Result<Vec<OpenVisit>, StoreError> {
+        self.0.readers.read(events::open_visits).await
+    }
+
+    /// One snapshot; `None` when it was never kept, was erased, or is too old.
+    pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
+        self.0.readers.read(move |db| events::snapshot(db, id)).await
+    }
+
+    /// Deletes events and snapshots captured before `before`, and request answers older than a
+    /// day, in steps between which other changes are made. Events of open visits are kept.
+    pub async fn prune(&self, before: Timestamp) -> Result<(), StoreError> {
+        let answers_before = self.0.clock.now().minus(ANSWER_KEPT);
+        let mut pruned = 0;
+        loop {
+            let step = self.0.writer.write(Effect::Keeps, move |db| events::prune_step(db, before, answers_before)).await?;
+            if step == 0 {
+                break;
+            }
+            pruned += step;
+        }
+        if pruned > 0 {
+            // The bytes shall leave the write-ahead log too, once for all steps.
+            self.0.writer.write(Effect::Erases, |_| Ok(())).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! The writing side of the gallery: ordered mutations, and what each of them changes.
+//!
+//! In: [`Mutation`]s of one call, inside its transaction. Out: the version and counts of what was
+//! erased. Every mutation leaves a record that names subject and sample by their random ids.
+//! Must not know: the gallery in memory, files, commits.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::clock::Timestamp;
+use crate::face::Template;
+use crate::mutation::Mutation;
+use crate::store::{Committed, StoreError, people, requests};
+use crate::subject::{Sample, SampleId, Subject, SubjectUid};
+
+/// Snapshots that show subject `?1`: those that say so, those that a sample was made of, those of
+/// events that name the subject, and those of every event of the visits these events belong to.
+const SHOWN_SNAPSHOTS: &str = "
+    WITH shown (snapshot) AS (
+        SELECT id FROM snapshots WHERE subject = ?1
+        UNION SELECT id FROM snapshots WHERE crop_sha256 IN (SELECT content_sha256 FROM samples WHERE subject = ?1)
+        UNION SELECT snapshot FROM events WHERE subject = ?1 AND snapshot IS NOT NULL
+    ), visits (visit) AS (
+        SELECT visit FROM events WHERE subject = ?1 AND visit IS NOT NULL
+        UNION SELECT visit FROM events WHERE snapshot IN (SELECT snapshot FROM shown) AND visit IS NOT NULL
+    )
+    UPDATE snapshots SET subject = NULL, crop_sha256 = NULL, crop_jpeg = x'', frame_jpeg = x''
+    WHERE crop_sha256 IS NOT NULL AND id IN (
+        SELECT snapshot FROM shown
+        UNION SELECT snapshot FROM events WHERE visit IN (SELECT visit FROM visits) AND snapshot IS NOT NULL
+    )";
+
+/// Carries out `mutations` in order.
+pub(super) fn commit(db: &Connection, mutations: &[Mutation], time: Timestamp) -> Result<Committed, StoreError> {
+    let mut done = Committed::default();
+    for mutation in mutations {
+        let (kind, subject, sample) = match mutation {
+            Mutation::PutSubject(subject) => {
+                put_subject(db, subject)?;
+                ("put_subject", subject.uid, None)
+            }
+            Mutation::PutSample { sample, template, photo } => {
+                put_sample(db, sample, template, photo)?;
+                ("put_sample", sample.subject, Some(sample.id))
+            }
+            Mutation::EraseSubject(subject) => {
+                erase_subject(db, *subject, time, &mut done)?;
+                ("erase_subject", *subject, None)
+            }
+            Mutation::EraseSample { subject, sample } => {
+                erase_sample(db, *subject, *sample, &mut done)?;
+                ("erase_sample", *subject, Some(*sample))
+            }
+        };
+        db.prepare_cached("INSERT INTO mutations (kind, subject, sample, time_us) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            kind,
+            subject.0.into_bytes(),
+            sample.map(|s| s.0.into_bytes()),
+            time.as_micros()
+        ])?;
+    }
+    done.version = version(db)?;
+    Ok(done)
+}
+
+/// The sequence of the newest mutation.
+pub(super) fn version(db: &Connection) -> Result<u64, StoreError> {
+    let newest: Option<i64> = db.prepare_cached("SELECT max(sequence) FROM mutations")?.query_row([], |row| row.get(0))?;
+    Ok(newest.unwrap_or_default().cast_unsigned())
+}
+
+/// Who is still there after `mutations`: their erasure must take the answer along.
+pub(super) fn people_in(mutations: &[Mutation]) -> Vec<SubjectUid> {
+    let mut people = BTreeSet::new();
+    for mutation in mutations {
+        match mutation {
+            Mutation::PutSubject(subject) => people.insert(subject.uid),
+            Mutation::PutSample { sample, .. } => people.insert(sample.subject),
+            Mutation::EraseSample { subject, .. } => people.insert(*subject),
+            Mutation::EraseSubject(subject) => people.remove(subject),
+        };
+    }
+    people.into_iter().collect()
+}
+
+fn put_subject(db: &Connection, subject: &Subject) -> Result<(), StoreError> {
+    let taken = db.prepare_cached("SELECT 1 FROM subjects WHERE id = ?1 AND uid <> ?2")?;
+    let (id, uid) = (subject.id.as_str(), subject.uid.0.into_bytes());
+    if exists(taken, params![id, uid])? {
+        return Err(StoreError::Contradiction("the subject id is taken by another subject".into()));
+    }
+    let encode = |e: serde_json::Error| StoreError::Failed(format!("a subject cannot be encoded: {e}"));
+    db.prepare_cached(
+        "INSERT INTO subjects (uid, id, display_name, watchlists, attributes, consent_reference, expire_time_us, origin,
+                               create_time_us, update_time_us, revision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (uid) DO UPDATE SET id = ?2, display_name = ?3, watchlists = ?4, attributes = ?5, consent_reference = ?6,
+             expire_time_us = ?7, origin = ?8, create_time_us = ?9, update_time_us = ?10, revision = ?11",
+    )?
+    .execute(params![
+        uid,
+        id,
+        subject.display_name,
+        serde_json::to_string(&subject.watchlists).map_err(encode)?,
+        serde_json::to_string(&subject.attributes).map_err(encode)?,
+        subject.consent_reference,
+        subject.expire_time.map(Timestamp::as_micros),
+        people::origin_name(subject.origin),
+        subject.create_time.as_micros(),
+        subject.update_time.as_micros(),
+        subject.revision.cast_signed(),
+    ])?;
+    Ok(())
+}
+
+fn put_sample(db: &Connection, sample: &Sample, template: &Template, photo: &[u8]) -> Result<(), StoreError> {
+    let owner = sample.subject.0.into_bytes();
+    if !exists(db.prepare_cached("SELECT 1 FROM subjects WHERE uid = ?1")?, [owner])? {
+        return Err(unknown_subject(sample.subject));
+    }
+    db.prepare_cached(
+        "INSERT INTO samples (id, subject, quality, content_sha256, create_time_us, folder_path) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        sample.id.0.into_bytes(),
+        owner,
+        people::quality_bytes(&sample.quality),
+        sample.content_sha256,
+        sample.create_time.as_micros(),
+        sample.folder_path,
+    ])?;
+    let number = db.last_insert_rowid();
+    let space = template.space().as_str();
+    db.prepare_cached("INSERT INTO spaces (name) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([space])?;
+    db.prepare_cached("INSERT INTO templates (sample, space, vector) SELECT ?1, number, ?2 FROM spaces WHERE name = ?3")?
+        .execute(params![number, people::float_bytes(template.values()), space])?;
+    db.prepare_cached("INSERT INTO photos (sample, bytes) VALUES (?1, ?2)")?.execute(params![number, photo])?;
+    Ok(())
+}
+
+fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &mut Committed) -> Result<(), StoreError> {
+    let uid = subject.0.into_bytes();
+    done.snapshots_erased += rows(db.prepare_cached(SHOWN_SNAPSHOTS)?.execute([uid])?);
+    requests::erase_about(db, subject)?;
+    db.prepare_cached(
+        "INSERT INTO erased_content (sha256, time_us) SELECT DISTINCT content_sha256, ?2 FROM samples WHERE subject = ?1
+         ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![uid, time.as_micros()])?;
+    erase_samples(db, "SELECT number FROM samples WHERE subject = ?1", uid, done)?;
+    if db.prepare_cached("DELETE FROM subjects WHERE uid = ?1")?.execute([uid])? == 0 {
+        return Err(unknown_subject(subject));
+    }
+    Ok(())
+}
+
+fn erase_sample(db: &Connection, subject: SubjectUid, sample: SampleId, done: &mut Committed) -> Result<(), StoreError> {
+    let owner = db
+        .prepare_cached("SELECT subject FROM samples WHERE id = ?1")?
+        .query_row([sample.0.into_bytes()], |row| row.get::<_, [u8; 16]>(0))
+        .optional()?;
+    if owner != Some(subject.0.into_bytes()) {
+        return Err(StoreError::Contradiction(format!("there is no sample {} of subject {}", sample.0, subject.0)));
+    }
+    erase_samples(db, "SELECT number FROM samples WHERE id = ?1", sample.0.into_bytes(), done)
+}
+
+/// Erases the samples whose numbers `which` selects. Their templates and photos are emptied in
+/// place: the schema says why.
+fn erase_samples(db: &Connection, which: &str, id: [u8; 16], done: &mut Committed) -> Result<(), StoreError> {
+    let run = |change: &str, key: &str| -> Result<u32, StoreError> {
+        Ok(rows(db.prepare_cached(&format!("{change} WHERE {key} IN ({which})"))?.execute([id])?))
+    };
+    done.templates_erased += run("UPDATE templates SET space = NULL, vector = x''", "sample")?;
+    run("UPDATE photos SET bytes = x''", "sample")?;
+    done.samples_erased += run("DELETE FROM samples", "number")?;
+    Ok(())
+}
+
+fn exists(mut query: rusqlite::CachedStatement<'_>, values: impl rusqlite::Params) -> Result<bool, StoreError> {
+    Ok(query.exists(values)?)
+}
+
+fn unknown_subject(subject: SubjectUid) -> StoreError {
+    StoreError::Contradiction(format!("there is no subject {}", subject.0))
+}
+
+fn rows(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

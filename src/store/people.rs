@@ -1,0 +1,194 @@
+//! The reading side of the gallery: rows as subjects, samples and templates.
+//!
+//! In: questions. Out: the values as they were committed; a row that is no value any more is
+//! reported as damage, never left out.
+//! Must not know: the gallery in memory, requests.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Row, params};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::face::{Quality, Template, TemplateSpace};
+use crate::store::failure::damaged;
+use crate::store::{StoreError, StoredTemplate};
+use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
+
+const SUBJECT: &str = "SELECT id, uid, display_name, watchlists, attributes, consent_reference, expire_time_us, origin,
+                              create_time_us, update_time_us, revision FROM subjects";
+const SAMPLE: &str = "SELECT s.id, s.subject, s.quality, s.content_sha256, s.create_time_us, s.folder_path";
+
+/// Subjects by id, after `after`, on `watchlist` if given.
+pub(super) fn subjects(
+    db: &Connection,
+    after: Option<&SubjectId>,
+    watchlist: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Subject>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    db.prepare_cached(&format!(
+        "{SUBJECT} WHERE id > ?1 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM json_each(watchlists) WHERE value = ?2)) ORDER BY id LIMIT ?3"
+    ))?
+    .query_and_then(params![after.map_or("", SubjectId::as_str), watchlist, limit], subject_of)?
+    .collect()
+}
+
+/// One subject.
+pub(super) fn subject(db: &Connection, id: &SubjectId) -> Result<Option<Subject>, StoreError> {
+    db.prepare_cached(&format!("{SUBJECT} WHERE id = ?1"))?.query_and_then([id.as_str()], subject_of)?.next().transpose()
+}
+
+/// One subject's samples with templates, oldest first.
+pub(super) fn samples(db: &Connection, subject: SubjectUid) -> Result<Vec<(Sample, Template)>, StoreError> {
+    let mut spaces = Spaces::of(db)?;
+    db.prepare_cached(&format!(
+        "{SAMPLE}, t.space, t.vector FROM samples s JOIN templates t ON t.sample = s.number WHERE s.subject = ?1 ORDER BY s.number"
+    ))?
+    .query_and_then([subject.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 6)?)))?
+    .collect()
+}
+
+/// Every template, oldest first. Rows are turned into templates one by one as they are read.
+pub(super) fn templates(db: &Connection) -> Result<Vec<StoredTemplate>, StoreError> {
+    let mut spaces = Spaces::of(db)?;
+    db.prepare_cached(
+        "SELECT s.id, s.subject, t.space, t.vector FROM templates t CROSS JOIN samples s ON s.number = t.sample ORDER BY t.sample",
+    )?
+    .query_and_then([], |row| {
+        Ok(StoredTemplate { sample: SampleId(uuid(row, 0)?), subject: SubjectUid(uuid(row, 1)?), template: spaces.template(row, 2)? })
+    })?
+    .collect()
+}
+
+/// How many templates live elsewhere than in `space`.
+pub(super) fn foreign_templates(db: &Connection, space: &TemplateSpace) -> Result<u64, StoreError> {
+    let count: i64 = db
+        .prepare_cached("SELECT count(*) FROM templates WHERE space IN (SELECT number FROM spaces WHERE name <> ?1)")?
+        .query_row([space.as_str()], |row| row.get(0))?;
+    Ok(count.cast_unsigned())
+}
+
+/// Samples that came from the enrolment folder, oldest first.
+pub(super) fn folder_samples(db: &Connection) -> Result<Vec<Sample>, StoreError> {
+    db.prepare_cached(&format!("{SAMPLE} FROM samples s WHERE s.folder_path IS NOT NULL ORDER BY s.number"))?
+        .query_and_then([], sample_of)?
+        .collect()
+}
+
+/// Whether a photo with this hash was erased with its subject.
+pub(super) fn is_erased_content(db: &Connection, sha256: [u8; 32]) -> Result<bool, StoreError> {
+    Ok(db.prepare_cached("SELECT 1 FROM erased_content WHERE sha256 = ?1")?.exists([sha256])?)
+}
+
+/// How an origin is written.
+pub(super) fn origin_name(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Rpc => "rpc",
+        Origin::Folder => "folder",
+    }
+}
+
+/// The nine numbers of a quality, in the order in which the schema lists them.
+pub(super) fn quality_bytes(quality: &Quality) -> Vec<u8> {
+    float_bytes(&[
+        quality.overall,
+        quality.size_pixels,
+        quality.sharpness,
+        quality.brightness,
+        quality.contrast,
+        quality.yaw_degrees,
+        quality.pitch_degrees,
+        quality.roll_degrees,
+        quality.detection_score,
+    ])
+}
+
+/// Numbers as little-endian bytes.
+pub(super) fn float_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn floats(bytes: &[u8]) -> Result<Vec<f32>, StoreError> {
+    let (words, rest) = bytes.as_chunks::<4>();
+    if rest.is_empty() { Ok(words.iter().map(|w| f32::from_le_bytes(*w)).collect()) } else { Err(damaged("a vector is cut short")) }
+}
+
+fn uuid(row: &Row<'_>, column: usize) -> Result<Uuid, StoreError> {
+    Ok(Uuid::from_bytes(row.get(column)?))
+}
+
+fn time(row: &Row<'_>, column: usize) -> Result<Timestamp, StoreError> {
+    Ok(Timestamp::from_micros(row.get(column)?))
+}
+
+fn subject_of(row: &Row<'_>) -> Result<Subject, StoreError> {
+    let text = |column: usize| row.get_ref(column)?.as_str().map_err(damaged);
+    Ok(Subject {
+        id: SubjectId::parse(text(0)?).map_err(damaged)?,
+        uid: SubjectUid(uuid(row, 1)?),
+        display_name: row.get(2)?,
+        watchlists: serde_json::from_str(text(3)?).map_err(damaged)?,
+        attributes: serde_json::from_str(text(4)?).map_err(damaged)?,
+        consent_reference: row.get(5)?,
+        expire_time: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_micros),
+        origin: match text(7)? {
+            "rpc" => Origin::Rpc,
+            "folder" => Origin::Folder,
+            other => return Err(damaged(format!("a subject's origin is {other:?}"))),
+        },
+        create_time: time(row, 8)?,
+        update_time: time(row, 9)?,
+        revision: row.get::<_, i64>(10)?.cast_unsigned(),
+    })
+}
+
+fn sample_of(row: &Row<'_>) -> Result<Sample, StoreError> {
+    let numbers = floats(row.get_ref(2)?.as_blob().map_err(damaged)?)?;
+    let [overall, size_pixels, sharpness, brightness, contrast, yaw_degrees, pitch_degrees, roll_degrees, detection_score] = numbers[..]
+    else {
+        return Err(damaged(format!("a quality has {} numbers", numbers.len())));
+    };
+    Ok(Sample {
+        id: SampleId(uuid(row, 0)?),
+        subject: SubjectUid(uuid(row, 1)?),
+        quality: Quality {
+            overall,
+            size_pixels,
+            sharpness,
+            brightness,
+            contrast,
+            yaw_degrees,
+            pitch_degrees,
+            roll_degrees,
+            detection_score,
+        },
+        content_sha256: row.get(3)?,
+        create_time: time(row, 4)?,
+        folder_path: row.get(5)?,
+    })
+}
+
+/// The few spaces there are, so that templates share their names.
+struct Spaces(HashMap<i64, TemplateSpace>);
+
+impl Spaces {
+    fn of(db: &Connection) -> Result<Self, StoreError> {
+        let mut spaces = HashMap::new();
+        let mut rows = db.prepare_cached("SELECT number, name FROM spaces")?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            spaces.insert(row.get(0)?, TemplateSpace::new(row.get_ref(1)?.as_str().map_err(damaged)?));
+        }
+        Ok(Self(spaces))
+    }
+
+    /// The template whose space and vector are in columns `first` and `first + 1`. Its values keep
+    /// their bits: a unit vector of this many dimensions is rounded to itself when it is
+    /// normalised again.
+    fn template(&mut self, row: &Row<'_>, first: usize) -> Result<Template, StoreError> {
+        let space = self.0.get(&row.get(first)?).ok_or_else(|| damaged("a template's space is unknown"))?;
+        let vector = floats(row.get_ref(first + 1)?.as_blob().map_err(damaged)?)?;
+        Template::normalised(space.clone(), &vector).map_err(damaged)
+    }
+}

@@ -1,0 +1,78 @@
+//! The tables, how they came to be, and how a connection to them is set up.
+//!
+//! In: the database's file. Out: connections, migrated to the newest schema. A migration that was
+//! released is never edited: the next one follows it.
+//! Must not know: the values.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use uuid::{Builder, Uuid};
+
+use crate::store::{StoreError, failure};
+
+/// What brings schema version `n` to `n + 1`, for every `n` from 0.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+
+/// How long the writer waits for readers when it empties the write-ahead log. Events wait behind it.
+const WRITER_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a reader waits while another connection recovers the write-ahead log.
+const READER_PATIENCE: Duration = Duration::from_secs(5);
+/// What is left of the write-ahead log's file after a burst, in bytes.
+const WAL_BYTES_KEPT: u32 = 64 << 20;
+/// Prepared statements that a connection keeps: more than there are in this folder.
+const STATEMENTS_KEPT: usize = 64;
+
+/// The connection that writes: every commit is synced, what is deleted is overwritten with zeros,
+/// and nothing spills into temporary files.
+pub(super) fn writer(file: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(file, flags)?;
+    db.busy_timeout(WRITER_PATIENCE)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Failed(format!("no write-ahead log is possible here ({mode}); put data_dir on a local file system")));
+    }
+    db.execute_batch(&format!(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;
+         PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"
+    ))?;
+    Ok(db)
+}
+
+/// A connection that can only read.
+pub(super) fn reader(file: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(file, flags)?;
+    db.busy_timeout(READER_PATIENCE)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    db.execute_batch("PRAGMA temp_store = MEMORY;")?;
+    Ok(db)
+}
+
+/// Brings the schema up to date, each step whole or not at all.
+///
+/// # Errors
+/// [`StoreError::TooNew`] when a newer doorward has been here; nothing is changed then.
+pub(super) fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
+    let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+    let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    for (migration, version) in migrations.iter().zip(1..).skip(found as usize) {
+        let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        step.execute_batch(migration)?;
+        step.pragma_update(None, "user_version", version)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+/// The name of the log of events: the random bytes that the first migration made.
+pub(super) fn epoch(db: &Connection) -> Result<Uuid, StoreError> {
+    let bytes = db.query_row("SELECT epoch FROM log", [], |row| row.get(0)).optional()?;
+    Ok(Builder::from_random_bytes(bytes.ok_or_else(|| failure::damaged("the log of events has no epoch"))?).into_uuid())
+}

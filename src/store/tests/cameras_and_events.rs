@@ -1,0 +1,212 @@
+//! Cameras, credentials, events, visits and snapshots come back as they went in.
+//!
+//! In: values. Out: verdicts. Must not know: subscribers, sources.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+use uuid::Uuid;
+
+use super::{no_answer, started, store};
+use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRect, Region, Role, Secret, Transport};
+use crate::clock::{Clock, SimulatedClock, Timestamp};
+use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
+use crate::store::{NewEvent, OpenVisit, Snapshot, Store, StoreError};
+use crate::subject::SubjectUid;
+
+fn id(text: &str) -> CameraId {
+    CameraId::parse(text).expect("a good id")
+}
+
+fn camera(name: &str) -> Camera {
+    let point = |x, y| NormalisedPoint { x, y };
+    Camera {
+        id: id(name),
+        url: Url::parse("rtsps://10.0.0.7:8554/stream?profile=1").expect("a good URL"),
+        has_credential: false,
+        display_name: "Front \"door\"".into(),
+        role: Role::Entry,
+        transport: Transport::Udp,
+        lines: vec![Region { name: "threshold".into(), points: vec![point(0.1, 0.2), point(1.0, 1.0 / 3.0)] }],
+        zones: vec![Region { name: "mat".into(), points: vec![point(0.0, 0.0), point(0.3, 0.0), point(0.3, 0.7)] }],
+        analysis_fps_max: Some(7.3),
+        detector_side: Some(640),
+        region_of_interest: Some(NormalisedRect { x: 0.1, y: 0.2, width: 0.3, height: 0.7 }),
+        face_pixels_min: 40,
+        threshold: Some(0.363),
+        enabled: true,
+        create_time: Timestamp::from_micros(1),
+        update_time: Timestamp::from_micros(-2),
+        revision: u64::MAX,
+    }
+}
+
+#[tokio::test]
+async fn cameras_come_back_as_they_were_configured() {
+    let (directory, store) = store();
+    let plain = Camera {
+        role: Role::Interior,
+        transport: Transport::Tcp,
+        lines: vec![],
+        zones: vec![],
+        analysis_fps_max: None,
+        detector_side: None,
+        region_of_interest: None,
+        threshold: None,
+        enabled: false,
+        ..camera("a-hall")
+    };
+    let mut door = camera("door");
+    store.put_camera(door.clone(), Some("create-door".into())).await.expect("it is put");
+    store.put_camera(plain.clone(), None).await.expect("it is put");
+    assert_eq!(store.put_camera(camera("else"), Some("create-door".into())).await, Err(StoreError::RequestRepeated));
+    assert_eq!(store.request_answer("create-door").await, Ok(Some(b"door".to_vec())));
+    door.role = Role::Exit;
+    store.put_camera(door.clone(), None).await.expect("it is replaced");
+    drop(store);
+    let store = Store::open(directory.path()).expect("it opens again");
+    assert_eq!(store.cameras().await, Ok(vec![plain.clone(), door]));
+    assert_eq!(store.erase_camera(&id("door"), None).await, Ok(true));
+    assert_eq!(store.erase_camera(&id("door"), None).await, Ok(false));
+    assert_eq!(store.cameras().await, Ok(vec![plain]));
+}
+
+#[tokio::test]
+async fn a_credential_belongs_to_its_camera_and_goes_with_it() {
+    let (directory, store) = store();
+    let credential = Credential { username: "operator-name".into(), password: Secret::new("correct horse battery") };
+    let refused = store.set_credential(&id("door"), Some(credential.clone())).await;
+    assert_eq!(refused, Err(StoreError::Contradiction("there is no camera door".into())));
+    store.put_camera(camera("door"), None).await.expect("it is put");
+    store.set_credential(&id("door"), Some(credential.clone())).await.expect("it is set");
+    store.put_camera(camera("door"), None).await.expect("it is replaced");
+    assert!(store.cameras().await.expect("they are read")[0].has_credential);
+    assert_eq!(store.credential(&id("door")).await, Ok(Some(credential.clone())));
+
+    let rotated = Credential { password: Secret::new("staple"), ..credential };
+    store.set_credential(&id("door"), Some(rotated)).await.expect("it is rotated");
+    for file in directory.path().read_dir().expect("it can be listed") {
+        let bytes = std::fs::read(file.expect("an entry").path()).expect("it is read");
+        assert!(!bytes.windows(21).any(|w| w == b"correct horse battery"), "the old password is gone from the files");
+    }
+    store.set_credential(&id("door"), None).await.expect("it is removed");
+    assert!(!store.cameras().await.expect("they are read")[0].has_credential);
+    store.set_credential(&id("door"), Some(Credential { username: "u".into(), password: Secret::new("p") })).await.expect("set");
+    store.erase_camera(&id("door"), None).await.expect("it is erased");
+    store.put_camera(camera("door"), None).await.expect("a new camera of that name");
+    assert_eq!(store.credential(&id("door")).await, Ok(None), "never sent to another camera");
+}
+
+/// A `VISIT_STARTED` event with every number that JSON could bend.
+fn detailed() -> Event {
+    let mut event = started("door").event;
+    event.track = Some(TrackId(u64::MAX));
+    event.box_in_frame = Some(BoxInFrame { x: 0.1, y: 1.0 / 3.0, width: f32::MIN_POSITIVE, height: 1.0 });
+    event.shots.rejected.insert("blurred".into(), 4);
+    event.decision = Some(Decision {
+        purpose: Purpose::Identify,
+        subject: None,
+        rejection: None,
+        similarity: Some(0.362_999_98),
+        threshold: 0.363,
+        target_rate: Some(1e-4),
+        runner_up: Some(Candidate { subject: SubjectUid(Uuid::new_v4()), similarity: -0.000_012_3 }),
+        margin: None,
+        gallery_subjects: 7,
+        gallery_version: 9,
+        space: "sface-1".into(),
+    });
+    event
+}
+
+#[tokio::test]
+async fn visits_that_did_not_end_are_found_after_a_restart() {
+    let (directory, store) = store();
+    let open = detailed();
+    let gone = started("door");
+    let mut ended = Event::new(EventKind::VisitEnded, "door", Timestamp::from_micros(2_000));
+    ended.visit = gone.event.visit;
+    let mut identified = Event::new(EventKind::Identified, "door", Timestamp::from_micros(1_500));
+    identified.visit = open.visit;
+    let bare = |event: &Event| NewEvent { event: event.clone(), snapshot: None };
+    assert_eq!(store.append_events(vec![gone, bare(&open)]).await, Ok(1));
+    assert_eq!(store.append_events(vec![bare(&identified), bare(&ended)]).await, Ok(3));
+    drop(store);
+    let store = Store::open(directory.path()).expect("it opens again");
+    let visit = open.visit.expect("it has one");
+    assert_eq!(store.open_visits().await, Ok(vec![OpenVisit { visit, started: open }]));
+    ended.visit = Some(visit);
+    store.append_events(vec![bare(&ended)]).await.expect("appended");
+    assert_eq!(store.open_visits().await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn an_event_that_could_not_be_read_again_is_refused() {
+    let (_directory, store) = store();
+    let mut event = detailed();
+    event.decision.as_mut().expect("it has one").threshold = f32::NAN;
+    let outcome = store.append_events(vec![started("door"), NewEvent { event, snapshot: None }]).await;
+    assert!(matches!(outcome, Err(StoreError::Contradiction(_))), "{outcome:?}");
+    assert_eq!(store.last_sequence().await, Ok(0));
+}
+
+#[tokio::test]
+async fn the_epoch_names_the_log_for_ever() {
+    let (directory, first) = store();
+    let epoch = first.epoch();
+    drop(first);
+    assert_eq!(Store::open(directory.path()).expect("it opens again").epoch(), epoch);
+    let (_other, second) = store();
+    assert_ne!(second.epoch(), epoch);
+    assert_eq!(epoch.get_version_num(), 4);
+}
+
+/// An event of `kind` at `seconds`, with a snapshot.
+fn at(kind: EventKind, seconds: i64) -> NewEvent {
+    let time = Timestamp::from_micros(seconds * 1_000_000);
+    let mut event = Event::new(kind, "door", time);
+    event.visit = Some(VisitId(Uuid::new_v4()));
+    let snapshot = SnapshotId(Uuid::new_v4());
+    event.snapshot = Some(snapshot);
+    let pictures =
+        Snapshot { id: snapshot, camera: id("door"), capture_time: time, subject: None, crop_jpeg: vec![1], frame_jpeg: vec![2; 9] };
+    NewEvent { event, snapshot: Some(pictures) }
+}
+
+#[tokio::test]
+async fn pruning_takes_what_is_old_and_sequences_never_return() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(0)));
+    let open = || Store::open_with_clock(directory.path(), Arc::clone(&clock) as Arc<dyn Clock>).expect("it opens");
+    let store = open();
+    store.mutate(vec![], Some("old".into()), no_answer()).await.expect("committed");
+    let old: Vec<_> = (0..600).map(|n| at(EventKind::Unidentified, n % 10)).collect();
+    store.append_events(old.clone()).await.expect("appended");
+    store.append_events(vec![at(EventKind::VisitStarted, 5)]).await.expect("appended");
+    let young = at(EventKind::Unidentified, 10);
+    store.append_events(vec![young.clone()]).await.expect("appended");
+    clock.advance(Duration::from_secs(24 * 60 * 60));
+    store.mutate(vec![], Some("a day".into()), no_answer()).await.expect("committed");
+    clock.advance(Duration::from_secs(1));
+
+    store.prune(Timestamp::from_micros(10_000_000)).await.expect("pruned");
+    let snapshot = |event: &NewEvent| store.snapshot(event.event.snapshot.expect("it has one"));
+    for event in &old {
+        assert_eq!(snapshot(event).await, Ok(None));
+    }
+    assert_eq!(snapshot(&young).await, Ok(young.snapshot.clone()));
+    assert_eq!(store.open_visits().await.map(|v| v.len()), Ok(1), "an open visit keeps its event");
+    assert_eq!(store.request_answer("old").await, Ok(None));
+    assert_eq!(store.request_answer("a day").await, Ok(Some(vec![])));
+    let db = rusqlite::Connection::open(directory.path().join("doorward.db")).expect("it opens");
+    let events = || db.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).expect("counted");
+    assert_eq!(events(), 2);
+
+    store.prune(Timestamp::from_micros(i64::MAX)).await.expect("pruned");
+    assert_eq!(events(), 1);
+    drop(store);
+    let store = open();
+    assert_eq!(store.last_sequence().await, Ok(602));
+    assert_eq!(store.append_events(vec![at(EventKind::Unidentified, 11)]).await, Ok(603));
+}
