@@ -1,0 +1,460 @@
+//! The cameras that are watched: keeps the store, the running sources and their states the same.
+//!
+//! In: the operator's changes; the states that sources report. Out: running sources, statuses,
+//! `CAMERA_ONLINE` and `CAMERA_OFFLINE` events. One change at a time; a change is in the store
+//! before it is in force. States that come faster than they can be told are told as the last one.
+//! Must not know: GStreamer, the wire.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::batch::SlotPolicy;
+use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason};
+use crate::clock::{Clock, Timestamp};
+use crate::event::{BoxInFrame, EndReason, Event, EventKind};
+use crate::ingest::{self, Sinks, SourceSettings, StateSink};
+use crate::picture::{self, PictureError};
+use crate::pipeline::{Pipeline, PipelineError, SceneSettings, Watch};
+use crate::store::{Store, StoreError};
+
+/// How long `GetFrame` waits for the next analysed frame.
+const FRAME_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a source may take to end before it is left to end by itself.
+const SOURCE_END_MAX: Duration = Duration::from_secs(5);
+
+/// A change was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CamerasError {
+    /// Another camera has this id.
+    #[error("camera {0} exists; choose another id, or update it")]
+    Exists(CameraId),
+    /// No camera has this id.
+    #[error("there is no camera {0}")]
+    Unknown(String),
+    /// A field has a value that is not allowed.
+    #[error("{field}: {reason}")]
+    BadField {
+        /// The field, as the contract calls it.
+        field: &'static str,
+        /// What is wrong and what is allowed.
+        reason: String,
+    },
+    /// Credentials belong in their own field, where they are never shown.
+    #[error("the URL holds a user name or password; give it without, and the credential apart")]
+    CredentialInUrl,
+    /// Somebody else changed the camera first.
+    #[error("the camera has changed since it was read: its etag is {current}; read it again")]
+    StaleEtag {
+        /// The etag that would be accepted.
+        current: String,
+    },
+    /// The camera shows nothing at present.
+    #[error("camera {0} has shown no frame for 5 s; its state says why")]
+    NoFrame(CameraId),
+    /// The frame cannot be made a JPEG.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// The store failed; nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The pipeline failed, and the daemon is about to end.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+/// How a camera is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CameraStatus {
+    /// Which camera.
+    pub camera: CameraId,
+    /// What its source reported last.
+    pub state: CameraState,
+    /// Since when.
+    pub since: Timestamp,
+    /// What became of its frames.
+    pub frames: FrameCounts,
+}
+
+/// The next analysed frame as JPEG, with what was found in it.
+pub struct FramePicture {
+    /// The picture.
+    pub jpeg: Vec<u8>,
+    /// When it was taken.
+    pub capture_time: Timestamp,
+    /// The faces in it.
+    pub boxes: Vec<BoxInFrame>,
+}
+
+/// A handle on the cameras. Clones share it.
+#[derive(Clone)]
+pub struct Cameras(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    pipeline: Pipeline,
+    clock: Arc<dyn Clock>,
+    defaults: SceneSettings,
+    running: Mutex<BTreeMap<CameraId, Running>>,
+    /// Held over a whole change, so that store, sources and slots agree.
+    changing: tokio::sync::Mutex<()>,
+    version: watch::Sender<u64>,
+    state_changed: Notify,
+    sources: TaskTracker,
+    stop: CancellationToken,
+}
+
+struct Running {
+    camera: Camera,
+    state: CameraState,
+    since: Timestamp,
+    /// Whether the log last heard that the camera is online.
+    announced: Option<bool>,
+    source: Option<Source>,
+}
+
+struct Source {
+    cancel: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl Cameras {
+    /// No source runs until [`start`](Self::start). `defaults` holds for whatever a camera leaves open.
+    pub fn new(store: Store, pipeline: Pipeline, clock: Arc<dyn Clock>, defaults: SceneSettings) -> Self {
+        Self(Arc::new(Shared {
+            store,
+            pipeline,
+            clock,
+            defaults,
+            running: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            version: watch::Sender::new(0),
+            state_changed: Notify::new(),
+            sources: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Watches every camera of the store.
+    ///
+    /// # Errors
+    /// [`CamerasError::Store`] when the cameras cannot be read.
+    pub async fn start(&self) -> Result<(), CamerasError> {
+        let _change = self.0.changing.lock().await;
+        for camera in self.0.store.cameras().await? {
+            self.watch(camera).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends every source and the visits at their cameras.
+    ///
+    /// # Errors
+    /// [`CamerasError::Pipeline`] when the ends cannot be written.
+    pub async fn stop(&self) -> Result<(), CamerasError> {
+        let _change = self.0.changing.lock().await;
+        self.0.stop.cancel();
+        self.0.sources.close();
+        // Each source has its own bound; together they end side by side.
+        let _ = tokio::time::timeout(SOURCE_END_MAX, self.0.sources.wait()).await;
+        let cameras: Vec<CameraId> = self.running().keys().cloned().collect();
+        for camera in cameras {
+            self.0.pipeline.forget(&camera, EndReason::DaemonRestarted).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates a camera and watches it. Times, revision and `has_credential` are set here; a
+    /// repeated `request_id` answers with the camera as it is.
+    ///
+    /// # Errors
+    /// [`CamerasError`]; nothing is changed.
+    pub async fn create(&self, mut camera: Camera, credential: Option<Credential>, request_id: &str) -> Result<Camera, CamerasError> {
+        let _change = self.0.changing.lock().await;
+        let key = request_key("CreateCamera", request_id);
+        if self.is_repeat(key.as_deref()).await? {
+            return self.current(&camera.id);
+        }
+        if self.running().contains_key(&camera.id) {
+            return Err(CamerasError::Exists(camera.id));
+        }
+        check::camera(&camera)?;
+        let now = self.0.clock.now();
+        (camera.create_time, camera.update_time, camera.revision) = (now, now, 1);
+        camera.has_credential = credential.is_some();
+        // The credential first: a camera without its credential would knock with an empty hand.
+        self.0.store.set_credential(&camera.id, credential).await?;
+        self.0.store.put_camera(camera.clone(), key).await?;
+        self.watch(camera.clone()).await?;
+        Ok(camera)
+    }
+
+    /// One camera.
+    ///
+    /// # Errors
+    /// [`CamerasError::Unknown`].
+    pub fn get(&self, id: &CameraId) -> Result<Camera, CamerasError> {
+        self.current(id)
+    }
+
+    /// All cameras, by id.
+    pub fn list(&self) -> Vec<Camera> {
+        self.running().values().map(|running| running.camera.clone()).collect()
+    }
+
+    /// Applies `change` to the camera and starts its source anew where that is needed.
+    ///
+    /// # Errors
+    /// [`CamerasError`]; nothing is changed.
+    pub async fn update(&self, update: CameraUpdate) -> Result<Camera, CamerasError> {
+        let _change = self.0.changing.lock().await;
+        let key = request_key("UpdateCamera", &update.request_id);
+        let old = self.current(&update.id)?;
+        if self.is_repeat(key.as_deref()).await? {
+            return Ok(old);
+        }
+        check_etag(&old, &update.etag)?;
+        let mut camera = old.clone();
+        (update.change)(&mut camera);
+        camera.id = old.id.clone();
+        camera.create_time = old.create_time;
+        camera.has_credential = old.has_credential;
+        camera.update_time = self.0.clock.now();
+        camera.revision = old.revision + 1;
+        check::camera(&camera)?;
+        self.0.store.put_camera(camera.clone(), key).await?;
+        let only_named =
+            Camera { display_name: old.display_name.clone(), update_time: old.update_time, revision: old.revision, ..camera.clone() }
+                == old;
+        if only_named {
+            if let Some(running) = self.running().get_mut(&camera.id) {
+                running.camera = camera.clone();
+            }
+        } else {
+            self.unwatch(&camera.id).await?;
+            self.watch(camera.clone()).await?;
+        }
+        Ok(camera)
+    }
+
+    /// Deletes a camera with its credential; its visits end. Deleting what a repeated request
+    /// already deleted succeeds.
+    ///
+    /// # Errors
+    /// [`CamerasError`]; nothing is changed.
+    pub async fn delete(&self, id: &CameraId, etag: &str, request_id: &str) -> Result<(), CamerasError> {
+        let _change = self.0.changing.lock().await;
+        let key = request_key("DeleteCamera", request_id);
+        if self.is_repeat(key.as_deref()).await? {
+            return Ok(());
+        }
+        check_etag(&self.current(id)?, etag)?;
+        self.0.store.erase_camera(id, key).await?;
+        self.unwatch(id).await
+    }
+
+    /// Sets or removes the credential; the source connects anew with it.
+    ///
+    /// # Errors
+    /// [`CamerasError`]; nothing is changed.
+    pub async fn set_credential(&self, id: &CameraId, credential: Option<Credential>, request_id: &str) -> Result<(), CamerasError> {
+        let _change = self.0.changing.lock().await;
+        let key = request_key("SetCameraCredential", request_id);
+        let mut camera = self.current(id)?;
+        if self.is_repeat(key.as_deref()).await? {
+            return Ok(());
+        }
+        camera.has_credential = credential.is_some();
+        camera.update_time = self.0.clock.now();
+        camera.revision += 1;
+        self.0.store.set_credential(id, credential).await?;
+        self.0.store.put_camera(camera.clone(), key).await?;
+        self.unwatch(id).await?;
+        self.watch(camera).await
+    }
+
+    /// How every camera is doing, by id.
+    pub fn statuses(&self) -> Vec<CameraStatus> {
+        let running = self.running();
+        let status = |(id, running): (&CameraId, &Running)| CameraStatus {
+            camera: id.clone(),
+            state: running.state.clone(),
+            since: running.since,
+            frames: self.0.pipeline.frame_counts(id).unwrap_or_default(),
+        };
+        running.iter().map(status).collect()
+    }
+
+    /// Changes whenever a state or the set of cameras changes: wait on it, then ask
+    /// [`statuses`](Self::statuses) again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.version.subscribe()
+    }
+
+    /// The next analysed frame of a camera.
+    ///
+    /// # Errors
+    /// [`CamerasError::NoFrame`] when none comes within 5 s.
+    pub async fn frame(&self, id: &CameraId, draw_boxes: bool) -> Result<FramePicture, CamerasError> {
+        let no_frame = || CamerasError::NoFrame(id.clone());
+        self.current(id)?;
+        let next = self.0.pipeline.next_frame(id).ok_or_else(no_frame)?;
+        let seen = tokio::time::timeout(FRAME_WAIT_MAX, next).await.map_err(|_| no_frame())?.map_err(|_| no_frame())?;
+        let (width, height) = (seen.frame.size().width as f32, seen.frame.size().height as f32);
+        let normalise =
+            |b: &crate::face::Rect| BoxInFrame { x: b.x / width, y: b.y / height, width: b.width / width, height: b.height / height };
+        let boxes = seen.boxes.iter().map(normalise).collect();
+        let capture_time = seen.frame.capture_time;
+        let draw = move || picture::frame_jpeg(&seen.frame, if draw_boxes { &seen.boxes } else { &[] });
+        let jpeg = tokio::task::spawn_blocking(draw).await.map_err(|_| no_frame())??;
+        Ok(FramePicture { jpeg, capture_time, boxes })
+    }
+
+    /// Tells the log whenever a camera comes online or goes offline, until stopped.
+    ///
+    /// # Errors
+    /// [`PipelineError::Log`] when the log cannot be written.
+    pub async fn announce(&self, stop: CancellationToken) -> Result<(), PipelineError> {
+        loop {
+            for (camera, event, ends) in self.unannounced() {
+                self.0.pipeline.announce(&camera, event, ends).await?;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.0.state_changed.notified() => {}
+            }
+        }
+    }
+
+    fn unannounced(&self) -> Vec<(CameraId, Event, Option<EndReason>)> {
+        let mut news = Vec::new();
+        for (id, running) in self.running().iter_mut() {
+            let online = match &running.state {
+                CameraState::Online { .. } => true,
+                CameraState::Offline { reason: OfflineReason::Disabled, .. } | CameraState::Connecting | CameraState::Stalled { .. } => {
+                    continue;
+                }
+                CameraState::Offline { .. } => false,
+            };
+            if running.announced == Some(online) {
+                continue;
+            }
+            running.announced = Some(online);
+            let kind = if online { EventKind::CameraOnline } else { EventKind::CameraOffline };
+            let mut event = Event::new(kind, id.as_str(), running.since);
+            event.decision_time_us = self.0.clock.now().as_micros();
+            if let CameraState::Offline { message, .. } = &running.state {
+                event.message = Some(message.clone());
+            }
+            news.push((id.clone(), event, (!online).then_some(EndReason::CameraOffline)));
+        }
+        news
+    }
+
+    /// Begins to watch a camera; the caller holds the change.
+    async fn watch(&self, camera: Camera) -> Result<(), CamerasError> {
+        let (id, now) = (camera.id.clone(), self.0.clock.now());
+        let state = if camera.enabled { CameraState::Connecting } else { disabled() };
+        let running = Running { camera: camera.clone(), state, since: now, announced: None, source: None };
+        self.running().insert(id.clone(), running);
+        self.0.version.send_modify(|version| *version += 1);
+        if !camera.enabled {
+            return Ok(());
+        }
+        let credential = self.0.store.credential(&id).await?;
+        let frames = self.0.pipeline.watch(self.watch_of(&camera));
+        let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport };
+        let cancel = self.0.stop.child_token();
+        let states: Arc<dyn StateSink> = Arc::new(States(Arc::downgrade(&self.0)));
+        let source = ingest::watch(settings, Sinks { frames, states }, Arc::clone(&self.0.clock), cancel.clone());
+        let ended = self.0.sources.spawn(source);
+        if let Some(running) = self.running().get_mut(&id) {
+            running.source = Some(Source { cancel, ended });
+        }
+        Ok(())
+    }
+
+    /// Ends the camera's source and visits; the caller holds the change.
+    async fn unwatch(&self, id: &CameraId) -> Result<(), CamerasError> {
+        let removed = self.running().remove(id);
+        if let Some(source) = removed.and_then(|running| running.source) {
+            source.cancel.cancel();
+            if tokio::time::timeout(SOURCE_END_MAX, source.ended).await.is_err() {
+                tracing::warn!(camera = %id, "the source takes long to end and is left to end by itself");
+            }
+        }
+        self.0.pipeline.forget(id, EndReason::CameraRemoved).await?;
+        self.0.version.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    fn watch_of(&self, camera: &Camera) -> Watch {
+        let mut scene = self.0.defaults.clone();
+        scene.detector_side = camera.detector_side;
+        scene.region_of_interest = camera.region_of_interest;
+        scene.face_pixels_min = camera.face_pixels_min;
+        scene.policy.threshold = camera.threshold.unwrap_or(scene.policy.threshold);
+        let (role, analysis_fps_max) = (camera.role, camera.analysis_fps_max);
+        Watch { camera: camera.id.clone(), role, analysis_fps_max, slot: SlotPolicy::NewestWins, scene }
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<CameraId, Running>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self, id: &CameraId) -> Result<Camera, CamerasError> {
+        let camera = self.running().get(id).map(|running| running.camera.clone());
+        camera.ok_or_else(|| CamerasError::Unknown(id.to_string()))
+    }
+
+    async fn is_repeat(&self, key: Option<&str>) -> Result<bool, CamerasError> {
+        let Some(key) = key else { return Ok(false) };
+        Ok(self.0.store.request_answer(key).await?.is_some())
+    }
+}
+
+/// A change of one camera.
+pub struct CameraUpdate {
+    /// Which camera.
+    pub id: CameraId,
+    /// The etag the change was made for; empty means any.
+    pub etag: String,
+    /// Makes a repeat do nothing; may be empty.
+    pub request_id: String,
+    /// What to change. Id, times, revision and `has_credential` are kept.
+    pub change: Box<dyn FnOnce(&mut Camera) + Send>,
+}
+
+/// Where sources report; a weak hold, so that a source that is slow to end keeps nothing alive.
+struct States(std::sync::Weak<Shared>);
+
+impl StateSink for States {
+    fn state(&self, camera: &CameraId, state: CameraState) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let now = shared.clock.now();
+        if let Some(running) = shared.running.lock().unwrap_or_else(PoisonError::into_inner).get_mut(camera) {
+            (running.state, running.since) = (state, now);
+        }
+        shared.version.send_modify(|version| *version += 1);
+        shared.state_changed.notify_one();
+    }
+}
+
+fn disabled() -> CameraState {
+    CameraState::Offline { reason: OfflineReason::Disabled, message: "disabled by the operator".into(), next_attempt_time: None }
+}
+
+fn request_key(method: &str, request_id: &str) -> Option<String> {
+    (!request_id.is_empty()).then(|| format!("{method}:{request_id}"))
+}
+
+fn check_etag(camera: &Camera, etag: &str) -> Result<(), CamerasError> {
+    let current = camera.revision.to_string();
+    if etag.is_empty() || etag == current { Ok(()) } else { Err(CamerasError::StaleEtag { current }) }
+}

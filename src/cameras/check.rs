@@ -1,0 +1,137 @@
+//! Whether a camera can be watched as the operator states it.
+//!
+//! In: a camera. Out: nothing, or the first field that is not allowed and why.
+//! Must not know: the store, the sources.
+
+use super::CamerasError;
+use crate::camera::{Camera, NormalisedPoint, Region};
+
+const NAME_BYTES_MAX: usize = 256;
+const REGIONS_MAX: usize = 32;
+const POINTS_MAX: usize = 64;
+const FPS_MAX: f32 = 120.0;
+const FACE_PIXELS_MAX: u32 = 4_096;
+
+/// Checks every field.
+pub(super) fn camera(camera: &Camera) -> Result<(), CamerasError> {
+    url(camera)?;
+    require(camera.display_name.len() <= NAME_BYTES_MAX, "display_name", || format!("more than {NAME_BYTES_MAX} bytes"))?;
+    require(camera.face_pixels_min <= FACE_PIXELS_MAX, "face_pixels_min", || {
+        format!("{} is not allowed: 0 to {FACE_PIXELS_MAX}", camera.face_pixels_min)
+    })?;
+    if let Some(fps) = camera.analysis_fps_max {
+        require(fps > 0.0 && fps <= FPS_MAX, "analysis_fps_max", || format!("{fps} is not allowed: above 0, at most {FPS_MAX}"))?;
+    }
+    if let Some(side) = camera.detector_side {
+        let allowed = (160..=1920).contains(&side) && side.is_multiple_of(32);
+        require(allowed, "detector_side", || format!("{side} is not allowed: a multiple of 32 from 160 to 1920"))?;
+    }
+    if let Some(threshold) = camera.threshold {
+        let allowed = (-1.0..=1.0).contains(&threshold);
+        require(allowed, "threshold", || format!("{threshold} is not allowed: -1 to 1 (cosine similarity)"))?;
+    }
+    if let Some(r) = camera.region_of_interest {
+        let inside = r.x >= 0.0 && r.y >= 0.0 && r.width > 0.0 && r.height > 0.0 && r.x + r.width <= 1.0 && r.y + r.height <= 1.0;
+        require(inside, "region_of_interest", || "it must lie in the frame: x, y, width, height from 0 to 1".into())?;
+    }
+    regions("lines", &camera.lines, 2..=2)?;
+    regions("zones", &camera.zones, 3..=POINTS_MAX)
+}
+
+fn url(camera: &Camera) -> Result<(), CamerasError> {
+    let url = &camera.url;
+    // Before anything else is said of the URL: an error must not repeat a password.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(CamerasError::CredentialInUrl);
+    }
+    let scheme = url.scheme();
+    require(matches!(scheme, "rtsp" | "rtsps"), "url", || format!("scheme {scheme:?} is not allowed: rtsp or rtsps"))?;
+    require(url.host_str().is_some_and(|host| !host.is_empty()), "url", || "it names no host".into())
+}
+
+fn regions(field: &'static str, regions: &[Region], points: std::ops::RangeInclusive<usize>) -> Result<(), CamerasError> {
+    require(regions.len() <= REGIONS_MAX, field, || format!("more than {REGIONS_MAX}"))?;
+    for (index, region) in regions.iter().enumerate() {
+        let name = &region.name;
+        require(!name.is_empty() && name.len() <= NAME_BYTES_MAX, field, || {
+            format!("entry {index} needs a name of 1 to {NAME_BYTES_MAX} bytes")
+        })?;
+        require(!regions[..index].iter().any(|other| &other.name == name), field, || format!("the name {name:?} is used twice"))?;
+        require(points.contains(&region.points.len()), field, || {
+            format!("{name:?} has {} points; allowed: {} to {}", region.points.len(), points.start(), points.end())
+        })?;
+        let inside = |p: &NormalisedPoint| (0.0..=1.0).contains(&p.x) && (0.0..=1.0).contains(&p.y);
+        require(region.points.iter().all(inside), field, || format!("{name:?} has a point outside the frame: 0 to 1"))?;
+    }
+    Ok(())
+}
+
+fn require(allowed: bool, field: &'static str, reason: impl FnOnce() -> String) -> Result<(), CamerasError> {
+    if allowed { Ok(()) } else { Err(CamerasError::BadField { field, reason: reason() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+    use crate::camera::{CameraId, NormalisedRect, Role, Transport};
+    use crate::clock::Timestamp;
+
+    fn door() -> Camera {
+        Camera {
+            id: CameraId::parse("door").expect("a good id"),
+            url: Url::parse("rtsp://camera.example/stream").expect("a URL"),
+            has_credential: false,
+            display_name: String::new(),
+            role: Role::Entry,
+            transport: Transport::Tcp,
+            lines: Vec::new(),
+            zones: Vec::new(),
+            analysis_fps_max: None,
+            detector_side: None,
+            region_of_interest: None,
+            face_pixels_min: 32,
+            threshold: None,
+            enabled: true,
+            create_time: Timestamp::default(),
+            update_time: Timestamp::default(),
+            revision: 1,
+        }
+    }
+
+    fn field_of(changed: &Camera) -> &'static str {
+        match camera(changed) {
+            Err(CamerasError::BadField { field, .. }) => field,
+            other => panic!("a bad field was expected: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plain_camera_is_allowed() {
+        assert!(camera(&door()).is_ok());
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_refused_and_not_repeated() {
+        let url = Url::parse("rtsp://admin:hunter2@camera.example/stream").expect("a URL");
+        let refused = camera(&Camera { url, ..door() }).expect_err("it holds a password");
+        assert!(matches!(refused, CamerasError::CredentialInUrl));
+        assert!(!refused.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn every_bad_field_is_named() {
+        let http = Url::parse("http://camera.example/").expect("a URL");
+        assert_eq!(field_of(&Camera { url: http, ..door() }), "url");
+        assert_eq!(field_of(&Camera { analysis_fps_max: Some(f32::NAN), ..door() }), "analysis_fps_max");
+        assert_eq!(field_of(&Camera { detector_side: Some(100), ..door() }), "detector_side");
+        assert_eq!(field_of(&Camera { threshold: Some(1.5), ..door() }), "threshold");
+        let outside = NormalisedRect { x: 0.5, y: 0.0, width: 0.6, height: 1.0 };
+        assert_eq!(field_of(&Camera { region_of_interest: Some(outside), ..door() }), "region_of_interest");
+        let point = NormalisedPoint { x: 0.5, y: 0.5 };
+        let line = Region { name: "in".into(), points: vec![point; 3] };
+        assert_eq!(field_of(&Camera { lines: vec![line.clone()], ..door() }), "lines");
+        assert_eq!(field_of(&Camera { zones: vec![line.clone(), line], ..door() }), "zones");
+    }
+}

@@ -1,0 +1,441 @@
+//! The story of a frame, from the camera's slot to the event log.
+//!
+//! ```text
+//! batch ─▶ detect ─▶ track ─▶ encode ─▶ gallery ─▶ decide ─▶ visit ─▶ event_log
+//! ```
+//!
+//! In: frames through [`Pipeline::watch`]'s sink. Out: events in the log, in frame order per camera.
+//! A batch is taken only when a session is idle, so frames wait in their slots, where the newest
+//! wins; a camera has one frame under way, so that order needs no sorting. A frame lost to a failed
+//! inference is counted and its camera goes on; a log that cannot be written ends the pipeline.
+//! Must not know: GStreamer, ONNX Runtime, CUDA, the wire.
+
+mod intake;
+mod scene;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{BatchPolicy, SlotPolicy};
+use crate::camera::{CameraId, FrameCounts, Role};
+use crate::clock::{Clock, Timestamp};
+use crate::event::{EndReason, Event};
+use crate::event_log::{EventLog, EventLogError};
+use crate::face::{Detection, Rect, Template};
+use crate::frame::Frame;
+use crate::gallery::Gallery;
+use crate::infer::{Engine, InferError, Lane};
+use crate::ingest::FrameSink;
+use crate::picture;
+use crate::store::{NewEvent, Snapshot};
+
+use intake::Intake;
+pub use scene::SceneSettings;
+use scene::{Passage, Pending, Scene, Shot};
+
+/// A batch that is not full waits no longer than this for more cameras.
+const BATCH_AGE_MAX: Duration = Duration::from_millis(10);
+/// How often visits are ended that no further frame will end.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// A batch that takes longer than this is stuck: the watchdog is told.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// The pipeline cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// Events cannot be kept: going on would lose them.
+    #[error("the event log cannot be written: {0}")]
+    Log(#[from] EventLogError),
+    /// The sessions have ended.
+    #[error("inference ended: {0}")]
+    Infer(#[from] InferError),
+    /// An analysis panicked.
+    #[error("an analysis ended unexpectedly: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// What was done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PipelineCounts {
+    /// Frames that were analysed.
+    pub frames: u64,
+    /// Faces that were found in them, weak detections left out.
+    pub faces: u64,
+    /// Faces that were encoded.
+    pub encoded: u64,
+}
+
+/// A frame for a person to look at, with the faces found in it.
+pub struct SeenFrame {
+    /// A copy of the frame.
+    pub frame: Frame,
+    /// The faces, in its pixels.
+    pub boxes: Vec<Rect>,
+}
+
+/// The pipeline. Clones share it.
+#[derive(Clone)]
+pub struct Pipeline(Arc<Shared>);
+
+struct Shared {
+    engine: Engine,
+    gallery: Gallery,
+    events: EventLog,
+    clock: Arc<dyn Clock>,
+    intake: Arc<Intake>,
+    scenes: Mutex<HashMap<CameraId, Arc<SceneCell>>>,
+    /// When each batch under way was taken, for the watchdog.
+    under_way: Mutex<HashMap<u64, Timestamp>>,
+    batches: AtomicU64,
+    frames: AtomicU64,
+    faces: AtomicU64,
+    encoded: AtomicU64,
+}
+
+/// A camera's scene, and the order in which its events reach the log.
+struct SceneCell {
+    scene: Mutex<Scene>,
+    flushing: tokio::sync::Mutex<()>,
+    onlookers: Mutex<Vec<oneshot::Sender<SeenFrame>>>,
+    score_min: f32,
+}
+
+impl SceneCell {
+    fn scene(&self) -> MutexGuard<'_, Scene> {
+        self.scene.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a camera is watched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// Which camera.
+    pub camera: CameraId,
+    /// How urgent its frames are.
+    pub role: Role,
+    /// The most frames a second that are analysed.
+    pub analysis_fps_max: Option<f32>,
+    /// What happens to frames that nobody takes.
+    pub slot: SlotPolicy,
+    /// How they are analysed.
+    pub scene: SceneSettings,
+}
+
+impl Pipeline {
+    /// A pipeline without cameras.
+    pub fn new(engine: Engine, gallery: Gallery, events: EventLog, clock: Arc<dyn Clock>) -> Self {
+        let policy = BatchPolicy { frames_max: engine.batch_max(), age_max: BATCH_AGE_MAX };
+        Self(Arc::new(Shared {
+            intake: Intake::new(policy, Arc::clone(&clock)),
+            engine,
+            gallery,
+            events,
+            clock,
+            scenes: Mutex::default(),
+            under_way: Mutex::default(),
+            batches: AtomicU64::new(0),
+            frames: AtomicU64::new(0),
+            faces: AtomicU64::new(0),
+            encoded: AtomicU64::new(0),
+        }))
+    }
+
+    /// Takes batches until told to stop, then finishes those under way.
+    ///
+    /// # Errors
+    /// [`PipelineError`] when going on would lose events.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), PipelineError> {
+        let mut analyses: JoinSet<Result<(), PipelineError>> = JoinSet::new();
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            let next = async {
+                let session = self.0.engine.idle_session().await?;
+                Ok::<_, InferError>((session, self.0.intake.next_batch().await))
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(done) = analyses.join_next() => done??,
+                _ = sweep.tick() => self.sweep().await?,
+                taken = next => {
+                    let (session, batch) = taken?;
+                    let pipeline = self.clone();
+                    analyses.spawn(async move {
+                        let told = pipeline.analyse(batch).await;
+                        drop(session);
+                        told
+                    });
+                }
+            }
+        }
+        while let Some(done) = analyses.join_next().await {
+            done??;
+        }
+        Ok(())
+    }
+
+    /// One batch, from detection to the log.
+    async fn analyse(&self, batch: Vec<Frame>) -> Result<(), PipelineError> {
+        let number = self.begin();
+        let taken = self.0.clock.now();
+        let cells: Vec<_> = batch.iter().map(|frame| self.cell(&frame.camera)).collect();
+
+        let found = self.detect(&batch, &cells).await;
+        let analysed = found.is_some();
+        let detected = self.0.clock.now();
+        if let Some(found) = found {
+            let shots = self.track(&batch, &cells, &found);
+            let templates = self.encode(&shots).await;
+            let encoded = self.0.clock.now();
+            let passage = Passage { taken, detected, encoded, ..Passage::default() };
+            self.recognise(&batch, &cells, (shots, templates), passage);
+        }
+        for cell in cells.iter().flatten() {
+            self.flush(cell).await?;
+        }
+        for frame in &batch {
+            self.0.intake.done(&frame.camera, analysed);
+        }
+        self.end(number);
+        Ok(())
+    }
+
+    /// Finds the faces of each frame; `None` when inference failed.
+    async fn detect(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>]) -> Option<Vec<Vec<Detection>>> {
+        let watched = batch.iter().zip(cells).filter_map(|(frame, cell)| Some(cell.as_ref()?.scene().request(frame)));
+        let requests: Vec<_> = watched.collect();
+        match self.0.engine.detect(Lane::Live, requests).await {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::warn!(%error, frames = batch.len(), "frames were dropped, because faces could not be looked for");
+                None
+            }
+        }
+    }
+
+    /// Follows the faces and picks those worth encoding: for each, the frame it is in.
+    fn track(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], found: &[Vec<Detection>]) -> Vec<(usize, Shot)> {
+        let mut shots = Vec::new();
+        let watched = batch.iter().zip(cells).enumerate().filter_map(|(index, (frame, cell))| Some((index, frame, cell.as_ref()?)));
+        for ((index, frame, cell), detections) in watched.zip(found) {
+            let faces = detections.iter().filter(|detection| detection.score >= cell.score_min).count();
+            self.0.frames.fetch_add(1, Ordering::Relaxed);
+            self.0.faces.fetch_add(faces as u64, Ordering::Relaxed);
+            shots.extend(cell.scene().follow(frame, detections).into_iter().map(|shot| (index, shot)));
+            show_onlookers(cell, frame, detections);
+        }
+        shots
+    }
+
+    /// Makes a template of each shot; none when inference failed.
+    async fn encode(&self, shots: &[(usize, Shot)]) -> Vec<Template> {
+        if shots.is_empty() {
+            return Vec::new();
+        }
+        let aligned = shots.iter().map(|(_, shot)| shot.aligned.clone()).collect();
+        match self.0.engine.encode(Lane::Live, aligned).await {
+            Ok(templates) => {
+                self.0.encoded.fetch_add(templates.len() as u64, Ordering::Relaxed);
+                templates
+            }
+            Err(error) => {
+                tracing::warn!(%error, faces = shots.len(), "faces were dropped, because they could not be encoded");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Looks the visitors up, decides, and ends what is over. The whole batch sees one gallery.
+    fn recognise(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], shots: (Vec<(usize, Shot)>, Vec<Template>), passage: Passage) {
+        let gallery = self.0.gallery.current();
+        for ((index, shot), template) in shots.0.iter().zip(&shots.1) {
+            let Some(cell) = &cells[*index] else { continue };
+            let frame = &batch[*index];
+            let mut passage = Passage { captured: frame.capture_time, decoded: frame.decode_time, ..passage };
+            if let Err(error) = cell.scene().learn(shot, template, &gallery, &mut passage) {
+                tracing::error!(%error, camera = %frame.camera, "a face was not compared");
+            }
+        }
+        for (frame, cell) in batch.iter().zip(cells) {
+            if let Some(cell) = cell {
+                cell.scene().sweep(frame.capture_time, &gallery);
+            }
+        }
+    }
+
+    /// Writes a scene's new events to the log, in order, with their pictures.
+    async fn flush(&self, cell: &SceneCell) -> Result<(), PipelineError> {
+        let _in_order = cell.flushing.lock().await;
+        let (pending, camera) = {
+            let mut scene = cell.scene();
+            (scene.take_outbox(), scene.camera().to_owned())
+        };
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let with_pictures = move || pending.into_iter().map(|pending| draw(pending, &camera)).collect();
+        let events: Vec<NewEvent> = tokio::task::spawn_blocking(with_pictures).await?;
+        Ok(self.0.events.append(events).await?)
+    }
+
+    /// Ends what no further frame will end.
+    async fn sweep(&self) -> Result<(), PipelineError> {
+        let gallery = self.0.gallery.current();
+        for cell in self.cells() {
+            {
+                let mut scene = cell.scene();
+                if scene.is_live() {
+                    scene.sweep(self.0.clock.now(), &gallery);
+                }
+            }
+            self.flush(&cell).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Cameras come and go while the pipeline runs.
+impl Pipeline {
+    /// Watches a camera: frames offered to the sink are analysed from now on.
+    pub fn watch(&self, watch: Watch) -> Arc<dyn FrameSink> {
+        let score_min = watch.scene.detection_score_min;
+        // Track ids are unique per camera and run, though a camera may be watched anew.
+        let first_track = u64::try_from(self.0.clock.now().as_micros()).unwrap_or(1);
+        let scene = Scene::new(&watch.camera, watch.scene, Arc::clone(&self.0.clock), first_track);
+        let cell = SceneCell { scene: Mutex::new(scene), flushing: tokio::sync::Mutex::default(), onlookers: Mutex::default(), score_min };
+        self.scenes().insert(watch.camera.clone(), Arc::new(cell));
+        self.0.intake.watch(&watch.camera, watch.role, watch.analysis_fps_max, watch.slot)
+    }
+
+    /// Watches a camera no longer; its visits end.
+    ///
+    /// # Errors
+    /// [`PipelineError::Log`] when the ends cannot be written.
+    pub async fn forget(&self, camera: &CameraId, reason: EndReason) -> Result<(), PipelineError> {
+        self.0.intake.forget(camera);
+        let Some(cell) = self.scenes().remove(camera) else { return Ok(()) };
+        cell.scene().close(reason, self.0.clock.now(), &self.0.gallery.current());
+        self.flush(&cell).await
+    }
+
+    /// Tells an event of the camera itself, in order with its visits; with `ends` these end first.
+    ///
+    /// # Errors
+    /// [`PipelineError::Log`] when it cannot be written.
+    pub async fn announce(&self, camera: &CameraId, event: Event, ends: Option<EndReason>) -> Result<(), PipelineError> {
+        let Some(cell) = self.cell(camera) else { return Ok(()) };
+        {
+            let mut scene = cell.scene();
+            if let Some(reason) = ends {
+                scene.clear(reason, self.0.clock.now(), &self.0.gallery.current());
+            }
+            scene.announce(event);
+        }
+        self.flush(&cell).await
+    }
+
+    /// The next analysed frame of a camera; `None` when it is not watched.
+    pub fn next_frame(&self, camera: &CameraId) -> Option<oneshot::Receiver<SeenFrame>> {
+        let (sender, receiver) = oneshot::channel();
+        let cell = self.cell(camera)?;
+        let mut onlookers = cell.onlookers.lock().unwrap_or_else(PoisonError::into_inner);
+        onlookers.retain(|onlooker| !onlooker.is_closed());
+        onlookers.push(sender);
+        Some(receiver)
+    }
+
+    /// Frames of a camera since it is watched.
+    pub fn frame_counts(&self, camera: &CameraId) -> Option<FrameCounts> {
+        self.0.intake.counts(camera)
+    }
+
+    /// What was done since the start.
+    pub fn counts(&self) -> PipelineCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PipelineCounts { frames: read(&self.0.frames), faces: read(&self.0.faces), encoded: read(&self.0.encoded) }
+    }
+
+    /// Whether no frame waits and none is being analysed.
+    pub fn is_idle(&self) -> bool {
+        self.0.intake.is_idle()
+    }
+
+    /// Sends a token through every stage's queue and waits until it is back: through the slots, a
+    /// session, the log and its store. A stage that is stuck keeps it; so does a batch that has
+    /// been under way for far too long. Without cameras everything is idle, and the token comes back.
+    ///
+    /// # Errors
+    /// [`PipelineError`] when a stage has ended.
+    pub async fn pass_token(&self) -> Result<(), PipelineError> {
+        while !self.is_moving() {
+            tokio::time::sleep(STUCK_AFTER / 10).await;
+        }
+        self.0.engine.detect(Lane::Live, Vec::new()).await?;
+        Ok(self.0.events.append(Vec::new()).await?)
+    }
+
+    fn is_moving(&self) -> bool {
+        let _slots_answer = self.is_idle();
+        let now = self.0.clock.now();
+        let under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.values().all(|taken| now.since(*taken) < STUCK_AFTER)
+    }
+
+    fn begin(&self) -> u64 {
+        let number = self.0.batches.fetch_add(1, Ordering::Relaxed);
+        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(number, self.0.clock.now());
+        number
+    }
+
+    fn end(&self, number: u64) {
+        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
+    fn scenes(&self) -> MutexGuard<'_, HashMap<CameraId, Arc<SceneCell>>> {
+        self.0.scenes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cell(&self, camera: &CameraId) -> Option<Arc<SceneCell>> {
+        self.scenes().get(camera).cloned()
+    }
+
+    fn cells(&self) -> Vec<Arc<SceneCell>> {
+        self.scenes().values().cloned().collect()
+    }
+}
+
+/// Hands a copy of the frame to whoever asked for the next one.
+fn show_onlookers(cell: &SceneCell, frame: &Frame, detections: &[Detection]) {
+    let waiting = std::mem::take(&mut *cell.onlookers.lock().unwrap_or_else(PoisonError::into_inner));
+    for onlooker in waiting {
+        let strong = detections.iter().filter(|detection| detection.score >= cell.score_min);
+        let boxes = strong.map(|detection| detection.box_in_frame).collect();
+        // Whoever gave up waiting misses nothing.
+        let _ = onlooker.send(SeenFrame { frame: frame.copied(), boxes });
+    }
+}
+
+/// Makes the pictures of an event; one that cannot be made is left out and said so.
+fn draw(pending: Pending, camera: &str) -> NewEvent {
+    let Pending { mut event, picture } = pending;
+    let snapshot = picture.and_then(|(id, shot)| {
+        let jpegs = picture::crop_jpeg(&shot.frame, &shot.rect).and_then(|crop| Ok((crop, picture::frame_jpeg(&shot.frame, &[])?)));
+        match jpegs {
+            Ok((crop_jpeg, frame_jpeg)) => {
+                let (camera, capture_time) = (shot.frame.camera.clone(), shot.frame.capture_time);
+                Some(Snapshot { id, camera, capture_time, subject: event.subject, crop_jpeg, frame_jpeg })
+            }
+            Err(error) => {
+                tracing::warn!(%error, camera, "a best shot could not be kept");
+                event.snapshot = None;
+                None
+            }
+        }
+    });
+    NewEvent { event, snapshot }
+}

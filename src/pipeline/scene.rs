@@ -1,0 +1,327 @@
+//! What the pipeline knows of one camera: its tracks, its visits, their best shots, and the
+//! events that are not in the log yet.
+//!
+//! In: frames with their detections, templates. Out: faces worth encoding, events in order.
+//! Must not know: sessions, the log, tokio.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::camera::{CameraId, NormalisedRect};
+use crate::clock::{Clock, Timestamp};
+use crate::decide::{self, Compared, Policy};
+use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId};
+use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
+use crate::frame::Frame;
+use crate::gallery::GalleryVersion;
+use crate::infer::{self, DetectRequest};
+use crate::quality;
+use crate::track::{TrackPolicy, Tracker};
+use crate::visit::{Fused, Look, VisitPolicy, Visits};
+
+use uuid::Uuid;
+
+/// The closest subject decides and the second closest is told.
+const CANDIDATES: usize = 2;
+/// A shot replaces the best one only if it is better by this factor: each costs a copy of the frame.
+const BETTER_SHOT: f32 = 1.1;
+
+/// How one camera is analysed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SceneSettings {
+    /// The longer side of the detector's input, in pixels.
+    pub detector_side: Option<u32>,
+    /// The part of the picture that is looked at.
+    pub region_of_interest: Option<NormalisedRect>,
+    /// Smaller faces are ignored.
+    pub face_pixels_min: u32,
+    /// Weaker detections are noise; down to a little less they may continue a track.
+    pub detection_score_min: f32,
+    /// The least overall quality of a shot that is encoded.
+    pub quality_min: f32,
+    /// What decides who it is.
+    pub policy: Policy,
+    /// How detections become tracks.
+    pub track: TrackPolicy,
+    /// How visits are decided.
+    pub visit: VisitPolicy,
+    /// Encode every face of every frame, for measurements.
+    pub encode_every_face: bool,
+    /// Keep best shots as pictures.
+    pub snapshots: bool,
+    /// Measure the stages; replay does not, its times are the stream's.
+    pub measure: bool,
+}
+
+/// Detections this much below the least score still continue a track.
+const WEAK_DETECTION: f32 = 0.2;
+
+/// One camera's state.
+pub struct Scene {
+    camera: String,
+    settings: SceneSettings,
+    clock: Arc<dyn Clock>,
+    tracker: Tracker,
+    visits: Visits,
+    best: HashMap<TrackId, BestShot>,
+    outbox: Vec<Pending>,
+    closed: bool,
+}
+
+/// The picture that shows a visitor best so far.
+#[derive(Clone)]
+pub struct BestShot {
+    /// A copy of the frame.
+    pub frame: Frame,
+    /// The face in it.
+    pub rect: Rect,
+    quality: f32,
+}
+
+/// An event that is not in the log yet, with the picture that belongs to it.
+pub struct Pending {
+    /// What happened.
+    pub event: Event,
+    /// To be encoded and stored with it.
+    pub picture: Option<(SnapshotId, BestShot)>,
+}
+
+/// A face that is worth encoding.
+pub struct Shot {
+    /// Its track; `None` is encoded for measurement only.
+    pub track: Option<TrackId>,
+    /// The face in the encoder's pose.
+    pub aligned: AlignedFace,
+    quality: f32,
+}
+
+/// When a frame and its shots passed which stage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passage {
+    /// Captured, decoded, taken from its slot.
+    pub captured: Timestamp,
+    /// Left the decoder.
+    pub decoded: Timestamp,
+    /// Taken from its slot.
+    pub taken: Timestamp,
+    /// Faces were found.
+    pub detected: Timestamp,
+    /// Templates were made.
+    pub encoded: Timestamp,
+    /// The gallery was searched.
+    pub matched: Timestamp,
+}
+
+impl Scene {
+    /// An empty scene of `camera`. Track ids count from `first_track`.
+    pub fn new(camera: &CameraId, settings: SceneSettings, clock: Arc<dyn Clock>, first_track: u64) -> Self {
+        Self {
+            camera: camera.to_string(),
+            clock,
+            tracker: Tracker::new(settings.track, first_track),
+            visits: Visits::new(camera.as_str(), settings.visit),
+            settings,
+            best: HashMap::new(),
+            outbox: Vec::new(),
+            closed: false,
+        }
+    }
+
+    /// How to look for faces in `frame`.
+    pub fn request(&self, frame: &Frame) -> DetectRequest {
+        DetectRequest {
+            frame: frame.clone(),
+            detector_side: self.settings.detector_side,
+            region_of_interest: self.settings.region_of_interest,
+            score_min: Some((self.settings.detection_score_min - WEAK_DETECTION).max(0.0)),
+            face_pixels_min: self.settings.face_pixels_min,
+        }
+    }
+
+    /// Follows the faces of one frame and answers those that are worth encoding.
+    pub fn follow(&mut self, frame: &Frame, detections: &[Detection]) -> Vec<Shot> {
+        if self.closed {
+            return Vec::new();
+        }
+        let time = frame.capture_time;
+        let mut shots = Vec::new();
+        let mut followed = vec![false; detections.len()];
+        for sighting in self.tracker.update(detections, time) {
+            if !sighting.confirmed {
+                continue;
+            }
+            let detection = &detections[sighting.detection];
+            let look = Look {
+                track: sighting.track,
+                resumed: sighting.resumed,
+                promise: quality::promise(detection),
+                box_in_frame: normalised(&detection.box_in_frame, frame),
+                detection_score: detection.score,
+            };
+            let (started, wanted) = self.visits.sighted(look, time);
+            self.outbox.extend(started.map(|event| Pending { event, picture: None }));
+            if wanted && let Some(shot) = self.shoot(frame, detection, sighting.track) {
+                followed[sighting.detection] = true;
+                shots.push(shot);
+            }
+        }
+        if self.settings.encode_every_face {
+            let strong = |detection: &Detection| detection.score >= self.settings.detection_score_min;
+            let rest = detections.iter().zip(followed).filter(|(detection, followed)| !followed && strong(detection));
+            shots.extend(rest.map(|(detection, _)| Shot { track: None, aligned: infer::align(frame, &detection.landmarks), quality: 0.0 }));
+        }
+        shots
+    }
+
+    /// Aligns a face and measures it; keeps it as best shot where it is one; refuses what would
+    /// only mislead.
+    fn shoot(&mut self, frame: &Frame, detection: &Detection, track: TrackId) -> Option<Shot> {
+        let aligned = infer::align(frame, &detection.landmarks);
+        let measured = quality::assess(detection, &aligned);
+        if self.settings.snapshots && self.best.get(&track).is_none_or(|best| measured.overall > best.quality * BETTER_SHOT) {
+            let best = BestShot { frame: frame.copied(), rect: detection.box_in_frame, quality: measured.overall };
+            self.best.insert(track, best);
+        }
+        if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
+            self.visits.rejected(track, fault.name(), frame.capture_time);
+            return None;
+        }
+        Some(Shot { track: Some(track), aligned, quality: measured.overall })
+    }
+
+    /// Adds a shot's template to its visit, looks the visitor up and decides.
+    ///
+    /// # Errors
+    /// [`TemplateError`] when the template has no direction or the gallery lives in another space.
+    pub fn learn(
+        &mut self,
+        shot: &Shot,
+        template: &Template,
+        gallery: &GalleryVersion,
+        passage: &mut Passage,
+    ) -> Result<(), TemplateError> {
+        let Some(track) = shot.track.filter(|_| !self.closed) else { return Ok(()) };
+        let fused = match self.visits.fuse(track, template, shot.quality, passage.captured)? {
+            Some(Fused::Same(fused)) => fused,
+            Some(Fused::Other) => {
+                self.tracker.end(track);
+                self.end(track, EndReason::Gone, passage.captured, gallery);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        let candidates = gallery.search(&fused, CANDIDATES)?;
+        passage.matched = self.now(passage.captured);
+        let compared = Compared {
+            candidates,
+            gallery_subjects: gallery.subject_count(),
+            gallery_version: gallery.version(),
+            space: template.space().to_string(),
+        };
+        let decision = decide::identify(self.settings.policy, &compared);
+        let now = self.now(passage.captured);
+        if let Some(event) = self.visits.decided(track, decision, now) {
+            self.tell(event, self.settings.measure.then_some(*passage));
+        }
+        Ok(())
+    }
+
+    /// Ends what is over at `now`: tracks out of sight, visits past their deadline.
+    pub fn sweep(&mut self, now: Timestamp, gallery: &GalleryVersion) {
+        for track in self.tracker.expire(now) {
+            self.end(track, EndReason::Gone, now, gallery);
+        }
+        let policy = self.settings.policy;
+        for event in self.visits.overdue(now, || undecidable(policy, gallery)) {
+            self.tell(event, None);
+        }
+    }
+
+    /// Ends every visit, because the camera shows nothing any more.
+    pub fn clear(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
+        self.tracker.clear();
+        for track in self.visits.tracks() {
+            self.end(track, reason, now, gallery);
+        }
+    }
+
+    /// Ends every visit and takes no further frame.
+    pub fn close(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
+        self.clear(reason, now, gallery);
+        self.closed = true;
+    }
+
+    /// Adds an event of the camera itself.
+    pub fn announce(&mut self, event: Event) {
+        self.outbox.push(Pending { event, picture: None });
+    }
+
+    /// Whether time passes for this scene without frames; a replay stands still between them.
+    pub fn is_live(&self) -> bool {
+        self.settings.measure
+    }
+
+    /// The events that are not in the log yet, in order.
+    pub fn take_outbox(&mut self) -> Vec<Pending> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// The camera's id.
+    pub fn camera(&self) -> &str {
+        &self.camera
+    }
+
+    /// The present for a frame captured at `captured`: a replay's present is the frame's own time,
+    /// so that the same file gives the same events however fast it is read.
+    pub fn now(&self, captured: Timestamp) -> Timestamp {
+        if self.settings.measure { self.clock.now() } else { captured }
+    }
+
+    fn end(&mut self, track: TrackId, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
+        let policy = self.settings.policy;
+        for event in self.visits.ended(track, reason, now, || undecidable(policy, gallery)) {
+            self.tell(event, None);
+        }
+        self.best.remove(&track);
+    }
+
+    fn tell(&mut self, mut event: Event, passage: Option<Passage>) {
+        event.stage_times = passage.map(|p| stage_times(&p, event.decision_time_us));
+        let decides = matches!(event.kind, EventKind::Identified | EventKind::Unidentified);
+        let best = event.track.filter(|_| decides).and_then(|track| Some((track, self.best.get(&track)?.clone())));
+        let picture = best.map(|(track, shot)| {
+            let id = SnapshotId(Uuid::now_v7());
+            event.snapshot = Some(id);
+            self.visits.set_snapshot(track, id);
+            (id, shot)
+        });
+        self.outbox.push(Pending { event, picture });
+    }
+}
+
+fn undecidable(policy: Policy, gallery: &GalleryVersion) -> Decision {
+    let compared = Compared {
+        candidates: Vec::new(),
+        gallery_subjects: gallery.subject_count(),
+        gallery_version: gallery.version(),
+        space: gallery.space().to_string(),
+    };
+    decide::undecidable(policy, Purpose::Identify, &compared)
+}
+
+fn normalised(rect: &Rect, frame: &Frame) -> BoxInFrame {
+    let (width, height) = (frame.size().width as f32, frame.size().height as f32);
+    BoxInFrame { x: rect.x / width, y: rect.y / height, width: rect.width / width, height: rect.height / height }
+}
+
+fn stage_times(passage: &Passage, decision_time_us: i64) -> StageTimes {
+    let ms = |from: Timestamp, to: Timestamp| to.since(from).as_secs_f32() * 1e3;
+    StageTimes {
+        decode_ms: ms(passage.captured, passage.decoded),
+        wait_ms: ms(passage.decoded, passage.taken),
+        detect_ms: ms(passage.taken, passage.detected),
+        encode_ms: ms(passage.detected, passage.encoded),
+        match_ms: ms(passage.encoded, passage.matched),
+        decide_ms: ms(passage.matched, Timestamp::from_micros(decision_time_us)),
+    }
+}
