@@ -1,0 +1,435 @@
+//! Enrolment: photo → detect → quality → template → store and gallery.
+//!
+//! In: what operators state and give by RPC, and the enrolment folder. Out: changes that are on
+//! disk and matching when they are answered. The only writer of the gallery: one change at a
+//! time, others wait for it; photos are encoded before a change takes its turn. A change that has
+//! begun ends, whether or not its caller still waits.
+//! Drops: nothing; a refusal stores nothing and says why.
+//! Must not know: the wire, SQL, sessions.
+
+mod answer;
+mod fields;
+mod folder;
+mod plan;
+mod prepare;
+mod register;
+mod reload;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::clock::{Clock, Timestamp};
+use crate::event::SnapshotId;
+use crate::face::{Quality, TemplateError, TemplateSpace};
+use crate::gallery::Gallery;
+use crate::photo::{PhotoAnalyst, PhotoError};
+use crate::quality::Fault;
+use crate::store::{Committed, Store, StoreError};
+use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
+use prepare::Prepared;
+use register::{Addition, Creation, Register};
+use reload::{BUSY_WAIT, Prepare, Reload};
+use request::Request;
+
+/// The most samples of one call.
+pub const SAMPLES_A_CALL_MAX: usize = 10;
+/// The most samples of one subject.
+pub const SAMPLES_A_SUBJECT_MAX: usize = 100;
+
+/// Enrolment refused or failed; each variant has its own reason on the wire.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The photo cannot be used, or inference failed.
+    #[error(transparent)]
+    Photo(#[from] PhotoError),
+    /// The face was found and is not good enough; give a better photo.
+    #[error("the face cannot be used: {}; give a better photo", .fault.name())]
+    Unusable {
+        /// What is most wrong with it.
+        fault: Fault,
+        /// What was measured.
+        quality: Box<Quality>,
+    },
+    /// The face is close to another subject's.
+    #[error("the face is already enrolled as {other} (similarity {similarity:.3}); allow_duplicate enrols it all the same")]
+    PossibleDuplicate {
+        /// Whose it seems to be.
+        other: SubjectId,
+        /// Cosine similarity to that subject.
+        similarity: f32,
+    },
+    /// The id is taken.
+    #[error("subject {0} exists; choose another id, or add samples to it")]
+    SubjectExists(SubjectId),
+    /// Nobody has this id.
+    #[error("there is no subject {0}")]
+    SubjectUnknown(String),
+    /// The subject has no such sample.
+    #[error("there is no sample {0} of this subject")]
+    SampleUnknown(String),
+    /// A subject would be without a sample.
+    #[error("a subject needs at least one sample; delete the subject to erase its last one")]
+    NoSample,
+    /// A field is not allowed as it stands.
+    #[error("{field}: {reason}")]
+    BadField {
+        /// Its name on the wire.
+        field: &'static str,
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
+    /// Somebody else changed the subject.
+    #[error("the subject has changed since: its etag is {current}; read it again")]
+    StaleEtag {
+        /// The etag it has now.
+        current: String,
+    },
+    /// The snapshot is not there.
+    #[error("there is no snapshot {0}, or it is no longer kept")]
+    SnapshotUnknown(String),
+    /// There is no folder to reload.
+    #[error("no enrolment folder is configured: set people_dir")]
+    NoFolder,
+    /// The folder cannot be read, or changes while it is; nothing was changed.
+    #[error("the enrolment folder {folder}: {reason}")]
+    FolderUnreadable {
+        /// The folder.
+        folder: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The folder misses too many people to believe it.
+    #[error("the reload would remove {removed} of {total} subjects; allow_mass_removal does it all the same")]
+    MassRemoval {
+        /// Subjects that would go.
+        removed: usize,
+        /// Subjects that there are, however they were enrolled.
+        total: usize,
+    },
+    /// The request id stands for another call, or the same call with other arguments.
+    #[error("request_id was used for another call before; make a new one")]
+    RequestReused,
+    /// The encoder and the gallery do not belong together; nothing was stored.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The database failed; nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where a sample comes from.
+#[derive(Clone, Debug)]
+pub enum SampleInput {
+    /// A JPEG or PNG photo.
+    Image(Arc<[u8]>),
+    /// An event's best shot.
+    Snapshot(SnapshotId),
+}
+
+/// What the operator states of a subject. `None` leaves what is there; at creation, empty.
+#[derive(Clone, Debug, Default)]
+pub struct SubjectFields {
+    /// What people call the subject: at most 256 bytes.
+    pub display_name: Option<String>,
+    /// At most 32 lists of 64 bytes; sorted, repeats dropped.
+    pub watchlists: Option<Vec<String>>,
+    /// At most 64 attributes: names of 64 bytes, values of 1024.
+    pub attributes: Option<BTreeMap<String, String>>,
+    /// Where the consent is filed: at most 512 bytes.
+    pub consent_reference: Option<String>,
+    /// When the subject stops matching; `Some(None)` is never.
+    pub expire_time: Option<Option<Timestamp>>,
+}
+
+/// A subject to be enrolled.
+#[derive(Clone, Debug, Default)]
+pub struct NewSubject {
+    /// Its id; `None` has one made.
+    pub id: Option<SubjectId>,
+    /// What is stated of it.
+    pub fields: SubjectFields,
+    /// One to ten photos.
+    pub samples: Vec<SampleInput>,
+    /// Enrol although a photo is close to another subject.
+    pub allow_duplicate: bool,
+    /// Makes a repeat return the first answer; empty is none.
+    pub request_id: String,
+}
+
+/// A change of what is stated of a subject.
+#[derive(Clone, Debug)]
+pub struct SubjectUpdate {
+    /// Whose.
+    pub id: SubjectId,
+    /// What is to change.
+    pub fields: SubjectFields,
+    /// Where not empty, the subject must still have it.
+    pub etag: String,
+    /// Makes a repeat return the first answer; empty is none.
+    pub request_id: String,
+}
+
+/// A photo to be added.
+#[derive(Clone, Debug)]
+pub struct NewSample {
+    /// Whose.
+    pub subject: SubjectId,
+    /// The photo.
+    pub sample: SampleInput,
+    /// Add it although it is close to another subject.
+    pub allow_duplicate: bool,
+    /// Makes a repeat return the first answer; empty is none.
+    pub request_id: String,
+}
+
+/// A sample as it is listed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleInfo {
+    /// What is known of it.
+    pub sample: Sample,
+    /// Mean cosine similarity to the subject's other samples of the same space; `None` for an
+    /// only sample.
+    pub similarity_to_rest: Option<f32>,
+}
+
+/// What enrolling a subject or a sample did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Enrolled {
+    /// The subject as it now is.
+    pub subject: Option<Subject>,
+    /// The samples of this call.
+    pub samples: Vec<SampleInfo>,
+    /// The gallery version that matches them.
+    pub version: u64,
+}
+
+/// The receipt of an erasure.
+#[derive(Clone, Debug)]
+pub struct Erased {
+    /// What events call the subject for ever.
+    pub uid: SubjectUid,
+    /// What was erased, and the gallery version without it.
+    pub committed: Committed,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// What a reload did, or would do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReloadReport {
+    /// The gallery version that matches the folder.
+    pub version: u64,
+    /// Subjects enrolled.
+    pub added: u32,
+    /// Subjects that gained or lost samples.
+    pub changed: u32,
+    /// Subjects erased.
+    pub removed: u32,
+    /// Samples that stayed as they were.
+    pub unchanged_samples: u32,
+    /// Files that enrolled nobody: the first 1000, then one entry that counts the rest.
+    pub refused: Vec<RefusedFile>,
+}
+
+/// A file of the enrolment folder that enrolled nobody.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefusedFile {
+    /// Below the folder.
+    pub path: String,
+    /// A stable name, as in `ErrorInfo`.
+    pub reason: &'static str,
+    /// What is wrong, for a person.
+    pub message: String,
+}
+
+/// What the gallery holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GalleryFacts {
+    /// Its version.
+    pub version: u64,
+    /// Subjects with a template.
+    pub subjects: u64,
+    /// Templates.
+    pub templates: u64,
+    /// The space they live in.
+    pub space: TemplateSpace,
+    /// Templates in the store that live in another space and never match.
+    pub foreign_templates: u64,
+    /// The least similarity that identifies somebody, where a camera states none.
+    pub threshold: f32,
+}
+
+/// What enrolment is opened with.
+pub struct EnrolmentParts {
+    /// Looks at photos.
+    pub photos: PhotoAnalyst,
+    /// Keeps subjects and samples.
+    pub store: Store,
+    /// Still empty: it is filled here, and written by nobody else.
+    pub gallery: Gallery,
+    /// Tells the time of changes.
+    pub clock: Arc<dyn Clock>,
+    /// The enrolment folder.
+    pub people_dir: Option<PathBuf>,
+    /// The least overall quality of a photo that enrols somebody, 0 to 1.
+    pub quality_min: f32,
+    /// From this similarity on a photo may be another subject's.
+    pub threshold: f32,
+}
+
+/// The only writer of the gallery. Clones share it.
+///
+/// A `request_id` that is not empty makes a call repeatable: its answer is committed together with
+/// the change, and a repeat returns it. For another call it is refused.
+#[derive(Clone)]
+pub struct Enrolment {
+    photos: PhotoAnalyst,
+    register: Arc<Register>,
+    people_dir: Option<PathBuf>,
+    quality_min: f32,
+}
+
+impl Enrolment {
+    /// Fills the gallery from the store (progress in the log), then takes changes.
+    ///
+    /// # Errors
+    /// [`EnrolError::Store`].
+    pub async fn open(parts: EnrolmentParts) -> Result<Self, EnrolError> {
+        let EnrolmentParts { photos, store, gallery, clock, people_dir, quality_min, threshold } = parts;
+        let register = Register::open(store, gallery, clock, threshold).await?;
+        Ok(Self { photos, register: Arc::new(register), people_dir, quality_min })
+    }
+
+    /// Enrols a person. When it answers, the next frame can match.
+    ///
+    /// # Errors
+    /// Every refusal of [`EnrolError`] that concerns photos, fields and ids.
+    pub async fn create_subject(&self, new: NewSubject) -> Result<Enrolled, EnrolError> {
+        let request = Request::create_subject(&new)?;
+        let NewSubject { id, fields, samples, allow_duplicate, .. } = new;
+        let fields = fields.checked()?;
+        fields::check_sample_count(samples.len())?;
+        if let Some(first) = self.register.first_answer(&request).await? {
+            return Ok(first);
+        }
+        if let Some(id) = &id {
+            self.register.check_free(id).await?;
+        }
+        let mut prepared = Vec::with_capacity(samples.len());
+        for sample in samples {
+            prepared.push(self.prepare(sample).await?);
+        }
+        self.register.create(request, Creation { id, fields, samples: prepared, allow_duplicate }).await
+    }
+
+    /// One subject, and how many samples it has.
+    ///
+    /// # Errors
+    /// [`EnrolError::SubjectUnknown`], [`EnrolError::Store`].
+    pub async fn subject(&self, id: &SubjectId) -> Result<(Subject, u32), EnrolError> {
+        self.register.subject_with_count(id).await
+    }
+
+    /// At most `limit` subjects by id, after `after`, on `watchlist` where given, each with its
+    /// number of samples.
+    ///
+    /// # Errors
+    /// [`EnrolError::Store`].
+    pub async fn subjects(
+        &self,
+        after: Option<SubjectId>,
+        watchlist: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<(Subject, u32)>, EnrolError> {
+        self.register.page(after, watchlist, limit).await
+    }
+
+    /// Changes what is stated of a subject.
+    ///
+    /// # Errors
+    /// [`EnrolError::SubjectUnknown`], [`EnrolError::StaleEtag`], [`EnrolError::BadField`].
+    pub async fn update_subject(&self, update: SubjectUpdate) -> Result<(Subject, u32), EnrolError> {
+        let request = Request::update_subject(&update)?;
+        let fields = update.fields.checked()?;
+        self.register.update(request, SubjectUpdate { fields, ..update }).await
+    }
+
+    /// Erases a subject with everything that shows it. `etag` must be current where not empty.
+    ///
+    /// # Errors
+    /// [`EnrolError::SubjectUnknown`], [`EnrolError::StaleEtag`].
+    pub async fn delete_subject(&self, id: &SubjectId, etag: &str, request_id: &str) -> Result<Erased, EnrolError> {
+        let request = Request::delete_subject(request_id, id, etag)?;
+        self.register.delete(request, id.clone(), etag.to_owned()).await
+    }
+
+    /// Adds a photo to a subject.
+    ///
+    /// # Errors
+    /// Every refusal of [`EnrolError`] that concerns photos; [`EnrolError::SubjectUnknown`].
+    pub async fn create_sample(&self, new: NewSample) -> Result<Enrolled, EnrolError> {
+        let request = Request::create_sample(&new)?;
+        if let Some(first) = self.register.first_answer(&request).await? {
+            return Ok(first);
+        }
+        self.register.subject_with_count(&new.subject).await?;
+        let sample = self.prepare(new.sample).await?;
+        self.register.add(request, Addition { subject: new.subject, sample, allow_duplicate: new.allow_duplicate }).await
+    }
+
+    /// A subject's samples, oldest first.
+    ///
+    /// # Errors
+    /// [`EnrolError::SubjectUnknown`], [`EnrolError::Store`].
+    pub async fn samples(&self, subject: &SubjectId) -> Result<Vec<SampleInfo>, EnrolError> {
+        self.register.samples(subject).await
+    }
+
+    /// Erases one sample; answers the gallery version without it. A photo that is still in the
+    /// enrolment folder comes back with the next reload.
+    ///
+    /// # Errors
+    /// [`EnrolError::SubjectUnknown`], [`EnrolError::SampleUnknown`], [`EnrolError::NoSample`] for
+    /// the last one.
+    pub async fn delete_sample(&self, subject: &SubjectId, sample: SampleId, request_id: &str) -> Result<u64, EnrolError> {
+        let request = Request::delete_sample(request_id, subject, sample)?;
+        self.register.remove(request, subject.clone(), sample).await
+    }
+
+    /// Makes the subjects that came from the enrolment folder what the folder now holds, in one
+    /// change; `dry_run` only says what it would do.
+    ///
+    /// # Errors
+    /// [`EnrolError::NoFolder`], [`EnrolError::FolderUnreadable`], [`EnrolError::MassRemoval`],
+    /// [`EnrolError::Photo`] when inference failed; then nothing was changed.
+    pub async fn reload(&self, allow_mass_removal: bool, dry_run: bool, request_id: &str) -> Result<ReloadReport, EnrolError> {
+        let request = Request::reload(request_id, allow_mass_removal, dry_run)?;
+        let folder = self.people_dir.clone().ok_or(EnrolError::NoFolder)?;
+        let (photos, quality_min) = (self.photos.clone(), self.quality_min);
+        let prepare: Prepare = Arc::new(move |photo| {
+            let photos = photos.clone();
+            Box::pin(async move { Prepared::of(&photos, photo, quality_min).await })
+        });
+        Reload { register: &self.register, folder, allow_mass_removal, dry_run, busy_wait: BUSY_WAIT }.run(request, prepare).await
+    }
+
+    /// What the gallery holds.
+    ///
+    /// # Errors
+    /// [`EnrolError::Store`].
+    pub async fn facts(&self) -> Result<GalleryFacts, EnrolError> {
+        self.register.facts().await
+    }
+
+    async fn prepare(&self, sample: SampleInput) -> Result<Prepared, EnrolError> {
+        let photo = match sample {
+            SampleInput::Image(photo) => photo,
+            SampleInput::Snapshot(id) => self.register.best_shot(id).await?,
+        };
+        Prepared::of(&self.photos, photo, self.quality_min).await
+    }
+}

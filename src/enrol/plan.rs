@@ -1,0 +1,230 @@
+//! What a reload changes: the folder's photos beside what is enrolled. Pure.
+//!
+//! In: a listing, what is known, prepared photos. Out: mutations of one commit, and the report.
+//! Only subjects that came from the folder are touched, and a refusal takes nothing away: where a
+//! photo is refused, the sample it was to replace stays.
+//! Must not know: files, the store, inference.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::folder::{FoundPhoto, Listing};
+use super::prepare::Prepared;
+use super::register::{new_sample, new_subject};
+use super::{EnrolError, RefusedFile, ReloadReport, SAMPLES_A_SUBJECT_MAX};
+use crate::clock::Timestamp;
+use crate::mutation::Mutation;
+use crate::subject::{Origin, Sample, Subject, SubjectId, SubjectUid};
+
+/// Who is enrolled, and the samples that came from the folder.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    pub subjects: BTreeMap<SubjectId, Subject>,
+    pub samples: HashMap<SubjectUid, Vec<Sample>>,
+}
+
+/// What became of the photos that had to be looked at, by path.
+pub(super) type PreparedPhotos = HashMap<String, Result<Prepared, RefusedFile>>;
+
+/// A reload, ready to be committed.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub mutations: Vec<Mutation>,
+    /// Still without a version.
+    pub report: ReloadReport,
+}
+
+impl Known {
+    fn folder_subjects(&self) -> impl Iterator<Item = &Subject> {
+        self.subjects.values().filter(|subject| subject.origin == Origin::Folder)
+    }
+
+    /// The samples of the folder subject called `id`; none for others.
+    fn folder_samples(&self, id: &SubjectId) -> &[Sample] {
+        let subject = self.subjects.get(id).filter(|subject| subject.origin == Origin::Folder);
+        subject.and_then(|subject| self.samples.get(&subject.uid)).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_unchanged(&self, photo: &FoundPhoto) -> bool {
+        let same = |sample: &Sample| sample.folder_path.as_ref() == Some(&photo.path) && sample.content_sha256 == photo.content_sha256;
+        self.folder_samples(&photo.subject).iter().any(same)
+    }
+
+    fn is_enrolled_by_rpc(&self, id: &SubjectId) -> bool {
+        self.subjects.get(id).is_some_and(|subject| subject.origin == Origin::Rpc)
+    }
+}
+
+/// The photos that are new or changed, and so have to be encoded.
+pub(super) fn photos_to_prepare<'a>(listing: &'a Listing, known: &Known) -> Vec<&'a FoundPhoto> {
+    let photos = listing.photos.iter();
+    photos.filter(|photo| !known.is_enrolled_by_rpc(&photo.subject) && !known.is_unchanged(photo)).collect()
+}
+
+/// Refuses a listing that misses more than a tenth of all subjects, or everybody who came from the
+/// folder: most likely the folder is not there, and not the people.
+pub(super) fn check_mass_removal(listing: &Listing, known: &Known) -> Result<(), EnrolError> {
+    let from_folder = known.folder_subjects().count();
+    let removed = known.folder_subjects().filter(|subject| !is_present(listing, &subject.id)).count();
+    let total = known.subjects.len();
+    if removed > 0 && (removed * 10 > total || removed == from_folder) {
+        return Err(EnrolError::MassRemoval { removed, total });
+    }
+    Ok(())
+}
+
+/// Compares everything, and says what to change. What `prepared` does not hold of the new photos
+/// is left for the next reload.
+pub(super) fn plan(listing: &Listing, known: &Known, prepared: PreparedPhotos, now: Timestamp) -> Result<Plan, EnrolError> {
+    let mut photos_of: BTreeMap<&SubjectId, Vec<&FoundPhoto>> = BTreeMap::new();
+    for subject in known.folder_subjects() {
+        photos_of.insert(&subject.id, Vec::new());
+    }
+    for photo in &listing.photos {
+        photos_of.entry(&photo.subject).or_default().push(photo);
+    }
+    // Whose each picture is: one picture cannot show two people.
+    let unchanged = listing.photos.iter().filter(|photo| known.is_unchanged(photo));
+    let owners = unchanged.map(|photo| (photo.content_sha256, photo.subject.clone())).collect();
+    let mut planner = Planner { listing, known, prepared, now, owners, plan: Plan::default() };
+    planner.plan.report.refused.clone_from(&listing.refused);
+    for (id, photos) in photos_of {
+        planner.subject(id, &photos)?;
+    }
+    Ok(planner.plan)
+}
+
+/// Whether the folder holds anything of the subject, readable or not.
+fn is_present(listing: &Listing, id: &SubjectId) -> bool {
+    let first = listing.photos.partition_point(|photo| photo.subject < *id);
+    listing.photos.get(first).is_some_and(|photo| photo.subject == *id) || holds_refused(listing, id)
+}
+
+fn holds_refused(listing: &Listing, id: &SubjectId) -> bool {
+    let directory = format!("{id}/");
+    let next = listing.unread_files.range(directory.clone()..).next();
+    listing.unread_subjects.contains(id.as_str()) || next.is_some_and(|path| path.starts_with(&directory))
+}
+
+struct Planner<'a> {
+    listing: &'a Listing,
+    known: &'a Known,
+    prepared: PreparedPhotos,
+    now: Timestamp,
+    owners: HashMap<[u8; 32], SubjectId>,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn subject(&mut self, id: &SubjectId, photos: &[&FoundPhoto]) -> Result<(), EnrolError> {
+        if self.known.is_enrolled_by_rpc(id) {
+            self.refuse(
+                id.as_str(),
+                "SUBJECT_EXISTS",
+                "a subject of this name was enrolled by RPC; rename the directory or delete the subject",
+            );
+            return Ok(());
+        }
+        let samples = self.known.folder_samples(id);
+        let refused_before = self.plan.report.refused.len();
+        let additions = self.additions(photos, samples.len());
+        let is_partly_refused = self.plan.report.refused.len() > refused_before || holds_refused(self.listing, id);
+
+        let added_paths: BTreeSet<&String> = additions.iter().map(|(path, _)| path).collect();
+        let goes = |sample: &&Sample| {
+            let Some(path) = &sample.folder_path else { return false };
+            let is_there = photos.iter().any(|photo| photo.path == *path) || self.listing.unread_files.contains(path);
+            added_paths.contains(path) || !is_there && !self.listing.unread_subjects.contains(id.as_str())
+        };
+        let mut erased: Vec<&Sample> = samples.iter().filter(goes).collect();
+        if additions.is_empty() && erased.len() == samples.len() && is_partly_refused {
+            // Only refused photos are left of somebody: better the old photos than none.
+            erased.clear();
+        }
+        self.plan.report.unchanged_samples += (samples.len() - erased.len()) as u32;
+        match self.known.subjects.get(id) {
+            Some(subject) if additions.is_empty() && erased.len() == samples.len() && !is_partly_refused => self.remove(subject, samples),
+            Some(_) if additions.is_empty() && erased.is_empty() => {}
+            Some(subject) => self.change(subject.clone(), &erased, additions),
+            None => self.add(id, additions)?,
+        }
+        Ok(())
+    }
+
+    /// The new photos of one subject that can be taken; the others are refused.
+    fn additions(&mut self, photos: &[&FoundPhoto], samples_before: usize) -> Vec<(String, Prepared)> {
+        let mut additions = Vec::new();
+        for photo in photos.iter().filter(|photo| !self.known.is_unchanged(photo)) {
+            let prepared = match self.prepared.remove(&photo.path) {
+                Some(Ok(prepared)) => prepared,
+                Some(Err(refused)) => {
+                    self.plan.report.refused.push(refused);
+                    continue;
+                }
+                None => {
+                    self.refuse(&photo.path, "CHANGED_MEANWHILE", "the gallery changed during the reload; reload again");
+                    continue;
+                }
+            };
+            let owner = self.owners.entry(photo.content_sha256).or_insert_with(|| photo.subject.clone());
+            if *owner != photo.subject {
+                let message = format!("the same picture lies in the directory of {owner}; one picture cannot show two people");
+                self.refuse(&photo.path, "PHOTO_OF_ANOTHER_SUBJECT", &message);
+            } else if samples_before + additions.len() >= SAMPLES_A_SUBJECT_MAX {
+                let message = format!("a subject has at most {SAMPLES_A_SUBJECT_MAX} photos; keep the best ones");
+                self.refuse(&photo.path, "TOO_MANY_PHOTOS", &message);
+            } else {
+                additions.push((photo.path.clone(), prepared));
+            }
+        }
+        additions
+    }
+
+    fn add(&mut self, id: &SubjectId, additions: Vec<(String, Prepared)>) -> Result<(), EnrolError> {
+        if additions.is_empty() {
+            return Ok(());
+        }
+        let mut subject = new_subject(Some(id.clone()), Origin::Folder, self.now)?;
+        subject.display_name = id.to_string();
+        let uid = subject.uid;
+        self.plan.mutations.push(Mutation::PutSubject(subject));
+        self.put_samples(uid, additions);
+        self.plan.report.added += 1;
+        Ok(())
+    }
+
+    fn change(&mut self, mut subject: Subject, erased: &[&Sample], additions: Vec<(String, Prepared)>) {
+        subject.revision += 1;
+        subject.update_time = self.now;
+        let uid = subject.uid;
+        self.plan.mutations.push(Mutation::PutSubject(subject));
+        self.erase_samples(erased.iter().copied());
+        self.put_samples(uid, additions);
+        self.plan.report.changed += 1;
+    }
+
+    /// The samples go one by one first: only an operator's erasure of a person blocks photos, and
+    /// somebody who was taken out of the folder may be put back.
+    fn remove(&mut self, subject: &Subject, samples: &[Sample]) {
+        self.erase_samples(samples.iter());
+        self.plan.mutations.push(Mutation::EraseSubject(subject.uid));
+        self.plan.report.removed += 1;
+    }
+
+    fn erase_samples<'s>(&mut self, samples: impl Iterator<Item = &'s Sample>) {
+        self.plan.mutations.extend(samples.map(|sample| Mutation::EraseSample { subject: sample.subject, sample: sample.id }));
+    }
+
+    fn put_samples(&mut self, subject: SubjectUid, additions: Vec<(String, Prepared)>) {
+        for (path, prepared) in additions {
+            let sample = Sample { folder_path: Some(path), ..new_sample(&prepared, subject, self.now) };
+            self.plan.mutations.push(Mutation::PutSample { sample, template: prepared.template, photo: prepared.photo });
+        }
+    }
+
+    fn refuse(&mut self, path: &str, reason: &'static str, message: &str) {
+        self.plan.report.refused.push(RefusedFile { path: path.to_owned(), reason, message: message.to_owned() });
+    }
+}

@@ -1,0 +1,375 @@
+//! Who is enrolled: the half of enrolment that changes the store and the gallery, one change at a
+//! time.
+//!
+//! In: prepared samples and checked fields. Out: changes that are on disk and matching. Each takes
+//! its turn (callers wait in order, as many as the edges let in), is checked against what is there
+//! now, committed, applied to the gallery, and answered.
+//! Must not know: photos' pixels, inference.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinError;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::plan::Known;
+use super::prepare::Prepared;
+use super::request::Request;
+use super::{EnrolError, Enrolled, Erased, GalleryFacts, SAMPLES_A_SUBJECT_MAX, SampleInfo, SubjectFields, SubjectUpdate};
+use crate::clock::{Clock, Timestamp};
+use crate::decide::{Policy, verify};
+use crate::event::SnapshotId;
+use crate::face::Template;
+use crate::gallery::Gallery;
+use crate::mutation::Mutation;
+use crate::store::{Committed, Store, StoreError};
+use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
+
+/// From this many templates on, filling the gallery tells how far it is.
+const PROGRESS_EVERY: usize = 100_000;
+
+/// A subject to be enrolled, its photos prepared.
+#[derive(Clone, Debug)]
+pub(super) struct Creation {
+    pub id: Option<SubjectId>,
+    pub fields: SubjectFields,
+    pub samples: Vec<Prepared>,
+    pub allow_duplicate: bool,
+}
+
+/// A prepared photo to be added to a subject.
+#[derive(Clone, Debug)]
+pub(super) struct Addition {
+    pub subject: SubjectId,
+    pub sample: Prepared,
+    pub allow_duplicate: bool,
+}
+
+/// Store and gallery, changed together.
+pub(super) struct Register {
+    pub store: Store,
+    pub gallery: Gallery,
+    pub clock: Arc<dyn Clock>,
+    policy: Policy,
+    turn: Arc<Mutex<()>>,
+    /// Held by the one reload that is under way; its photos are encoded before its turn.
+    pub reload_turn: Mutex<()>,
+}
+
+impl Register {
+    /// Fills the gallery from the store.
+    pub async fn open(store: Store, gallery: Gallery, clock: Arc<dyn Clock>, threshold: f32) -> Result<Self, EnrolError> {
+        let version = store.gallery_version().await?;
+        let subjects = store.subjects().await?;
+        let templates = store.templates().await?;
+        let (total, filled) = (templates.len(), gallery.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let rows = templates.into_iter().enumerate().map(|(done, stored)| {
+                if done > 0 && done % PROGRESS_EVERY == 0 {
+                    tracing::info!(done, total, "filling the gallery");
+                }
+                (stored.subject, stored.sample, stored.template)
+            });
+            filled.fill(version, subjects, rows);
+        });
+        work.await.map_err(stopped)?;
+        let (current, foreign) = (gallery.current(), gallery.foreign_template_count());
+        tracing::info!(version, subjects = current.subject_count(), templates = current.template_count(), "the gallery is filled");
+        if foreign > 0 {
+            tracing::warn!(
+                templates = foreign,
+                space = gallery.space().as_str(),
+                "templates of another model are never compared: enrol these people again with the model in use"
+            );
+        }
+        let policy = Policy { threshold, target_rate: None };
+        Ok(Self { store, gallery, clock, policy, turn: Arc::default(), reload_turn: Mutex::default() })
+    }
+
+    /// Runs `change` when its turn has come, to its end even when the caller no longer waits: a
+    /// change on disk must also reach the gallery. A repeat of `request` gets the first answer.
+    pub async fn in_turn<T, F>(self: &Arc<Self>, request: Request, change: impl FnOnce(Arc<Self>, Request) -> F) -> Result<T, EnrolError>
+    where
+        T: Answer + Send + 'static,
+        F: Future<Output = Result<T, EnrolError>> + Send + 'static,
+    {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        if let Some(first) = self.first_answer(&request).await? {
+            return Ok(first);
+        }
+        let change = change(Arc::clone(self), request);
+        let work = tokio::spawn(async move {
+            let answer = change.await;
+            drop(turn);
+            answer
+        });
+        work.await.map_err(stopped)?
+    }
+
+    /// Commits `mutations` with the answer to `request`, then lets them match.
+    pub async fn commit<T: Answer>(
+        &self,
+        request: Request,
+        mutations: Vec<Mutation>,
+        answer: impl Fn(&Committed) -> T + Send + Sync + 'static,
+    ) -> Result<T, EnrolError> {
+        let (answer, key) = (Arc::new(answer), request.key.clone());
+        let stored = Arc::clone(&answer);
+        let encode = Box::new(move |committed: &Committed| request.encode(&stored(committed)));
+        let committed = self.store.mutate(mutations.clone(), key, encode).await?;
+        self.gallery.apply(committed.version, &mutations);
+        Ok(answer(&committed))
+    }
+
+    /// The answer of an earlier call with this request id.
+    pub async fn first_answer<T: Answer>(&self, request: &Request) -> Result<Option<T>, EnrolError> {
+        let Some(key) = &request.key else { return Ok(None) };
+        let stored = self.store.request_answer(key).await?;
+        stored.map(|stored| request.decode(&stored)).transpose()
+    }
+
+    pub async fn create(self: &Arc<Self>, request: Request, new: Creation) -> Result<Enrolled, EnrolError> {
+        self.in_turn(request, |register, request| async move { register.create_now(request, new).await }).await
+    }
+
+    async fn create_now(&self, request: Request, new: Creation) -> Result<Enrolled, EnrolError> {
+        let now = self.clock.now();
+        if let Some(id) = &new.id {
+            self.check_free(id).await?;
+        }
+        if let Some(Some(expire_time)) = new.fields.expire_time
+            && expire_time <= now
+        {
+            return Err(EnrolError::BadField { field: "expire_time", reason: "it lies in the past: the subject would never match".into() });
+        }
+        for sample in &new.samples {
+            self.check_matchable(sample, None, new.allow_duplicate)?;
+        }
+        let mut subject = new_subject(new.id, Origin::Rpc, now)?;
+        new.fields.write_to(&mut subject);
+        let similarities = similarities_to_rest(&new.samples.iter().map(|sample| sample.template.clone()).collect::<Vec<_>>());
+        let mut mutations = vec![Mutation::PutSubject(subject.clone())];
+        let mut samples = Vec::new();
+        for (prepared, similarity_to_rest) in new.samples.into_iter().zip(similarities) {
+            let sample = new_sample(&prepared, subject.uid, now);
+            samples.push(SampleInfo { sample: sample.clone(), similarity_to_rest });
+            mutations.push(Mutation::PutSample { sample, template: prepared.template, photo: prepared.photo });
+        }
+        let answer =
+            move |committed: &Committed| Enrolled { subject: Some(subject.clone()), samples: samples.clone(), version: committed.version };
+        self.commit(request, mutations, answer).await
+    }
+
+    pub async fn update(self: &Arc<Self>, request: Request, update: SubjectUpdate) -> Result<(Subject, u32), EnrolError> {
+        self.in_turn(request, |register, request| async move {
+            let (mut subject, samples) = register.subject_with_count(&update.id).await?;
+            check_etag(&subject, &update.etag)?;
+            update.fields.write_to(&mut subject);
+            register.revise(&mut subject);
+            let mutations = vec![Mutation::PutSubject(subject.clone())];
+            register.commit(request, mutations, move |_| (subject.clone(), samples)).await
+        })
+        .await
+    }
+
+    pub async fn delete(self: &Arc<Self>, request: Request, id: SubjectId, etag: String) -> Result<Erased, EnrolError> {
+        self.in_turn(request, |register, request| async move {
+            let subject = register.known(&id).await?;
+            check_etag(&subject, &etag)?;
+            let (uid, time) = (subject.uid, register.clock.now());
+            let answer = move |committed: &Committed| Erased { uid, committed: committed.clone(), time };
+            register.commit(request, vec![Mutation::EraseSubject(uid)], answer).await
+        })
+        .await
+    }
+
+    pub async fn add(self: &Arc<Self>, request: Request, new: Addition) -> Result<Enrolled, EnrolError> {
+        self.in_turn(request, |register, request| async move { register.add_now(request, new).await }).await
+    }
+
+    async fn add_now(&self, request: Request, new: Addition) -> Result<Enrolled, EnrolError> {
+        let mut subject = self.known(&new.subject).await?;
+        self.check_matchable(&new.sample, Some(subject.uid), new.allow_duplicate)?;
+        let mut templates: Vec<Template> = self.store.samples(subject.uid).await?.into_iter().map(|(_, template)| template).collect();
+        if templates.len() >= SAMPLES_A_SUBJECT_MAX {
+            let reason = format!("the subject has {}, and may have {SAMPLES_A_SUBJECT_MAX}; delete one first", templates.len());
+            return Err(EnrolError::BadField { field: "sample", reason });
+        }
+        templates.push(new.sample.template.clone());
+        let similarity_to_rest = similarities_to_rest(&templates).pop().flatten();
+        self.revise(&mut subject);
+        let sample = new_sample(&new.sample, subject.uid, self.clock.now());
+        let info = SampleInfo { sample: sample.clone(), similarity_to_rest };
+        let Prepared { template, photo, .. } = new.sample;
+        let mutations = vec![Mutation::PutSubject(subject.clone()), Mutation::PutSample { sample, template, photo }];
+        let answer = move |committed: &Committed| Enrolled {
+            subject: Some(subject.clone()),
+            samples: vec![info.clone()],
+            version: committed.version,
+        };
+        self.commit(request, mutations, answer).await
+    }
+
+    pub async fn remove(self: &Arc<Self>, request: Request, id: SubjectId, sample: SampleId) -> Result<u64, EnrolError> {
+        self.in_turn(request, |register, request| async move {
+            let mut subject = register.known(&id).await?;
+            let samples = register.store.samples(subject.uid).await?;
+            if !samples.iter().any(|(known, _)| known.id == sample) {
+                return Err(EnrolError::SampleUnknown(sample.0.to_string()));
+            }
+            if samples.len() == 1 {
+                return Err(EnrolError::NoSample);
+            }
+            register.revise(&mut subject);
+            let erase = Mutation::EraseSample { subject: subject.uid, sample };
+            register.commit(request, vec![Mutation::PutSubject(subject), erase], |committed| committed.version).await
+        })
+        .await
+    }
+
+    pub async fn subject_with_count(&self, id: &SubjectId) -> Result<(Subject, u32), EnrolError> {
+        let subject = self.known(id).await?;
+        let samples = self.store.samples(subject.uid).await?;
+        Ok((subject, samples.len() as u32))
+    }
+
+    pub async fn page(&self, after: Option<SubjectId>, watchlist: Option<String>, limit: usize) -> Result<Vec<(Subject, u32)>, EnrolError> {
+        let mut page = Vec::new();
+        for subject in self.store.subject_page(after, watchlist, limit).await? {
+            let samples = self.store.samples(subject.uid).await?;
+            page.push((subject, samples.len() as u32));
+        }
+        Ok(page)
+    }
+
+    pub async fn samples(&self, id: &SubjectId) -> Result<Vec<SampleInfo>, EnrolError> {
+        let subject = self.known(id).await?;
+        let (samples, templates): (Vec<_>, Vec<_>) = self.store.samples(subject.uid).await?.into_iter().unzip();
+        let similarities = similarities_to_rest(&templates);
+        let infos = samples.into_iter().zip(similarities);
+        Ok(infos.map(|(sample, similarity_to_rest)| SampleInfo { sample, similarity_to_rest }).collect())
+    }
+
+    /// The face of an event's best shot, as JPEG.
+    pub async fn best_shot(&self, id: SnapshotId) -> Result<Arc<[u8]>, EnrolError> {
+        let snapshot = self.store.snapshot(id).await?;
+        let snapshot = snapshot.ok_or_else(|| EnrolError::SnapshotUnknown(id.0.to_string()))?;
+        Ok(snapshot.crop_jpeg.into())
+    }
+
+    pub async fn facts(&self) -> Result<GalleryFacts, EnrolError> {
+        let current = self.gallery.current();
+        let space = self.gallery.space().clone();
+        let foreign_templates = self.store.foreign_templates(&space).await?;
+        Ok(GalleryFacts {
+            version: current.version(),
+            subjects: current.subject_count(),
+            templates: current.template_count(),
+            space,
+            foreign_templates,
+            threshold: self.policy.threshold,
+        })
+    }
+
+    /// What a reload compares the folder with.
+    pub async fn known_for_reload(&self) -> Result<Known, EnrolError> {
+        let subjects = self.store.subjects().await?;
+        let mut known = Known::default();
+        known.subjects.extend(subjects.into_iter().map(|subject| (subject.id.clone(), subject)));
+        for sample in self.store.folder_samples().await? {
+            known.samples.entry(sample.subject).or_default().push(sample);
+        }
+        Ok(known)
+    }
+
+    pub async fn check_free(&self, id: &SubjectId) -> Result<(), EnrolError> {
+        match self.store.subject(id).await? {
+            Some(subject) => Err(EnrolError::SubjectExists(subject.id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Marks the subject as changed now.
+    pub fn revise(&self, subject: &mut Subject) {
+        subject.revision += 1;
+        subject.update_time = self.clock.now();
+    }
+
+    /// Whether the gallery can hold the sample, and nobody but `owner` looks like it.
+    fn check_matchable(&self, sample: &Prepared, owner: Option<SubjectUid>, allow_duplicate: bool) -> Result<(), EnrolError> {
+        // Two, since the owner's own photos may well be the closest.
+        let closest = self.gallery.current().search(&sample.template, 2)?;
+        let other = closest.into_iter().find(|candidate| Some(candidate.subject) != owner);
+        let Some(other) = other.filter(|other| !allow_duplicate && verify(self.policy, other.similarity)) else { return Ok(()) };
+        match self.gallery.subject(other.subject) {
+            Some(subject) => Err(EnrolError::PossibleDuplicate { other: subject.id.clone(), similarity: other.similarity }),
+            None => Ok(()),
+        }
+    }
+
+    async fn known(&self, id: &SubjectId) -> Result<Subject, EnrolError> {
+        self.store.subject(id).await?.ok_or_else(|| EnrolError::SubjectUnknown(id.to_string()))
+    }
+}
+
+/// A subject with nothing stated of it yet, `id` made where there is none.
+pub(super) fn new_subject(id: Option<SubjectId>, origin: Origin, now: Timestamp) -> Result<Subject, EnrolError> {
+    let id = match id {
+        Some(id) => id,
+        None => SubjectId::parse(&Uuid::new_v4().to_string())
+            .map_err(|invalid| EnrolError::BadField { field: "subject.id", reason: invalid.to_string() })?,
+    };
+    Ok(Subject {
+        id,
+        uid: SubjectUid(Uuid::new_v4()),
+        display_name: String::new(),
+        watchlists: Vec::new(),
+        attributes: std::collections::BTreeMap::new(),
+        consent_reference: String::new(),
+        expire_time: None,
+        origin,
+        create_time: now,
+        update_time: now,
+        revision: 1,
+    })
+}
+
+/// The sample that `prepared` becomes.
+pub(super) fn new_sample(prepared: &Prepared, subject: SubjectUid, now: Timestamp) -> Sample {
+    Sample {
+        id: SampleId(Uuid::new_v4()),
+        subject,
+        quality: prepared.quality,
+        content_sha256: prepared.content_sha256,
+        create_time: now,
+        folder_path: None,
+    }
+}
+
+/// A task's end without an answer: its panic goes on here, and else the daemon is stopping.
+pub(super) fn stopped(ended: JoinError) -> EnrolError {
+    match ended.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => StoreError::Stopped.into(),
+    }
+}
+
+/// A revision's text form is the etag; an empty one asks for nothing.
+fn check_etag(subject: &Subject, etag: &str) -> Result<(), EnrolError> {
+    let current = subject.revision.to_string();
+    if etag.is_empty() || etag == current { Ok(()) } else { Err(EnrolError::StaleEtag { current }) }
+}
+
+/// Of each template, the mean similarity to the others of its space.
+fn similarities_to_rest(templates: &[Template]) -> Vec<Option<f32>> {
+    let to_rest = |(index, template): (usize, &Template)| {
+        let others = templates.iter().enumerate().filter(|(other, _)| *other != index);
+        let similarities: Vec<f32> = others.filter_map(|(_, other)| template.similarity(other).ok()).collect();
+        (!similarities.is_empty()).then(|| similarities.iter().sum::<f32>() / similarities.len() as f32)
+    };
+    templates.iter().enumerate().map(to_rest).collect()
+}

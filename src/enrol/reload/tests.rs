@@ -1,0 +1,273 @@
+//! Tests of reloading against a real store and a real folder.
+//!
+//! In: made-up photos. Out: nothing. Must not know: models.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::*;
+use crate::enrol::tests::{counting_prepare, empty_photo, found, id, photo, prepared, register};
+use crate::enrol::{NewSubject, SubjectFields, register::Creation};
+use crate::subject::{Origin, SubjectId};
+
+struct House {
+    directory: tempfile::TempDir,
+    register: Arc<Register>,
+    prepare: Prepare,
+    looks: Arc<AtomicUsize>,
+}
+
+impl House {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir(directory.path().join("people")).expect("a directory");
+        let (register, _) = register(&directory.path().join("data")).await;
+        let (prepare, looks) = counting_prepare();
+        Self { directory, register, prepare, looks }
+    }
+
+    fn people(&self) -> std::path::PathBuf {
+        self.directory.path().join("people")
+    }
+
+    fn put(&self, path: &str, content: &[u8]) {
+        write(&self.people(), path, content);
+    }
+
+    async fn reload_as(&self, allow_mass_removal: bool, dry_run: bool, request_id: &str) -> Result<ReloadReport, EnrolError> {
+        let request = Request::reload(request_id, allow_mass_removal, dry_run).expect("a good request");
+        Reload { register: &self.register, folder: self.people(), allow_mass_removal, dry_run, busy_wait: Duration::ZERO }
+            .run(request, Arc::clone(&self.prepare))
+            .await
+    }
+
+    async fn reload(&self) -> ReloadReport {
+        self.reload_as(true, false, "").await.expect("reloaded")
+    }
+
+    async fn delete(&self, name: &str) {
+        let request = Request::delete_subject("", &id(name), "").expect("a good request");
+        self.register.delete(request, id(name), String::new()).await.expect("erased");
+    }
+
+    async fn enrol(&self, name: &str, who: u8, shot: u8) {
+        let id: Option<SubjectId> = Some(id(name));
+        let request = Request::create_subject(&NewSubject { id: id.clone(), ..NewSubject::default() }).expect("a good request");
+        let creation = Creation { id, fields: SubjectFields::default(), samples: vec![prepared(who, shot)], allow_duplicate: false };
+        self.register.create(request, creation).await.expect("enrolled");
+    }
+
+    fn looks(&self) -> usize {
+        self.looks.swap(0, Ordering::SeqCst)
+    }
+}
+
+fn write(root: &Path, path: &str, content: &[u8]) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().expect("it lies in the folder")).expect("a directory");
+    fs::write(path, content).expect("a file");
+}
+
+fn counts(report: &ReloadReport) -> (u32, u32, u32, u32) {
+    (report.added, report.changed, report.removed, report.unchanged_samples)
+}
+
+fn reasons(report: &ReloadReport) -> Vec<(&str, &'static str)> {
+    report.refused.iter().map(|file| (file.path.as_str(), file.reason)).collect()
+}
+
+#[tokio::test]
+async fn a_reload_adds_changes_and_removes_and_encodes_only_what_is_new() {
+    let house = House::new().await;
+    for (path, who, shot) in [("anna/1.jpg", 1, 1), ("anna/2.jpg", 1, 2), ("bo/1.png", 2, 1)] {
+        house.put(path, &photo(who, shot));
+    }
+    house.put("cy/1.jpg", &empty_photo(1));
+    let first = house.reload().await;
+    assert_eq!((counts(&first), reasons(&first)), ((2, 0, 0, 0), vec![("cy/1.jpg", "NO_FACE")]));
+    assert_eq!((found(&house.register, 1, 5), found(&house.register, 2, 5)), (Some("anna".into()), Some("bo".into())));
+    assert_eq!(house.looks(), 4);
+    let anna = house.register.subject_with_count(&id("anna")).await.expect("anna").0;
+    assert_eq!((anna.origin, anna.display_name.as_str()), (Origin::Folder, "anna"));
+
+    fs::remove_dir_all(house.people().join("bo")).expect("it is there");
+    house.put("anna/2.jpg", &photo(1, 7));
+    house.put("cy/1.jpg", &photo(3, 1));
+    let second = house.reload().await;
+    assert_eq!((counts(&second), reasons(&second)), ((1, 1, 1, 1), vec![]));
+    assert_eq!(house.looks(), 2, "the changed and the new photo");
+    assert_eq!((found(&house.register, 2, 5), found(&house.register, 3, 5)), (None, Some("cy".into())));
+    assert_eq!(
+        house.register.subject_with_count(&id("anna")).await.expect("anna"),
+        (house.register.gallery.subject(anna.uid).expect("anna").as_ref().clone(), 2)
+    );
+
+    let third = house.reload().await;
+    assert_eq!((counts(&third), third.version, house.looks()), ((0, 0, 0, 3), second.version, 0));
+    // Who was taken out of the folder may be put back.
+    house.put("bo/1.png", &photo(2, 1));
+    assert_eq!(counts(&house.reload().await), (1, 0, 0, 3));
+}
+
+#[tokio::test]
+async fn an_erased_person_stays_out_until_enrolled_by_rpc() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("bo/1.jpg", &photo(2, 1));
+    house.reload().await;
+    house.delete("anna").await;
+    house.put("other-name/x.jpg", &photo(1, 1));
+    let report = house.reload().await;
+    assert_eq!(
+        (counts(&report), reasons(&report)),
+        ((0, 0, 0, 1), vec![("anna/1.jpg", "ERASED_PERSON"), ("other-name/x.jpg", "ERASED_PERSON")])
+    );
+    assert_eq!(found(&house.register, 1, 1), None);
+    house.enrol("anna", 1, 1).await;
+    let report = house.reload().await;
+    assert_eq!(reasons(&report)[0], ("anna", "SUBJECT_EXISTS"), "whom RPC enrolled the folder does not touch");
+    assert_eq!(found(&house.register, 1, 1).as_deref(), Some("anna"));
+}
+
+#[tokio::test]
+async fn a_person_erased_while_the_folder_is_encoded_stays_out() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.reload().await;
+    house.put("anna/2.jpg", &photo(1, 2));
+    house.enrol("bo", 2, 1).await;
+    house.put("bo2/1.jpg", &photo(2, 1));
+    let register = Arc::clone(&house.register);
+    let (inner, erased) = (Arc::clone(&house.prepare), Arc::new(AtomicBool::new(false)));
+    let prepare: Prepare = Arc::new(move |bytes| {
+        let (register, look, erased) = (Arc::clone(&register), inner(bytes), Arc::clone(&erased));
+        Box::pin(async move {
+            if !erased.swap(true, Ordering::SeqCst) {
+                for name in ["anna", "bo"] {
+                    let request = Request::delete_subject("", &id(name), "").expect("a good request");
+                    register.delete(request, id(name), String::new()).await.expect("erased");
+                }
+            }
+            look.await
+        })
+    });
+    let house = House { prepare, ..house };
+    let report = house.reload().await;
+    assert_eq!(reasons(&report), [("anna/1.jpg", "CHANGED_MEANWHILE"), ("bo2/1.jpg", "ERASED_PERSON")]);
+    assert_eq!(found(&house.register, 2, 1), None, "their very photo was in the reload's hands");
+    assert_eq!(reasons(&house.reload().await), [("anna/1.jpg", "ERASED_PERSON"), ("bo2/1.jpg", "ERASED_PERSON")]);
+}
+
+#[tokio::test]
+async fn a_folder_that_vanishes_or_is_empty_leaves_the_gallery_as_it_was() {
+    let house = House::new().await;
+    for who in 0..5 {
+        house.put(&format!("s{who}/1.jpg"), &photo(who, 1));
+    }
+    let before = house.reload().await.version;
+    // In the middle of the reload.
+    for who in 5..9 {
+        house.put(&format!("s{who}/1.jpg"), &photo(who, 1));
+    }
+    let (people, hidden, inner) = (house.people(), house.directory.path().join("hidden"), Arc::clone(&house.prepare));
+    let vanishing: Prepare = Arc::new(move |bytes| {
+        if people.exists() {
+            fs::rename(&people, &hidden).expect("renamed");
+        }
+        inner(bytes)
+    });
+    let house = House { prepare: vanishing, ..house };
+    assert!(matches!(house.reload_as(true, false, "").await, Err(EnrolError::FolderUnreadable { .. })));
+    // Gone, whatever is allowed; and there but empty.
+    assert!(matches!(house.reload_as(true, false, "").await, Err(EnrolError::FolderUnreadable { .. })));
+    fs::create_dir(house.people()).expect("a directory");
+    assert!(matches!(house.reload_as(false, false, "").await, Err(EnrolError::MassRemoval { removed: 5, total: 5 })));
+    assert_eq!(house.register.gallery.current().version(), before);
+    assert!((0..5).all(|who| found(&house.register, who, 3) == Some(format!("s{who}"))));
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_change_and_changes_nothing() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("bo/1.jpg", &empty_photo(1));
+    let dry = house.reload_as(false, true, "r").await.expect("a report");
+    assert_eq!((counts(&dry), reasons(&dry), dry.version), ((1, 0, 0, 0), vec![("bo/1.jpg", "NO_FACE")], 0));
+    assert_eq!(found(&house.register, 1, 1), None);
+    let wet = house.reload_as(false, false, "r").await.expect("a report");
+    assert_eq!(wet, ReloadReport { version: wet.version, ..dry });
+    assert!(wet.version > 0);
+}
+
+#[tokio::test]
+async fn a_repeated_reload_returns_the_first_answer_even_when_nothing_had_changed() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("anna/2.jpg", &empty_photo(2));
+    let first = house.reload_as(false, false, "r1").await.expect("a report");
+    let nothing = house.reload_as(false, false, "r2").await.expect("a report");
+    house.put("bo/1.jpg", &photo(2, 1));
+    assert_eq!(house.reload_as(false, false, "r1").await.expect("a report"), first);
+    assert_eq!(house.reload_as(false, false, "r2").await.expect("a report"), nothing);
+    assert_eq!(found(&house.register, 2, 1), None);
+    assert!(matches!(house.reload_as(true, false, "r1").await, Err(EnrolError::RequestReused)));
+}
+
+#[tokio::test]
+async fn a_reload_waits_while_inference_is_busy_and_ends_when_it_has_failed() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    let (calls, inner) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&house.prepare));
+    let busy: Prepare = Arc::new(move |bytes| {
+        let (is_busy, look) = (calls.fetch_add(1, Ordering::SeqCst) < 20, inner(bytes));
+        Box::pin(async move { if is_busy { Err(PhotoError::Infer(InferError::Busy).into()) } else { look.await } })
+    });
+    let house = House { prepare: busy, ..house };
+    assert_eq!(counts(&house.reload().await), (1, 0, 0, 0));
+    house.put("bo/1.jpg", &photo(2, 1));
+    let broken: Prepare = Arc::new(|_| Box::pin(async { Err(PhotoError::Infer(InferError::Stopped).into()) }));
+    let house = House { prepare: broken, ..house };
+    assert!(matches!(house.reload_as(false, false, "").await, Err(EnrolError::Photo(PhotoError::Infer(InferError::Stopped)))));
+}
+
+/// Everybody stays enrolled through every reload, so whoever asks must find them in each version:
+/// their photos are replaced again and again, and one that is replaced is in both or in neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn whoever_asks_during_reloads_never_sees_a_gap() {
+    const PEOPLE: u8 = 12;
+    let house = House::new().await;
+    let put_all = |shot: u8| (0..PEOPLE).for_each(|who| house.put(&format!("s{who}/1.jpg"), &photo(who, shot)));
+    put_all(0);
+    house.reload().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let askers: Vec<_> = (0..2)
+        .map(|_| {
+            let (register, done) = (Arc::clone(&house.register), Arc::clone(&done));
+            tokio::task::spawn_blocking(move || {
+                let mut asked = 0;
+                while !done.load(Ordering::Acquire) || asked == 0 {
+                    let current = register.gallery.current();
+                    assert_eq!((current.subject_count(), current.template_count()), (u64::from(PEOPLE), u64::from(PEOPLE)));
+                    // All photos of one version are of one shot.
+                    let own =
+                        |who: u8, shot: u8| current.search(&prepared(who, shot).template, 1).expect("one space")[0].similarity > 0.999;
+                    let shot = (0..16).find(|shot| own(0, *shot)).expect("one of the shots");
+                    assert!((0..PEOPLE).all(|who| own(who, shot)), "version {} is torn", current.version());
+                    asked += 1;
+                }
+            })
+        })
+        .collect();
+    for shot in 1..16 {
+        put_all(shot);
+        // Two at once: the second finds nothing left to do, or the first.
+        let (a, b) = tokio::join!(house.reload_as(false, false, ""), house.reload_as(false, false, ""));
+        let changed = a.expect("a report").changed + b.expect("a report").changed;
+        assert_eq!(changed, u32::from(PEOPLE));
+    }
+    done.store(true, Ordering::Release);
+    for asker in askers {
+        asker.await.expect("the asker saw no gap");
+    }
+}

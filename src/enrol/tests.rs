@@ -1,0 +1,77 @@
+//! Made-up photos for the tests of enrolment: what a photo shows is written in its bytes, so that
+//! no model is needed.
+//!
+//! In: who and which shot. Out: bytes, prepared photos, a store that is empty. Must not know: models.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::prepare::{Prepared, sha256};
+use super::register::Register;
+use super::reload::Prepare;
+use super::*;
+use crate::clock::SimulatedClock;
+use crate::face::Template;
+
+/// From this similarity on two made-up photos show one person.
+pub(super) const THRESHOLD: f32 = 0.5;
+
+pub(super) fn space() -> TemplateSpace {
+    TemplateSpace::new("space")
+}
+
+pub(super) fn id(name: &str) -> SubjectId {
+    SubjectId::parse(name).expect("a good id")
+}
+
+/// A photo of `who` (0 to 15): photos of one person are close, those of two are far apart.
+pub(super) fn photo(who: u8, shot: u8) -> Vec<u8> {
+    format!("photo {who} {shot}").into_bytes()
+}
+
+/// A photo that shows nobody.
+pub(super) fn empty_photo(shot: u8) -> Vec<u8> {
+    format!("nobody {shot}").into_bytes()
+}
+
+pub(super) fn prepared(who: u8, shot: u8) -> Prepared {
+    look_at(photo(who, shot).into()).expect("it shows somebody")
+}
+
+fn look_at(photo: Arc<[u8]>) -> Result<Prepared, EnrolError> {
+    let text = String::from_utf8_lossy(&photo).into_owned();
+    let words: Vec<&str> = text.split(' ').collect();
+    let ["photo", who, shot] = words[..] else { return Err(PhotoError::NoFace.into()) };
+    let mut values = [0.0_f32; 32];
+    values[who.parse::<usize>().expect("a number")] = 1.0;
+    values[16 + shot.parse::<usize>().expect("a number") % 16] = 0.2;
+    let template = Template::normalised(space(), &values).expect("it has a direction");
+    Ok(Prepared { content_sha256: sha256(&photo), photo, quality: Quality { overall: 0.75, ..Quality::default() }, template })
+}
+
+/// Looks at made-up photos, and counts how often.
+pub(super) fn counting_prepare() -> (Prepare, Arc<std::sync::atomic::AtomicUsize>) {
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let prepare: Prepare = Arc::new(move |photo| {
+        counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Box::pin(async move { look_at(photo) })
+    });
+    (prepare, count)
+}
+
+/// A register over what lies in `data_dir`.
+pub(super) async fn register(data_dir: &Path) -> (Arc<Register>, Arc<SimulatedClock>) {
+    let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000)));
+    let store = Store::open(data_dir).expect("a store");
+    let gallery = Gallery::with_clock(space(), clock.clone());
+    let register = Register::open(store, gallery, clock.clone(), THRESHOLD).await.expect("a register");
+    (Arc::new(register), clock)
+}
+
+/// Who a photo is found to show.
+pub(super) fn found(register: &Register, who: u8, shot: u8) -> Option<String> {
+    let best = register.gallery.current().search(&prepared(who, shot).template, 1).expect("one space");
+    let best = best.first().filter(|best| best.similarity >= THRESHOLD)?;
+    Some(register.gallery.subject(best.subject)?.id.to_string())
+}

@@ -1,0 +1,203 @@
+//! A photo's bytes → its faces, with quality and templates: for enrolment and for questions about
+//! pictures.
+//!
+//! In: JPEG, PNG or PNM bytes. Out: faces in pixels of the upright photo, aligned and assessed.
+//! At most two photos are decoded at once; further callers wait, as many as the edges
+//! let in.
+//! Must not know: subjects, the gallery, who asks.
+
+mod decode;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::face::{AlignedFace, Detection, Quality, Template};
+use crate::frame::{Frame, Size};
+use crate::infer::{DetectRequest, Engine, InferError, Lane, align, with_border};
+use crate::quality;
+
+/// The largest photo that is read, in bytes.
+pub const PHOTO_BYTES_MAX: usize = 32 << 20;
+/// The longest side of a photo that is read, in pixels.
+pub const PHOTO_SIDE_MAX: u32 = 16_384;
+/// The largest photo that is read, in pixels.
+pub const PHOTO_PIXELS_MAX: u64 = 50_000_000;
+/// The shortest side of a photo that is read, in pixels: no face below it has anything to say.
+pub const PHOTO_SIDE_MIN: u32 = 16;
+/// The most photos that are decoded at once: each may take 8 bytes a pixel while it is converted.
+const DECODES_MAX: usize = 2;
+/// The border that a photo gets when no face was found in it, in pixels: the detector misses
+/// faces that fill the whole picture.
+const BORDER_PIXELS: u32 = 40;
+
+/// A photo cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PhotoError {
+    /// The bytes are no picture, or one beyond the limits; says what to give instead.
+    #[error("{0}")]
+    BadImage(String),
+    /// There is nobody on it.
+    #[error("no face was found; give a photo that shows the face from the front, at least 40 pixels wide")]
+    NoFace,
+    /// There are several people on it.
+    #[error("{0} faces were found; give a photo of one person")]
+    SeveralFaces(usize),
+    /// Inference failed: not the photo's fault.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+}
+
+/// A decoded photo, upright (EXIF orientation applied).
+pub struct Photo {
+    /// The picture.
+    pub frame: Frame,
+    /// Its faces, the best detection score first.
+    pub faces: Vec<PhotoFace>,
+}
+
+/// A face of a photo.
+#[derive(Clone, Debug)]
+pub struct PhotoFace {
+    /// Where, in pixels of the upright photo; it may reach beyond the picture.
+    pub detection: Detection,
+    /// What the encoder will see.
+    pub aligned: AlignedFace,
+    /// How usable it is.
+    pub quality: Quality,
+}
+
+/// Looks at photos. Clones share the engine.
+#[derive(Clone)]
+pub struct PhotoAnalyst {
+    engine: Engine,
+    decodes: Arc<Semaphore>,
+}
+
+impl PhotoAnalyst {
+    /// Over `engine`.
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, decodes: Arc::new(Semaphore::new(DECODES_MAX)) }
+    }
+
+    /// Decodes the picture and finds its faces. Where there is none, the picture is looked at
+    /// once more with its edge pixels carried on around it.
+    ///
+    /// # Errors
+    /// [`PhotoError::BadImage`] for what is no picture of 16 to 16,384 pixels a side, 50 million
+    /// pixels and 32 MiB; [`PhotoError::Infer`].
+    pub async fn examine(&self, image: &[u8]) -> Result<Photo, PhotoError> {
+        let frame = self.decode(image).await?;
+        let mut detections = self.detect(&frame).await?;
+        if !detections.is_empty() {
+            let faces = assessed(frame.clone(), detections, 0).await?;
+            return Ok(Photo { frame, faces });
+        }
+        let bordered = bordered(frame.clone()).await?;
+        detections = self.detect(&bordered).await?;
+        // The crop is taken from the bordered picture, which holds at least as much of the face.
+        let faces = assessed(bordered, detections, BORDER_PIXELS).await?;
+        Ok(Photo { frame, faces })
+    }
+
+    /// Exactly one face.
+    ///
+    /// # Errors
+    /// As [`examine`](Self::examine); [`PhotoError::NoFace`], [`PhotoError::SeveralFaces`].
+    pub async fn only_face(&self, image: &[u8]) -> Result<PhotoFace, PhotoError> {
+        let mut faces = self.examine(image).await?.faces;
+        match (faces.len(), faces.pop()) {
+            (1, Some(face)) => Ok(face),
+            (0, _) => Err(PhotoError::NoFace),
+            (several, _) => Err(PhotoError::SeveralFaces(several)),
+        }
+    }
+
+    /// One template a face, in order.
+    ///
+    /// # Errors
+    /// [`PhotoError::Infer`].
+    pub async fn encode(&self, faces: Vec<AlignedFace>) -> Result<Vec<Template>, PhotoError> {
+        if faces.is_empty() {
+            return Ok(Vec::new());
+        }
+        let expected = faces.len();
+        let templates = self.engine.encode(Lane::Photo, faces).await?;
+        if templates.len() != expected {
+            return Err(InferError::Session(format!("{expected} faces gave {} templates", templates.len())).into());
+        }
+        Ok(templates)
+    }
+
+    /// The one face of a picture, with its template.
+    ///
+    /// # Errors
+    /// As [`only_face`](Self::only_face).
+    pub async fn only_template(&self, image: &[u8]) -> Result<(PhotoFace, Template), PhotoError> {
+        let face = self.only_face(image).await?;
+        let template = self.encode(vec![face.aligned.clone()]).await?.pop();
+        let template = template.ok_or_else(|| InferError::Session("a face gave no template".into()))?;
+        Ok((face, template))
+    }
+
+    /// Upright size of a photo.
+    pub fn size_of(photo: &Photo) -> Size {
+        photo.frame.size()
+    }
+
+    async fn decode(&self, image: &[u8]) -> Result<Frame, PhotoError> {
+        if image.len() > PHOTO_BYTES_MAX {
+            let reason = format!("the photo has {} bytes; give one of at most {PHOTO_BYTES_MAX}", image.len());
+            return Err(PhotoError::BadImage(reason));
+        }
+        let image = image.to_vec();
+        // Nobody closes the semaphore, so the permit always comes.
+        let permit = Arc::clone(&self.decodes).acquire_owned().await;
+        let decoded = spawn_blocking(move || {
+            let _permit = permit;
+            decode::upright(&image)
+        });
+        decoded.await.unwrap_or_else(|_| Err(PhotoError::BadImage("the picture cannot be decoded; save it as JPEG or PNG again".into())))
+    }
+
+    async fn detect(&self, frame: &Frame) -> Result<Vec<Detection>, PhotoError> {
+        let request =
+            DetectRequest { frame: frame.clone(), detector_side: None, region_of_interest: None, score_min: None, face_pixels_min: 0 };
+        let mut found = self.engine.detect(Lane::Photo, vec![request]).await?;
+        found.pop().ok_or_else(|| InferError::Session("a picture gave no list of faces".into()).into())
+    }
+}
+
+async fn bordered(frame: Frame) -> Result<Frame, PhotoError> {
+    let work = spawn_blocking(move || with_border(&frame, BORDER_PIXELS));
+    let bordered = work.await.map_err(|ended| InferError::Session(format!("putting a border around a photo ended: {ended}")))?;
+    bordered.map_err(|bad| PhotoError::BadImage(bad.to_string()))
+}
+
+/// Aligns and assesses faces found in `frame`, a picture with a border of `border` pixels.
+async fn assessed(frame: Frame, detections: Vec<Detection>, border: u32) -> Result<Vec<PhotoFace>, PhotoError> {
+    let work = spawn_blocking(move || {
+        let face = |detection: Detection| {
+            let aligned = align(&frame, &detection.landmarks);
+            let quality = quality::assess(&detection, &aligned);
+            PhotoFace { detection: without_border(detection, border), aligned, quality }
+        };
+        detections.into_iter().map(face).collect()
+    });
+    work.await.map_err(|ended| InferError::Session(format!("aligning a face ended: {ended}")).into())
+}
+
+/// The detection in pixels of the picture without its border.
+fn without_border(mut detection: Detection, border: u32) -> Detection {
+    let border = border as f32;
+    detection.box_in_frame.x -= border;
+    detection.box_in_frame.y -= border;
+    for point in &mut detection.landmarks.0 {
+        point.x -= border;
+        point.y -= border;
+    }
+    detection
+}

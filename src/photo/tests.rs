@@ -1,0 +1,143 @@
+//! Tests of decoding: limits before memory, upright pixels, every pixel format.
+//!
+//! In: pictures made here. Out: nothing. Must not know: models.
+
+use image::{DynamicImage, GenericImageView, ImageFormat};
+
+use super::*;
+use crate::face::{Landmarks, Point, Rect};
+
+fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).expect("an encodable picture");
+    bytes.into_inner()
+}
+
+fn pixel(frame: &Frame, x: u32, y: u32) -> [u8; 3] {
+    let at = y as usize * frame.format().planes[0].stride + x as usize * 3;
+    frame.plane(0)[at..at + 3].try_into().expect("three bytes")
+}
+
+fn refusal(image: &[u8]) -> String {
+    match decode::upright(image) {
+        Err(PhotoError::BadImage(reason)) => reason,
+        Err(other) => panic!("refused as {other:?}"),
+        Ok(frame) => panic!("decoded as {frame:?}"),
+    }
+}
+
+/// A PNG of one chunk: enough for a header, and no pixels at all.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let mut header = b"IHDR".to_vec();
+    header.extend_from_slice(&width.to_be_bytes());
+    header.extend_from_slice(&height.to_be_bytes());
+    header.extend_from_slice(&[8, 2, 0, 0, 0]);
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    png.extend_from_slice(&header);
+    png.extend_from_slice(&crc32(&header).to_be_bytes());
+    let data = b"IDAT";
+    png.extend_from_slice(&[0, 0, 0, 0]);
+    png.extend_from_slice(data);
+    png.extend_from_slice(&crc32(data).to_be_bytes());
+    png
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes
+        .iter()
+        .fold(!0_u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |c, _| if c & 1 == 1 { (c >> 1) ^ 0xEDB8_8320 } else { c >> 1 }))
+}
+
+#[test]
+fn a_picture_beyond_the_limits_is_refused_by_its_header_with_size_and_limit() {
+    for (width, height) in [(30_000, 30_000), (16_385, 16), (7_072, 7_072)] {
+        let reason = refusal(&png_header(width, height));
+        for part in [format!("{width}x{height}"), "50 megapixels".into(), "16384 pixels".into()] {
+            assert!(reason.contains(&part), "{reason}");
+        }
+    }
+    // Not even one row of it would fit.
+    assert!(refusal(&png_header(u32::MAX >> 1, u32::MAX >> 1)).contains("50 megapixels"));
+    let mut pnm = b"P5\n30000 30000\n255\n".to_vec();
+    pnm.resize(1000, 7);
+    assert!(refusal(&pnm).contains("30000x30000"));
+    let tiny = encoded(&DynamicImage::new_rgb8(15, 400), ImageFormat::Png);
+    assert!(refusal(&tiny).contains("at least 16"), "{}", refusal(&tiny));
+}
+
+#[test]
+fn what_is_no_picture_is_refused() {
+    assert!(refusal(b"").contains("no JPEG"));
+    assert!(refusal(b"<svg></svg>").contains("no JPEG"));
+    assert!(refusal(&png_header(400, 400)).contains("cannot be decoded"));
+    assert!(refusal(b"\xff\xd8\xff\xe0garbage").contains("cannot be decoded"));
+}
+
+#[test]
+fn every_pixel_format_becomes_rgb() {
+    let (width, height) = (20, 18);
+    let rgba = DynamicImage::ImageRgba8(image::RgbaImage::from_fn(width, height, |x, _| image::Rgba([200, 100, x as u8, 255])));
+    for picture in [
+        DynamicImage::ImageLuma8(rgba.to_luma8()),
+        DynamicImage::ImageLumaA8(rgba.to_luma_alpha8()),
+        DynamicImage::ImageLuma16(rgba.to_luma16()),
+        DynamicImage::ImageRgb8(rgba.to_rgb8()),
+        rgba.clone(),
+        DynamicImage::ImageRgb16(rgba.to_rgb16()),
+        DynamicImage::ImageRgba16(rgba.to_rgba16()),
+    ] {
+        let frame = decode::upright(&encoded(&picture, ImageFormat::Png)).expect("a good picture");
+        assert_eq!(frame.size(), Size { width, height });
+        let wanted = picture.to_rgb8().get_pixel(7, 5).0;
+        assert_eq!(pixel(&frame, 7, 5), wanted, "{:?}", picture.color());
+    }
+    let grey = DynamicImage::ImageLuma8(rgba.to_luma8());
+    for format in [ImageFormat::Pnm, ImageFormat::Jpeg] {
+        let frame = decode::upright(&encoded(&grey, format)).expect("a good picture");
+        let [r, g, b] = pixel(&frame, 3, 3);
+        assert!(r == g && g == b && r.abs_diff(grey.get_pixel(3, 3).0[0]) <= 2, "{format:?}");
+    }
+}
+
+/// A JPEG with an EXIF segment that states `orientation`.
+fn jpeg_turned(picture: &DynamicImage, orientation: u8) -> Vec<u8> {
+    let plain = encoded(picture, ImageFormat::Jpeg);
+    let mut exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+    exif.extend_from_slice(&[orientation, 0, 0, 0, 0, 0, 0]);
+    let mut turned = plain[..2].to_vec();
+    turned.extend_from_slice(&[0xff, 0xe1]);
+    turned.extend_from_slice(&(exif.len() as u16 + 2).to_be_bytes());
+    turned.extend_from_slice(&exif);
+    turned.extend_from_slice(&plain[2..]);
+    turned
+}
+
+#[test]
+fn photos_are_turned_upright() {
+    // Red above green, 64 wide and 32 high.
+    let picture =
+        DynamicImage::ImageRgb8(image::RgbImage::from_fn(64, 32, |_, y| image::Rgb(if y < 16 { [255, 0, 0] } else { [0, 255, 0] })));
+    let is_red = |frame: &Frame, x, y| pixel(frame, x, y)[0] > 128;
+    for (orientation, size, red, green) in [
+        (1, (64, 32), (32, 4), (32, 28)),
+        (3, (64, 32), (32, 28), (32, 4)),
+        (6, (32, 64), (28, 32), (4, 32)),
+        (8, (32, 64), (4, 32), (28, 32)),
+    ] {
+        let frame = decode::upright(&jpeg_turned(&picture, orientation)).expect("a good picture");
+        assert_eq!((frame.size().width, frame.size().height), size, "orientation {orientation}");
+        assert!(is_red(&frame, red.0, red.1) && !is_red(&frame, green.0, green.1), "orientation {orientation}");
+    }
+}
+
+#[test]
+fn a_border_is_taken_off_the_coordinates() {
+    let detection = Detection {
+        box_in_frame: Rect { x: 50.0, y: 40.0, width: 5.0, height: 6.0 },
+        score: 0.9,
+        landmarks: Landmarks([Point { x: 51.0, y: 42.0 }; 5]),
+    };
+    let within = without_border(detection, 40);
+    assert_eq!(within.box_in_frame, Rect { x: 10.0, y: 0.0, width: 5.0, height: 6.0 });
+    assert_eq!(within.landmarks.0[4], Point { x: 11.0, y: 2.0 });
+}

@@ -1,0 +1,197 @@
+//! Answers questions about one picture: detect, verify, identify, search. Stores nothing.
+//!
+//! In: pictures. Out: faces, similarities, decisions; each answer rests on one gallery version.
+//! Must not know: the store, the wire.
+
+use crate::decide::{Compared, Policy, identify, undecidable, verify};
+use crate::event::{Candidate, Decision, Purpose};
+use crate::face::{Template, TemplateError, TemplateSpace};
+use crate::frame::Size;
+use crate::gallery::{Gallery, GalleryVersion};
+use crate::infer::InferError;
+use crate::photo::{Photo, PhotoAnalyst, PhotoError, PhotoFace};
+use crate::quality;
+use crate::subject::SubjectUid;
+
+/// A question cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum RecogniseError {
+    /// The picture cannot be used, or inference failed.
+    #[error(transparent)]
+    Photo(#[from] PhotoError),
+    /// The claimed subject was enrolled with another model.
+    #[error("subject {0} has no template of the model in use; enrol a new photo")]
+    NoTemplate(String),
+    /// The claimed subject matches no longer.
+    #[error("subject {0} has expired; give it a later expire_time to let it match again")]
+    Expired(String),
+    /// The encoder and the gallery do not belong together.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
+
+/// Whom a picture is said to show.
+pub enum Claim<'a> {
+    /// An enrolled subject, with the name that an error calls it by.
+    Subject(SubjectUid, String),
+    /// The person on another picture.
+    OtherImage(&'a [u8]),
+}
+
+/// The answer to a claim.
+pub struct Verified {
+    /// Whether it is the same person.
+    pub matched: bool,
+    /// Cosine similarity, to the subject's closest template where a subject was claimed.
+    pub similarity: f32,
+    /// What decided.
+    pub policy: Policy,
+    /// The face of the picture.
+    pub face: PhotoFace,
+    /// The gallery version in force.
+    pub gallery_version: u64,
+    /// The template space.
+    pub space: TemplateSpace,
+}
+
+/// Who is on a picture.
+pub struct Identified {
+    /// Each face with its decision and its closest subjects, best first.
+    pub faces: Vec<(PhotoFace, Decision, Vec<Candidate>)>,
+    /// Of the upright picture.
+    pub size: Size,
+    /// How many subjects each face was compared with.
+    pub gallery_subjects: u64,
+    /// The one version that all faces were compared with.
+    pub gallery_version: u64,
+    /// The template space.
+    pub space: TemplateSpace,
+}
+
+/// The closest subjects of a face, without a decision.
+pub struct Searched {
+    /// The face of the picture.
+    pub face: PhotoFace,
+    /// Best first.
+    pub candidates: Vec<Candidate>,
+    /// The version it was compared with.
+    pub gallery_version: u64,
+}
+
+/// Answers questions. Clones share everything.
+#[derive(Clone)]
+pub struct Recogniser {
+    photos: PhotoAnalyst,
+    gallery: Gallery,
+    space: TemplateSpace,
+    policy: Policy,
+}
+
+impl Recogniser {
+    /// Over one engine and one gallery, deciding by `policy`.
+    pub fn new(photos: PhotoAnalyst, gallery: Gallery, space: TemplateSpace, policy: Policy) -> Self {
+        Self { photos, gallery, space, policy }
+    }
+
+    /// The picture's upright size and every face in it, the best detection score first.
+    ///
+    /// # Errors
+    /// [`RecogniseError::Photo`].
+    pub async fn detect(&self, image: &[u8]) -> Result<(Size, Vec<PhotoFace>), RecogniseError> {
+        let photo = self.photos.examine(image).await?;
+        Ok((PhotoAnalyst::size_of(&photo), photo.faces))
+    }
+
+    /// 1:1: whether the one face of the picture is who it is claimed to be.
+    ///
+    /// # Errors
+    /// [`RecogniseError::Photo`] unless each picture shows exactly one face;
+    /// [`RecogniseError::NoTemplate`], [`RecogniseError::Expired`] for a claimed subject.
+    pub async fn verify(&self, image: &[u8], claim: Claim<'_>) -> Result<Verified, RecogniseError> {
+        let (face, template) = self.photos.only_template(image).await?;
+        let gallery = self.gallery.current();
+        let similarity = match claim {
+            Claim::OtherImage(other) => self.photos.only_template(other).await?.1.similarity(&template)?,
+            Claim::Subject(uid, name) => match gallery.similarity_to(&template, uid)? {
+                Some(similarity) => similarity,
+                None if gallery.holds(uid) => return Err(RecogniseError::Expired(name)),
+                None => return Err(RecogniseError::NoTemplate(name)),
+            },
+        };
+        Ok(Verified {
+            matched: verify(self.policy, similarity),
+            similarity,
+            policy: self.policy,
+            face,
+            gallery_version: gallery.version(),
+            space: self.space.clone(),
+        })
+    }
+
+    /// 1:N for every face in the picture, each with at most `candidates_max` candidates. A face
+    /// that breaks a hard limit of quality is not looked up: its decision says so.
+    ///
+    /// # Errors
+    /// [`RecogniseError::Photo`].
+    pub async fn identify(&self, image: &[u8], candidates_max: usize) -> Result<Identified, RecogniseError> {
+        let Photo { frame, faces } = self.photos.examine(image).await?;
+        let is_usable = |face: &PhotoFace| quality::fault(&face.quality, 0.0).is_none();
+        let crops = faces.iter().filter(|face| is_usable(face)).map(|face| face.aligned.clone()).collect();
+        let templates = self.photos.encode(crops).await?;
+        let gallery = self.gallery.current();
+        // The decision needs the runner-up, whatever the caller wants to see.
+        let found = nearest(gallery.clone(), templates, candidates_max.max(2)).await?;
+
+        let mut found = found.into_iter();
+        let mut identified = Vec::with_capacity(faces.len());
+        for face in faces {
+            let candidates = if is_usable(&face) { found.next() } else { None };
+            let is_compared = candidates.is_some();
+            let mut compared = self.compared(&gallery, candidates.unwrap_or_default());
+            let decision =
+                if is_compared { identify(self.policy, &compared) } else { undecidable(self.policy, Purpose::Identify, &compared) };
+            compared.candidates.truncate(candidates_max);
+            identified.push((face, decision, compared.candidates));
+        }
+        Ok(Identified {
+            faces: identified,
+            size: frame.size(),
+            gallery_subjects: gallery.subject_count(),
+            gallery_version: gallery.version(),
+            space: self.space.clone(),
+        })
+    }
+
+    /// The closest subjects of the picture's one face, at most `candidates_max`.
+    ///
+    /// # Errors
+    /// [`RecogniseError::Photo`] unless the picture shows exactly one face.
+    pub async fn search(&self, image: &[u8], candidates_max: usize) -> Result<Searched, RecogniseError> {
+        let (face, template) = self.photos.only_template(image).await?;
+        let gallery = self.gallery.current();
+        let gallery_version = gallery.version();
+        let candidates = nearest(gallery, vec![template], candidates_max).await?.pop().unwrap_or_default();
+        Ok(Searched { face, candidates, gallery_version })
+    }
+
+    fn compared(&self, gallery: &GalleryVersion, candidates: Vec<Candidate>) -> Compared {
+        Compared {
+            candidates,
+            gallery_subjects: gallery.subject_count(),
+            gallery_version: gallery.version(),
+            space: self.space.to_string(),
+        }
+    }
+}
+
+/// The `k` closest subjects of each template. A scan of a large gallery takes milliseconds of
+/// computing, which must not hold up the tasks of a runtime thread.
+async fn nearest(
+    gallery: std::sync::Arc<GalleryVersion>,
+    templates: Vec<Template>,
+    k: usize,
+) -> Result<Vec<Vec<Candidate>>, RecogniseError> {
+    let work = tokio::task::spawn_blocking(move || templates.iter().map(|template| gallery.search(template, k)).collect::<Result<_, _>>());
+    let found = work.await.map_err(|ended| PhotoError::from(InferError::Session(format!("searching the gallery ended: {ended}"))))?;
+    Ok(found?)
+}
