@@ -1,0 +1,143 @@
+//! The daemon's door to its clients: gRPC over HTTP/2, with limits, TLS and tokens.
+//!
+//! In: requests of `proto/doorward/v1`. Out: answers, streams, statuses with reasons; health and
+//! reflection beside them. Wire types stop here.
+//! Over a limit: connections are closed, streams wait in HTTP/2, subscribers are refused, long
+//! calls end with DEADLINE_EXCEEDED; each has its reason.
+//! Must not know: the insides of any stage.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+
+use crate::cameras::Cameras;
+use crate::clock::{Clock, Timestamp};
+use crate::config::ServerConfig;
+use crate::enrol::Enrolment;
+use crate::event_log::EventLog;
+use crate::gallery::Gallery;
+use crate::infer::EngineFacts;
+use crate::pb::camera_service_server::CameraServiceServer;
+use crate::pb::event_service_server::EventServiceServer;
+use crate::pb::gallery_service_server::GalleryServiceServer;
+use crate::pb::recognition_service_server::RecognitionServiceServer;
+use crate::pb::system_service_server::SystemServiceServer;
+use crate::recognise::Recogniser;
+use crate::store::Store;
+pub use auth::TOKEN_CHARS_MIN;
+pub use connection::ConnectionCounts;
+use server::Bound;
+pub use server::{RpcError, ServerHandle};
+use status::Refusal;
+
+mod auth;
+mod cameras;
+mod connection;
+mod convert;
+mod events;
+mod feed;
+mod gallery;
+mod gate;
+mod outgoing;
+mod page;
+mod recognition;
+mod server;
+mod status;
+mod system;
+mod tls;
+
+/// Subscribers and watchers at once; one more is refused, since each has a task of its own.
+const SUBSCRIBERS_MAX: usize = 1_024;
+
+/// What the services stand on.
+pub struct RpcParts {
+    /// Changes who is known.
+    pub enrolment: Enrolment,
+    /// Answers questions about pictures.
+    pub recogniser: Recogniser,
+    /// Changes what is watched.
+    pub cameras: Cameras,
+    /// What happens.
+    pub events: EventLog,
+    /// Keeps the snapshots.
+    pub store: Store,
+    /// Who is called what, joined when events are delivered.
+    pub gallery: Gallery,
+    /// What inference runs on.
+    pub engine_facts: EngineFacts,
+    /// The daemon's clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What all services share.
+struct Shared {
+    parts: RpcParts,
+    /// When the server was opened, and with it the daemon.
+    start_time: Timestamp,
+    places: Arc<Semaphore>,
+    stopping: CancellationToken,
+}
+
+impl Shared {
+    /// A place among the subscribers, free again when it is dropped.
+    fn subscriber_place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("there are {SUBSCRIBERS_MAX} subscribers already; end one and try again");
+            Refusal::new(Code::ResourceExhausted, "TOO_MANY_SUBSCRIBERS", message).into()
+        })
+    }
+}
+
+/// A bound server that does not answer yet.
+pub struct Server {
+    bound: Bound,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Reads certificate, key and tokens. Clients may connect to `listener` and wait until
+    /// [`serve`](Self::serve). Health says `NOT_SERVING` until [`ServerHandle::set_ready`].
+    ///
+    /// # Errors
+    /// [`RpcError`], naming the file.
+    pub async fn open(config: &ServerConfig, listener: TcpListener, parts: RpcParts) -> Result<Self, RpcError> {
+        let bound = Bound::open(config, listener).await?;
+        let start_time = parts.clock.now();
+        let places = Arc::new(Semaphore::new(SUBSCRIBERS_MAX));
+        Ok(Self { bound, shared: Arc::new(Shared { parts, start_time, places, stopping: CancellationToken::new() }) })
+    }
+
+    /// Steers the server while it serves.
+    pub fn handle(&self) -> ServerHandle {
+        self.bound.handle()
+    }
+
+    /// Serves until `shutdown`, then takes no more connections, ends every stream with
+    /// `UNAVAILABLE` and returns when the calls under way have been answered. The caller sets the
+    /// deadline and drops the future when it has passed.
+    ///
+    /// # Errors
+    /// [`RpcError::Failed`].
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), RpcError> {
+        let routes = routes(&self.shared, self.bound.message_bytes_max());
+        let stop = async {
+            shutdown.await;
+            self.shared.stopping.cancel();
+        };
+        self.bound.serve(routes, stop).await
+    }
+}
+
+fn routes(shared: &Arc<Shared>, message_bytes_max: usize) -> Routes {
+    let shared = || shared.clone();
+    Routes::new(GalleryServiceServer::new(gallery::GalleryApi(shared())).max_decoding_message_size(message_bytes_max))
+        .add_service(RecognitionServiceServer::new(recognition::RecognitionApi(shared())).max_decoding_message_size(message_bytes_max))
+        .add_service(EventServiceServer::new(events::EventsApi(shared())).max_decoding_message_size(message_bytes_max))
+        .add_service(CameraServiceServer::new(cameras::CamerasApi(shared())).max_decoding_message_size(message_bytes_max))
+        .add_service(SystemServiceServer::new(system::SystemApi(shared())).max_decoding_message_size(message_bytes_max))
+}

@@ -1,0 +1,211 @@
+//! What a subscriber sees, with time stopped.
+
+use uuid::Uuid;
+
+use super::*;
+use crate::clock::{SimulatedClock, Timestamp};
+use crate::event::{Event, SnapshotId};
+use crate::face::TemplateSpace;
+use crate::mutation::Mutation;
+use crate::subject::{Origin, SubjectId, SubjectUid};
+
+const EPOCH: Uuid = Uuid::from_u128(7);
+const ANNA: SubjectUid = SubjectUid(Uuid::from_u128(1));
+const GONE: SubjectUid = SubjectUid(Uuid::from_u128(2));
+
+fn logged(sequence: u64, kind: EventKind, camera: &str, subject: Option<SubjectUid>) -> LoggedEvent {
+    let mut event = Event::new(kind, camera, Timestamp::from_micros(1_000_000));
+    event.subject = subject;
+    event.snapshot = Some(SnapshotId(Uuid::from_u128(u128::from(sequence))));
+    event.stage_times = Some(crate::event::StageTimes::default());
+    LoggedEvent { sequence, epoch: EPOCH, publish_time: Timestamp::from_micros(1_002_500), event: Arc::new(event) }
+}
+
+fn gallery() -> Gallery {
+    let gallery = Gallery::new(TemplateSpace::new("test"));
+    let subject = Subject {
+        id: SubjectId::parse("anna").expect("good"),
+        uid: ANNA,
+        display_name: "Anna".into(),
+        watchlists: vec!["staff".into()],
+        attributes: std::collections::BTreeMap::default(),
+        consent_reference: String::new(),
+        expire_time: None,
+        origin: Origin::Rpc,
+        create_time: Timestamp::default(),
+        update_time: Timestamp::default(),
+        revision: 1,
+    };
+    gallery.apply(1, &[Mutation::PutSubject(subject)]);
+    gallery
+}
+
+fn view(request: &pb::SubscribeRequest) -> View {
+    View {
+        filter: Filter::read(request).expect("a good filter"),
+        gallery: gallery(),
+        clock: Arc::new(SimulatedClock::at(Timestamp::from_micros(9_000_000))),
+        position: Position { epoch: EPOCH, sequence: 40 },
+    }
+}
+
+type Given = Result<Vec<LoggedEvent>, SubscriptionEnded>;
+
+/// A feed on a log that the test plays.
+fn feed(request: &pb::SubscribeRequest) -> (mpsc::Sender<Given>, mpsc::Receiver<pb::SubscribeResponse>, tokio::task::JoinHandle<Status>) {
+    let (log, mut taken) = mpsc::channel::<Given>(64);
+    let (out, responses) = mpsc::channel(1);
+    let view = view(request);
+    let task =
+        tokio::spawn(async move { run(async move || taken.recv().await.unwrap_or(Err(SubscriptionEnded::Closed)), view, out).await });
+    (log, responses, task)
+}
+
+fn position(response: &pb::SubscribeResponse) -> u64 {
+    response.position.as_ref().map_or(0, |p| p.sequence)
+}
+
+#[tokio::test]
+async fn a_subscriber_learns_at_once_that_it_is_subscribed() {
+    let (_log, mut responses, _task) = feed(&pb::SubscribeRequest::default());
+    let first = responses.recv().await.expect("at once");
+    assert!(first.events.is_empty());
+    assert_eq!(position(&first), 40);
+    assert_eq!(first.server_time.map(|t| t.seconds), Some(9));
+    assert_eq!(first.position.map(|p| p.cursor), Some(cursor(EPOCH, 40)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_client_gets_a_bookmark_every_ten_seconds() {
+    let (_log, mut responses, _task) = feed(&pb::SubscribeRequest::default());
+    responses.recv().await.expect("the first response");
+    for _ in 0..3 {
+        let before = Instant::now();
+        let bookmark = responses.recv().await.expect("a bookmark");
+        assert!(bookmark.events.is_empty());
+        assert!((Duration::from_secs(9)..=BOOKMARK_INTERVAL).contains(&before.elapsed()), "{:?}", before.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bookmark_says_how_far_a_filtered_client_is() {
+    let request = pb::SubscribeRequest { camera_ids: vec!["back".into()], ..pb::SubscribeRequest::default() };
+    let (log, mut responses, _task) = feed(&request);
+    responses.recv().await.expect("the first response");
+    let before = Instant::now();
+    for sequence in 41..=60 {
+        log.send(Ok(vec![logged(sequence, EventKind::VisitStarted, "front", None)])).await.expect("the feed takes it");
+        tokio::time::advance(Duration::from_millis(400)).await;
+    }
+    let bookmark = responses.recv().await.expect("a bookmark");
+    assert!(bookmark.events.is_empty());
+    assert_eq!(position(&bookmark), 60, "the position is beyond the events that were filtered out");
+    assert!(before.elapsed() <= BOOKMARK_INTERVAL + Duration::from_secs(1), "filtered events put no bookmark off: {:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn events_that_come_thick_share_a_response() {
+    let (log, mut responses, _task) = feed(&pb::SubscribeRequest::default());
+    responses.recv().await.expect("the first response");
+    let batch = (41..=43).map(|n| logged(n, EventKind::CameraOnline, "front", None)).collect();
+    log.send(Ok(batch)).await.expect("the feed takes it");
+    let response = responses.recv().await.expect("the events");
+    assert_eq!(response.events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [41, 42, 43]);
+    assert_eq!(position(&response), 43);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_leaves_events_in_the_log() {
+    let (log, mut responses, _task) = feed(&pb::SubscribeRequest::default());
+    // The first response fills the queue: nothing more may be taken from the log.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    log.send(Ok(vec![logged(41, EventKind::CameraOnline, "front", None)])).await.expect("room");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.max_capacity() - log.capacity(), 1, "the event waits where it is bounded");
+    responses.recv().await.expect("the first response");
+    loop {
+        let response = responses.recv().await.expect("the event, perhaps after a bookmark");
+        if let Some(event) = response.events.first() {
+            assert_eq!(event.sequence, 41);
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_too_slow_is_told_so() {
+    let (log, mut responses, task) = feed(&pb::SubscribeRequest::default());
+    responses.recv().await.expect("the first response");
+    log.send(Err(SubscriptionEnded::TooSlow { behind: 5_000 })).await.expect("the feed takes it");
+    let status = task.await.expect("no panic");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    assert!(responses.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_feed() {
+    let (_log, responses, task) = feed(&pb::SubscribeRequest::default());
+    drop(responses);
+    assert_eq!(task.await.expect("no panic").code(), tonic::Code::Cancelled);
+}
+
+#[test]
+fn an_event_must_pass_every_filter() {
+    let sees = |request: pb::SubscribeRequest, logged: &LoggedEvent| view(&request).deliver(logged).is_some();
+    let identified = logged(41, EventKind::Identified, "front", Some(ANNA));
+    let online = logged(42, EventKind::CameraOnline, "front", None);
+    let by = |cameras: &[&str], types: &[pb::EventType], subjects: &[&str], lists: &[&str]| pb::SubscribeRequest {
+        camera_ids: cameras.iter().map(|&s| s.into()).collect(),
+        types: types.iter().map(|&t| t.into()).collect(),
+        subject_ids: subjects.iter().map(|&s| s.into()).collect(),
+        watchlists: lists.iter().map(|&s| s.into()).collect(),
+        start: None,
+    };
+    let known = pb::EventType::Identified;
+    for (request, sees_identified, sees_online) in [
+        (by(&[], &[], &[], &[]), true, true),
+        (by(&["front", "back"], &[], &[], &[]), true, true),
+        (by(&["back"], &[], &[], &[]), false, false),
+        (by(&[], &[known], &[], &[]), true, false),
+        (by(&[], &[], &["anna"], &[]), true, false),
+        (by(&[], &[], &["bert"], &[]), false, false),
+        (by(&[], &[], &[], &["staff", "visitors"]), true, false),
+        (by(&[], &[], &[], &["visitors"]), false, false),
+        (by(&["front"], &[known], &["anna"], &["staff"]), true, false),
+        (by(&["back"], &[known], &["anna"], &["staff"]), false, false),
+    ] {
+        assert_eq!(sees(request.clone(), &identified), sees_identified, "{request:?}");
+        assert_eq!(sees(request.clone(), &online), sees_online, "{request:?}");
+    }
+}
+
+#[test]
+fn a_filter_that_can_match_nothing_is_refused() {
+    for request in [
+        pb::SubscribeRequest { camera_ids: vec!["Front Door".into()], ..pb::SubscribeRequest::default() },
+        pb::SubscribeRequest { types: vec![99], ..pb::SubscribeRequest::default() },
+        pb::SubscribeRequest { types: vec![0], ..pb::SubscribeRequest::default() },
+        pb::SubscribeRequest { subject_ids: vec!["../anna".into()], ..pb::SubscribeRequest::default() },
+        pb::SubscribeRequest { watchlists: vec!["w".into(); 1_001], ..pb::SubscribeRequest::default() },
+    ] {
+        assert_eq!(Filter::read(&request).expect_err("refused").code(), tonic::Code::InvalidArgument);
+    }
+}
+
+#[test]
+fn an_event_is_delivered_with_todays_name() {
+    let event = view(&pb::SubscribeRequest::default()).deliver(&logged(41, EventKind::Identified, "front", Some(ANNA))).expect("seen");
+    let subject = event.subject.expect("a subject");
+    assert_eq!((subject.id.as_str(), subject.display_name.as_str(), subject.erased), ("anna", "Anna", false));
+    assert_eq!((event.epoch, event.sequence), (EPOCH.to_string(), 41));
+    assert_eq!(event.snapshot_id, Uuid::from_u128(41).to_string());
+    assert_eq!(event.stage_times.map(|t| t.publish_ms), Some(2.5));
+}
+
+#[test]
+fn an_erased_subject_is_shown_without_name_or_picture() {
+    let event = view(&pb::SubscribeRequest::default()).deliver(&logged(41, EventKind::Identified, "front", Some(GONE))).expect("seen");
+    let subject = event.subject.expect("a subject");
+    assert_eq!((subject.uid, subject.erased), (GONE.0.to_string(), true));
+    assert!(subject.id.is_empty() && subject.display_name.is_empty() && event.snapshot_id.is_empty());
+}

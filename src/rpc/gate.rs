@@ -1,0 +1,96 @@
+//! What every call passes through before its service: the token, the deadline, the reasons.
+//!
+//! In: any HTTP/2 request. Out: the service's answer, or a status with a reason.
+//! Denies by default: all but health wants a token where there is a token file, methods that do
+//! not exist included. The body of a call that is not let in is never read.
+//! Must not know: any service.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::{Code, Status};
+
+use super::auth::Tokens;
+use super::status::{Refusal, explained};
+
+/// Health is open, so that a supervisor needs no secret (`grpc.health.v1`).
+const OPEN_PREFIX: &str = "/grpc.health.v1.Health/";
+
+/// The layer around all services.
+#[derive(Clone, Debug)]
+pub(super) struct Gate<S> {
+    pub(super) inner: S,
+    /// `None` where no token file is configured, which only loopback allows.
+    pub(super) tokens: Option<Arc<Tokens>>,
+    /// How long a call may take until its answer begins: all of a unary call, the start of a stream.
+    pub(super) deadline: Duration,
+}
+
+impl<S> Service<http::Request<Body>> for Gate<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if let Err(refused) = self.admit(&request) {
+            return Box::pin(async { Ok(refused.into_http()) });
+        }
+        // The service that was asked whether it is ready is the one that is called.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let deadline = self.deadline;
+        Box::pin(async move {
+            let path = request.uri().path().to_owned();
+            match tokio::time::timeout(deadline, inner.call(request)).await {
+                Ok(answer) => answer.map(|response| with_reason(&path, response)),
+                Err(_) => Ok(overdue(deadline).into_http()),
+            }
+        })
+    }
+}
+
+impl<S> Gate<S> {
+    fn admit(&self, request: &http::Request<Body>) -> Result<(), Status> {
+        match &self.tokens {
+            Some(tokens) if !request.uri().path().starts_with(OPEN_PREFIX) => {
+                tokens.admit(request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn overdue(deadline: Duration) -> Status {
+    Refusal::new(
+        Code::DeadlineExceeded,
+        "REQUEST_TIMEOUT",
+        format!("no answer within {} ms (server.request_timeout_ms); a change that was begun is carried through", deadline.as_millis()),
+    )
+    .into()
+}
+
+/// Gives statuses that the transport made a reason, and tells the operator of the daemon's own
+/// faults: to the caller they are an answer, so this is where they end.
+fn with_reason(path: &str, response: http::Response<Body>) -> http::Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let ours = !status.details().is_empty();
+    if ours && matches!(status.code(), Code::Internal | Code::DataLoss | Code::Unknown) {
+        tracing::error!(method = path, "a call failed: {}", status.message());
+    }
+    if ours || status.code() == Code::Ok { response } else { explained(&status).into_http() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! Listens and serves: limits, TLS, tokens, health and reflection around whatever is served.
+//!
+//! In: the server's configuration, the services' routes. Out: a served socket and a handle on it.
+//! Over a limit: connections are closed and counted, streams wait in HTTP/2, long calls end with
+//! DEADLINE_EXCEEDED.
+//! Must not know: what the services do.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower_layer::layer_fn;
+
+use super::auth::Tokens;
+use super::connection::{ConnectionCounts, ConnectionLimits, Incoming};
+use super::gate::Gate;
+use super::tls::Identity;
+use crate::config::ServerConfig;
+use crate::pb::{camera_service_server, event_service_server, gallery_service_server, recognition_service_server, system_service_server};
+
+/// How long a keepalive ping may go unanswered before the connection is closed.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// What one call may send ahead of being read, in bytes: a photo should not wait for round trips.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// What one connection may send ahead of being read, in bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// The most that the headers of one call may take, in bytes.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// The services whose health is reported, beside "" for all of them.
+const SERVICES: [&str; 5] = [
+    gallery_service_server::SERVICE_NAME,
+    recognition_service_server::SERVICE_NAME,
+    event_service_server::SERVICE_NAME,
+    camera_service_server::SERVICE_NAME,
+    system_service_server::SERVICE_NAME,
+];
+
+/// The server could not begin, or not read its files again.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// The listening socket cannot be used.
+    #[error("the listening socket cannot be used: {0}")]
+    Socket(#[source] std::io::Error),
+    /// A configured file is not there or cannot be read.
+    #[error("cannot read {path} ({key}): {source}")]
+    Unreadable {
+        /// The configuration key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Others than the owner may read the tokens.
+    #[error("{path} holds tokens and others can read it (mode {mode:04o}); run: chmod 600 {path}")]
+    TokensOpen {
+        /// The token file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A line of the token file is no token.
+    #[error("{path}, line {line}: the token {reason}; make one with: openssl rand -hex 32")]
+    BadToken {
+        /// The token file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong, without the token.
+        reason: &'static str,
+    },
+    /// The token file lets nobody in.
+    #[error("{path} holds no token; make one with: openssl rand -hex 32")]
+    NoToken {
+        /// The token file.
+        path: PathBuf,
+    },
+    /// Certificate and key are not usable together.
+    #[error("{certificate} and {key} are no certificate chain (PEM) with its private key: {reason}")]
+    BadIdentity {
+        /// `server.tls_certificate_file`.
+        certificate: PathBuf,
+        /// `server.tls_key_file`.
+        key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Serving failed.
+    #[error("the gRPC server failed: {0}")]
+    Failed(String),
+}
+
+/// A socket that is listened on, with everything that serving needs but the services.
+pub(super) struct Bound {
+    config: ServerConfig,
+    listener: TcpListener,
+    identity: Option<Identity>,
+    handle: ServerHandle,
+}
+
+/// Steers a running server. Clones share it.
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    address: SocketAddr,
+    health: HealthReporter,
+    tokens: Option<Arc<Tokens>>,
+    connections: Arc<ConnectionCounts>,
+}
+
+impl Bound {
+    /// Reads certificate, key and tokens; health says `NOT_SERVING` from here on.
+    pub(super) async fn open(config: &ServerConfig, listener: TcpListener) -> Result<Self, RpcError> {
+        let tokens = config.token_file.as_deref().map(Tokens::load).transpose()?.map(Arc::new);
+        let identity = Identity::load(config)?;
+        let address = listener.local_addr().map_err(RpcError::Socket)?;
+        let handle = ServerHandle { address, health: HealthReporter::new(), tokens, connections: Arc::default() };
+        handle.set_ready(false).await;
+        Ok(Self { config: config.clone(), listener, identity, handle })
+    }
+
+    pub(super) fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.config.message_bytes_max
+    }
+
+    /// Serves `services`, health and reflection until `stop`, then answers what is under way.
+    pub(super) async fn serve(self, services: Routes, stop: impl Future<Output = ()>) -> Result<(), RpcError> {
+        let Self { config, listener, identity, handle } = self;
+        let interval = Duration::from_millis(config.keepalive_interval_ms);
+        let hello = Duration::from_millis(config.handshake_timeout_ms);
+        let connections_max = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
+        // A live client answers a ping within this; the handshake's time is the slack.
+        let limits = ConnectionLimits { connections_max, hello, silence: interval + KEEPALIVE_TIMEOUT + hello };
+        let mut builder = tonic::transport::Server::builder()
+            .max_concurrent_streams(config.streams_per_connection_max)
+            .http2_keepalive_interval(Some(interval))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_header_list_size(HEADER_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        if let Some(identity) = identity {
+            builder = builder.tls_config(identity.config(hello)).map_err(|error| identity.refused(&error))?;
+        }
+        let tokens = handle.tokens.clone();
+        let deadline = Duration::from_millis(config.request_timeout_ms);
+        let gate = layer_fn(move |inner| Gate { inner, tokens: tokens.clone(), deadline });
+        let health = HealthServer::new(HealthService::from_health_reporter(handle.health.clone()));
+        let services = with_reflection(services.add_service(health))?;
+        let incoming = Incoming::new(listener, limits, handle.connections.clone());
+        let stop = async {
+            stop.await;
+            handle.stop().await;
+        };
+        let router = builder.layer(gate).add_routes(services);
+        router.serve_with_incoming_shutdown(incoming, stop).await.map_err(|error| RpcError::Failed(error.to_string()))
+    }
+}
+
+/// Adds reflection in both versions that clients speak, each with every descriptor set, that of
+/// error details included.
+fn with_reflection(services: Routes) -> Result<Routes, RpcError> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .include_reflection_service(false)
+            .register_encoded_file_descriptor_set(crate::pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+    };
+    let failed = |error: tonic_reflection::server::Error| RpcError::Failed(error.to_string());
+    Ok(services.add_service(builder().build_v1().map_err(failed)?).add_service(builder().build_v1alpha().map_err(failed)?))
+}
+
+impl ServerHandle {
+    /// The address that is listened on, with the port that the system chose where 0 was asked for.
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Says by health whether the daemon does its work: every service and "".
+    pub async fn set_ready(&self, ready: bool) {
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in SERVICES.into_iter().chain([""]) {
+            self.health.set_service_status(service, status).await;
+        }
+    }
+
+    /// Says `NOT_SERVING`, then ends the streams of those who watch health, which would hold the
+    /// end up for ever.
+    async fn stop(&self) {
+        self.set_ready(false).await;
+        let mut health = self.health.clone();
+        for service in SERVICES.into_iter().chain([""]) {
+            health.clear_service_status(service).await;
+        }
+    }
+
+    /// Reads the token file again, where one is configured. Calls under way go on.
+    ///
+    /// # Errors
+    /// [`RpcError`]; the old tokens stay in force.
+    pub fn reload_tokens(&self) -> Result<(), RpcError> {
+        self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.reload())
+    }
+
+    /// Connections that were closed by a limit.
+    pub fn connections(&self) -> &ConnectionCounts {
+        &self.connections
+    }
+}
+
+#[cfg(test)]
+mod tests;

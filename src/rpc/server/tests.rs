@@ -1,0 +1,243 @@
+//! A real server on loopback, with health and reflection and one service made for the test.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Response, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1alpha::{ListServiceResponse, ServerReflectionRequest};
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::pb::recognition_service_client::RecognitionServiceClient;
+use crate::pb::recognition_service_server::{RecognitionService, RecognitionServiceServer};
+
+const TOKEN: &str = "0123456789abcdef-server";
+const SERVING: i32 = 1;
+const NOT_SERVING: i32 = 2;
+
+/// Answers detection with the picture's size in bytes; everything else panics.
+struct Sized;
+
+#[tonic::async_trait]
+impl RecognitionService for Sized {
+    async fn detect_faces(
+        &self,
+        request: Request<crate::pb::DetectFacesRequest>,
+    ) -> Result<Response<crate::pb::DetectFacesResponse>, Status> {
+        let image_width = u32::try_from(request.get_ref().image.len()).unwrap_or(u32::MAX);
+        Ok(Response::new(crate::pb::DetectFacesResponse { image_width, ..crate::pb::DetectFacesResponse::default() }))
+    }
+    async fn verify(&self, _: Request<crate::pb::VerifyRequest>) -> Result<Response<crate::pb::VerifyResponse>, Status> {
+        panic!("on purpose")
+    }
+    async fn identify(&self, _: Request<crate::pb::IdentifyRequest>) -> Result<Response<crate::pb::IdentifyResponse>, Status> {
+        std::future::pending().await
+    }
+    async fn search(&self, _: Request<crate::pb::SearchRequest>) -> Result<Response<crate::pb::SearchResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+struct Running {
+    address: SocketAddr,
+    handle: ServerHandle,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), RpcError>>,
+}
+
+async fn open(config: &ServerConfig) -> Result<Bound, RpcError> {
+    Bound::open(config, TcpListener::bind(config.listen).await.expect("bound")).await
+}
+
+async fn start(config: ServerConfig) -> Running {
+    let bound = open(&config).await.expect("opened");
+    let (address, handle) = (bound.handle().local_address(), bound.handle());
+    let services = Routes::new(RecognitionServiceServer::new(Sized).max_decoding_message_size(bound.message_bytes_max()));
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(bound.serve(services, async move {
+        let _ = stopped.await;
+    }));
+    Running { address, handle, stop, task }
+}
+
+fn loopback() -> ServerConfig {
+    ServerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ServerConfig::default() }
+}
+
+async fn plain(server: &Running) -> Channel {
+    Endpoint::from_shared(format!("http://{}", server.address)).expect("a URI").connect().await.expect("connected")
+}
+
+fn check(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
+/// A throwaway certificate for `localhost`, its key, and a token file, in `directory`.
+fn guarded(directory: &Path) -> (ServerConfig, Certificate) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
+        Some(path)
+    };
+    let config = ServerConfig {
+        tls_certificate_file: file("certificate.pem", &made.cert.pem()),
+        tls_key_file: file("key.pem", &made.signing_key.serialize_pem()),
+        token_file: file("tokens", TOKEN),
+        ..loopback()
+    };
+    (config, Certificate::from_pem(made.cert.pem()))
+}
+
+async fn secure(server: &Running, trusted: Certificate) -> Result<Channel, tonic::transport::Error> {
+    let tls = ClientTlsConfig::new().ca_certificate(trusted).domain_name("localhost");
+    Endpoint::from_shared(format!("https://{}", server.address)).expect("a URI").tls_config(tls)?.connect().await
+}
+
+fn with_token<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {TOKEN}").parse().expect("ASCII"));
+    request
+}
+
+#[tokio::test]
+async fn health_says_when_the_daemon_is_ready_and_when_it_stops() {
+    let server = start(loopback()).await;
+    let mut health = HealthClient::new(plain(&server).await);
+    for service in SERVICES.into_iter().chain([""]) {
+        assert_eq!(health.check(check(service)).await.expect("known").into_inner().status, NOT_SERVING, "{service:?} before it is ready");
+    }
+    let mut watch = health.watch(check("")).await.expect("watched").into_inner();
+    assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(NOT_SERVING));
+    server.handle.set_ready(true).await;
+    assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(SERVING));
+    server.stop.send(()).expect("it runs");
+    assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(NOT_SERVING));
+    server.task.await.expect("no panic").expect("an orderly end, although a client still watches");
+}
+
+#[tokio::test]
+async fn over_tls_the_token_is_wanted_for_all_but_health() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (config, trusted) = guarded(directory.path());
+    let server = start(config).await;
+    let channel = secure(&server, trusted).await.expect("the handshake succeeds");
+    assert!(HealthClient::new(channel.clone()).check(check("")).await.is_ok());
+    let mut client = RecognitionServiceClient::new(channel.clone());
+    let photo = || crate::pb::DetectFacesRequest { image: vec![1; 5] };
+    let refused = client.detect_faces(photo()).await.expect_err("no token");
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let answered = client.detect_faces(with_token(photo())).await.expect("let in").into_inner();
+    assert_eq!(answered.image_width, 5);
+    let reflection = list_services(channel, false).await.expect_err("reflection is not open");
+    assert_eq!(reflection.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn tokens_are_read_again_while_the_server_runs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (config, trusted) = guarded(directory.path());
+    let tokens = config.token_file.clone().expect("a token file");
+    let server = start(config).await;
+    let mut client = RecognitionServiceClient::new(secure(&server, trusted).await.expect("the handshake succeeds"));
+    assert!(client.detect_faces(with_token(crate::pb::DetectFacesRequest::default())).await.is_ok());
+    std::fs::write(&tokens, "fedcba9876543210-another").expect("written");
+    server.handle.reload_tokens().expect("reloaded");
+    let revoked = client.detect_faces(with_token(crate::pb::DetectFacesRequest::default())).await.expect_err("revoked");
+    assert_eq!(revoked.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_client_in_clear_cannot_talk_to_a_tls_server() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = start(guarded(directory.path()).0).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("a URI");
+    let answer = match endpoint.connect().await {
+        Ok(channel) => HealthClient::new(channel).check(check("")).await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!answer);
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_is_refused_by_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (config, _) = guarded(directory.path());
+    let certificate = config.tls_certificate_file.clone().expect("given");
+    let key = config.tls_key_file.clone().expect("given");
+    let refused = async |config: &ServerConfig| open(config).await.err().expect("refused").to_string();
+
+    let other = rcgen::generate_simple_self_signed(["other".to_owned()]).expect("a certificate");
+    std::fs::write(&key, other.signing_key.serialize_pem()).expect("written");
+    let error = refused(&config).await;
+    assert!(error.contains("key.pem") && error.contains("certificate.pem"), "{error}");
+    std::fs::write(&key, "no PEM").expect("written");
+    assert!(refused(&config).await.contains("key.pem"));
+    std::fs::remove_file(&certificate).expect("removed");
+    let error = refused(&config).await;
+    assert!(error.contains("certificate.pem") && error.contains("server.tls_certificate_file"), "{error}");
+}
+
+async fn list_services(channel: Channel, token: bool) -> Result<ListServiceResponse, Status> {
+    let ask = ServerReflectionRequest { message_request: Some(MessageRequest::ListServices(String::new())), ..Default::default() };
+    let stream = tokio_stream::iter([ask]);
+    let request = if token { with_token(stream) } else { Request::new(stream) };
+    let mut answers = ServerReflectionClient::new(channel).server_reflection_info(request).await?.into_inner();
+    match answers.message().await?.and_then(|answer| answer.message_response) {
+        Some(MessageResponse::ListServicesResponse(list)) => Ok(list),
+        other => Err(Status::internal(format!("{other:?}"))),
+    }
+}
+
+#[tokio::test]
+async fn reflection_lists_every_service() {
+    let server = start(loopback()).await;
+    let listed = list_services(plain(&server).await, false).await.expect("listed");
+    let names: Vec<&str> = listed.service.iter().map(|s| s.name.as_str()).collect();
+    let beside = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+    for service in SERVICES.into_iter().chain(beside) {
+        assert!(names.contains(&service), "{service} in {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_refused_with_a_reason() {
+    let server = start(ServerConfig { message_bytes_max: 1 << 16, ..loopback() }).await;
+    let mut client = RecognitionServiceClient::new(plain(&server).await);
+    assert!(client.detect_faces(crate::pb::DetectFacesRequest { image: vec![0; 60_000] }).await.is_ok());
+    let status = client.detect_faces(crate::pb::DetectFacesRequest { image: vec![0; 70_000] }).await.expect_err("too large");
+    assert_eq!(status.get_details_error_info().map(|info| info.reason).as_deref(), Some("MESSAGE_TOO_LARGE"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_call_over_its_deadline_and_a_panic_end_that_call_alone() {
+    let server = start(ServerConfig { request_timeout_ms: 100, ..loopback() }).await;
+    let mut client = RecognitionServiceClient::new(plain(&server).await);
+    let overdue = client.identify(crate::pb::IdentifyRequest::default()).await.expect_err("never answers");
+    assert_eq!(overdue.code(), Code::DeadlineExceeded);
+    assert!(client.verify(crate::pb::VerifyRequest::default()).await.is_err(), "a panic is an error to the caller");
+    assert!(client.detect_faces(crate::pb::DetectFacesRequest::default()).await.is_ok(), "the connection lives on");
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_are_closed_and_counted() {
+    let server = start(ServerConfig { connections_max: 1, ..loopback() }).await;
+    let mut first = HealthClient::new(plain(&server).await);
+    assert!(first.check(check("")).await.is_ok());
+    let second = Endpoint::from_shared(format!("http://{}", server.address)).expect("a URI").connect().await;
+    let answered = match second {
+        Ok(channel) => HealthClient::new(channel).check(check("")).await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!answered && server.handle.connections().refused() >= 1);
+    assert!(first.check(check("")).await.is_ok(), "the first goes on");
+}

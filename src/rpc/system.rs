@@ -1,0 +1,63 @@
+//! `SystemService`: what the daemon is doing and with what.
+//!
+//! In: nothing. Out: version, device and why, models, positions of gallery and log.
+//! Must not know: how any of it came about.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::Shared;
+use super::convert::{duration, time};
+use crate::camera::CameraState;
+use crate::infer::EngineFacts;
+use crate::pb::system_service_server::SystemService;
+use crate::pb::{GetStatusRequest, GetStatusResponse, InferenceStatus, ModelStatus};
+
+/// The service.
+pub(super) struct SystemApi(pub(super) Arc<Shared>);
+
+#[tonic::async_trait]
+impl SystemService for SystemApi {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        let parts = &self.0.parts;
+        let (gallery, position, cameras) = (parts.gallery.current(), parts.events.position(), parts.cameras.statuses());
+        let online = cameras.iter().filter(|camera| matches!(camera.state, CameraState::Online { .. })).count();
+        Ok(Response::new(GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            start_time: Some(time(self.0.start_time)),
+            uptime: Some(duration(parts.clock.now().since(self.0.start_time))),
+            inference: Some(inference(&parts.engine_facts)),
+            models: parts.engine_facts.models.iter().map(model).collect(),
+            gallery_version: gallery.version(),
+            gallery_subject_count: gallery.subject_count(),
+            event_epoch: position.epoch.to_string(),
+            event_sequence: position.sequence,
+            camera_count: u32::try_from(cameras.len()).unwrap_or(u32::MAX),
+            cameras_online: u32::try_from(online).unwrap_or(u32::MAX),
+        }))
+    }
+}
+
+fn inference(facts: &EngineFacts) -> InferenceStatus {
+    InferenceStatus {
+        device: facts.device.clone(),
+        device_reason: facts.device_reason.clone(),
+        provider: facts.provider.clone(),
+        precision: facts.precision.clone(),
+        precision_reason: facts.precision_reason.clone(),
+        sessions: u32::try_from(facts.sessions).unwrap_or(u32::MAX),
+        runtime_version: facts.runtime_version.clone(),
+        template_space: facts.space.to_string(),
+    }
+}
+
+fn model(facts: &crate::infer::ModelFacts) -> ModelStatus {
+    ModelStatus {
+        role: facts.role.clone(),
+        name: facts.name.clone(),
+        file: facts.file.clone(),
+        sha256: facts.sha256.clone(),
+        licence: facts.licence.clone(),
+    }
+}
