@@ -1,0 +1,290 @@
+//! The composition root: opens every stage, starts it, and ends it in the order of the data.
+//!
+//! In: a checked configuration. Out: a running daemon, until a signal or a failure ends it.
+//! This is the only place that constructs stages.
+//! Must not know: how any stage works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::cameras::Cameras;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::decide::Policy;
+use crate::enrol::{Enrolment, EnrolmentParts};
+use crate::event::{EndReason, Event, EventKind};
+use crate::event_log::EventLog;
+use crate::gallery::Gallery;
+use crate::infer::Engine;
+use crate::photo::PhotoAnalyst;
+use crate::pipeline::{Pipeline, SceneSettings};
+use crate::recognise::Recogniser;
+use crate::rpc::{RpcParts, Server, ServerHandle};
+use crate::shutdown::{self, Signals, Tasks};
+use crate::store::{NewEvent, Store};
+use crate::track::TrackPolicy;
+use crate::visit::VisitPolicy;
+use crate::{device, ingest};
+
+/// How often events past their retention are deleted.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// A track is believed when it was seen in this many frames.
+const SIGHTINGS_MIN: u32 = 2;
+const SECONDS_A_DAY: u64 = 86_400;
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// What kept it from starting, or what ended it.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let mut tasks = Tasks::default();
+    let daemon = tokio::select! {
+        daemon = Daemon::open(&config, clock, &mut tasks) => daemon?,
+        () = signals.stop().cancelled_owned() => return Ok(()),
+    };
+    daemon.start(&config, &mut tasks).await?;
+    notify(&[NotifyState::Ready]);
+    tracing::info!(listen = %daemon.server.local_address(), "ready");
+
+    let stop = signals.stop();
+    let failed = loop {
+        tokio::select! {
+            () = stop.cancelled() => break None,
+            end = tasks.first_end() => break Some(end),
+            () = signals.reload() => daemon.reload().await,
+        }
+    };
+    notify(&[NotifyState::Stopping]);
+    let unfinished = daemon.stop(&mut tasks).await;
+    match failed {
+        Some(end) => Err(anyhow::Error::new(end).context("the daemon cannot go on")),
+        None if unfinished => anyhow::bail!("not everything ended within {:?}", shutdown::DEADLINE),
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+    }
+}
+
+/// Every stage, opened.
+struct Daemon {
+    store: Store,
+    events: EventLog,
+    pipeline: Pipeline,
+    cameras: Cameras,
+    enrolment: Enrolment,
+    server: ServerHandle,
+    clock: Arc<dyn Clock>,
+    /// Ends what makes events; and, once they are told, what delivers them.
+    stop_work: CancellationToken,
+    stop_serving: CancellationToken,
+}
+
+impl Daemon {
+    /// Opens every stage in the order of what it needs.
+    async fn open(config: &Config, clock: Arc<dyn Clock>, tasks: &mut Tasks) -> anyhow::Result<Self> {
+        ingest::init()?;
+        let device = device::resolve(&config.infer.device)?;
+        let listener = TcpListener::bind(config.server.listen).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}: choose another server.listen", config.server.listen))?;
+        let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
+        let engine = {
+            let (infer, models_dir) = (config.infer.clone(), config.models_dir.clone());
+            tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &device)).await??
+        };
+        let facts = engine.facts().clone();
+        tracing::info!(
+            device = %facts.device, reason = %facts.device_reason, provider = %facts.provider, precision = %facts.precision,
+            why = %facts.precision_reason, sessions = facts.sessions, space = %facts.space, "inference is ready"
+        );
+        let threshold = config.recognition.threshold.unwrap_or(facts.threshold);
+        let policy = Policy { threshold, target_rate: None };
+        let gallery = Gallery::with_clock(facts.space.clone(), Arc::clone(&clock));
+        let events = EventLog::open(store.clone(), config.events.subscriber_lag_max, Arc::clone(&clock)).await?;
+        end_open_visits(&store, &events, clock.as_ref()).await?;
+
+        let photos = PhotoAnalyst::new(engine.clone());
+        let enrolment = Enrolment::open(EnrolmentParts {
+            photos: photos.clone(),
+            store: store.clone(),
+            gallery: gallery.clone(),
+            clock: Arc::clone(&clock),
+            people_dir: config.people_dir.clone(),
+            quality_min: config.recognition.enrol_quality_min,
+            threshold,
+        })
+        .await?;
+        let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy);
+        let failed = engine.failed();
+        tasks.spawn("inference", async move { Err::<(), _>(failed.await) });
+        let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
+        let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), scene_settings(config, policy));
+
+        let stop_serving = CancellationToken::new();
+        let parts = RpcParts {
+            enrolment: enrolment.clone(),
+            recogniser,
+            cameras: cameras.clone(),
+            events: events.clone(),
+            store: store.clone(),
+            gallery,
+            engine_facts: facts,
+            clock: Arc::clone(&clock),
+        };
+        let server = Server::open(&config.server, listener, parts).await?;
+        let handle = server.handle();
+        tasks.spawn("the server", server.serve(stop_serving.clone().cancelled_owned()));
+        Ok(Self {
+            store,
+            events,
+            pipeline,
+            cameras,
+            enrolment,
+            server: handle,
+            clock,
+            stop_work: CancellationToken::new(),
+            stop_serving,
+        })
+    }
+
+    /// Starts what works on its own.
+    async fn start(&self, config: &Config, tasks: &mut Tasks) -> anyhow::Result<()> {
+        let pipeline = self.pipeline.clone();
+        let stop = self.stop_work.clone();
+        tasks.spawn("the pipeline", async move { pipeline.run(stop).await });
+        let (cameras, stop) = (self.cameras.clone(), self.stop_work.clone());
+        tasks.spawn("the camera announcer", async move { cameras.announce(stop).await });
+        let retention = Duration::from_secs(u64::from(config.events.retention_days) * SECONDS_A_DAY);
+        tasks.spawn("the retention", prune(self.store.clone(), Arc::clone(&self.clock), retention, self.stop_work.clone()));
+        if let Some(interval) = sd_notify::watchdog_enabled() {
+            tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));
+        }
+        self.cameras.start().await?;
+        self.server.set_ready(true).await;
+        Ok(())
+    }
+
+    /// What SIGHUP asks for: the enrolment folder and the tokens are read again.
+    async fn reload(&self) {
+        notify(&[NotifyState::Reloading]);
+        match self.server.reload_tokens() {
+            Ok(()) => tracing::info!("tokens were read again"),
+            Err(error) => tracing::error!(%error, "tokens could not be read again; the old ones stay in force"),
+        }
+        match self.enrolment.reload(false, false, "").await {
+            Ok(report) => tracing::info!(
+                version = report.version,
+                added = report.added,
+                changed = report.changed,
+                removed = report.removed,
+                refused = report.refused.len(),
+                "the enrolment folder was read again"
+            ),
+            Err(error) => tracing::warn!(%error, "the enrolment folder was not read again; the gallery is as it was"),
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    /// Ends the stages in the order of the data, within the deadline. Answers whether something
+    /// did not end in time.
+    async fn stop(self, tasks: &mut Tasks) -> bool {
+        let began = tokio::time::Instant::now();
+        self.server.set_ready(false).await;
+        let cameras_end = tokio::time::timeout(shutdown::DEADLINE / 2, self.cameras.stop()).await;
+        match cameras_end {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "visits could not be ended; they end at the next start"),
+            Err(_) => tracing::warn!("cameras take long to end; their visits end at the next start"),
+        }
+        self.stop_work.cancel();
+        self.events.close();
+        self.stop_serving.cancel();
+        let unfinished = tasks.drain(shutdown::DEADLINE.saturating_sub(began.elapsed())).await;
+        for task in &unfinished {
+            tracing::error!("{task}");
+        }
+        !unfinished.is_empty()
+    }
+}
+
+fn scene_settings(config: &Config, policy: Policy) -> SceneSettings {
+    let millis = Duration::from_millis;
+    SceneSettings {
+        detector_side: None,
+        region_of_interest: None,
+        face_pixels_min: 0,
+        detection_score_min: config.infer.detection_score_min,
+        quality_min: config.recognition.quality_min,
+        policy,
+        track: TrackPolicy {
+            score_min: config.infer.detection_score_min,
+            sightings_min: SIGHTINGS_MIN,
+            unseen_max: millis(config.recognition.visit_gap_ms),
+        },
+        visit: VisitPolicy {
+            decision_deadline: millis(config.recognition.decision_deadline_ms),
+            actionable: millis(config.recognition.actionable_ms),
+        },
+        encode_every_face: config.infer.encode_every_face,
+        snapshots: config.events.snapshots,
+        measure: true,
+    }
+}
+
+/// Ends the visits that the last run left open, because it was killed.
+async fn end_open_visits(store: &Store, events: &EventLog, clock: &dyn Clock) -> anyhow::Result<()> {
+    let now = clock.now();
+    let ended = store.open_visits().await?.into_iter().map(|open| {
+        let mut event = Event::new(EventKind::VisitEnded, &open.started.camera, now);
+        event.visit = Some(open.visit);
+        event.track = open.started.track;
+        event.end_reason = Some(EndReason::DaemonRestarted);
+        event.message = Some("the daemon ended while the visit was open".into());
+        NewEvent { event, snapshot: None }
+    });
+    let ended: Vec<NewEvent> = ended.collect();
+    if !ended.is_empty() {
+        tracing::warn!(visits = ended.len(), "the last run ended without ending its visits; they are ended now");
+        events.append(ended).await?;
+    }
+    Ok(())
+}
+
+async fn prune(store: Store, clock: Arc<dyn Clock>, retention: Duration, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+    loop {
+        if let Err(error) = store.prune(clock.now().minus(retention)).await {
+            tracing::error!(%error, "old events could not be deleted; trying again in an hour");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+        }
+    }
+}
+
+/// Tells systemd that the daemon lives as long as a token comes back from every stage's queue.
+/// A stage that is stuck keeps the token, and systemd ends the daemon.
+async fn feed_watchdog(pipeline: Pipeline, interval: Duration, stop: CancellationToken) -> Result<(), crate::pipeline::PipelineError> {
+    loop {
+        pipeline.pass_token().await?;
+        notify(&[NotifyState::Watchdog]);
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+/// Without systemd there is nobody to tell.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}

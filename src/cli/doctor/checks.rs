@@ -1,0 +1,138 @@
+//! Looks at what the daemon stands on: video, models, inference, folders.
+//!
+//! In: the configuration and the machine. Out: checks.
+//! Drops: nothing. The one file that is written, to see whether one can be, is removed again.
+//! Must not know: how checks are printed.
+
+use std::path::Path;
+
+use super::Check;
+use crate::config::{Config, InferConfig};
+use crate::infer::Engine;
+use crate::models::Manifest;
+use crate::{device, ingest};
+
+/// GStreamer and each element that ingest uses.
+pub fn video() -> Vec<Check> {
+    let elements = ingest::plugins();
+    let missing = elements.iter().filter(|element| !element.present);
+    let broken: Vec<Check> = missing
+        .map(|element| {
+            let found = format!("GStreamer element {} is missing: it {}", element.element, element.purpose);
+            Check::broken("video", found, format!("apt-get install {}", element.package))
+        })
+        .collect();
+    if broken.is_empty() { vec![Check::works("video", format!("GStreamer with all {} elements", elements.len()))] } else { broken }
+}
+
+/// The runtime library and the models, against their published hashes.
+pub fn models(dir: &Path) -> Vec<Check> {
+    let manifest = match Manifest::load(dir) {
+        Ok(manifest) => manifest,
+        Err(error) => return vec![Check::broken("models", error.to_string(), "script/bootstrap fills models/; set models_dir to it")],
+    };
+    let verified = manifest.verify().into_iter();
+    verified
+        .map(|verified| match verified.outcome {
+            Ok(()) => Check::works(verified.listed.role.name(), format!("{}, as published", verified.listed.path.display())),
+            Err(error) => {
+                Check::broken(verified.listed.role.name(), error.to_string(), format!("it comes from {}", verified.listed.source))
+            }
+        })
+        .collect()
+}
+
+/// The device, and a session of each model on it.
+pub fn inference(config: &Config) -> Vec<Check> {
+    let device = match device::resolve(&config.infer.device) {
+        Ok(device) => device,
+        Err(error) => return vec![Check::broken("device", error.to_string(), "nvidia-smi says whether the driver sees the GPU")],
+    };
+    let works = Check::works("device", format!("{}: {}", device.device, device.reason));
+    // One session proves as much as many, and opens faster.
+    let infer = InferConfig { sessions: 1, ..config.infer.clone() };
+    let opened = match Engine::open(&infer, &config.models_dir, &device) {
+        Ok(engine) => {
+            let facts = engine.facts();
+            let found = format!(
+                "ONNX Runtime {} runs both models: provider {}, precision {} ({})",
+                facts.runtime_version, facts.provider, facts.precision, facts.precision_reason
+            );
+            Check::works("inference", found)
+        }
+        Err(error) => Check::broken("inference", error.to_string(), "mend the files named above first, then `doorward models install`"),
+    };
+    vec![works, opened]
+}
+
+/// The folders and files that the configuration names.
+pub fn folders(config: &Config) -> Vec<Check> {
+    let mut checks = vec![data_dir(&config.data_dir)];
+    if let Some(people) = &config.people_dir {
+        checks.push(match std::fs::read_dir(people) {
+            Ok(_) => Check::works("people_dir", people.display().to_string()),
+            Err(error) => Check::broken("people_dir", format!("{}: {error}", people.display()), "create it, readable by the daemon's user"),
+        });
+    }
+    let server = &config.server;
+    let files = [("tls_certificate", &server.tls_certificate_file), ("tls_key", &server.tls_key_file), ("token_file", &server.token_file)];
+    for (what, file) in files {
+        let Some(file) = file else { continue };
+        checks.push(match std::fs::File::open(file) {
+            Ok(_) => Check::works(what, file.display().to_string()),
+            Err(error) => Check::broken(what, format!("{}: {error}", file.display()), "let the daemon's user read it, or correct [server]"),
+        });
+    }
+    checks
+}
+
+fn data_dir(dir: &Path) -> Check {
+    if !dir.is_dir() {
+        let mend = format!(
+            "mkdir -p {} as the daemon's user, or choose another data_dir; under systemd the unit makes it when it starts",
+            dir.display()
+        );
+        return Check::broken("data_dir", format!("{} is no folder", dir.display()), mend);
+    }
+    let probe = dir.join(format!(".doctor-{}", std::process::id()));
+    let written = std::fs::write(&probe, b"doctor").and_then(|()| std::fs::remove_file(&probe));
+    match written {
+        Ok(()) => Check::works("data_dir", format!("{} is writable", dir.display())),
+        Err(error) => {
+            let mend = "run the doctor as the daemon's user, or give the folder to the user that runs the daemon";
+            Check::broken("data_dir", format!("{}: {error}", dir.display()), mend)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn a_folder_is_told_by_whether_it_can_be_written() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        assert_eq!(data_dir(folder.path()).verdict, Verdict::Works);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("it is there").count(), 0, "the probe is removed");
+        let missing = data_dir(&folder.path().join("missing"));
+        assert_eq!(missing.verdict, Verdict::Broken);
+        assert!(missing.mend.contains("mkdir -p"), "{missing:?}");
+    }
+
+    #[test]
+    fn missing_models_are_told_with_the_mend() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let checks = models(folder.path());
+        assert!(checks.iter().all(|check| check.verdict == Verdict::Broken && check.mend.contains("script/bootstrap")), "{checks:?}");
+    }
+
+    #[test]
+    fn a_file_that_the_configuration_names_and_nobody_can_read_is_broken() {
+        let mut config = Config::default();
+        config.server.token_file = Some("/nowhere/tokens".into());
+        let checks = folders(&config);
+        let token = checks.iter().find(|check| check.what == "token_file").expect("it is looked at");
+        assert!(token.verdict == Verdict::Broken && token.found.contains("/nowhere/tokens"), "{token:?}");
+    }
+}

@@ -1,0 +1,148 @@
+//! `doorward models`: what must be there, whether it is, and preparing it. Works without a daemon.
+//!
+//! In: the models directory. Out: a table of files, verdicts, rewritten graphs.
+//! Drops: nothing.
+//! Must not know: how graphs are rewritten.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::failure::{Told, Usage};
+use super::output::{Output, Table, progress};
+use super::serve::ConfigOptions;
+use crate::models::{Listed, Manifest, Role};
+
+/// Lists, checks and prepares the models (no daemon needed)
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  doorward models list --models-dir models
+  doorward models verify
+  doorward models install")]
+pub enum Models {
+    List(List),
+    Verify(Verify),
+    Install(Install),
+}
+
+/// Lists what the manifest names: role, file, size, licence, source
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  doorward models list --models-dir models\n  doorward models list --json | jq -r .sha256")]
+pub struct List {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Compares every file with what was published, byte by byte
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  doorward models verify --models-dir models\n  doorward models verify --config /etc/doorward/doorward.toml"
+)]
+pub struct Verify {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Rewrites each graph once for this machine's runtime
+///
+/// The published files stay as they are. `doorward serve` does the same when it has to.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  doorward models install --models-dir models\n  sudo -u doorward doorward models install")]
+pub struct Install {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where the models lie.
+#[derive(Debug, Args)]
+struct Place {
+    /// The folder with manifest.toml; else models_dir of the configuration
+    #[arg(long, value_name = "DIR")]
+    models_dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigOptions,
+}
+
+impl Place {
+    fn manifest(&self) -> anyhow::Result<Manifest> {
+        let dir = match &self.models_dir {
+            Some(dir) => dir.clone(),
+            None => self.config.load().map_err(|error| Usage(error.to_string()))?.models_dir,
+        };
+        Ok(Manifest::load(&dir)?)
+    }
+}
+
+impl Models {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// A wrong configuration or manifest, or files that are not as they were published.
+    pub fn run(self, out: &Output) -> anyhow::Result<()> {
+        match self {
+            Self::List(list) => shown(*out, &list.place.manifest()?),
+            Self::Verify(verify) => verified(*out, &verify.place.manifest()?),
+            Self::Install(install) => installed(*out, &install.place.manifest()?),
+        }
+    }
+}
+
+fn object(listed: &Listed) -> serde_json::Value {
+    json!({
+        "role": listed.role.name(), "name": listed.name, "file": listed.path, "bytes": listed.bytes, "sha256": listed.sha256,
+        "licence": listed.licence, "credit": listed.credit, "source": listed.source,
+    })
+}
+
+fn shown(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
+    if out.json {
+        return manifest.list().iter().try_for_each(|listed| out.object(&object(listed)));
+    }
+    let mut table = Table::new(["ROLE", "NAME", "BYTES", "LICENCE", "SOURCE", "FILE"]);
+    for listed in manifest.list() {
+        let file = listed.path.display().to_string();
+        table.row([listed.role.name().to_owned(), listed.name, listed.bytes.to_string(), listed.licence, listed.source, file]);
+    }
+    out.table(&table)
+}
+
+fn verified(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
+    let mut all_good = true;
+    for verified in manifest.verify() {
+        all_good &= verified.outcome.is_ok();
+        let complaint = verified.outcome.err().map(|error| error.to_string());
+        if out.json {
+            let mut object = object(&verified.listed);
+            object["good"] = complaint.is_none().into();
+            object["complaint"] = complaint.into();
+            out.object(&object)?;
+            continue;
+        }
+        match complaint {
+            None => out.line(&format!("good    {} {}", verified.listed.role.name(), verified.listed.path.display()))?,
+            Some(complaint) => out.line(&format!("broken  {} {complaint}", verified.listed.role.name()))?,
+        }
+    }
+    if all_good { Ok(()) } else { Err(Told.into()) }
+}
+
+fn installed(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
+    let roles = [Role::Detector, Role::Encoder];
+    let bar = progress(roles.len(), "rewriting");
+    for role in roles {
+        let installed = manifest.prepared(role)?;
+        bar.inc(1);
+        let path = installed.path.display().to_string();
+        bar.suspend(|| {
+            if out.json {
+                return out.object(&json!({ "role": role.name(), "name": installed.name, "file": path, "written": installed.written }));
+            }
+            let done = if installed.written { "rewritten" } else { "was there" };
+            out.line(&format!("{done}  {} {} {path}", role.name(), installed.name))
+        })?;
+    }
+    bar.finish_and_clear();
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! `doorward serve`: runs the daemon.
+//!
+//! In: a configuration file, the environment, overrides. Out: the daemon, until it is told to stop.
+//! Drops: nothing.
+//! Must not know: any stage; `app` puts them together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::failure::{Told, Usage, in_a_row};
+use super::input::parse_pair;
+use crate::config::{Config, ConfigError};
+
+/// How long a thread that outlived the daemon's own deadline is waited for.
+const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until SIGTERM or Ctrl-C
+///
+/// --set wins over the environment, and that over the file. A variable is DOORWARD_ and the key in
+/// capitals, with __ between sections: DOORWARD_SERVER__LISTEN.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  doorward serve --config /etc/doorward/doorward.toml
+  doorward serve --set data_dir=/tmp/doorward --set models_dir=models --set log.filter=debug
+  DOORWARD_SERVER__LISTEN=127.0.0.1:50052 doorward serve --config doorward.toml")]
+pub struct Serve {
+    #[command(flatten)]
+    config: ConfigOptions,
+}
+
+/// Where the daemon's configuration comes from.
+#[derive(Debug, Args)]
+pub struct ConfigOptions {
+    /// The configuration file; without one, every key has its default
+    #[arg(long, value_name = "FILE", env = "DOORWARD_CONFIG")]
+    config: Option<PathBuf>,
+    /// A key of the configuration, such as server.listen=127.0.0.1:50052 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    overrides: Vec<(String, String)>,
+}
+
+impl ConfigOptions {
+    /// The configuration that the daemon would run with.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names source, key, value and what is allowed.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), &self.overrides)
+    }
+}
+
+impl Serve {
+    /// Runs the daemon.
+    ///
+    /// # Errors
+    /// A wrong configuration, before anything was opened; or that the daemon failed, which its log tells.
+    pub fn run(self) -> anyhow::Result<()> {
+        let config = self.config.load().map_err(|error| Usage(error.to_string()))?;
+        crate::telemetry::init(&config.log)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+        let outcome = runtime.block_on(crate::app::run(config));
+        // What still runs now had its time to stop and must not hold the process.
+        runtime.shutdown_timeout(LEFTOVER_TIMEOUT);
+        outcome.map_err(|error| {
+            tracing::error!("{}", in_a_row(error.chain()));
+            Told.into()
+        })
+    }
+}
