@@ -1,0 +1,208 @@
+//! The whole daemon, as its users meet it: a real RTSP camera of real faces, the real models, a
+//! real client.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use doorward::pb;
+use doorward::pb::camera_service_client::CameraServiceClient;
+use doorward::pb::event_service_client::EventServiceClient;
+use doorward::pb::gallery_service_client::GalleryServiceClient;
+use doorward::pb::sample_source::Source;
+use doorward::pb::system_service_client::SystemServiceClient;
+use doorward::pb::{EventType, VisitEndReason};
+use doorward::store::Store;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::ingest::support::CameraProcess;
+use crate::support::{Clip, Daemon, resources};
+
+/// How long an event may take to come: far beyond what it takes, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn enrol(channel: &Channel, id: &str, photo: PathBuf) -> pb::CreateSubjectResponse {
+    let image = std::fs::read(photo).expect("the photo is there");
+    let request = pb::CreateSubjectRequest {
+        subject: Some(pb::Subject { id: id.into(), display_name: id.to_uppercase(), ..Default::default() }),
+        samples: vec![pb::SampleSource { source: Some(Source::Image(image)) }],
+        ..Default::default()
+    };
+    let mut client = GalleryServiceClient::new(channel.clone());
+    client.create_subject(request).await.expect("the photo enrols").into_inner()
+}
+
+async fn add_camera(channel: &Channel, id: &str, url: &str) {
+    let camera = pb::Camera { id: id.into(), url: url.into(), role: pb::CameraRole::Entry.into(), ..Default::default() };
+    let mut client = CameraServiceClient::new(channel.clone());
+    let request = pb::CreateCameraRequest { camera: Some(camera), ..Default::default() };
+    client.create_camera(request).await.expect("the camera is created");
+}
+
+/// Reads events until `enough` says so; panics when they do not come.
+async fn events_until(stream: &mut tonic::Streaming<pb::SubscribeResponse>, enough: impl Fn(&[pb::Event]) -> bool) -> Vec<pb::Event> {
+    let mut seen = Vec::new();
+    let reading = async {
+        while !enough(&seen) {
+            let response = stream.message().await.expect("the stream goes on").expect("the stream does not end");
+            seen.extend(response.events);
+        }
+    };
+    if tokio::time::timeout(PATIENCE, reading).await.is_err() {
+        let kinds: Vec<_> = seen.iter().map(|e| (e.r#type(), e.subject.as_ref().map(|s| s.id.clone()))).collect();
+        panic!("the events did not come within {PATIENCE:?}; seen: {kinds:?}");
+    }
+    seen
+}
+
+fn identified(events: &[pb::Event], id: &str) -> bool {
+    events.iter().any(|e| e.r#type() == EventType::Identified && e.subject.as_ref().is_some_and(|s| s.id == id))
+}
+
+fn of_type(events: &[pb::Event], kind: EventType) -> Vec<&pb::Event> {
+    events.iter().filter(|e| e.r#type() == kind).collect()
+}
+
+async fn subscribe(channel: &Channel) -> tonic::Streaming<pb::SubscribeResponse> {
+    let mut client = EventServiceClient::new(channel.clone());
+    let mut stream = client.subscribe(pb::SubscribeRequest::default()).await.expect("subscribed").into_inner();
+    let first = stream.message().await.expect("it begins").expect("the first response says where");
+    assert!(first.events.is_empty() && first.position.is_some() && first.server_time.is_some());
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_face_walks_past_a_camera_and_a_subscriber_is_told_who_it_is() {
+    let Some(faces) = resources("the daemon with a real camera") else { return };
+    let photo = |name: &str| faces.join(name);
+    // The photos that enrol are never shown; Biden is a stranger.
+    let shown = [photo("obama2.jpg"), photo("biden.jpg")];
+    let clip = Clip::of(&shown);
+    let camera = CameraProcess::start(&["--file", &clip.file().display().to_string()]);
+    let mut daemon = Daemon::start(&[]).await;
+    let channel = daemon.channel().await;
+    enrol(&channel, "obama", photo("obama.jpg")).await;
+    let mut stream = subscribe(&channel).await;
+    add_camera(&channel, "front-door", camera.url.as_str()).await;
+
+    let events = events_until(&mut stream, |seen| {
+        identified(seen, "obama") && !of_type(seen, EventType::Unidentified).is_empty() && of_type(seen, EventType::VisitEnded).len() >= 2
+    })
+    .await;
+
+    assert_eq!(events[0].r#type(), EventType::CameraOnline);
+    let sequences: Vec<u64> = events.iter().map(|e| e.sequence).collect();
+    assert!(sequences.windows(2).all(|pair| pair[1] == pair[0] + 1), "every event once, in order: {sequences:?}");
+    for event in of_type(&events, EventType::Identified) {
+        let decision = event.decision.as_ref().expect("it says why");
+        assert!(decision.similarity.expect("somebody is enrolled") >= decision.threshold);
+        assert_eq!((decision.gallery_subject_count, decision.gallery_version > 0), (1, true));
+        let micros = |t: &Option<prost_types::Timestamp>| t.as_ref().map(|t| t.seconds * 1_000_000 + i64::from(t.nanos) / 1_000).expect("a time");
+        assert_eq!(micros(&event.actionable_until), micros(&event.capture_time) + 5_000_000);
+        assert!(micros(&event.decision_time) >= micros(&event.capture_time));
+        let times = event.stage_times.as_ref().expect("its stages were measured");
+        assert!(times.detect_ms > 0.0 && times.encode_ms > 0.0, "{times:?}");
+        assert_eq!(event.subject.as_ref().map(|s| s.display_name.as_str()), Some("OBAMA"));
+    }
+    for event in of_type(&events, EventType::VisitStarted) {
+        let same_visit = |other: &&pb::Event| other.visit_id == event.visit_id;
+        let told: Vec<_> = events.iter().filter(same_visit).map(pb::Event::r#type).collect();
+        assert!(told.iter().filter(|t| **t == EventType::Identified).count() <= 1, "once a visit: {told:?}");
+        assert!(told.iter().filter(|t| **t == EventType::Unidentified).count() <= 1, "once a visit: {told:?}");
+    }
+
+    let shown = of_type(&events, EventType::Identified)[0];
+    let request = pb::GetSnapshotRequest { snapshot_id: shown.snapshot_id.clone() };
+    let snapshot = EventServiceClient::new(channel.clone()).get_snapshot(request).await.expect("the best shot was kept").into_inner();
+    for jpeg in [snapshot.crop_jpeg, snapshot.frame_jpeg] {
+        image::load_from_memory_with_format(&jpeg, image::ImageFormat::Jpeg).expect("it is a JPEG");
+    }
+
+    // A graceful end, with the stream open.
+    daemon.terminate();
+    let ended = loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("a stream ends with a status that says why"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
+    assert!(daemon.ended_within(Duration::from_secs(11)).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_daemon_keeps_what_it_acknowledged_and_ends_the_visits_it_left_open() {
+    let Some(faces) = resources("a killed daemon") else { return };
+    let photo = |name: &str| faces.join(name);
+    let clip = Clip::of(&[photo("obama2.jpg")]);
+    let camera = CameraProcess::start(&["--file", &clip.file().display().to_string()]);
+    let mut daemon = Daemon::start(&[]).await;
+    let channel = daemon.channel().await;
+    enrol(&channel, "obama", photo("obama.jpg")).await;
+    let mut stream = subscribe(&channel).await;
+    add_camera(&channel, "front-door", camera.url.as_str()).await;
+    let before = events_until(&mut stream, |seen| seen.last().is_some_and(|e| e.r#type() == EventType::VisitStarted)).await;
+    daemon.kill();
+
+    let directory = daemon.data_dir().to_owned();
+    {
+        let store = Store::open(&directory).expect("the lock died with the daemon");
+        assert_eq!(store.open_visits().await.expect("readable").len(), 1, "the visit was open when the daemon was killed");
+    }
+    let again = Daemon::start_in(&directory, &[]).await;
+    let channel = again.channel().await;
+    let subject = pb::GetSubjectRequest { id: "obama".into() };
+    GalleryServiceClient::new(channel.clone()).get_subject(subject).await.expect("the subject is there");
+    let request = pb::GetCameraRequest { id: "front-door".into() };
+    CameraServiceClient::new(channel.clone()).get_camera(request).await.expect("the camera is there");
+    let status = SystemServiceClient::new(channel.clone()).get_status(pb::GetStatusRequest {}).await.expect("it answers").into_inner();
+    let last = before.last().expect("there was an event");
+    assert_eq!(status.event_epoch, last.epoch, "a restart is no new log");
+    assert!(status.event_sequence > last.sequence, "the end of the open visit was logged");
+    let mut stream = subscribe(&channel).await;
+    let after = events_until(&mut stream, |seen| identified(seen, "obama")).await;
+    assert!(after.iter().all(|e| e.sequence > last.sequence), "sequences go on where they were");
+    assert!(of_type(&after, EventType::VisitEnded).iter().all(|e| e.visit_end_reason() != VisitEndReason::Unspecified));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_cameras_are_refused_each_with_its_reason_and_the_others_go_on() {
+    let Some(_) = resources("bad cameras") else { return };
+    let daemon = Daemon::start(&[]).await;
+    let channel = daemon.channel().await;
+    let mut client = CameraServiceClient::new(channel.clone());
+    add_camera(&channel, "absent", "rtsp://127.0.0.1:9/stream").await;
+    for (id, url, code) in [
+        ("absent", "rtsp://127.0.0.1:9/stream", Code::AlreadyExists),
+        ("web", "http://127.0.0.1/stream", Code::InvalidArgument),
+        ("secret", "rtsp://admin:hunter2@127.0.0.1/stream", Code::InvalidArgument),
+        ("Not an id", "rtsp://127.0.0.1/stream", Code::InvalidArgument),
+    ] {
+        let camera = pb::Camera { id: id.into(), url: url.into(), ..Default::default() };
+        let request = pb::CreateCameraRequest { camera: Some(camera), ..Default::default() };
+        let refused = client.create_camera(request).await.expect_err("it is refused");
+        assert_eq!(refused.code(), code, "{id}: {refused:?}");
+        assert!(!format!("{refused:?}").contains("hunter2"), "a password is never repeated");
+    }
+    let mut states = client.watch_cameras(pb::WatchCamerasRequest::default()).await.expect("watched").into_inner();
+    let offline = async {
+        loop {
+            let response = states.message().await.expect("it goes on").expect("it does not end");
+            if let Some(status) = response.statuses.iter().find(|s| s.connection() == pb::CameraConnection::Offline) {
+                return status.clone();
+            }
+        }
+    };
+    let status = tokio::time::timeout(PATIENCE, offline).await.expect("an absent camera is offline");
+    assert_eq!((status.camera_id.as_str(), status.reason.as_str()), ("absent", "UNREACHABLE"));
+    assert!(status.next_attempt_time.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daemon_on_the_same_data_is_refused() {
+    let Some(_) = resources("a second daemon") else { return };
+    let daemon = Daemon::start(&[]).await;
+    let refused = Daemon::refusal(daemon.data_dir(), &[]);
+    assert!(refused.contains("in use by another doorward"), "{refused}");
+}

@@ -1,0 +1,247 @@
+//! Drives ingest with real RTSP servers in processes of their own, which are killed, frozen and
+//! made to misbehave.
+//!
+//! In: a test camera on loopback. Out: assertions on frames and states.
+//! The bounds in seconds are the product's promises, not measurements of this machine.
+
+mod replay;
+pub(crate) mod support;
+
+use std::time::Duration;
+
+use doorward::camera::{CameraState, OfflineReason, Transport};
+use doorward::ingest::SourceSettings;
+
+use self::support::{CameraProcess, FPS, FRAMES, Logs, Record, Recorder, SMALL, Watched, clip, credential, settings, small_clip};
+use crate::clip::{ClipSettings, can_encode_h265};
+
+/// Generous: for what has no promise of its own.
+const SOON: Duration = Duration::from_secs(20);
+const OFFLINE_WITHIN: Duration = Duration::from_secs(6);
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+fn wait_for_frames(recorder: &Recorder, count: usize) {
+    recorder.wait(&format!("{count} frames"), SOON, |record| record.frames.len() >= count && record.is_online());
+}
+
+/// Waits for frames after those recorded so far, and gives how long that took.
+fn wait_for_more(recorder: &Recorder, limit: Duration) -> Duration {
+    let before = recorder.record().frames.len();
+    recorder.wait("frames again", limit, |record| record.frames.len() > before + 3)
+}
+
+/// Frame numbers rise by one, from any number on, round and round.
+fn assert_no_gap(record: &Record) {
+    let numbers: Vec<u32> = record.frames.iter().map(|frame| frame.number).collect();
+    let has_gap = numbers.windows(2).any(|pair| pair[1] != (pair[0] + 1) % FRAMES);
+    assert!(!has_gap, "{} refused, {} skipped for lateness, {numbers:?}", record.refused, record.skipped);
+    assert!(record.frames.iter().enumerate().all(|(index, frame)| frame.sequence == index as u64), "sequence numbers have no gap");
+}
+
+fn assert_times_rise(record: &Record) {
+    assert!(record.frames.windows(2).all(|pair| pair[1].capture_time > pair[0].capture_time), "capture times rise");
+    assert!(record.frames.iter().all(|frame| frame.capture_time <= frame.decode_time), "nothing is decoded before it is captured");
+}
+
+fn offline_reason(settings: SourceSettings, limit: Duration) -> (OfflineReason, String) {
+    let watched = Watched::begin(settings);
+    watched.recorder.wait("offline", limit, Record::is_offline);
+    let record = watched.recorder.record();
+    let (reason, message) = record.offline().expect("it is offline");
+    println!("{reason:?}: {message}");
+    assert!(record.frames.is_empty());
+    (reason, message.to_owned())
+}
+
+#[test]
+fn a_killed_camera_is_noticed_and_watched_again_when_it_returns() {
+    let mut camera = CameraProcess::playing();
+    let watched = Watched::begin(settings(&camera.url));
+    wait_for_frames(&watched.recorder, 10);
+    camera.kill();
+    let noticed = watched.recorder.wait("offline", OFFLINE_WITHIN, Record::is_offline);
+    let reason = watched.recorder.record().offline().expect("it is offline").0;
+    // Long enough for the waits between attempts to have grown to their greatest.
+    watched.recorder.wait("the seventh attempt", SOON * 2, |record| {
+        record.states.iter().filter(|state| **state == CameraState::Connecting).count() >= 7
+    });
+    let _again = camera.again();
+    let returned = wait_for_more(&watched.recorder, BACK_WITHIN);
+    println!("killed: noticed after {noticed:?} as {reason:?}, frames again {returned:?} after its return");
+    assert_eq!(reason, OfflineReason::Ended);
+    assert_times_rise(&watched.recorder.record());
+}
+
+#[test]
+fn a_frozen_camera_is_noticed_and_watched_again_when_it_thaws() {
+    let camera = CameraProcess::playing();
+    let watched = Watched::begin(settings(&camera.url));
+    wait_for_frames(&watched.recorder, 10);
+    camera.freeze();
+    let noticed = watched.recorder.wait("offline", OFFLINE_WITHIN, Record::is_offline);
+    {
+        let record = watched.recorder.record();
+        let [.., CameraState::Stalled { .. }, CameraState::Offline { reason, .. }] = &record.states[..] else {
+            panic!("stalled, then offline: {:?}", record.states)
+        };
+        assert_eq!(*reason, OfflineReason::Stalled);
+    }
+    camera.thaw();
+    let returned = wait_for_more(&watched.recorder, BACK_WITHIN);
+    println!("frozen: noticed after {noticed:?}, frames again {returned:?} after it thawed");
+}
+
+#[test]
+fn a_frozen_camera_does_not_hold_up_the_end() {
+    let camera = CameraProcess::playing();
+    let watched = Watched::begin(settings(&camera.url));
+    wait_for_frames(&watched.recorder, 3);
+    camera.freeze();
+    let ended = watched.end();
+    println!("watching a frozen camera ended after {ended:?}");
+    assert!(ended < Duration::from_secs(3), "{ended:?}");
+}
+
+#[test]
+fn an_absent_camera_is_unreachable_and_tried_again() {
+    let mut camera = CameraProcess::playing();
+    camera.kill();
+    let watched = Watched::begin(settings(&camera.url));
+    watched.recorder.wait("three attempts", SOON, |record| {
+        record.states.iter().filter(|state| matches!(state, CameraState::Offline { .. })).count() >= 3
+    });
+    let record = watched.recorder.record();
+    assert_eq!(record.offline().expect("it is offline").0, OfflineReason::Unreachable, "{:?}", record.states);
+    let CameraState::Offline { next_attempt_time: Some(_), .. } = record.states[1] else { panic!("{:?}", record.states) };
+}
+
+#[test]
+fn a_host_without_an_address_is_told_apart() {
+    let url = "rtsp://camera.invalid/door".parse().expect("a URL");
+    assert_eq!(offline_reason(settings(&url), SOON).0, OfflineReason::HostUnknown);
+}
+
+#[test]
+fn an_unknown_path_is_not_found() {
+    let camera = CameraProcess::playing();
+    let wrong = camera.url.join("/cellar").expect("a URL");
+    assert_eq!(offline_reason(settings(&wrong), SOON).0, OfflineReason::NotFound);
+}
+
+#[test]
+fn sound_alone_is_no_video() {
+    let camera = CameraProcess::start(&["--audio-only"]);
+    assert_eq!(offline_reason(settings(&camera.url), SOON).0, OfflineReason::NoVideo);
+}
+
+#[test]
+fn noise_in_place_of_pictures_is_undecodable() {
+    let camera = CameraProcess::start(&["--noise", "--file", &small_clip().display().to_string()]);
+    assert_eq!(offline_reason(settings(&camera.url), SOON).0, OfflineReason::Undecodable);
+}
+
+#[test]
+fn a_password_opens_the_camera_and_is_never_told() {
+    let (user, password) = ("keeper-of-doors", "open-sesame-4711");
+    let file = small_clip().display().to_string();
+    let camera = CameraProcess::start(&["--file", &file, "--user", user, "--password", password]);
+    let logs = Logs::of_this_process();
+    for wrong in [None, credential(user, "wrong-4712"), credential("nobody-here", password)] {
+        let (reason, message) = offline_reason(SourceSettings { credential: wrong, ..settings(&camera.url) }, SOON);
+        assert_eq!(reason, OfflineReason::Unauthorised);
+        assert!(![user, password, "wrong-4712", "nobody-here"].iter().any(|secret| message.contains(secret)), "{message}");
+    }
+    let watched = Watched::begin(SourceSettings { credential: credential(user, password), ..settings(&camera.url) });
+    wait_for_frames(&watched.recorder, 5);
+    watched.end();
+    let logged = logs.text();
+    assert!(logged.contains("camera offline") && logged.contains("camera online"), "the log was caught: {logged}");
+    for secret in [user, password, "wrong-4712", "nobody-here"] {
+        assert!(!logged.contains(secret), "{secret} in {logged}");
+    }
+}
+
+#[test]
+fn a_change_of_resolution_in_mid_stream_is_followed() {
+    let large = clip(ClipSettings { size: (480, 272), ..SMALL }, FRAMES / 2..FRAMES);
+    let small = clip(SMALL, 0..FRAMES / 2);
+    let camera = CameraProcess::start(&["--file", &small.display().to_string(), "--file", &large.display().to_string()]);
+    let watched = Watched::begin(settings(&camera.url));
+    wait_for_frames(&watched.recorder, 2 * FRAMES as usize);
+    let record = watched.recorder.record();
+    assert_no_gap(&record);
+    for frame in &record.frames {
+        let expected = if frame.number < FRAMES / 2 { (320, 240) } else { (480, 272) };
+        assert_eq!((frame.size.width, frame.size.height), expected, "frame {}", frame.number);
+    }
+    assert_eq!(record.states.len(), 2, "connecting, online, and no more: {:?}", record.states);
+}
+
+#[test]
+fn one_of_four_cameras_dies_and_the_others_miss_no_frame() {
+    let mut cameras: Vec<CameraProcess> = (0..4).map(|_| CameraProcess::playing()).collect();
+    let watched: Vec<Watched> = cameras.iter().map(|camera| Watched::begin(settings(&camera.url))).collect();
+    for one in &watched {
+        wait_for_frames(&one.recorder, 10);
+    }
+    cameras[0].kill();
+    watched[0].recorder.wait("offline", OFFLINE_WITHIN, Record::is_offline);
+    for one in &watched[1..] {
+        let so_far = one.recorder.record().frames.len();
+        wait_for_frames(&one.recorder, so_far + 2 * FPS as usize);
+        let record = one.recorder.record();
+        assert_no_gap(&record);
+        assert_times_rise(&record);
+        assert_eq!((record.refused, record.skipped), (0, 0));
+    }
+}
+
+#[test]
+fn a_machine_that_is_too_slow_skips_and_stays_near_the_present() {
+    let camera = CameraProcess::playing();
+    // The decoder's thread is held up for two and a half frames at each frame.
+    let watched = Watched::begin_slow(settings(&camera.url), Duration::from_millis(100));
+    watched.recorder.wait("frames skipped twice", SOON, |record| {
+        let starts = record.frames.windows(2).filter(|pair| pair[1].number != (pair[0].number + 1) % FRAMES).count();
+        record.skipped > 0 && starts >= 2
+    });
+    let record = watched.recorder.record();
+    let oldest = record.frames.iter().map(|frame| frame.decode_time.since(frame.capture_time)).max().expect("frames");
+    println!("{} frames skipped, the oldest frame was {oldest:?} old", record.skipped);
+    assert!(oldest < Duration::from_secs(2), "{oldest:?}");
+}
+
+#[test]
+fn sender_reports_tell_the_cameras_delay() {
+    let camera = CameraProcess::playing();
+    let watched = Watched::begin(settings(&camera.url));
+    let has_delay = |record: &Record| record.frames.last().is_some_and(|frame| frame.camera_delay.is_some());
+    let took = watched.recorder.wait("a sender report", SOON, has_delay);
+    wait_for_more(&watched.recorder, SOON);
+    let record = watched.recorder.record();
+    let delay = record.frames.last().and_then(|frame| frame.camera_delay).expect("a delay");
+    println!("the first report came after {took:?}; the delay is {delay:?}");
+    assert!(delay < Duration::from_secs(2), "{delay:?}");
+    assert_times_rise(&record);
+}
+
+#[test]
+fn datagrams_work_where_they_are_asked_for() {
+    let camera = CameraProcess::playing();
+    let watched = Watched::begin(SourceSettings { transport: Transport::Udp, ..settings(&camera.url) });
+    wait_for_frames(&watched.recorder, FRAMES as usize);
+    assert_times_rise(&watched.recorder.record());
+}
+
+#[test]
+fn h265_is_decoded_like_h264() {
+    if !can_encode_h265() {
+        println!("left out: this machine has no x265enc (gstreamer1.0-plugins-bad) to make an H.265 clip");
+        return;
+    }
+    let file = clip(ClipSettings { is_h265: true, ..SMALL }, 0..FRAMES);
+    let camera = CameraProcess::start(&["--file", &file.display().to_string()]);
+    let watched = Watched::begin(settings(&camera.url));
+    wait_for_frames(&watched.recorder, FRAMES as usize + 5);
+    assert_no_gap(&watched.recorder.record());
+}

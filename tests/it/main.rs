@@ -1,0 +1,20 @@
+//! The integration tests, one binary: what the parts do together, through the doors that users have.
+//!
+//! Must not know: the insides of any stage.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should panic, in its helpers too")]
+
+mod accuracy;
+mod cli;
+mod clip;
+mod daemon;
+mod enrol;
+mod faces;
+mod ingest;
+mod models;
+mod rpc;
+mod rtsp_server;
+mod stills;
+mod store;
+mod support;
+mod systemd;

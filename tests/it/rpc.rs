@@ -1,0 +1,477 @@
+//! The services over a real connection, on the real stages: enrol, ask, subscribe, steer cameras.
+//!
+//! In: the models and a few photos of three people. Prints what is left out where they are missing.
+//! Must not know: RTSP; events are written by the test itself, cameras are disabled.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use doorward::cameras::Cameras;
+use doorward::clock::{Clock, SystemClock};
+use doorward::config::ServerConfig;
+use doorward::decide::Policy;
+use doorward::enrol::{Enrolment, EnrolmentParts};
+use doorward::event::{Event, EventKind};
+use doorward::event_log::EventLog;
+use doorward::gallery::Gallery;
+use doorward::infer::Engine;
+use doorward::pb;
+use doorward::pb::camera_service_client::CameraServiceClient;
+use doorward::pb::event_service_client::EventServiceClient;
+use doorward::pb::gallery_service_client::GalleryServiceClient;
+use doorward::pb::recognition_service_client::RecognitionServiceClient;
+use doorward::pb::sample_source::Source;
+use doorward::pb::system_service_client::SystemServiceClient;
+use doorward::photo::PhotoAnalyst;
+use doorward::pipeline::{Pipeline, SceneSettings};
+use doorward::recognise::Recogniser;
+use doorward::rpc::{RpcParts, Server, ServerHandle};
+use doorward::store::{NewEvent, Store};
+use doorward::subject::SubjectUid;
+use doorward::track::TrackPolicy;
+use doorward::visit::VisitPolicy;
+use tokio::sync::oneshot;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::faces;
+
+/// Far beyond what anything here takes, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server on the real stages. One engine serves all tests: its sessions are the machine's cores.
+struct Served {
+    address: SocketAddr,
+    channel: Channel,
+    events: EventLog,
+    handle: ServerHandle,
+    stop: oneshot::Sender<()>,
+    ended: tokio::task::JoinHandle<()>,
+    people: tempfile::TempDir,
+    _data: tempfile::TempDir,
+}
+
+async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
+    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
+    let models = faces::models_dir(left_out)?;
+    let engine = ENGINE.get_or_init(|| Some(faces::engine(&models))).clone()?;
+    let (data, people) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let store = Store::open(data.path()).expect("a new store");
+    let facts = engine.facts().clone();
+    let gallery = Gallery::new(facts.space.clone());
+    let events = EventLog::open(store.clone(), lag_max, Arc::clone(&clock)).await.expect("a new log");
+    let photos = PhotoAnalyst::new(engine.clone());
+    let threshold = facts.threshold;
+    let enrolment = EnrolmentParts {
+        photos: photos.clone(),
+        store: store.clone(),
+        gallery: gallery.clone(),
+        clock: Arc::clone(&clock),
+        people_dir: Some(people.path().into()),
+        quality_min: 0.3,
+        threshold,
+    };
+    let enrolment = Enrolment::open(enrolment).await.expect("an empty gallery");
+    let policy = Policy { threshold, target_rate: None };
+    let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
+    let parts = RpcParts {
+        enrolment,
+        recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy),
+        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), scene(policy)),
+        events: events.clone(),
+        store,
+        gallery,
+        engine_facts: facts,
+        clock,
+    };
+    let config = ServerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ServerConfig::default() };
+    let listener = tokio::net::TcpListener::bind(config.listen).await.expect("bound");
+    let server = Server::open(&config, listener, parts).await.expect("opened");
+    let (handle, address) = (server.handle(), server.handle().local_address());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = tokio::spawn(async move {
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        server.serve(stopped).await.expect("an orderly end");
+    });
+    let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("connected");
+    Some(Served { address, channel, events, handle, stop, ended, people, _data: data })
+}
+
+fn scene(policy: Policy) -> SceneSettings {
+    let second = Duration::from_secs(1);
+    SceneSettings {
+        detector_side: None,
+        region_of_interest: None,
+        face_pixels_min: 0,
+        detection_score_min: 0.7,
+        quality_min: 0.3,
+        policy,
+        track: TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: 2 * second },
+        visit: VisitPolicy { decision_deadline: 3 * second, actionable: 5 * second },
+        encode_every_face: false,
+        snapshots: true,
+        measure: true,
+    }
+}
+
+fn photo(name: &str, left_out: &str) -> Option<PathBuf> {
+    let part = format!("photos/{name}");
+    faces::bootstrapped(&part, left_out).or_else(|| faces::shared_data(&part, left_out))
+}
+
+fn bytes(name: &str, left_out: &str) -> Option<Vec<u8>> {
+    photo(name, left_out).map(|path| std::fs::read(path).expect("the photo is readable"))
+}
+
+fn image(bytes: &[u8]) -> pb::SampleSource {
+    pb::SampleSource { source: Some(Source::Image(bytes.to_vec())) }
+}
+
+fn new_subject(id: &str, photo: &[u8]) -> pb::CreateSubjectRequest {
+    pb::CreateSubjectRequest {
+        subject: Some(pb::Subject {
+            id: id.into(),
+            display_name: id.to_uppercase(),
+            watchlists: vec!["staff".into()],
+            ..Default::default()
+        }),
+        samples: vec![image(photo)],
+        ..Default::default()
+    }
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
+}
+
+#[tokio::test]
+async fn an_enrolled_person_is_known_until_erased() {
+    let left_out = "enrolment by RPC";
+    let Some(served) = serve(left_out, 4_096).await else { return };
+    let photos = ["obama.jpg", "obama2.jpg", "obama3.jpg", "biden.jpg"].map(|name| bytes(name, left_out));
+    let [Some(obama), Some(another), Some(third), Some(biden)] = photos else { return };
+    let mut gallery = GalleryServiceClient::new(served.channel.clone());
+    let mut recognition = RecognitionServiceClient::new(served.channel.clone());
+    let identify = |image: &[u8]| pb::IdentifyRequest { image: image.to_vec(), candidates_max: 0 };
+
+    let nobody = recognition.identify(identify(&obama)).await.expect("answered").into_inner();
+    assert_eq!(nobody.identifications[0].rejection(), pb::IdentificationRejection::EmptyGallery);
+
+    let created = gallery.create_subject(new_subject("obama", &obama)).await.expect("enrolled").into_inner();
+    let subject = created.subject.expect("a subject");
+    assert_eq!((subject.sample_count, subject.origin(), created.samples.len()), (1, pb::SubjectOrigin::Rpc, 1));
+    assert!(created.samples[0].quality.expect("measured").overall > 0.3);
+
+    let known = recognition.identify(identify(&another)).await.expect("answered").into_inner();
+    let matched = known.identifications[0].subject.as_ref().expect("known at once");
+    assert_eq!((matched.subject_id.as_str(), matched.display_name.as_str()), ("obama", "OBAMA"));
+    assert!(matched.similarity >= known.identifications[0].threshold && known.gallery_version == created.gallery_version);
+    let stranger = recognition.identify(identify(&biden)).await.expect("answered").into_inner();
+    assert_eq!(stranger.identifications[0].rejection(), pb::IdentificationRejection::BelowThreshold);
+    assert_eq!(stranger.identifications[0].candidates[0].subject_id, "obama", "the closest is told, with its similarity");
+
+    let claim = |claim| pb::VerifyRequest { image: third.clone(), claim: Some(claim) };
+    let verified = recognition.verify(claim(pb::verify_request::Claim::SubjectId("obama".into()))).await.expect("answered").into_inner();
+    assert!(verified.r#match && verified.similarity >= verified.threshold && verified.head == "cosine");
+    let other = recognition.verify(claim(pb::verify_request::Claim::OtherImage(biden.clone()))).await.expect("answered").into_inner();
+    assert!(!other.r#match);
+    let unknown = recognition.verify(claim(pb::verify_request::Claim::SubjectId("nobody".into()))).await.expect_err("no such subject");
+    assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "SUBJECT_NOT_FOUND"));
+    let detected = recognition.detect_faces(pb::DetectFacesRequest { image: biden }).await.expect("answered").into_inner();
+    assert_eq!((detected.faces.len(), detected.faces[0].landmarks.len()), (1, 5));
+    let found = recognition.search(pb::SearchRequest { image: another, candidates_max: 1 }).await.expect("answered").into_inner();
+    assert_eq!(found.candidates[0].subject_uid, subject.uid);
+
+    let erase = pb::DeleteSubjectRequest { id: "obama".into(), ..Default::default() };
+    let receipt = gallery.delete_subject(erase).await.expect("erased").into_inner();
+    assert_eq!((receipt.uid, receipt.templates_erased, receipt.samples_erased), (subject.uid, 1, 1));
+    let gone = recognition.identify(identify(&obama)).await.expect("answered").into_inner();
+    assert!(gone.identifications[0].subject.is_none());
+    let gone = gallery.get_subject(pb::GetSubjectRequest { id: "obama".into() }).await.expect_err("erased");
+    assert_eq!(gone.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn what_cannot_be_enrolled_is_refused_with_its_reason() {
+    let left_out = "refused enrolment";
+    let Some(served) = serve(left_out, 4_096).await else { return };
+    let photos = ["obama.jpg", "obama2.jpg"].map(|name| bytes(name, left_out));
+    let [Some(obama), Some(another)] = photos else { return };
+    let mut gallery = GalleryServiceClient::new(served.channel.clone());
+    gallery.create_subject(new_subject("obama", &obama)).await.expect("enrolled");
+    let flat = {
+        let mut png = std::io::Cursor::new(Vec::new());
+        image::RgbImage::from_pixel(200, 200, image::Rgb([90, 120, 90])).write_to(&mut png, image::ImageFormat::Png).expect("written");
+        png.into_inner()
+    };
+    let mut check = async |request: pb::CreateSubjectRequest, code, expected: &str| {
+        let status = gallery.create_subject(request).await.expect_err(expected);
+        assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{status:?}");
+        status
+    };
+    check(new_subject("x", b"no picture at all"), Code::InvalidArgument, "BAD_IMAGE").await;
+    check(new_subject("x", &flat), Code::InvalidArgument, "NO_FACE").await;
+    check(new_subject("x", b""), Code::InvalidArgument, "BAD_FIELD").await;
+    check(new_subject("../x", &another), Code::InvalidArgument, "BAD_SUBJECT_ID").await;
+    check(pb::CreateSubjectRequest { samples: vec![], ..new_subject("x", b"") }, Code::InvalidArgument, "NO_SAMPLE").await;
+    check(new_subject("obama", &another), Code::AlreadyExists, "SUBJECT_EXISTS").await;
+    check(pb::CreateSubjectRequest { request_id: "again".into(), ..new_subject("x", &another) }, Code::InvalidArgument, "BAD_FIELD").await;
+    let duplicate = check(new_subject("x", &another), Code::AlreadyExists, "POSSIBLE_DUPLICATE").await;
+    assert_eq!(duplicate.get_details_error_info().expect("an ErrorInfo").metadata["subject_id"], "obama");
+    let listed = gallery.list_subjects(pb::ListSubjectsRequest::default()).await.expect("listed").into_inner();
+    assert_eq!(listed.subjects.len(), 1, "nothing of what was refused is stored");
+}
+
+#[tokio::test]
+async fn subjects_are_changed_listed_and_repeated_safely() {
+    let left_out = "changing subjects by RPC";
+    let Some(served) = serve(left_out, 4_096).await else { return };
+    let photos = ["obama.jpg", "obama2.jpg", "biden.jpg"].map(|name| bytes(name, left_out));
+    let [Some(obama), Some(another), Some(biden)] = photos else { return };
+    let mut gallery = GalleryServiceClient::new(served.channel.clone());
+
+    let request = pb::CreateSubjectRequest { request_id: uuid::Uuid::new_v4().to_string(), ..new_subject("", &obama) };
+    let first = gallery.create_subject(request.clone()).await.expect("enrolled").into_inner();
+    let repeat = gallery.create_subject(request).await.expect("answered").into_inner();
+    assert_eq!(first, repeat, "a repeat returns the first answer");
+    let obama = first.subject.expect("a subject with an id of the daemon's making");
+    gallery.create_subject(new_subject("biden", &biden)).await.expect("enrolled");
+
+    let add = pb::CreateSampleRequest { subject_id: obama.id.clone(), sample: Some(image(&another)), ..Default::default() };
+    gallery.create_sample(add).await.expect("added");
+    let mut samples = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let page = pb::ListSamplesRequest { subject_id: obama.id.clone(), page_size: 1, page_token };
+        let page = gallery.list_samples(page).await.expect("listed").into_inner();
+        samples.extend(page.samples);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(samples.len(), 2);
+    assert!(samples.iter().all(|s| s.similarity_to_rest.is_some_and(|similarity| similarity > 0.3)));
+    let remove = |id: &str| pb::DeleteSampleRequest { subject_id: obama.id.clone(), sample_id: id.into(), ..Default::default() };
+    gallery.delete_sample(remove(&samples[0].id)).await.expect("removed");
+    let last = gallery.delete_sample(remove(&samples[1].id)).await.expect_err("the last one stays");
+    assert_eq!(reason(&last), "NO_SAMPLE");
+
+    let mask = |path: &str| Some(prost_types::FieldMask { paths: vec![path.into()] });
+    let renamed = pb::Subject { id: obama.id.clone(), display_name: "B. O.".into(), ..Default::default() };
+    let update = pb::UpdateSubjectRequest { subject: Some(renamed), update_mask: mask("display_name"), ..Default::default() };
+    let changed = gallery.update_subject(update.clone()).await.expect("changed").into_inner().subject.expect("a subject");
+    assert_eq!((changed.display_name.as_str(), &changed.watchlists), ("B. O.", &obama.watchlists));
+    let stale = pb::Subject { id: obama.id.clone(), etag: obama.etag, ..Default::default() };
+    let stale = gallery.update_subject(pb::UpdateSubjectRequest { subject: Some(stale), ..update.clone() }).await.expect_err("stale");
+    assert_eq!((stale.code(), reason(&stale).as_str()), (Code::Aborted, "STALE_ETAG"));
+    assert_eq!(stale.get_details_error_info().expect("an ErrorInfo").metadata["etag"], changed.etag);
+    let bad = gallery.update_subject(pb::UpdateSubjectRequest { update_mask: mask("uid"), ..update }).await.expect_err("immutable");
+    assert_eq!(reason(&bad), "UNKNOWN_FIELD");
+
+    let page = |page_token: String| pb::ListSubjectsRequest { page_size: 1, page_token, watchlist: "staff".into() };
+    let one = gallery.list_subjects(page(String::new())).await.expect("listed").into_inner();
+    let two = gallery.list_subjects(page(one.next_page_token.clone())).await.expect("listed").into_inner();
+    assert_eq!((one.subjects.len(), two.subjects.len(), two.next_page_token.as_str()), (1, 1, ""));
+    assert!(one.subjects[0].id < two.subjects[0].id);
+    let elsewhere = pb::ListSubjectsRequest { page_token: one.next_page_token, ..Default::default() };
+    assert_eq!(reason(&gallery.list_subjects(elsewhere).await.expect_err("another list's token")), "BAD_PAGE_TOKEN");
+    let facts = gallery.get_gallery(pb::GetGalleryRequest {}).await.expect("answered").into_inner();
+    assert_eq!((facts.subject_count, facts.template_count), (2, 2));
+}
+
+#[tokio::test]
+async fn the_folder_is_read_again_and_says_what_it_refused() {
+    let left_out = "reloading the gallery by RPC";
+    let Some(served) = serve(left_out, 4_096).await else { return };
+    let Some(obama) = photo("obama.jpg", left_out) else { return };
+    let folder = served.people.path().join("obama");
+    std::fs::create_dir(&folder).expect("made");
+    std::fs::copy(obama, folder.join("1.jpg")).expect("copied");
+    std::fs::write(folder.join("2.jpg"), "no picture").expect("written");
+    let mut gallery = GalleryServiceClient::new(served.channel.clone());
+    let report = gallery.reload_gallery(pb::ReloadGalleryRequest::default()).await.expect("reloaded").into_inner();
+    assert_eq!((report.subjects_added, report.refused_files.len()), (1, 1));
+    assert_eq!((report.refused_files[0].path.as_str(), report.refused_files[0].reason.as_str()), ("obama/2.jpg", "BAD_IMAGE"));
+}
+
+fn happened(kind: EventKind, number: u64) -> NewEvent {
+    let mut event = Event::new(kind, "front", doorward::clock::Timestamp::from_micros(1_000_000));
+    event.message = Some(format!("number {number}, {}", "x".repeat(200)));
+    NewEvent { event, snapshot: None }
+}
+
+async fn subscribe(served: &Served, request: pb::SubscribeRequest) -> tonic::Streaming<pb::SubscribeResponse> {
+    let mut stream = EventServiceClient::new(served.channel.clone()).subscribe(request).await.expect("subscribed").into_inner();
+    let first = next(&mut stream).await.expect("an answer at once");
+    assert!(first.events.is_empty() && first.position.is_some() && first.server_time.is_some());
+    stream
+}
+
+async fn next(stream: &mut tonic::Streaming<pb::SubscribeResponse>) -> Result<pb::SubscribeResponse, Status> {
+    tokio::time::timeout(PATIENCE, stream.message()).await.expect("within a minute").map(|m| m.expect("a stream ends with a status"))
+}
+
+#[tokio::test]
+async fn events_are_delivered_with_names_until_the_person_is_erased() {
+    let left_out = "subscribing by RPC";
+    let Some(served) = serve(left_out, 4_096).await else { return };
+    let Some(obama) = bytes("obama.jpg", left_out) else { return };
+    let mut gallery = GalleryServiceClient::new(served.channel.clone());
+    let created = gallery.create_subject(new_subject("obama", &obama)).await.expect("enrolled").into_inner();
+    let uid = created.subject.expect("a subject").uid;
+    let mut all = subscribe(&served, pb::SubscribeRequest::default()).await;
+    let mut staff = subscribe(&served, pb::SubscribeRequest { watchlists: vec!["staff".into()], ..Default::default() }).await;
+    let seen = |number| {
+        let mut new = happened(EventKind::Identified, number);
+        new.event.subject = Some(SubjectUid(uid.parse().expect("a UUID")));
+        new
+    };
+    served.events.append(vec![happened(EventKind::CameraOnline, 1), seen(2)]).await.expect("written");
+    let mut events = Vec::new();
+    while events.len() < 2 {
+        events.extend(next(&mut all).await.expect("delivered").events);
+    }
+    assert_eq!(events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(events[1].subject.as_ref().map(|s| (s.id.as_str(), s.erased)), Some(("obama", false)));
+    let filtered = next(&mut staff).await.expect("delivered");
+    assert_eq!(filtered.events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [2]);
+
+    gallery.delete_subject(pb::DeleteSubjectRequest { id: "obama".into(), ..Default::default() }).await.expect("erased");
+    served.events.append(vec![seen(3)]).await.expect("written");
+    let after = next(&mut all).await.expect("delivered");
+    let subject = after.events[0].subject.as_ref().expect("a uid");
+    assert_eq!((subject.uid.as_str(), subject.id.as_str(), subject.erased), (uid.as_str(), "", true));
+
+    let past =
+        pb::SubscribeRequest { start: Some(pb::subscribe_request::Start::Cursor(after.events[0].cursor.clone())), ..Default::default() };
+    let refused = EventServiceClient::new(served.channel.clone()).subscribe(past).await.expect_err("not in this version");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unimplemented, "START_NOT_SUPPORTED"));
+    let missing = pb::GetSnapshotRequest { snapshot_id: uuid::Uuid::new_v4().to_string() };
+    let missing = EventServiceClient::new(served.channel.clone()).get_snapshot(missing).await.expect_err("no such snapshot");
+    assert_eq!(reason(&missing), "SNAPSHOT_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_read_is_ended_and_costs_nobody_anything() {
+    const BATCHES: u64 = 200;
+    const BATCH: u64 = 500;
+    let Some(served) = serve("a slow subscriber", 1_024).await else { return };
+    let mut reading = subscribe(&served, pb::SubscribeRequest::default()).await;
+    // A connection of its own: flow control must not stop the other one.
+    let apart = Endpoint::from_shared(format!("http://{}", served.address)).expect("a URI").connect().await.expect("connected");
+    let mut idle = EventServiceClient::new(apart).subscribe(pb::SubscribeRequest::default()).await.expect("subscribed").into_inner();
+    let mut received = 0;
+    for batch in 0..BATCHES {
+        let events = (0..BATCH).map(|n| happened(EventKind::CameraOnline, batch * BATCH + n)).collect();
+        served.events.append(events).await.expect("written");
+        while received < (batch + 1) * BATCH {
+            for event in next(&mut reading).await.expect("who reads gets everything").events {
+                received += 1;
+                assert_eq!(event.sequence, received, "in order, without a gap");
+            }
+        }
+    }
+    let mut last = 0;
+    let status = loop {
+        match next(&mut idle).await {
+            Ok(response) => {
+                for event in response.events {
+                    last += 1;
+                    assert_eq!(event.sequence, last, "nothing is skipped in silence");
+                }
+            }
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "SUBSCRIBER_TOO_SLOW"), "after {last}: {status:?}");
+    assert!(last < BATCHES * BATCH);
+}
+
+#[tokio::test]
+async fn a_stop_ends_open_streams_with_unavailable() {
+    let Some(served) = serve("a stop with streams open", 4_096).await else { return };
+    served.handle.set_ready(true).await;
+    let mut events = subscribe(&served, pb::SubscribeRequest::default()).await;
+    let watch = CameraServiceClient::new(served.channel.clone()).watch_cameras(pb::WatchCamerasRequest::default()).await;
+    let mut watch = watch.expect("watched").into_inner();
+    watch.message().await.expect("no error").expect("the states at once");
+    served.stop.send(()).expect("it runs");
+    let ended = next(&mut events).await.expect_err("the stream ends");
+    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unavailable, "STOPPING"));
+    let ended = watch.message().await.expect_err("the stream ends");
+    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unavailable, "STOPPING"));
+    tokio::time::timeout(Duration::from_secs(10), served.ended).await.expect("within the deadline").expect("in order");
+}
+
+fn camera(id: &str) -> pb::Camera {
+    pb::Camera { id: id.into(), url: format!("rtsp://192.0.2.1/{id}"), disabled: true, ..Default::default() }
+}
+
+#[tokio::test]
+async fn cameras_are_made_changed_and_removed_and_their_credentials_never_shown() {
+    let Some(served) = serve("cameras by RPC", 4_096).await else { return };
+    let mut cameras = CameraServiceClient::new(served.channel.clone());
+    let mut watch = cameras.watch_cameras(pb::WatchCamerasRequest::default()).await.expect("watched").into_inner();
+    assert!(watch.message().await.expect("no error").expect("at once").statuses.is_empty());
+
+    let credential = || Some(pb::CameraCredential { username: "admin".into(), password: "hunter2".into() });
+    let create = |id: &str| pb::CreateCameraRequest { camera: Some(camera(id)), credential: credential(), ..Default::default() };
+    let created = cameras.create_camera(create("front")).await.expect("created").into_inner();
+    let told = watch.message().await.expect("no error").expect("a change");
+    assert_eq!((told.statuses[0].camera_id.as_str(), told.statuses[0].reason.as_str()), ("front", "DISABLED"));
+    let exists = cameras.create_camera(create("front")).await.expect_err("it exists");
+    assert_eq!((exists.code(), reason(&exists).as_str()), (Code::AlreadyExists, "CAMERA_EXISTS"));
+    cameras.create_camera(create("back")).await.expect("created");
+
+    let mut refused = async |camera: pb::Camera, expected: &str| {
+        let status =
+            cameras.create_camera(pb::CreateCameraRequest { camera: Some(camera), ..Default::default() }).await.expect_err(expected);
+        assert_eq!(reason(&status), expected);
+        assert!(!format!("{status:?}").contains("hunter2"), "{status:?}");
+    };
+    refused(pb::Camera { url: "rtsp://admin:hunter2@192.0.2.1/".into(), ..camera("x") }, "CREDENTIAL_IN_URL").await;
+    refused(pb::Camera { url: "hunter2".into(), ..camera("x") }, "BAD_CAMERA_URL").await;
+    refused(pb::Camera { threshold: Some(7.0), ..camera("x") }, "BAD_CAMERA").await;
+    refused(camera("Front Door"), "BAD_CAMERA_ID").await;
+
+    let page = |page_token| pb::ListCamerasRequest { page_size: 1, page_token };
+    let one = cameras.list_cameras(page(String::new())).await.expect("listed").into_inner();
+    let two = cameras.list_cameras(page(one.next_page_token.clone())).await.expect("listed").into_inner();
+    assert_eq!((one.cameras[0].id.as_str(), two.cameras[0].id.as_str(), two.next_page_token.as_str()), ("back", "front", ""));
+    let got = cameras.get_camera(pb::GetCameraRequest { id: "front".into() }).await.expect("there").into_inner();
+    assert!(got.camera.as_ref().is_some_and(|c| c.has_credential) && got.status.is_some());
+    let shown = format!("{created:?}{one:?}{two:?}{got:?}{told:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("admin"));
+
+    let mask = |path: &str| Some(prost_types::FieldMask { paths: vec![path.into()] });
+    let named = pb::Camera { display_name: "Main door".into(), ..camera("front") };
+    let update = pb::UpdateCameraRequest { camera: Some(named), update_mask: mask("display_name"), ..Default::default() };
+    let changed = cameras.update_camera(update).await.expect("changed").into_inner().camera.expect("a camera");
+    assert_eq!((changed.display_name.as_str(), changed.disabled, changed.has_credential), ("Main door", true, true));
+    let wrong = pb::UpdateCameraRequest { camera: Some(camera("front")), update_mask: mask("password"), ..Default::default() };
+    assert_eq!(reason(&cameras.update_camera(wrong).await.expect_err("no such field")), "UNKNOWN_FIELD");
+    let clear = pb::SetCameraCredentialRequest { camera_id: "front".into(), ..Default::default() };
+    cameras.set_camera_credential(clear).await.expect("removed");
+    let got = cameras.get_camera(pb::GetCameraRequest { id: "front".into() }).await.expect("there").into_inner();
+    assert!(got.camera.is_some_and(|c| !c.has_credential));
+    let dark = cameras.get_frame(pb::GetFrameRequest { camera_id: "front".into(), draw_boxes: false }).await.expect_err("it is disabled");
+    assert_eq!(reason(&dark), "NO_FRAME");
+
+    cameras.delete_camera(pb::DeleteCameraRequest { id: "front".into(), ..Default::default() }).await.expect("removed");
+    loop {
+        let told = tokio::time::timeout(PATIENCE, watch.message()).await.expect("within a minute").expect("no error").expect("a change");
+        if told.statuses.iter().any(|s| s.camera_id == "front" && s.reason == "REMOVED") {
+            break;
+        }
+    }
+    let status = SystemServiceClient::new(served.channel.clone()).get_status(pb::GetStatusRequest {}).await.expect("answered").into_inner();
+    assert_eq!((status.camera_count, status.cameras_online, status.models.len()), (1, 0, 2));
+    assert!(status.inference.is_some_and(|i| i.device == "cpu" && i.sessions > 0 && !i.template_space.is_empty()));
+}
