@@ -136,8 +136,10 @@ async fn main() -> anyhow::Result<()> {
     }
     anyhow::ensure!(decoded == frames, "decoding alone gave {decoded} frames, the pipeline {frames}");
     let a_frame = |total: f64| total / frames as f64;
-    let inference_ms =
-        (inference_after.detect + inference_after.encode - inference_before.detect - inference_before.encode).as_secs_f64() * 1e3;
+    let spent = |after: u64, before: u64| (after - before) as f64 / 1e6;
+    let detect_ms = spent(inference_after.detect_ns, inference_before.detect_ns);
+    let encode_ms = spent(inference_after.encode_ns, inference_before.encode_ns);
+    let inference_ms = detect_ms + encode_ms;
     let counts = pipeline.counts();
     println!(
         "{}",
