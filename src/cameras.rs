@@ -188,9 +188,9 @@ impl Cameras {
         let now = self.0.clock.now();
         (camera.create_time, camera.update_time, camera.revision) = (now, now, 1);
         camera.has_credential = credential.is_some();
-        // The credential first: a camera without its credential would knock with an empty hand.
-        self.0.store.set_credential(&camera.id, credential).await?;
+        // The store keeps credentials of cameras that it knows; nothing connects before both are there.
         self.0.store.put_camera(camera.clone(), key).await?;
+        self.0.store.set_credential(&camera.id, credential).await?;
         self.watch(camera.clone()).await?;
         Ok(camera)
     }

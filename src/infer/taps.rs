@@ -42,7 +42,7 @@ impl Taps {
         match sampling {
             _ if from == to => self.points(1, from, to),
             _ if factor < 1.0 => self.linear(from, to),
-            Sampling::Video => self.points((factor / 2.0).ceil().clamp(2.0, 4.0) as usize, from, to),
+            Sampling::Video => self.points((factor.ceil() as usize).clamp(2, 4), from, to),
             Sampling::Exact => self.area(from, to),
         }
     }

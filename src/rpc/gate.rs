@@ -18,6 +18,10 @@ use super::status::{Refusal, explained};
 
 /// Health is open, so that a supervisor needs no secret (`grpc.health.v1`).
 const OPEN_PREFIX: &str = "/grpc.health.v1.Health/";
+/// Takes as long as the enrolment folder has photos; its caller's own deadline bounds it.
+const UNHURRIED: &str = "/doorward.v1.GalleryService/ReloadGallery";
+/// "No deadline" as a duration: longer than any daemon runs, and far from overflowing a clock.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The layer around all services.
 #[derive(Clone, Debug)]
@@ -50,9 +54,9 @@ where
         // The service that was asked whether it is ready is the one that is called.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let deadline = self.deadline;
+        let path = request.uri().path().to_owned();
+        let deadline = if path == UNHURRIED { FOREVER } else { self.deadline };
         Box::pin(async move {
-            let path = request.uri().path().to_owned();
             match tokio::time::timeout(deadline, inner.call(request)).await {
                 Ok(answer) => answer.map(|response| with_reason(&path, response)),
                 Err(_) => Ok(overdue(deadline).into_http()),
