@@ -194,6 +194,14 @@ impl Slots {
         }
     }
 
+    /// A picture was not decoded, because decoding had fallen behind.
+    pub fn skipped(&mut self, camera: &CameraId) {
+        if let Some(slot) = self.cameras.get_mut(camera) {
+            slot.counts.received += 1;
+            slot.counts.dropped_late += 1;
+        }
+    }
+
     /// Whether no frame waits and none is being analysed.
     pub fn is_idle(&self) -> bool {
         self.cameras.values().all(|s| s.frame.is_none() && !s.in_flight)

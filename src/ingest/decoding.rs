@@ -7,7 +7,6 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
-use super::handover::welcome_padding;
 use super::rtp;
 
 /// A codec that cameras speak and ingest decodes.
@@ -79,7 +78,7 @@ pub(super) enum Delivery {
 /// The appsink that ends a chain: it takes I420 and NV12 and nothing else, so that nothing is converted.
 pub(super) fn appsink(delivery: Delivery) -> gst_app::AppSink {
     let is_newest = delivery == Delivery::Newest;
-    let sink = gst_app::AppSink::builder()
+    gst_app::AppSink::builder()
         .caps(&gst::Caps::builder("video/x-raw").field("format", gst::List::new(["I420", "NV12"])).build())
         .max_buffers(if is_newest { 1 } else { 2 })
         .drop(is_newest)
@@ -87,9 +86,7 @@ pub(super) fn appsink(delivery: Delivery) -> gst_app::AppSink {
         .async_(!is_newest)
         .qos(false)
         .enable_last_sample(false)
-        .build();
-    welcome_padding(sink.upcast_ref());
-    sink
+        .build()
 }
 
 /// Adds parser and decoder of `codec` to the pipeline that holds `sink`, linked to it and running.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
-use gstreamer_video::prelude::*;
 
 use crate::clock::Timestamp;
 use crate::frame::{CameraId, ColourMatrix, ColourRange, Frame, HostPixels, PixelFormat, PixelLayout, Plane, Size};
@@ -35,7 +34,7 @@ impl SampleReader {
     /// The frame in `sample`, captured at time 0; `None` when its caps, its layout and its bytes do
     /// not fit together.
     pub(super) fn read(&mut self, sample: &gst::Sample, camera: &CameraId) -> Option<Frame> {
-        let info = self.info(sample.caps()?)?;
+        let info = self.info(sample)?;
         let buffer = sample.buffer_owned()?;
         let format = match buffer.meta::<gst_video::VideoMeta>() {
             Some(meta) if (meta.format(), meta.width(), meta.height()) != (info.format(), info.width(), info.height()) => return None,
@@ -46,27 +45,15 @@ impl SampleReader {
         Frame::new(camera.clone(), Timestamp::default(), format, Arc::new(pixels)).ok()
     }
 
-    fn info(&mut self, caps: &gst::CapsRef) -> Option<&gst_video::VideoInfo> {
+    fn info(&mut self, sample: &gst::Sample) -> Option<&gst_video::VideoInfo> {
+        let caps = sample.caps_owned()?;
         // Streams hardly ever change their caps: parsing them for each frame would be waste.
-        let is_known = self.known.as_ref().is_some_and(|(known, _)| known.as_ptr() == std::ptr::from_ref(caps).cast());
-        if !is_known {
-            self.known = Some((caps.to_owned(), gst_video::VideoInfo::from_caps(caps).ok()?));
+        if self.known.as_ref().is_none_or(|(known, _)| known.as_ptr() != caps.as_ptr()) {
+            let info = gst_video::VideoInfo::from_caps(&caps).ok()?;
+            self.known = Some((caps, info));
         }
         self.known.as_ref().map(|(_, info)| info)
     }
-}
-
-/// Makes a buffer's allocation query say that padded rows are welcome: without it the decoder
-/// copies each picture into tightly packed rows.
-pub(super) fn welcome_padding(sink: &gst::Element) {
-    let Some(pad) = sink.static_pad("sink") else { return };
-    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query_mut().map(gst::QueryRef::view_mut) {
-        Some(gst::QueryViewMut::Allocation(query)) => {
-            query.add_allocation_meta::<gst_video::VideoMeta>(None);
-            gst::PadProbeReturn::Handled
-        }
-        _ => gst::PadProbeReturn::Ok,
-    });
 }
 
 fn pixel_format(info: &gst_video::VideoInfo, offsets: &[usize], strides: &[i32]) -> Option<PixelFormat> {

@@ -107,4 +107,8 @@ impl FrameSink for CameraSink {
     fn refused(&self) {
         self.intake.slots().refused(&self.camera);
     }
+
+    fn skipped(&self) {
+        self.intake.slots().skipped(&self.camera);
+    }
 }

@@ -217,6 +217,7 @@ pub(in super::super) fn status(status: &CameraStatus) -> pb::CameraStatus {
         ("newer", frames.dropped_newer),
         ("rate", frames.dropped_rate),
         ("format", frames.dropped_format),
+        ("late", frames.dropped_late),
         ("failed", frames.dropped_failed),
     ];
     pb::CameraStatus {
