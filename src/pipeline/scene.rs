@@ -75,7 +75,7 @@ pub struct BestShot {
     pub frame: Frame,
     /// The face in it.
     pub rect: Rect,
-    quality: f32,
+    rank: f32,
 }
 
 /// An event that is not in the log yet, with the picture that belongs to it.
@@ -178,8 +178,10 @@ impl Scene {
     fn shoot(&mut self, frame: &Frame, detection: &Detection, track: TrackId) -> Option<Shot> {
         let aligned = infer::align(frame, &detection.landmarks);
         let measured = quality::assess(detection, &aligned);
-        if self.settings.snapshots && self.best.get(&track).is_none_or(|best| measured.overall > best.quality * BETTER_SHOT) {
-            let best = BestShot { frame: frame.copied(), rect: detection.box_in_frame, quality: measured.overall };
+        // Quality ends at "as good as needed", where most faces are: among those the larger is better.
+        let rank = measured.overall * measured.size_pixels;
+        if self.settings.snapshots && self.best.get(&track).is_none_or(|best| rank > best.rank * BETTER_SHOT) {
+            let best = BestShot { frame: frame.copied(), rect: detection.box_in_frame, rank };
             self.best.insert(track, best);
         }
         if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
