@@ -122,12 +122,17 @@ impl Daemon {
         })
         .await?;
         let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy);
-        let failed = engine.failed();
-        tasks.spawn("inference", async move { Err::<(), _>(failed.await) });
+        let stop_serving = CancellationToken::new();
+        let (failed, stop) = (engine.failed(), stop_serving.clone());
+        tasks.spawn("inference", async move {
+            tokio::select! {
+                reason = failed => Err(reason),
+                () = stop.cancelled() => Ok(()),
+            }
+        });
         let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), scene_settings(config, policy));
 
-        let stop_serving = CancellationToken::new();
         let parts = RpcParts {
             enrolment: enrolment.clone(),
             recogniser,
@@ -141,17 +146,7 @@ impl Daemon {
         let server = Server::open(&config.server, listener, parts).await?;
         let handle = server.handle();
         tasks.spawn("the server", server.serve(stop_serving.clone().cancelled_owned()));
-        Ok(Self {
-            store,
-            events,
-            pipeline,
-            cameras,
-            enrolment,
-            server: handle,
-            clock,
-            stop_work: CancellationToken::new(),
-            stop_serving,
-        })
+        Ok(Self { store, events, pipeline, cameras, enrolment, server: handle, clock, stop_work: CancellationToken::new(), stop_serving })
     }
 
     /// Starts what works on its own.

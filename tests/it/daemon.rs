@@ -97,7 +97,8 @@ async fn a_face_walks_past_a_camera_and_a_subscriber_is_told_who_it_is() {
         let decision = event.decision.as_ref().expect("it says why");
         assert!(decision.similarity.expect("somebody is enrolled") >= decision.threshold);
         assert_eq!((decision.gallery_subject_count, decision.gallery_version > 0), (1, true));
-        let micros = |t: &Option<prost_types::Timestamp>| t.as_ref().map(|t| t.seconds * 1_000_000 + i64::from(t.nanos) / 1_000).expect("a time");
+        let micros =
+            |t: &Option<prost_types::Timestamp>| t.as_ref().map(|t| t.seconds * 1_000_000 + i64::from(t.nanos) / 1_000).expect("a time");
         assert_eq!(micros(&event.actionable_until), micros(&event.capture_time) + 5_000_000);
         assert!(micros(&event.decision_time) >= micros(&event.capture_time));
         let times = event.stage_times.as_ref().expect("its stages were measured");

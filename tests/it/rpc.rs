@@ -1,154 +1,20 @@
 //! The services over a real connection, on the real stages: enrol, ask, subscribe, steer cameras.
 //!
-//! In: the models and a few photos of three people. Prints what is left out where they are missing.
-//! Must not know: RTSP; events are written by the test itself, cameras are disabled.
+//! In: the models and a few photos of two people. Prints what is left out where they are missing.
+//! Must not know: RTSP; the cameras here are disabled.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+mod events;
+mod served;
 
-use doorward::cameras::Cameras;
-use doorward::clock::{Clock, SystemClock};
-use doorward::config::ServerConfig;
-use doorward::decide::Policy;
-use doorward::enrol::{Enrolment, EnrolmentParts};
-use doorward::event::{Event, EventKind};
-use doorward::event_log::EventLog;
-use doorward::gallery::Gallery;
-use doorward::infer::Engine;
 use doorward::pb;
 use doorward::pb::camera_service_client::CameraServiceClient;
-use doorward::pb::event_service_client::EventServiceClient;
 use doorward::pb::gallery_service_client::GalleryServiceClient;
 use doorward::pb::recognition_service_client::RecognitionServiceClient;
-use doorward::pb::sample_source::Source;
 use doorward::pb::system_service_client::SystemServiceClient;
-use doorward::photo::PhotoAnalyst;
-use doorward::pipeline::{Pipeline, SceneSettings};
-use doorward::recognise::Recogniser;
-use doorward::rpc::{RpcParts, Server, ServerHandle};
-use doorward::store::{NewEvent, Store};
-use doorward::subject::SubjectUid;
-use doorward::track::TrackPolicy;
-use doorward::visit::VisitPolicy;
-use tokio::sync::oneshot;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::faces;
-
-/// Far beyond what anything here takes, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A server on the real stages. One engine serves all tests: its sessions are the machine's cores.
-struct Served {
-    address: SocketAddr,
-    channel: Channel,
-    events: EventLog,
-    handle: ServerHandle,
-    stop: oneshot::Sender<()>,
-    ended: tokio::task::JoinHandle<()>,
-    people: tempfile::TempDir,
-    _data: tempfile::TempDir,
-}
-
-async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
-    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
-    let models = faces::models_dir(left_out)?;
-    let engine = ENGINE.get_or_init(|| Some(faces::engine(&models))).clone()?;
-    let (data, people) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let store = Store::open(data.path()).expect("a new store");
-    let facts = engine.facts().clone();
-    let gallery = Gallery::new(facts.space.clone());
-    let events = EventLog::open(store.clone(), lag_max, Arc::clone(&clock)).await.expect("a new log");
-    let photos = PhotoAnalyst::new(engine.clone());
-    let threshold = facts.threshold;
-    let enrolment = EnrolmentParts {
-        photos: photos.clone(),
-        store: store.clone(),
-        gallery: gallery.clone(),
-        clock: Arc::clone(&clock),
-        people_dir: Some(people.path().into()),
-        quality_min: 0.3,
-        threshold,
-    };
-    let enrolment = Enrolment::open(enrolment).await.expect("an empty gallery");
-    let policy = Policy { threshold, target_rate: None };
-    let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
-    let parts = RpcParts {
-        enrolment,
-        recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy),
-        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), scene(policy)),
-        events: events.clone(),
-        store,
-        gallery,
-        engine_facts: facts,
-        clock,
-    };
-    let config = ServerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ServerConfig::default() };
-    let listener = tokio::net::TcpListener::bind(config.listen).await.expect("bound");
-    let server = Server::open(&config, listener, parts).await.expect("opened");
-    let (handle, address) = (server.handle(), server.handle().local_address());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let ended = tokio::spawn(async move {
-        let stopped = async move {
-            let _ = stopped.await;
-        };
-        server.serve(stopped).await.expect("an orderly end");
-    });
-    let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("connected");
-    Some(Served { address, channel, events, handle, stop, ended, people, _data: data })
-}
-
-fn scene(policy: Policy) -> SceneSettings {
-    let second = Duration::from_secs(1);
-    SceneSettings {
-        detector_side: None,
-        region_of_interest: None,
-        face_pixels_min: 0,
-        detection_score_min: 0.7,
-        quality_min: 0.3,
-        policy,
-        track: TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: 2 * second },
-        visit: VisitPolicy { decision_deadline: 3 * second, actionable: 5 * second },
-        encode_every_face: false,
-        snapshots: true,
-        measure: true,
-    }
-}
-
-fn photo(name: &str, left_out: &str) -> Option<PathBuf> {
-    let part = format!("photos/{name}");
-    faces::bootstrapped(&part, left_out).or_else(|| faces::shared_data(&part, left_out))
-}
-
-fn bytes(name: &str, left_out: &str) -> Option<Vec<u8>> {
-    photo(name, left_out).map(|path| std::fs::read(path).expect("the photo is readable"))
-}
-
-fn image(bytes: &[u8]) -> pb::SampleSource {
-    pb::SampleSource { source: Some(Source::Image(bytes.to_vec())) }
-}
-
-fn new_subject(id: &str, photo: &[u8]) -> pb::CreateSubjectRequest {
-    pb::CreateSubjectRequest {
-        subject: Some(pb::Subject {
-            id: id.into(),
-            display_name: id.to_uppercase(),
-            watchlists: vec!["staff".into()],
-            ..Default::default()
-        }),
-        samples: vec![image(photo)],
-        ..Default::default()
-    }
-}
-
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
-}
+use self::served::{PATIENCE, bytes, image, new_subject, photo, reason, serve};
 
 #[tokio::test]
 async fn an_enrolled_person_is_known_until_erased() {
@@ -299,115 +165,6 @@ async fn the_folder_is_read_again_and_says_what_it_refused() {
     let report = gallery.reload_gallery(pb::ReloadGalleryRequest::default()).await.expect("reloaded").into_inner();
     assert_eq!((report.subjects_added, report.refused_files.len()), (1, 1));
     assert_eq!((report.refused_files[0].path.as_str(), report.refused_files[0].reason.as_str()), ("obama/2.jpg", "BAD_IMAGE"));
-}
-
-fn happened(kind: EventKind, number: u64) -> NewEvent {
-    let mut event = Event::new(kind, "front", doorward::clock::Timestamp::from_micros(1_000_000));
-    event.message = Some(format!("number {number}, {}", "x".repeat(200)));
-    NewEvent { event, snapshot: None }
-}
-
-async fn subscribe(served: &Served, request: pb::SubscribeRequest) -> tonic::Streaming<pb::SubscribeResponse> {
-    let mut stream = EventServiceClient::new(served.channel.clone()).subscribe(request).await.expect("subscribed").into_inner();
-    let first = next(&mut stream).await.expect("an answer at once");
-    assert!(first.events.is_empty() && first.position.is_some() && first.server_time.is_some());
-    stream
-}
-
-async fn next(stream: &mut tonic::Streaming<pb::SubscribeResponse>) -> Result<pb::SubscribeResponse, Status> {
-    tokio::time::timeout(PATIENCE, stream.message()).await.expect("within a minute").map(|m| m.expect("a stream ends with a status"))
-}
-
-#[tokio::test]
-async fn events_are_delivered_with_names_until_the_person_is_erased() {
-    let left_out = "subscribing by RPC";
-    let Some(served) = serve(left_out, 4_096).await else { return };
-    let Some(obama) = bytes("obama.jpg", left_out) else { return };
-    let mut gallery = GalleryServiceClient::new(served.channel.clone());
-    let created = gallery.create_subject(new_subject("obama", &obama)).await.expect("enrolled").into_inner();
-    let uid = created.subject.expect("a subject").uid;
-    let mut all = subscribe(&served, pb::SubscribeRequest::default()).await;
-    let mut staff = subscribe(&served, pb::SubscribeRequest { watchlists: vec!["staff".into()], ..Default::default() }).await;
-    let seen = |number| {
-        let mut new = happened(EventKind::Identified, number);
-        new.event.subject = Some(SubjectUid(uid.parse().expect("a UUID")));
-        new
-    };
-    served.events.append(vec![happened(EventKind::CameraOnline, 1), seen(2)]).await.expect("written");
-    let mut events = Vec::new();
-    while events.len() < 2 {
-        events.extend(next(&mut all).await.expect("delivered").events);
-    }
-    assert_eq!(events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(events[1].subject.as_ref().map(|s| (s.id.as_str(), s.erased)), Some(("obama", false)));
-    let filtered = next(&mut staff).await.expect("delivered");
-    assert_eq!(filtered.events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [2]);
-
-    gallery.delete_subject(pb::DeleteSubjectRequest { id: "obama".into(), ..Default::default() }).await.expect("erased");
-    served.events.append(vec![seen(3)]).await.expect("written");
-    let after = next(&mut all).await.expect("delivered");
-    let subject = after.events[0].subject.as_ref().expect("a uid");
-    assert_eq!((subject.uid.as_str(), subject.id.as_str(), subject.erased), (uid.as_str(), "", true));
-
-    let past =
-        pb::SubscribeRequest { start: Some(pb::subscribe_request::Start::Cursor(after.events[0].cursor.clone())), ..Default::default() };
-    let refused = EventServiceClient::new(served.channel.clone()).subscribe(past).await.expect_err("not in this version");
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unimplemented, "START_NOT_SUPPORTED"));
-    let missing = pb::GetSnapshotRequest { snapshot_id: uuid::Uuid::new_v4().to_string() };
-    let missing = EventServiceClient::new(served.channel.clone()).get_snapshot(missing).await.expect_err("no such snapshot");
-    assert_eq!(reason(&missing), "SNAPSHOT_NOT_FOUND");
-}
-
-#[tokio::test]
-async fn a_subscriber_that_does_not_read_is_ended_and_costs_nobody_anything() {
-    const BATCHES: u64 = 200;
-    const BATCH: u64 = 500;
-    let Some(served) = serve("a slow subscriber", 1_024).await else { return };
-    let mut reading = subscribe(&served, pb::SubscribeRequest::default()).await;
-    // A connection of its own: flow control must not stop the other one.
-    let apart = Endpoint::from_shared(format!("http://{}", served.address)).expect("a URI").connect().await.expect("connected");
-    let mut idle = EventServiceClient::new(apart).subscribe(pb::SubscribeRequest::default()).await.expect("subscribed").into_inner();
-    let mut received = 0;
-    for batch in 0..BATCHES {
-        let events = (0..BATCH).map(|n| happened(EventKind::CameraOnline, batch * BATCH + n)).collect();
-        served.events.append(events).await.expect("written");
-        while received < (batch + 1) * BATCH {
-            for event in next(&mut reading).await.expect("who reads gets everything").events {
-                received += 1;
-                assert_eq!(event.sequence, received, "in order, without a gap");
-            }
-        }
-    }
-    let mut last = 0;
-    let status = loop {
-        match next(&mut idle).await {
-            Ok(response) => {
-                for event in response.events {
-                    last += 1;
-                    assert_eq!(event.sequence, last, "nothing is skipped in silence");
-                }
-            }
-            Err(status) => break status,
-        }
-    };
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "SUBSCRIBER_TOO_SLOW"), "after {last}: {status:?}");
-    assert!(last < BATCHES * BATCH);
-}
-
-#[tokio::test]
-async fn a_stop_ends_open_streams_with_unavailable() {
-    let Some(served) = serve("a stop with streams open", 4_096).await else { return };
-    served.handle.set_ready(true).await;
-    let mut events = subscribe(&served, pb::SubscribeRequest::default()).await;
-    let watch = CameraServiceClient::new(served.channel.clone()).watch_cameras(pb::WatchCamerasRequest::default()).await;
-    let mut watch = watch.expect("watched").into_inner();
-    watch.message().await.expect("no error").expect("the states at once");
-    served.stop.send(()).expect("it runs");
-    let ended = next(&mut events).await.expect_err("the stream ends");
-    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unavailable, "STOPPING"));
-    let ended = watch.message().await.expect_err("the stream ends");
-    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unavailable, "STOPPING"));
-    tokio::time::timeout(Duration::from_secs(10), served.ended).await.expect("within the deadline").expect("in order");
 }
 
 fn camera(id: &str) -> pb::Camera {
