@@ -8,8 +8,14 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::store::{StoreError, failure};
+
+/// A daemon that ends, or a process that is just being started by this one and still has a copy
+/// of its files, lets go of the lock within moments.
+const LOCK_TRIES: u32 = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// Makes `data_dir` if it is absent and holds it until the answer is dropped.
 ///
@@ -20,11 +26,14 @@ pub(super) fn lock(data_dir: &Path) -> Result<File, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|e| failure::of_file(data_dir, &e))?;
     }
     let lock = private_file(&data_dir.join("lock"))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(data_dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(failure::of_file(data_dir, &error)),
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),
+            Err(TryLockError::Error(error)) => return Err(failure::of_file(data_dir, &error)),
+        }
     }
+    Err(StoreError::Locked(data_dir.to_owned()))
 }
 
 /// The database's path; the file exists after this, empty if it is new.

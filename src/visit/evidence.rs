@@ -27,9 +27,10 @@ const LOOK_EVERY_BETTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY_DECIDED: Duration = Duration::from_secs(2);
 /// A face that promises this much more than the best one so far is clearly better.
 const CLEARLY_BETTER: f32 = 0.15;
-/// Two shots that are less similar than this show two people: far below what shots of one face
-/// reach within a track, and above most pairs of strangers.
-const SAME_PERSON_MIN: f32 = 0.2;
+/// A shot that is less similar to the visitor's than this shows somebody else: far below what
+/// usable shots of one face reach within a track, and above nearly all pairs of strangers. Erring
+/// costs a second visit of the same person; the other error would let a stranger be somebody.
+const SAME_PERSON_MIN: f32 = 0.3;
 
 /// The shots of one visit, fused.
 #[derive(Debug, Default)]
@@ -40,17 +41,20 @@ pub(super) struct Evidence {
     best_promise: f32,
     best_quality: Option<f32>,
     looked: Option<Timestamp>,
+    /// The face was out of sight, and no shot has shown since that it is the same one.
+    unsure: bool,
 }
 
 impl Evidence {
     /// Whether a face is worth a look at `now`.
-    pub fn wants(&self, look: &Look, decided: bool, now: Timestamp) -> bool {
+    pub fn wants(&mut self, look: &Look, decided: bool, now: Timestamp) -> bool {
+        self.unsure |= look.resumed;
         let Some(looked) = self.looked else { return true };
         let waited = now.since(looked);
         if look.resumed {
             return true;
         }
-        if !decided {
+        if !decided || self.unsure {
             return waited >= LOOK_EVERY_UNDECIDED;
         }
         waited >= LOOK_EVERY_DECIDED || (waited >= LOOK_EVERY_BETTER && look.promise >= self.best_promise + CLEARLY_BETTER)
@@ -69,6 +73,7 @@ impl Evidence {
         {
             return Ok(Fused::Other);
         }
+        self.unsure = false;
         self.sum.resize(shot.values().len(), 0.0);
         for (sum, value) in self.sum.iter_mut().zip(shot.values()) {
             *sum += quality * value;

@@ -151,6 +151,17 @@ fn a_decided_face_is_encoded_rarely_and_an_undecided_one_often() {
 }
 
 #[test]
+fn whoever_stands_where_a_visitor_was_out_of_sight_is_looked_at_until_a_usable_shot_tells() {
+    let mut visits = visit_with(1);
+    visits.decided(TRACK, decision(Some(1), 0.9), at_ms(10));
+    assert!(visits.sighted(Look { resumed: true, ..look(0.5) }, at_ms(1_000)).1);
+    visits.rejected(TRACK, "blurred", at_ms(1_000));
+    assert!(visits.sighted(look(0.5), at_ms(1_100)).1, "a blurred look has told nothing");
+    let _ = visits.fuse(TRACK, &template(1.0, 0.0), 0.8, at_ms(1_100));
+    assert!(!visits.sighted(look(0.5), at_ms(1_200)).1, "now it is known to be the same face");
+}
+
+#[test]
 fn a_face_that_was_out_of_sight_is_looked_at_again_at_once() {
     let mut visits = visit_with(1);
     visits.decided(TRACK, decision(Some(1), 0.9), at_ms(10));
