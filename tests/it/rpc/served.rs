@@ -1,0 +1,147 @@
+//! A server on the real stages, and what every test of the services needs.
+//!
+//! In: the models, a few photos. Out: a served connection. Prints what is left out.
+//! Must not know: what the tests assert.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::faces;
+use doorward::cameras::Cameras;
+use doorward::clock::{Clock, SystemClock};
+use doorward::config::ServerConfig;
+use doorward::decide::Policy;
+use doorward::enrol::{Enrolment, EnrolmentParts};
+use doorward::event_log::EventLog;
+use doorward::gallery::Gallery;
+use doorward::infer::Engine;
+use doorward::pb;
+use doorward::pb::sample_source::Source;
+use doorward::photo::PhotoAnalyst;
+use doorward::pipeline::{Pipeline, SceneSettings};
+use doorward::recognise::Recogniser;
+use doorward::rpc::{RpcParts, Server, ServerHandle};
+use doorward::store::Store;
+use doorward::track::TrackPolicy;
+use doorward::visit::VisitPolicy;
+use tokio::sync::oneshot;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt;
+
+/// Far beyond what anything here takes, on the slowest machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server on the real stages. One engine serves all tests: its sessions are the machine's cores.
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
+    pub(super) channel: Channel,
+    pub(super) events: EventLog,
+    pub(super) handle: ServerHandle,
+    pub(super) stop: oneshot::Sender<()>,
+    pub(super) ended: tokio::task::JoinHandle<()>,
+    pub(super) people: tempfile::TempDir,
+    pub(super) _data: tempfile::TempDir,
+}
+
+pub(super) async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
+    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
+    let models = faces::models_dir(left_out)?;
+    let engine = ENGINE.get_or_init(|| Some(faces::engine(&models))).clone()?;
+    let (data, people) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let store = Store::open(data.path()).expect("a new store");
+    let facts = engine.facts().clone();
+    let gallery = Gallery::new(facts.space.clone());
+    let events = EventLog::open(store.clone(), lag_max, Arc::clone(&clock)).await.expect("a new log");
+    let photos = PhotoAnalyst::new(engine.clone());
+    let threshold = facts.threshold;
+    let enrolment = EnrolmentParts {
+        photos: photos.clone(),
+        store: store.clone(),
+        gallery: gallery.clone(),
+        clock: Arc::clone(&clock),
+        people_dir: Some(people.path().into()),
+        quality_min: 0.3,
+        threshold,
+    };
+    let enrolment = Enrolment::open(enrolment).await.expect("an empty gallery");
+    let policy = Policy { threshold, target_rate: None };
+    let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
+    let parts = RpcParts {
+        enrolment,
+        recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy),
+        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), scene(policy)),
+        events: events.clone(),
+        store,
+        gallery,
+        engine_facts: facts,
+        clock,
+    };
+    let config = ServerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ServerConfig::default() };
+    let listener = tokio::net::TcpListener::bind(config.listen).await.expect("bound");
+    let server = Server::open(&config, listener, parts).await.expect("opened");
+    let (handle, address) = (server.handle(), server.handle().local_address());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = tokio::spawn(async move {
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        server.serve(stopped).await.expect("an orderly end");
+    });
+    let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("connected");
+    Some(Served { address, channel, events, handle, stop, ended, people, _data: data })
+}
+
+pub(super) fn scene(policy: Policy) -> SceneSettings {
+    let second = Duration::from_secs(1);
+    SceneSettings {
+        detector_side: None,
+        region_of_interest: None,
+        face_pixels_min: 0,
+        detection_score_min: 0.7,
+        quality_min: 0.3,
+        policy,
+        track: TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: 2 * second },
+        visit: VisitPolicy { decision_deadline: 3 * second, actionable: 5 * second },
+        encode_every_face: false,
+        snapshots: true,
+        measure: true,
+    }
+}
+
+/// A photo that `script/bootstrap` took from the registries, else one of the shared test data.
+pub(super) fn photo(name: &str, left_out: &str) -> Option<PathBuf> {
+    let part = format!("photos/{name}");
+    let taken =
+        std::env::var_os("DOORWARD_FACES").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data"), PathBuf::from);
+    let taken = taken.join(&part);
+    if taken.exists() { Some(taken) } else { faces::shared_data(&part, left_out) }
+}
+
+pub(super) fn bytes(name: &str, left_out: &str) -> Option<Vec<u8>> {
+    photo(name, left_out).map(|path| std::fs::read(path).expect("the photo is readable"))
+}
+
+pub(super) fn image(bytes: &[u8]) -> pb::SampleSource {
+    pb::SampleSource { source: Some(Source::Image(bytes.to_vec())) }
+}
+
+pub(super) fn new_subject(id: &str, photo: &[u8]) -> pb::CreateSubjectRequest {
+    pb::CreateSubjectRequest {
+        subject: Some(pb::Subject {
+            id: id.into(),
+            display_name: id.to_uppercase(),
+            watchlists: vec!["staff".into()],
+            ..Default::default()
+        }),
+        samples: vec![image(photo)],
+        ..Default::default()
+    }
+}
+
+pub(super) fn reason(status: &Status) -> String {
+    status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
+}
