@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use doorward::batch::SlotPolicy;
+use doorward::batch::{SlotPolicy, SlotSettings};
 use doorward::camera::{CameraId, Role};
 use doorward::clock::{SimulatedClock, Timestamp};
 use doorward::config::{DeviceChoice, InferConfig, PrecisionChoice};
 use doorward::decide::Policy;
 use doorward::enrol::{Enrolment, EnrolmentParts, NewSubject, SampleInput, SubjectFields};
-use doorward::event::EventKind;
-use doorward::event_log::EventLog;
+use doorward::event::{EndReason, EventKind};
+use doorward::event_log::{EventLog, Subscription};
 use doorward::gallery::Gallery;
 use doorward::infer::Engine;
 use doorward::photo::PhotoAnalyst;
@@ -31,8 +31,10 @@ use doorward::{device, ingest};
 use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 
-/// Frames that are analysed before anything is measured, so that every buffer exists.
+/// CPU time is what is measured; one session keeps it free of contention.
 const SESSIONS: usize = 1;
+/// Subscriber's lag: more events than any video gives.
+const LAG_MAX: usize = 65_536;
 
 #[derive(Parser)]
 struct Arguments {
@@ -62,12 +64,106 @@ fn cpu_ms() -> f64 {
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
+/// Everything between a file and its events.
+struct Bench {
+    engine: Engine,
+    events: EventLog,
+    pipeline: Pipeline,
+    clock: Arc<SimulatedClock>,
+    /// Who was enrolled under which name.
+    names: BTreeMap<SubjectUid, String>,
+    _data: tempfile::TempDir,
+}
+
+/// What one run cost, in milliseconds of CPU.
+struct Cost {
+    frames: u64,
+    whole_ms: f64,
+    decode_ms: f64,
+    detect_ms: f64,
+    encode_ms: f64,
+    encode_runs: u64,
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     ingest::init()?;
-    let threshold_of = |engine: &Engine| engine.facts().threshold;
-    let infer = InferConfig {
+    let bench = Bench::open(&arguments).await?;
+    let subscription = bench.events.subscribe();
+    let cost = bench.run(&arguments).await?;
+    bench.events.close();
+    let (identities, kinds) = told(subscription, &bench.names).await;
+    println!("{}", report(&arguments, &bench, &cost, serde_json::json!({ "identities": identities, "events": kinds })));
+    Ok(())
+}
+
+impl Bench {
+    async fn open(arguments: &Arguments) -> anyhow::Result<Self> {
+        let infer = infer_config(arguments);
+        let engine = Engine::open(&infer, &arguments.models, &device::resolve(&infer.device)?)?;
+        let data = tempfile::tempdir()?;
+        let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_700_000_000_000_000)));
+        let store = Store::open(data.path())?;
+        let gallery = Gallery::with_clock(engine.facts().space.clone(), clock.clone());
+        let events = EventLog::open(store.clone(), LAG_MAX, clock.clone()).await?;
+        let enrolment = Enrolment::open(EnrolmentParts {
+            photos: PhotoAnalyst::new(engine.clone()),
+            store,
+            gallery: gallery.clone(),
+            clock: clock.clone(),
+            people_dir: None,
+            quality_min: 0.0,
+            threshold: engine.facts().threshold,
+        })
+        .await?;
+        let names = enrol(arguments, &enrolment).await?;
+        let pipeline = Pipeline::new(engine.clone(), gallery, events.clone(), clock.clone());
+        Ok(Self { engine, events, pipeline, clock, names, _data: data })
+    }
+
+    /// Analyses the video once, at every frame.
+    async fn run(&self, arguments: &Arguments) -> anyhow::Result<Cost> {
+        let camera = CameraId::parse("bench")?;
+        let infer = infer_config(arguments);
+        let policy = Policy { threshold: self.engine.facts().threshold, target_rate: None };
+        let slot = SlotSettings { role: Role::Entry, analysis_fps_max: None, policy: SlotPolicy::Wait };
+        let sink = self.pipeline.watch(Watch { camera: camera.clone(), slot, scene: scene(&infer, policy) });
+        let stop = CancellationToken::new();
+        let (pipeline, token) = (self.pipeline.clone(), stop.clone());
+        let running = tokio::spawn(async move { pipeline.run(token).await });
+
+        // Decoding is measured apart, by the same chain with nobody behind it.
+        let before = cpu_ms();
+        let video = arguments.video.clone();
+        let decoded = tokio::task::spawn_blocking(move || ingest::decode_only(&video)).await??;
+        let decode_ms = cpu_ms() - before;
+
+        let (before, inference_before) = (cpu_ms(), self.engine.inference_cpu());
+        let (video, replayed, clock) = (arguments.video.clone(), camera.clone(), self.clock.clone());
+        let frames = tokio::task::spawn_blocking(move || ingest::replay(&video, &replayed, sink.as_ref(), &clock)).await??;
+        while !self.pipeline.is_idle() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (whole_ms, inference) = (cpu_ms() - before, self.engine.inference_cpu());
+        self.pipeline.forget(&camera, EndReason::CameraRemoved).await?;
+        stop.cancel();
+        running.await??;
+        anyhow::ensure!(decoded == frames, "decoding alone gave {decoded} frames, the pipeline {frames}");
+        let ms = |after: u64, before: u64| (after - before) as f64 / 1e6;
+        Ok(Cost {
+            frames,
+            whole_ms,
+            decode_ms,
+            detect_ms: ms(inference.detect_ns, inference_before.detect_ns),
+            encode_ms: ms(inference.encode_ns, inference_before.encode_ns),
+            encode_runs: inference.encode_runs - inference_before.encode_runs,
+        })
+    }
+}
+
+fn infer_config(arguments: &Arguments) -> InferConfig {
+    InferConfig {
         device: DeviceChoice::Cpu,
         precision: match arguments.precision.as_str() {
             "f32" => PrecisionChoice::F32,
@@ -78,110 +174,50 @@ async fn main() -> anyhow::Result<()> {
         detector_side: arguments.detector_side,
         encode_every_face: arguments.every_face,
         ..InferConfig::default()
-    };
-    let engine = Engine::open(&infer, &arguments.models, &device::resolve(&infer.device)?)?;
-    let data = tempfile::tempdir()?;
-    let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_700_000_000_000_000)));
-    let store = Store::open(data.path())?;
-    let gallery = Gallery::new(engine.facts().space.clone());
-    let events = EventLog::open(store.clone(), 65_536, clock.clone()).await?;
-    let policy = Policy { threshold: threshold_of(&engine), target_rate: None };
-    let names = enrol(&arguments, &engine, &store, &gallery, &clock).await?;
-
-    let pipeline = Pipeline::new(engine.clone(), gallery, events.clone(), clock.clone());
-    let camera = CameraId::parse("bench")?;
-    let sink = pipeline.watch(Watch {
-        camera: camera.clone(),
-        role: Role::Entry,
-        analysis_fps_max: None,
-        slot: SlotPolicy::Wait,
-        scene: scene(&infer, policy),
-    });
-    let mut subscription = events.subscribe();
-    let stop = CancellationToken::new();
-    let (running, token) = (pipeline.clone(), stop.clone());
-    let running = tokio::spawn(async move { running.run(token).await });
-
-    // One session warm-up happened in `Engine::open`; decoding is measured apart, by the same chain.
-    let before = cpu_ms();
-    let video = arguments.video.clone();
-    let decoded = tokio::task::spawn_blocking(move || ingest::decode_only(&video)).await??;
-    let decode_ms = cpu_ms() - before;
-
-    let inference_before = engine.inference_cpu();
-    let (before, began) = (cpu_ms(), std::time::Instant::now());
-    let (video, replay_camera, replay_clock) = (arguments.video.clone(), camera.clone(), clock.clone());
-    let frames = tokio::task::spawn_blocking(move || ingest::replay(&video, &replay_camera, sink.as_ref(), &replay_clock)).await??;
-    while !pipeline.is_idle() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let (whole_ms, wall_ms) = (cpu_ms() - before, began.elapsed().as_secs_f64() * 1e3);
-    let inference_after = engine.inference_cpu();
-    pipeline.forget(&camera, doorward::event::EndReason::CameraRemoved).await?;
-    stop.cancel();
-    running.await??;
-    events.close();
+}
 
-    let mut identities: BTreeMap<String, u32> = BTreeMap::new();
-    let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
+/// Who was identified how often, and how many events of each kind there were.
+async fn told(mut subscription: Subscription, names: &BTreeMap<SubjectUid, String>) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
+    let (mut identities, mut kinds) = (BTreeMap::new(), BTreeMap::new());
     while let Ok(batch) = subscription.next().await {
         for logged in batch {
-            *kinds.entry(format!("{:?}", logged.event.kind)).or_default() += 1;
-            if logged.event.kind == EventKind::Identified
-                && let Some(name) = logged.event.subject.and_then(|uid| names.get(&uid))
-            {
-                *identities.entry(name.clone()).or_default() += 1;
+            *kinds.entry(format!("{:?}", logged.event.kind)).or_insert(0) += 1;
+            let name = logged.event.subject.and_then(|uid| names.get(&uid));
+            if let (EventKind::Identified, Some(name)) = (logged.event.kind, name) {
+                *identities.entry(name.clone()).or_insert(0) += 1;
             }
         }
     }
-    anyhow::ensure!(decoded == frames, "decoding alone gave {decoded} frames, the pipeline {frames}");
-    let a_frame = |total: f64| total / frames as f64;
-    let spent = |after: u64, before: u64| (after - before) as f64 / 1e6;
-    let detect_ms = spent(inference_after.detect_ns, inference_before.detect_ns);
-    let encode_ms = spent(inference_after.encode_ns, inference_before.encode_ns);
-    let inference_ms = detect_ms + encode_ms;
-    let counts = pipeline.counts();
-    println!(
-        "{}",
-        serde_json::json!({
-            "mode": if arguments.every_face { "every_face" } else { "track_rate" },
-            "frames": frames,
-            "cpu_ms_per_frame": a_frame(whole_ms),
-            "decode_ms_per_frame": a_frame(decode_ms),
-            "detect_ms_per_frame": a_frame(detect_ms),
-            "encode_ms_per_face": encode_ms / (inference_after.encode_runs - inference_before.encode_runs).max(1) as f64,
-            "inference_ms_per_frame": a_frame(inference_ms),
-            "overhead": whole_ms / (decode_ms + inference_ms),
-            "wall_ms_per_frame": a_frame(wall_ms),
-            "analysed": counts.frames,
-            "faces": counts.faces,
-            "encoded": counts.encoded,
-            "identities": identities,
-            "events": kinds,
-            "provider": engine.facts().provider,
-            "precision": engine.facts().precision,
-        })
-    );
-    Ok(())
+    (identities, kinds)
 }
 
-async fn enrol(
-    arguments: &Arguments,
-    engine: &Engine,
-    store: &Store,
-    gallery: &Gallery,
-    clock: &Arc<SimulatedClock>,
-) -> anyhow::Result<BTreeMap<SubjectUid, String>> {
-    let parts = EnrolmentParts {
-        photos: PhotoAnalyst::new(engine.clone()),
-        store: store.clone(),
-        gallery: gallery.clone(),
-        clock: clock.clone(),
-        people_dir: None,
-        quality_min: 0.0,
-        threshold: engine.facts().threshold,
-    };
-    let enrolment = Enrolment::open(parts).await?;
+fn report(arguments: &Arguments, bench: &Bench, cost: &Cost, told: serde_json::Value) -> serde_json::Value {
+    let a_frame = |total: f64| total / cost.frames as f64;
+    let inference_ms = cost.detect_ms + cost.encode_ms;
+    let counts = bench.pipeline.counts();
+    let mut report = serde_json::json!({
+        "mode": if arguments.every_face { "every_face" } else { "track_rate" },
+        "frames": cost.frames,
+        "cpu_ms_per_frame": a_frame(cost.whole_ms),
+        "decode_ms_per_frame": a_frame(cost.decode_ms),
+        "detect_ms_per_frame": a_frame(cost.detect_ms),
+        "encode_ms_per_run": cost.encode_ms / cost.encode_runs.max(1) as f64,
+        "inference_ms_per_frame": a_frame(inference_ms),
+        "overhead": cost.whole_ms / (cost.decode_ms + inference_ms),
+        "analysed": counts.frames,
+        "faces": counts.faces,
+        "encoded": counts.encoded,
+        "provider": bench.engine.facts().provider,
+        "precision": bench.engine.facts().precision,
+    });
+    if let (Some(report), serde_json::Value::Object(told)) = (report.as_object_mut(), told) {
+        report.extend(told);
+    }
+    report
+}
+
+async fn enrol(arguments: &Arguments, enrolment: &Enrolment) -> anyhow::Result<BTreeMap<SubjectUid, String>> {
     let mut names = BTreeMap::new();
     for entry in &arguments.enrol {
         let (name, photo) = entry.split_once('=').context("--enrol takes NAME=PHOTO")?;

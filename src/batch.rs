@@ -21,6 +21,17 @@ pub enum SlotPolicy {
     Wait,
 }
 
+/// How a camera's frames wait and are served.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlotSettings {
+    /// How urgent they are.
+    pub role: Role,
+    /// The most frames a second that are analysed; `None` is as many as the sessions can take.
+    pub analysis_fps_max: Option<f32>,
+    /// What happens to a frame that nobody takes.
+    pub policy: SlotPolicy,
+}
+
 /// When a batch closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchPolicy {
@@ -95,7 +106,8 @@ impl Slots {
     }
 
     /// Gives a camera its slot, or changes its role and rate (counts are kept).
-    pub fn watch(&mut self, camera: &CameraId, role: Role, analysis_fps_max: Option<f32>, policy: SlotPolicy) {
+    pub fn watch(&mut self, camera: &CameraId, settings: SlotSettings) {
+        let SlotSettings { role, analysis_fps_max, policy } = settings;
         let period = analysis_fps_max.filter(|fps| *fps > 0.0).map(|fps| Duration::from_secs_f32(1.0 / fps));
         let service = self.service_floor;
         let slot = self.cameras.entry(camera.clone()).or_insert_with(|| Slot {

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::batch::SlotPolicy;
+use crate::batch::{SlotPolicy, SlotSettings};
 use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{BoxInFrame, EndReason, Event, EventKind};
@@ -400,8 +400,8 @@ impl Cameras {
         scene.region_of_interest = camera.region_of_interest;
         scene.face_pixels_min = camera.face_pixels_min;
         scene.policy.threshold = camera.threshold.unwrap_or(scene.policy.threshold);
-        let (role, analysis_fps_max) = (camera.role, camera.analysis_fps_max);
-        Watch { camera: camera.id.clone(), role, analysis_fps_max, slot: SlotPolicy::NewestWins, scene }
+        let slot = SlotSettings { role: camera.role, analysis_fps_max: camera.analysis_fps_max, policy: SlotPolicy::NewestWins };
+        Watch { camera: camera.id.clone(), slot, scene }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<CameraId, Running>> {

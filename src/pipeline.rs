@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{BatchPolicy, SlotPolicy};
-use crate::camera::{CameraId, FrameCounts, Role};
+use crate::batch::{BatchPolicy, SlotSettings};
+use crate::camera::{CameraId, FrameCounts};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{EndReason, Event};
 use crate::event_log::{EventLog, EventLogError};
@@ -112,17 +112,21 @@ impl SceneCell {
     }
 }
 
+/// The faces of a batch that were encoded: for each, the index of its frame.
+struct Encoded {
+    shots: Vec<(usize, Shot)>,
+    /// As many as shots, or none when inference failed.
+    templates: Vec<Template>,
+    passage: Passage,
+}
+
 /// How a camera is watched.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Watch {
     /// Which camera.
     pub camera: CameraId,
-    /// How urgent its frames are.
-    pub role: Role,
-    /// The most frames a second that are analysed.
-    pub analysis_fps_max: Option<f32>,
-    /// What happens to frames that nobody takes.
-    pub slot: SlotPolicy,
+    /// How its frames wait and are served.
+    pub slot: SlotSettings,
     /// How they are analysed.
     pub scene: SceneSettings,
 }
@@ -193,7 +197,7 @@ impl Pipeline {
             let templates = self.encode(&shots).await;
             let encoded = self.0.clock.now();
             let passage = Passage { taken, detected, encoded, ..Passage::default() };
-            self.recognise(&batch, &cells, (shots, templates), passage);
+            self.recognise(&batch, &cells, &Encoded { shots, templates, passage });
         }
         for cell in cells.iter().flatten() {
             self.flush(cell).await?;
@@ -251,13 +255,13 @@ impl Pipeline {
     }
 
     /// Looks the visitors up, decides, and ends what is over. The whole batch sees one gallery.
-    fn recognise(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], shots: (Vec<(usize, Shot)>, Vec<Template>), passage: Passage) {
+    fn recognise(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], encoded: &Encoded) {
         let gallery = self.0.gallery.current();
-        for ((index, shot), template) in shots.0.iter().zip(&shots.1) {
+        for ((index, shot), template) in encoded.shots.iter().zip(&encoded.templates) {
             let Some(cell) = &cells[*index] else { continue };
             let frame = &batch[*index];
-            let mut passage = Passage { captured: frame.capture_time, decoded: frame.decode_time, ..passage };
-            if let Err(error) = cell.scene().learn(shot, template, &gallery, &mut passage) {
+            let mut passage = Passage { captured: frame.capture_time, decoded: frame.decode_time, ..encoded.passage };
+            if let Err(error) = cell.scene().learn((shot, template), &gallery, &mut passage) {
                 tracing::error!(%error, camera = %frame.camera, "a face was not compared");
             }
         }
@@ -309,7 +313,7 @@ impl Pipeline {
         let scene = Scene::new(&watch.camera, watch.scene, Arc::clone(&self.0.clock), first_track);
         let cell = SceneCell { scene: Mutex::new(scene), flushing: tokio::sync::Mutex::default(), onlookers: Mutex::default(), score_min };
         self.scenes().insert(watch.camera.clone(), Arc::new(cell));
-        self.0.intake.watch(&watch.camera, watch.role, watch.analysis_fps_max, watch.slot)
+        self.0.intake.watch(&watch.camera, watch.slot)
     }
 
     /// Watches a camera no longer; its visits end.

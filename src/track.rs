@@ -272,8 +272,10 @@ mod tests {
             let sightings = tracker.update(&faces, at_ms(n * 40));
             let mut tracks: Vec<_> = sightings.iter().map(|s| s.track).collect();
             let mut detections: Vec<_> = sightings.iter().map(|s| s.detection).collect();
-            (tracks.sort(), detections.sort_unstable());
-            (tracks.dedup(), detections.dedup());
+            tracks.sort();
+            tracks.dedup();
+            detections.sort_unstable();
+            detections.dedup();
             assert_eq!((tracks.len(), detections.len()), (sightings.len(), sightings.len()));
             tracker.expire(at_ms(n * 40));
         }

@@ -45,9 +45,31 @@ pub struct Look {
     pub detection_score: f32,
 }
 
+/// A shot of the visitor, encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedShot<'a> {
+    /// Its template.
+    pub template: &'a Template,
+    /// Its overall quality, 0 to 1.
+    pub quality: f32,
+    /// When it was taken.
+    pub time: Timestamp,
+}
+
+/// How a visit ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub reason: EndReason,
+    /// When.
+    pub time: Timestamp,
+}
+
 /// Above the threshold by this much, one shot is enough to say who it is; below it by this much,
 /// three are enough to say nobody. In between another shot is worth its time.
 const CLEAR_MARGIN: f32 = 0.10;
+/// Even the poorest shot that quality lets through weighs something.
+const QUALITY_FLOOR: f32 = 0.05;
 /// Shots that make a narrow match sure.
 const SHOTS_FOR_MATCH: u32 = 2;
 /// Shots that make a clear stranger sure.
@@ -130,11 +152,11 @@ impl Visits {
     ///
     /// # Errors
     /// [`TemplateError`] when the template has no direction or lives in another space.
-    pub fn fuse(&mut self, track: TrackId, shot: &Template, quality: f32, time: Timestamp) -> Result<Option<Fused>, TemplateError> {
+    pub fn fuse(&mut self, track: TrackId, shot: EncodedShot<'_>) -> Result<Option<Fused>, TemplateError> {
         let Some(visit) = self.open.get_mut(&track) else { return Ok(None) };
         let promise = visit.last.promise;
-        let fused = visit.evidence.fuse(shot, quality.max(0.05), promise)?;
-        visit.evidence.looked(time);
+        let fused = visit.evidence.fuse(shot.template, shot.quality.max(QUALITY_FLOOR), promise)?;
+        visit.evidence.looked(shot.time);
         if matches!(fused, Fused::Same(_)) {
             visit.shots.fused += 1;
         }
@@ -145,13 +167,13 @@ impl Visits {
     /// the evidence suffices and says something new; else the decision is kept for the deadline.
     pub fn decided(&mut self, track: TrackId, decision: Decision, time: Timestamp) -> Option<Event> {
         let visit = self.open.get_mut(&track)?;
-        let Some(kind) = next_kind(visit.standing, &decision, visit.shots.fused) else {
+        if !is_news(visit.standing, &decision, visit.shots.fused) {
             if visit.standing == Standing::Undecided {
                 visit.decision = Some(decision);
             }
             return None;
-        };
-        self.settle(track, kind, decision, time)
+        }
+        self.settle(track, decision, time)
     }
 
     /// Visits that are undecided beyond the deadline at `now`: for each, `undecidable` gives the
@@ -162,8 +184,7 @@ impl Visits {
         let late: Vec<TrackId> = self.open.iter().filter(|(_, visit)| is_late(visit)).map(|(track, _)| *track).collect();
         let settle = |track| {
             let decision = self.open.get(&track)?.decision.clone().unwrap_or_else(&undecidable);
-            let kind = if decision.subject.is_some() { EventKind::Identified } else { EventKind::Unidentified };
-            self.settle(track, kind, decision, now)
+            self.settle(track, decision, now)
         };
         late.into_iter().filter_map(settle).collect()
     }
@@ -177,18 +198,17 @@ impl Visits {
 
     /// The visitor is gone. `undecidable` as in [`overdue`](Self::overdue): a visit is never left
     /// without an answer.
-    pub fn ended(&mut self, track: TrackId, reason: EndReason, now: Timestamp, undecidable: impl Fn() -> Decision) -> Vec<Event> {
+    pub fn ended(&mut self, track: TrackId, ending: Ending, undecidable: impl Fn() -> Decision) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(visit) = self.open.get(&track) else { return events };
         if visit.standing == Standing::Undecided {
             let decision = visit.decision.clone().unwrap_or_else(undecidable);
-            let kind = if decision.subject.is_some() { EventKind::Identified } else { EventKind::Unidentified };
-            events.extend(self.settle(track, kind, decision, now));
+            events.extend(self.settle(track, decision, ending.time));
         }
-        if let Some(mut event) = self.event(EventKind::VisitEnded, track, now)
+        if let Some(mut event) = self.event(EventKind::VisitEnded, track, ending.time)
             && let Some(visit) = self.open.remove(&track)
         {
-            event.end_reason = Some(reason);
+            event.end_reason = Some(ending.reason);
             event.duration_ms = u64::try_from(visit.seen.since(visit.started).as_millis()).ok();
             events.push(event);
         }
@@ -200,12 +220,13 @@ impl Visits {
         self.open.keys().copied().collect()
     }
 
-    fn settle(&mut self, track: TrackId, kind: EventKind, decision: Decision, now: Timestamp) -> Option<Event> {
+    fn settle(&mut self, track: TrackId, decision: Decision, now: Timestamp) -> Option<Event> {
         let visit = self.open.get_mut(&track)?;
-        visit.standing = match decision.subject {
-            Some(subject) => Standing::Identified(subject),
-            None => Standing::Unidentified,
+        let (kind, standing) = match decision.subject {
+            Some(subject) => (EventKind::Identified, Standing::Identified(subject)),
+            None => (EventKind::Unidentified, Standing::Unidentified),
         };
+        visit.standing = standing;
         visit.decision = Some(decision);
         self.event(kind, track, now)
     }
@@ -234,17 +255,13 @@ impl Visits {
     }
 }
 
-/// What a decision that rests on `shots` adds to what was told before.
-fn next_kind(standing: Standing, decision: &Decision, shots: u32) -> Option<EventKind> {
+/// Whether a decision that rests on `shots` is sure, and says more than was told before.
+fn is_news(standing: Standing, decision: &Decision, shots: u32) -> bool {
     let clear = decision.similarity.is_none_or(|similarity| (similarity - decision.threshold).abs() >= CLEAR_MARGIN);
-    let enough = match decision.subject {
-        Some(_) => clear || shots >= SHOTS_FOR_MATCH,
-        None => (clear && shots >= SHOTS_FOR_STRANGER) || shots >= SHOTS_ENOUGH,
-    };
     match (standing, decision.subject) {
-        (Standing::Undecided | Standing::Unidentified, Some(_)) if enough => Some(EventKind::Identified),
-        (Standing::Undecided, None) if enough => Some(EventKind::Unidentified),
-        _ => None,
+        (Standing::Undecided | Standing::Unidentified, Some(_)) => clear || shots >= SHOTS_FOR_MATCH,
+        (Standing::Undecided, None) => (clear && shots >= SHOTS_FOR_STRANGER) || shots >= SHOTS_ENOUGH,
+        _ => false,
     }
 }
 

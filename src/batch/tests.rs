@@ -22,7 +22,7 @@ fn frame(name: &str, ms: i64) -> Frame {
 fn slots(frames_max: usize, cameras: &[(&str, Role)]) -> Slots {
     let mut slots = Slots::new(BatchPolicy { frames_max, age_max: Duration::from_millis(20) });
     for (name, role) in cameras {
-        slots.watch(&camera(name), *role, None, SlotPolicy::NewestWins);
+        slots.watch(&camera(name), SlotSettings { role: *role, analysis_fps_max: None, policy: SlotPolicy::NewestWins });
     }
     slots
 }
@@ -110,7 +110,7 @@ fn a_camera_that_was_silent_for_long_does_not_take_everything_when_it_returns() 
 #[test]
 fn the_analysis_rate_is_kept_over_a_jittery_stream() {
     let mut slots = slots(1, &[]);
-    slots.watch(&camera("a"), Role::Interior, Some(5.0), SlotPolicy::NewestWins);
+    slots.watch(&camera("a"), SlotSettings { role: Role::Interior, analysis_fps_max: Some(5.0), policy: SlotPolicy::NewestWins });
     let mut taken = 0;
     // 25 frames a second for ten seconds, each up to 15 ms late.
     for n in 0..250_i64 {
@@ -126,7 +126,7 @@ fn the_analysis_rate_is_kept_over_a_jittery_stream() {
 #[test]
 fn replay_waits_and_loses_no_frame() {
     let mut slots = slots(1, &[]);
-    slots.watch(&camera("a"), Role::Interior, None, SlotPolicy::Wait);
+    slots.watch(&camera("a"), SlotSettings { role: Role::Interior, analysis_fps_max: None, policy: SlotPolicy::Wait });
     assert_eq!(slots.offer(frame("a", 0), at_ms(0)), Offer::Taken);
     assert_eq!(slots.offer(frame("a", 40), at_ms(40)), Offer::Full);
     assert_eq!(slots.take()[0].capture_time, at_ms(0));

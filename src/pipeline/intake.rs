@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::batch::{BatchPolicy, Offer, Readiness, SlotPolicy, Slots};
-use crate::camera::{CameraId, FrameCounts, Role};
+use crate::batch::{BatchPolicy, Offer, Readiness, SlotSettings, Slots};
+use crate::camera::{CameraId, FrameCounts};
 use crate::clock::Clock;
 use crate::frame::Frame;
 use crate::ingest::FrameSink;
@@ -36,8 +36,8 @@ impl Intake {
     }
 
     /// Gives a camera its slot and answers where its source puts frames.
-    pub fn watch(self: &Arc<Self>, camera: &CameraId, role: Role, analysis_fps_max: Option<f32>, policy: SlotPolicy) -> Arc<dyn FrameSink> {
-        self.slots().watch(camera, role, analysis_fps_max, policy);
+    pub fn watch(self: &Arc<Self>, camera: &CameraId, settings: SlotSettings) -> Arc<dyn FrameSink> {
+        self.slots().watch(camera, settings);
         Arc::new(CameraSink { intake: Arc::clone(self), camera: camera.clone() })
     }
 

@@ -17,7 +17,7 @@ use crate::gallery::GalleryVersion;
 use crate::infer::{self, DetectRequest};
 use crate::quality;
 use crate::track::{TrackPolicy, Tracker};
-use crate::visit::{Fused, Look, VisitPolicy, Visits};
+use crate::visit::{EncodedShot, Ending, Fused, Look, VisitPolicy, Visits};
 
 use uuid::Uuid;
 
@@ -197,17 +197,16 @@ impl Scene {
     /// [`TemplateError`] when the template has no direction or the gallery lives in another space.
     pub fn learn(
         &mut self,
-        shot: &Shot,
-        template: &Template,
+        (shot, template): (&Shot, &Template),
         gallery: &GalleryVersion,
         passage: &mut Passage,
     ) -> Result<(), TemplateError> {
         let Some(track) = shot.track.filter(|_| !self.closed) else { return Ok(()) };
-        let fused = match self.visits.fuse(track, template, shot.quality, passage.captured)? {
+        let fused = match self.visits.fuse(track, EncodedShot { template, quality: shot.quality, time: passage.captured })? {
             Some(Fused::Same(fused)) => fused,
             Some(Fused::Other) => {
                 self.tracker.end(track);
-                self.end(track, EndReason::Gone, passage.captured, gallery);
+                self.end(track, Ending { reason: EndReason::Gone, time: passage.captured }, gallery);
                 return Ok(());
             }
             None => return Ok(()),
@@ -231,7 +230,7 @@ impl Scene {
     /// Ends what is over at `now`: tracks out of sight, visits past their deadline.
     pub fn sweep(&mut self, now: Timestamp, gallery: &GalleryVersion) {
         for track in self.tracker.expire(now) {
-            self.end(track, EndReason::Gone, now, gallery);
+            self.end(track, Ending { reason: EndReason::Gone, time: now }, gallery);
         }
         let policy = self.settings.policy;
         for event in self.visits.overdue(now, || undecidable(policy, gallery)) {
@@ -243,7 +242,7 @@ impl Scene {
     pub fn clear(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
         self.tracker.clear();
         for track in self.visits.tracks() {
-            self.end(track, reason, now, gallery);
+            self.end(track, Ending { reason, time: now }, gallery);
         }
     }
 
@@ -279,9 +278,9 @@ impl Scene {
         if self.settings.measure { self.clock.now() } else { captured }
     }
 
-    fn end(&mut self, track: TrackId, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
+    fn end(&mut self, track: TrackId, ending: Ending, gallery: &GalleryVersion) {
         let policy = self.settings.policy;
-        for event in self.visits.ended(track, reason, now, || undecidable(policy, gallery)) {
+        for event in self.visits.ended(track, ending, || undecidable(policy, gallery)) {
             self.tell(event, None);
         }
         self.best.remove(&track);

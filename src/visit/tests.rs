@@ -44,10 +44,14 @@ fn visit_with(shots: u32) -> Visits {
     let mut visits = Visits::new("door", POLICY);
     visits.sighted(look(0.5), at_ms(0));
     for n in 0..shots {
-        let fused = visits.fuse(TRACK, &template(1.0, 0.0), 0.8, at_ms(i64::from(n) * 100));
+        let fused = fuse(&mut visits, &template(1.0, 0.0), at_ms(i64::from(n) * 100));
         assert!(matches!(fused, Ok(Some(Fused::Same(_)))));
     }
     visits
+}
+
+fn fuse(visits: &mut Visits, template: &Template, time: Timestamp) -> Result<Option<Fused>, TemplateError> {
+    visits.fuse(TRACK, EncodedShot { template, quality: 0.8, time })
 }
 
 fn kinds(events: &[Event]) -> Vec<EventKind> {
@@ -110,24 +114,24 @@ fn a_visitor_that_cannot_be_seen_is_unidentified_at_the_deadline() {
 fn a_visit_never_ends_without_an_answer() {
     let mut visits = visit_with(1);
     assert_eq!(visits.decided(TRACK, decision(None, 0.35), at_ms(50)), None);
-    let events = visits.ended(TRACK, EndReason::Gone, at_ms(2_500), undecidable);
+    let events = visits.ended(TRACK, Ending { reason: EndReason::Gone, time: at_ms(2_500) }, undecidable);
     assert_eq!(kinds(&events), [EventKind::Unidentified, EventKind::VisitEnded]);
     assert_eq!(events[1].end_reason, Some(EndReason::Gone));
-    assert!(visits.ended(TRACK, EndReason::Gone, at_ms(2_600), undecidable).is_empty());
+    assert!(visits.ended(TRACK, Ending { reason: EndReason::Gone, time: at_ms(2_600) }, undecidable).is_empty());
 }
 
 #[test]
 fn a_narrow_match_that_waits_for_a_second_shot_is_told_when_the_visitor_leaves() {
     let mut visits = visit_with(1);
     assert_eq!(visits.decided(TRACK, decision(Some(1), 0.45), at_ms(50)), None);
-    let events = visits.ended(TRACK, EndReason::Gone, at_ms(300), undecidable);
+    let events = visits.ended(TRACK, Ending { reason: EndReason::Gone, time: at_ms(300) }, undecidable);
     assert_eq!(kinds(&events), [EventKind::Identified, EventKind::VisitEnded]);
 }
 
 #[test]
 fn another_face_on_the_same_track_is_noticed() {
     let mut visits = visit_with(3);
-    assert_eq!(visits.fuse(TRACK, &template(0.0, 1.0), 0.8, at_ms(500)), Ok(Some(Fused::Other)));
+    assert_eq!(fuse(&mut visits, &template(0.0, 1.0), at_ms(500)), Ok(Some(Fused::Other)));
 }
 
 #[test]
@@ -139,7 +143,7 @@ fn a_decided_face_is_encoded_rarely_and_an_undecided_one_often() {
             let time = at_ms(from_ms + n * 40);
             if visits.sighted(look(0.5), time).1 {
                 looks += 1;
-                let _ = visits.fuse(TRACK, &template(1.0, 0.0), 0.8, time);
+                let _ = fuse(visits, &template(1.0, 0.0), time);
             }
         }
         looks
@@ -157,7 +161,7 @@ fn whoever_stands_where_a_visitor_was_out_of_sight_is_looked_at_until_a_usable_s
     assert!(visits.sighted(Look { resumed: true, ..look(0.5) }, at_ms(1_000)).1);
     visits.rejected(TRACK, "blurred", at_ms(1_000));
     assert!(visits.sighted(look(0.5), at_ms(1_100)).1, "a blurred look has told nothing");
-    let _ = visits.fuse(TRACK, &template(1.0, 0.0), 0.8, at_ms(1_100));
+    let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(1_100));
     assert!(!visits.sighted(look(0.5), at_ms(1_200)).1, "now it is known to be the same face");
 }
 
