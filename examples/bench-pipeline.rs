@@ -14,7 +14,7 @@ use clap::Parser;
 use doorward::batch::{SlotPolicy, SlotSettings};
 use doorward::camera::{CameraId, Role};
 use doorward::clock::{SimulatedClock, Timestamp};
-use doorward::config::{DeviceChoice, InferConfig, PrecisionChoice};
+use doorward::config::{DeviceChoice, InferConfig, PrecisionChoice, RecognitionConfig};
 use doorward::decide::Policy;
 use doorward::enrol::{Enrolment, EnrolmentParts, NewSubject, SampleInput, SubjectFields};
 use doorward::event::{EndReason, EventKind};
@@ -93,8 +93,8 @@ async fn main() -> anyhow::Result<()> {
     let subscription = bench.events.subscribe();
     let cost = bench.run(&arguments).await?;
     bench.events.close();
-    let (identities, kinds) = told(subscription, &bench.names).await;
-    println!("{}", report(&arguments, &bench, &cost, serde_json::json!({ "identities": identities, "events": kinds })));
+    let told = told(subscription, &bench.names).await;
+    println!("{}", report(&arguments, &bench, &cost, told));
     Ok(())
 }
 
@@ -177,9 +177,10 @@ fn infer_config(arguments: &Arguments) -> InferConfig {
     }
 }
 
-/// Who was identified how often, and how many events of each kind there were.
-async fn told(mut subscription: Subscription, names: &BTreeMap<SubjectUid, String>) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
-    let (mut identities, mut kinds) = (BTreeMap::new(), BTreeMap::new());
+/// Who was identified how often, how many events of each kind there were, and what became of the
+/// shots that were looked at.
+async fn told(mut subscription: Subscription, names: &BTreeMap<SubjectUid, String>) -> serde_json::Value {
+    let (mut identities, mut kinds, mut shots) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     while let Ok(batch) = subscription.next().await {
         for logged in batch {
             *kinds.entry(format!("{:?}", logged.event.kind)).or_insert(0) += 1;
@@ -187,9 +188,15 @@ async fn told(mut subscription: Subscription, names: &BTreeMap<SubjectUid, Strin
             if let (EventKind::Identified, Some(name)) = (logged.event.kind, name) {
                 *identities.entry(name.clone()).or_insert(0) += 1;
             }
+            if logged.event.kind == EventKind::VisitEnded {
+                *shots.entry("fused".to_owned()).or_insert(0) += logged.event.shots.fused;
+                for (fault, count) in &logged.event.shots.rejected {
+                    *shots.entry(fault.clone()).or_insert(0) += count;
+                }
+            }
         }
     }
-    (identities, kinds)
+    serde_json::json!({ "identities": identities, "events": kinds, "shots": shots })
 }
 
 fn report(arguments: &Arguments, bench: &Bench, cost: &Cost, told: serde_json::Value) -> serde_json::Value {
@@ -242,7 +249,7 @@ fn scene(infer: &InferConfig, policy: Policy) -> SceneSettings {
         region_of_interest: None,
         face_pixels_min: 0,
         detection_score_min: infer.detection_score_min,
-        quality_min: 0.3,
+        quality_min: RecognitionConfig::default().quality_min,
         policy,
         track: TrackPolicy { score_min: infer.detection_score_min, sightings_min: 2, unseen_max: Duration::from_secs(2) },
         visit: VisitPolicy { decision_deadline: Duration::from_secs(3), actionable: Duration::from_secs(5) },

@@ -121,7 +121,8 @@ pub struct RecognitionConfig {
     pub decision_deadline_ms: u64,
     /// How long a face may be unseen before its visit has ended.
     pub visit_gap_ms: u64,
-    /// The least overall quality of a shot that is encoded at the door, 0 to 1.
+    /// The least overall quality of a shot that is encoded at the door, 0 to 1. Low, because a poor
+    /// shot only weighs less among the visit's others: it cannot decide alone.
     pub quality_min: f32,
     /// The least overall quality of a photo that enrols somebody, 0 to 1.
     pub enrol_quality_min: f32,
@@ -201,7 +202,7 @@ impl Default for RecognitionConfig {
             actionable_ms: 5_000,
             decision_deadline_ms: 3_000,
             visit_gap_ms: 2_000,
-            quality_min: 0.3,
+            quality_min: 0.05,
             enrol_quality_min: 0.3,
         }
     }
