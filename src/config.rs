@@ -122,7 +122,7 @@ pub struct RecognitionConfig {
     /// How long a face may be unseen before its visit has ended.
     pub visit_gap_ms: u64,
     /// The least overall quality of a shot that is encoded at the door, 0 to 1. Low, because a poor
-    /// shot only weighs less among the visit's others: it cannot decide alone.
+    /// shot weighs less among the visit's others, and a small camera shows nothing better.
     pub quality_min: f32,
     /// The least overall quality of a photo that enrols somebody, 0 to 1.
     pub enrol_quality_min: f32,
