@@ -105,6 +105,14 @@ impl EventLog {
         Ok(())
     }
 
+    /// Waits its turn at the store like any event, and is none: for the watchdog.
+    ///
+    /// # Errors
+    /// [`EventLogError`] when the store has stopped.
+    pub async fn pass_token(&self) -> Result<(), EventLogError> {
+        Ok(self.store.pass_token().await?)
+    }
+
     /// Everything from the next event on.
     pub fn subscribe(&self) -> Subscription {
         // The receiver comes first, so that no change after the position is read goes unnoticed.

@@ -380,7 +380,7 @@ impl Pipeline {
             tokio::time::sleep(STUCK_AFTER / 10).await;
         }
         self.0.engine.detect(Lane::Live, Vec::new()).await?;
-        Ok(self.0.events.append(Vec::new()).await?)
+        Ok(self.0.events.pass_token().await?)
     }
 
     fn is_moving(&self) -> bool {

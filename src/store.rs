@@ -410,6 +410,14 @@ impl Store {
         self.0.writer.write_then(Effect::Keeps, work, Box::new(move |first| appended(*first))).await
     }
 
+    /// Waits in the writer's queue like any change, and changes nothing: for the watchdog.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the writer has stopped or the disk cannot be written.
+    pub async fn pass_token(&self) -> Result<(), StoreError> {
+        self.0.writer.write(Effect::Keeps, |_| Ok(())).await
+    }
+
     /// Visits that were started and never ended, oldest first.
     pub async fn open_visits(&self) -> Result<Vec<OpenVisit>, StoreError> {
         self.0.readers.read(events::open_visits).await

@@ -230,3 +230,13 @@ async fn a_restart_goes_on_where_the_log_was() {
     log.append(vec![event(3)]).await.expect("appended");
     assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(vec![3]));
 }
+
+#[tokio::test]
+async fn the_watchdogs_token_waits_its_turn_behind_events() {
+    let Bench { log, .. } = bench(16).await;
+    let mut subscription = log.subscribe();
+    let mut append = pin!(log.append(vec![event(1)]));
+    assert!(poll_once(append.as_mut()).await.is_none(), "the event waits for the disk");
+    log.pass_token().await.expect("the store works");
+    assert!(matches!(ready(&mut subscription).await, Some(Ok(events)) if sequences(&events) == [1]));
+}
