@@ -37,7 +37,8 @@ pub(super) fn read_verified(path: &Path, bytes_expected: u64, expected: &str) ->
 pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelsError> {
     let unwritable = |source| ModelsError::Unwritable { path: path.into(), source };
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
+    // A name of its own: the sessions of two daemons, or two of one process, may install at once.
+    temporary.push(format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
     let write = || {
         let mut file = std::fs::File::create(&temporary)?;
         file.write_all(bytes)?;
@@ -45,7 +46,7 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelsEr
         std::fs::rename(&temporary, path)
     };
     write().map_err(|source| {
-        // The first error is the one worth telling; a leftover of this name is overwritten later.
+        // The first error is the one worth telling.
         let _ = std::fs::remove_file(&temporary);
         unwritable(source)
     })

@@ -135,3 +135,17 @@ fn a_graph_that_is_none_is_refused() {
         assert!(rewrite::rewrite(bytes, Role::Encoder).is_err(), "{bytes:?}");
     }
 }
+
+#[test]
+fn installs_at_the_same_time_do_not_disturb_each_other() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("graph.onnx");
+    let bytes: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| super::file::write_atomically(&path, &bytes).expect("it is written"));
+        }
+    });
+    assert_eq!(fs::read(&path).expect("it can be read"), bytes);
+    assert_eq!(fs::read_dir(dir.path()).expect("it can be read").count(), 1, "a temporary file was left");
+}
