@@ -13,6 +13,7 @@
 // Values: what is spoken about. They know nothing of their makers.
 pub mod clock;
 pub mod frame;
+pub mod colour;
 pub mod face;
 pub mod subject;
 pub mod camera;
@@ -20,6 +21,7 @@ pub mod mutation;
 pub mod event;
 
 // Foundations: what everything stands on.
+mod simd;
 pub mod config;
 pub mod device;
 pub mod models;

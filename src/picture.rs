@@ -5,8 +5,10 @@
 
 use jpeg_encoder::{ColorType, Encoder};
 
+use crate::colour::{ToRgb, component_row};
 use crate::face::Rect;
-use crate::frame::{ColourMatrix, ColourRange, Frame, PixelLayout, Size};
+use crate::frame::{Frame, PixelLayout, Size};
+use crate::simd::widest_vectors;
 
 /// JPEG quality of everything that is kept: enough to recognise somebody by.
 const JPEG_QUALITY: u8 = 85;
@@ -56,6 +58,8 @@ pub fn crop_jpeg(frame: &Frame, rect: &Rect) -> Result<Vec<u8>, PictureError> {
     let (margin_x, margin_y) = (rect.width * CROP_MARGIN, rect.height * CROP_MARGIN);
     let (left, right) = clip(rect.x - margin_x, rect.x + rect.width + margin_x, width);
     let (top, bottom) = clip(rect.y - margin_y, rect.y + rect.height + margin_y, height);
+    // Chroma has one sample for two columns.
+    let left = left & !1;
     encode(&convert(frame, (left, top), (right.saturating_sub(left), bottom.saturating_sub(top))))
 }
 
@@ -70,76 +74,50 @@ fn encode(rgb: &Rgb) -> Result<Vec<u8>, PictureError> {
     Ok(jpeg)
 }
 
-/// Y'CbCr to R'G'B' in 16.16 fixed point (ITU-R BT.601-7 section 2.5, BT.709-6 section 3).
-struct Coefficients {
-    luma_offset: i32,
-    luma: i32,
-    red_from_cr: i32,
-    green_from_cb: i32,
-    green_from_cr: i32,
-    blue_from_cb: i32,
-}
-
-impl Coefficients {
-    fn of(matrix: ColourMatrix, range: ColourRange) -> Self {
-        let (kr, kb) = match matrix {
-            ColourMatrix::Bt601 => (0.299_f64, 0.114_f64),
-            ColourMatrix::Bt709 => (0.2126, 0.0722),
-        };
-        let (luma_offset, luma, chroma) = match range {
-            ColourRange::Limited => (16, 255.0 / 219.0, 255.0 / 224.0),
-            ColourRange::Full => (0, 1.0, 1.0),
-        };
-        let kg = 1.0 - kr - kb;
-        let fixed = |value: f64| (value * 65_536.0).round() as i32;
-        Self {
-            luma_offset,
-            luma: fixed(luma),
-            red_from_cr: fixed(2.0 * (1.0 - kr) * chroma),
-            green_from_cb: fixed(-2.0 * kb * (1.0 - kb) / kg * chroma),
-            green_from_cr: fixed(-2.0 * kr * (1.0 - kr) / kg * chroma),
-            blue_from_cb: fixed(2.0 * (1.0 - kb) * chroma),
-        }
-    }
-
-    fn rgb(&self, y: u8, cb: u8, cr: u8) -> [u8; 3] {
-        let luma = (i32::from(y) - self.luma_offset) * self.luma + 32_768;
-        let (cb, cr) = (i32::from(cb) - 128, i32::from(cr) - 128);
-        let byte = |value: i32| (value >> 16).clamp(0, 255) as u8;
-        [
-            byte(luma + self.red_from_cr * cr),
-            byte(luma + self.green_from_cb * cb + self.green_from_cr * cr),
-            byte(luma + self.blue_from_cb * cb),
-        ]
-    }
-}
-
-/// The region of `size` pixels from `origin` on, which lies in the frame.
+/// The region of `size` pixels from `origin` on, which lies in the frame and begins in an even column.
 fn convert(frame: &Frame, origin: (usize, usize), size: (usize, usize)) -> Rgb {
-    let format = frame.format();
-    let ((left, top), (width, height)) = (origin, size);
-    let mut bytes = Vec::with_capacity(width * height * 3);
-    let strides = format.planes.map(|plane| plane.stride);
-    let coefficients = Coefficients::of(format.matrix, format.range);
-    for y in top..top + height {
-        match format.layout {
-            PixelLayout::Rgb8 => {
-                let start = y * strides[0] + left * 3;
-                bytes.extend_from_slice(&frame.plane(0)[start..start + width * 3]);
+    let mut bytes = vec![0; size.0 * size.1 * 3];
+    if frame.format().layout == PixelLayout::Rgb8 {
+        for (row, line) in bytes.chunks_exact_mut((size.0 * 3).max(1)).enumerate() {
+            let start = (origin.1 + row) * frame.format().planes[0].stride + origin.0 * 3;
+            line.copy_from_slice(&frame.plane(0)[start..start + line.len()]);
+        }
+    } else {
+        convert_rows(frame, origin, &mut bytes, size.0);
+    }
+    Rgb { width: size.0, height: size.1, bytes }
+}
+
+widest_vectors! {
+    /// Rows of `width` pixels from luma and chroma, each sample of chroma standing for four pixels.
+    fn convert_rows(frame: &Frame, origin: (usize, usize), bytes: &mut [u8], width: usize) {
+        let ((left, top), format) = (origin, frame.format());
+        let row_of = |plane: usize, row: usize| &frame.plane(plane)[row * format.planes[plane].stride..];
+        let colour = ToRgb::new(format.matrix, format.range);
+        let mut luma = vec![0.0_f32; width];
+        let mut rgb = [luma.clone(), luma.clone(), luma.clone()];
+        // A sample of chroma serves two pixels of the row, the last one perhaps one.
+        let mut shifts = [0, 1, 2].map(|_| vec![0.0_f32; width.next_multiple_of(2)]);
+        for (row, line) in bytes.chunks_exact_mut((width * 3).max(1)).enumerate() {
+            let y = top + row;
+            let (u, v, step) = match format.layout {
+                PixelLayout::Nv12 => (row_of(1, y / 2), &row_of(1, y / 2)[1..], 2),
+                _ => (row_of(1, y / 2), row_of(2, y / 2), 1),
+            };
+            let (u, v) = (u[left / 2 * step..].iter().step_by(step), v[left / 2 * step..].iter().step_by(step));
+            let [red, green, blue] = shifts.each_mut().map(|line| line.as_chunks_mut::<2>().0);
+            for (((red, green), blue), (u, v)) in red.iter_mut().zip(green).zip(blue).zip(u.zip(v)) {
+                let shift = colour.shift(f32::from(*u), f32::from(*v));
+                (*red, *green, *blue) = ([shift[0]; 2], [shift[1]; 2], [shift[2]; 2]);
             }
-            PixelLayout::I420 => {
-                let luma = &frame.plane(0)[y * strides[0]..];
-                let (cb, cr) = (&frame.plane(1)[y / 2 * strides[1]..], &frame.plane(2)[y / 2 * strides[2]..]);
-                bytes.extend((left..left + width).flat_map(|x| coefficients.rgb(luma[x], cb[x / 2], cr[x / 2])));
-            }
-            PixelLayout::Nv12 => {
-                let luma = &frame.plane(0)[y * strides[0]..];
-                let chroma = &frame.plane(1)[y / 2 * strides[1]..];
-                bytes.extend((left..left + width).flat_map(|x| coefficients.rgb(luma[x], chroma[x / 2 * 2], chroma[x / 2 * 2 + 1])));
+            luma.iter_mut().zip(&row_of(0, y)[left..]).for_each(|(to, from)| *to = f32::from(*from));
+            colour.stretch(&mut luma);
+            rgb.iter_mut().zip(&shifts).for_each(|(out, shift)| component_row(&luma, shift, out));
+            for (x, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                *pixel = [rgb[0][x], rgb[1][x], rgb[2][x]].map(|component| (component + 0.5) as i32 as u8);
             }
         }
     }
-    Rgb { width, height, bytes }
 }
 
 fn draw_box(rgb: &mut Rgb, rect: &Rect) {
@@ -169,7 +147,7 @@ mod tests {
     use super::*;
     use crate::camera::CameraId;
     use crate::clock::Timestamp;
-    use crate::frame::{PixelFormat, Plane};
+    use crate::frame::{ColourMatrix, ColourRange, PixelFormat, Plane};
 
     /// A 6×4 picture whose left half is one colour and whose right half another, in Y'CbCr.
     fn two_colours(layout: PixelLayout, left: [u8; 3], right: [u8; 3]) -> Frame {
@@ -207,8 +185,8 @@ mod tests {
         for layout in [PixelLayout::I420, PixelLayout::Nv12] {
             // Pure red and pure blue in BT.601, limited range.
             let frame = two_colours(layout, [81, 90, 240], [41, 240, 110]);
-            let rgb = convert(&frame, (1, 1), (4, 2));
-            for (x, expected) in [(0, [255, 0, 0]), (1, [0, 0, 255]), (3, [0, 0, 255])] {
+            let rgb = convert(&frame, (0, 1), (5, 2));
+            for (x, expected) in [(0, [255, 0, 0]), (1, [255, 0, 0]), (2, [0, 0, 255]), (4, [0, 0, 255])] {
                 let pixel = &rgb.bytes[x * 3..x * 3 + 3];
                 assert!(pixel.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 2), "{layout:?} at {x}: {pixel:?}");
             }

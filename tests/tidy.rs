@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What is spoken about: any module below these rows may name any of them.
-const VALUES: [&str; 7] = ["clock", "frame", "face", "subject", "camera", "event", "mutation"];
+const VALUES: [&str; 8] = ["clock", "frame", "colour", "face", "subject", "camera", "event", "mutation"];
 
 /// Each module with the modules it may name. A row names only rows above it, so there is no cycle.
 /// A new edge is its own commit, and the message says why.
@@ -19,12 +19,14 @@ const MODULES: &[(&str, &[&str])] = &[
     // Values: each names its exact neighbours.
     ("clock", &[]),
     ("frame", &["clock"]),
+    ("colour", &["frame"]),
     ("face", &["frame"]),
     ("subject", &["clock", "face"]),
     ("camera", &["clock", "frame"]),
     ("event", &["camera", "clock", "face", "frame", "subject"]),
     ("mutation", &["clock", "event", "face", "subject"]),
     // Foundations.
+    ("simd", &[]),
     ("config", &[]),
     ("device", &["config"]),
     ("models", &["config", "device", "face"]),
@@ -33,13 +35,13 @@ const MODULES: &[(&str, &[&str])] = &[
     // Stages, blind to each other. Only the log of events stands on another, the store.
     ("ingest", &["config", "shutdown"]),
     ("batch", &["config"]),
-    ("infer", &["config", "device", "models"]),
+    ("infer", &["config", "device", "models", "simd"]),
     ("quality", &["config"]),
     ("track", &["config"]),
     ("visit", &["config"]),
     ("gallery", &["config"]),
     ("decide", &["config"]),
-    ("picture", &["config"]),
+    ("picture", &["config", "simd"]),
     ("store", &["config"]),
     ("event_log", &["config", "store"]),
     // What the stages are put together to do.

@@ -4,9 +4,10 @@
 //! Drops, of faces much larger than the crop, what lies between its pixels ([`SPREAD`]).
 //! Must not know: which encoder sees it.
 
-use super::colour::Colour;
+use crate::colour::{ToRgb, component_row};
 use crate::face::{ALIGNED_SIDE, AlignedFace, Landmarks, Point};
 use crate::frame::{Frame, PixelLayout};
+use crate::simd::widest_vectors;
 
 /// Where the landmarks of a face lie in the crop: the template that `ArcFace` (Deng et al., 2019)
 /// and `SFace` were trained with.
@@ -79,61 +80,62 @@ impl Similarity {
 /// of the crop covers more than two of the frame. Landmarks that are no numbers give a black crop.
 pub fn align(frame: &Frame, landmarks: &Landmarks) -> AlignedFace {
     let to_frame = Similarity::between(&landmarks.0, &TEMPLATE).inverse();
-    let per_axis = ((to_frame.scale() / STEP_MAX).ceil() as usize).clamp(1, SAMPLES_MAX);
     let picture = Picture::new(frame);
     let mut pixels = Box::new([0_u8; ALIGNED_SIDE * ALIGNED_SIDE * 3]);
-    for (row, line) in pixels.chunks_exact_mut(ALIGNED_SIDE * 3).enumerate() {
-        let mut sums = [[0_u32; ALIGNED_SIDE]; 3];
-        // The samples of a pixel lie evenly around its centre. One lies in it.
-        let shift = |sample: usize| ((sample as f32 + 0.5) / per_axis as f32 - 0.5) * SPREAD;
-        for sample in 0..per_axis * per_axis {
-            let (dx, dy) = (shift(sample % per_axis), shift(sample / per_axis));
-            picture.add(Walk::new(to_frame, dx, row as f32 + dy), &mut sums);
-        }
-        let unit = 1.0 / (f32::from(ONE as u16) * f32::from(ONE as u16) * (per_axis * per_axis) as f32);
-        picture.write(&sums.map(|sums| sums.map(|sum| sum as f32 * unit)), line);
-    }
+    cut(&picture, to_frame, &mut pixels[..]);
     AlignedFace::new(pixels)
 }
 
-/// Fractions of a pixel are counted in 1/65536; of a weight in 1/[`ONE`].
-const FRACTION_BITS: u32 = 16;
+widest_vectors! {
+    fn cut(picture: &Picture<'_>, to_frame: Similarity, pixels: &mut [u8]) {
+        picture.cut(to_frame, pixels);
+    }
+}
+
 /// The weight of a whole pixel. Two weights, a byte and 256 samples fit in 32 bits.
-const ONE: u32 = 1 << WEIGHT_BITS;
-const WEIGHT_BITS: u32 = 7;
-/// Coordinates beyond this are as far outside as it gets; no frame is so large.
-const FAR: f32 = 1e8;
+const ONE: i32 = 128;
+
+/// One number for each column of a row of the crop.
+type Row<T> = [T; ALIGNED_SIDE];
 
 /// A row of the crop, seen in the frame: where it begins and how far it moves a column.
 #[derive(Clone, Copy)]
 struct Walk {
-    start: (i64, i64),
-    step: (i64, i64),
+    start: (f32, f32),
+    step: (f32, f32),
 }
 
 impl Walk {
     fn new(to_frame: Similarity, x: f32, y: f32) -> Self {
-        let fixed = |at: f32| (f64::from(at.clamp(-FAR, FAR)) * f64::from(1_u32 << FRACTION_BITS)) as i64;
-        let (start_x, start_y) = to_frame.apply(x, y);
-        Self { start: (fixed(start_x), fixed(start_y)), step: (fixed(to_frame.a.0), fixed(to_frame.a.1)) }
+        Self { start: to_frame.apply(x, y), step: to_frame.a }
     }
 
-    fn at(&self, column: usize) -> (i64, i64) {
-        (self.start.0 + self.step.0 * column as i64, self.start.1 + self.step.1 * column as i64)
+    fn at(&self, column: usize) -> (f32, f32) {
+        (self.start.0 + self.step.0 * column as f32, self.start.1 + self.step.1 * column as f32)
+    }
+
+    #[inline(always)]
+    fn points(&self) -> (Row<f32>, Row<f32>) {
+        let (mut xs, mut ys) = ([0.0; ALIGNED_SIDE], [0.0; ALIGNED_SIDE]);
+        for column in 0..ALIGNED_SIDE {
+            (xs[column], ys[column]) = self.at(column);
+        }
+        (xs, ys)
     }
 
     /// Whether the whole row lies between the centres of the frame's outermost pixels.
     fn is_inside(&self, last: (usize, usize)) -> bool {
-        let within = |at: i64, last: usize| at >= 0 && at <= (last as i64) << FRACTION_BITS;
+        let within = |at: f32, last: usize| at >= 0.0 && at <= last as f32;
         [0, ALIGNED_SIDE - 1].map(|column| self.at(column)).iter().all(|(x, y)| within(*x, last.0) && within(*y, last.1))
     }
 }
 
 /// How much of a bilinear sample lies in the picture along one axis, in 1/[`ONE`]: all inside,
-/// nothing from one pixel beyond the edge on.
-fn share_inside(at: i64, last: usize) -> u32 {
-    let beyond = (-at).max(at - ((last as i64) << FRACTION_BITS)).clamp(0, 1 << FRACTION_BITS);
-    ONE - (beyond >> (FRACTION_BITS - WEIGHT_BITS)) as u32
+/// nothing from one pixel beyond the edge on, nothing at what is no number.
+#[inline(always)]
+fn share_inside(at: f32, last: usize) -> i32 {
+    let beyond = (-at).max(at - last as f32);
+    ((1.0 - beyond).clamp(0.0, 1.0) * ONE as f32) as i32
 }
 
 /// One component of a picture: where its samples lie.
@@ -144,42 +146,68 @@ struct Samples<'a> {
     last: (usize, usize),
 }
 
-/// The four neighbours of a point, as offsets of their samples, and the weights of the farther ones.
-#[derive(Clone, Copy)]
+/// The four neighbours of each point of a row: the offset of the upper left one, and the weights of
+/// the right and of the lower ones in 1/[`ONE`]. Edge pixels stand for what lies beyond.
 struct Neighbours {
-    offsets: [usize; 4],
-    right: u32,
-    lower: u32,
+    offset: Row<i32>,
+    right: Row<i32>,
+    lower: Row<i32>,
 }
 
 impl Samples<'_> {
-    /// Neighbours of a point; edge pixels stand for what lies beyond.
-    #[inline]
-    fn neighbours(&self, (x, y): (i64, i64)) -> Neighbours {
-        let x = x.clamp(0, (self.last.0 as i64) << FRACTION_BITS) as usize;
-        let y = y.clamp(0, (self.last.1 as i64) << FRACTION_BITS) as usize;
-        let (column, row) = (x >> FRACTION_BITS, y >> FRACTION_BITS);
-        let weight = |at: usize| (at as u32 & ((1 << FRACTION_BITS) - 1)) >> (FRACTION_BITS - WEIGHT_BITS);
-        let (upper, lower) = (row * self.stride, (row + 1).min(self.last.1) * self.stride);
-        let (left, right) = (column * self.step, (column + 1).min(self.last.0) * self.step);
-        let offsets = [upper + left, upper + right, lower + left, lower + right];
-        Neighbours { offsets, right: weight(x), lower: weight(y) }
+    #[inline(always)]
+    fn neighbours(&self, xs: &Row<f32>, ys: &Row<f32>) -> Neighbours {
+        let zero = [0_i32; ALIGNED_SIDE];
+        let mut at = Neighbours { offset: zero, right: zero, lower: zero };
+        let fixed = |at: f32, last: usize| (at.clamp(0.0, last as f32) * ONE as f32) as i32;
+        let (step, stride) = (self.step as i32, self.stride as i32);
+        // The outermost pixel is a right or lower neighbour of full weight.
+        let (left_max, upper_max) = (self.last.0.saturating_sub(1) as i32, self.last.1.saturating_sub(1) as i32);
+        for column in 0..ALIGNED_SIDE {
+            let (x, y) = (fixed(xs[column], self.last.0), fixed(ys[column], self.last.1));
+            let (left, upper) = ((x / ONE).min(left_max), (y / ONE).min(upper_max));
+            at.offset[column] = upper * stride + left * step;
+            (at.right[column], at.lower[column]) = (x - left * ONE, y - upper * ONE);
+        }
+        at
     }
 
-    /// The value between the neighbours, times [`ONE`] squared.
-    #[inline]
-    fn blend(&self, at: Neighbours, component: usize) -> u32 {
-        let [a, b, c, d] = at.offsets.map(|offset| u32::from(self.bytes[offset + component]));
-        let upper = a * (ONE - at.right) + b * at.right;
-        let lower = c * (ONE - at.right) + d * at.right;
-        upper * (ONE - at.lower) + lower * at.lower
+    /// The values between the neighbours, times [`ONE`] squared.
+    #[inline(always)]
+    fn blend(&self, at: &Neighbours, component: usize) -> Row<i32> {
+        let to_right = if self.last.0 == 0 { 0 } else { self.step };
+        let to_lower = if self.last.1 == 0 { 0 } else { self.stride };
+        let offset_max = self.last.1 * self.stride + self.last.0 * self.step + component;
+        assert!(offset_max < self.bytes.len(), "a frame's planes hold all of its rows");
+        let mut corners = [[0_u8; ALIGNED_SIDE]; 4];
+        let [upper_left, upper_right, lower_left, lower_right] = &mut corners;
+        for column in 0..ALIGNED_SIDE {
+            let upper = at.offset[column] as usize + component;
+            let lower = upper + to_lower;
+            // SAFETY: `neighbours` leaves no offset beyond the second last pixel of a row or column
+            // (the only one, where there is one), so that none of these is beyond `offset_max`.
+            unsafe {
+                upper_left[column] = *self.bytes.get_unchecked(upper);
+                upper_right[column] = *self.bytes.get_unchecked(upper + to_right);
+                lower_left[column] = *self.bytes.get_unchecked(lower);
+                lower_right[column] = *self.bytes.get_unchecked(lower + to_right);
+            }
+        }
+        let mut values = [0; ALIGNED_SIDE];
+        for column in 0..ALIGNED_SIDE {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|corner: usize| i32::from(corners[corner][column]));
+            let (right, lower) = (at.right[column], at.lower[column]);
+            let upper = a * (ONE - right) + b * right;
+            values[column] = upper * (ONE - lower) + (c * (ONE - right) + d * right) * lower;
+        }
+        values
     }
 }
 
 /// A frame that can be sampled between its pixels.
 enum Picture<'a> {
     Rgb(Samples<'a>),
-    Yuv { luma: Samples<'a>, u: Samples<'a>, v: Samples<'a>, colour: Colour },
+    Yuv { luma: Samples<'a>, u: Samples<'a>, v: Samples<'a>, colour: ToRgb },
 }
 
 impl<'a> Picture<'a> {
@@ -196,55 +224,60 @@ impl<'a> Picture<'a> {
             PixelLayout::I420 => (samples(1, (1, 0), 2), samples(2, (1, 0), 2)),
             PixelLayout::Nv12 => (samples(1, (2, 0), 2), samples(1, (2, 1), 2)),
         };
-        Self::Yuv { luma: samples(0, (1, 0), 1), u, v, colour: Colour::new(format.matrix, format.range) }
+        Self::Yuv { luma: samples(0, (1, 0), 1), u, v, colour: ToRgb::new(format.matrix, format.range) }
     }
 
-    /// Adds one sample a column of the row that `walk` sees, times [`ONE`] squared.
-    fn add(&self, walk: Walk, sums: &mut [[u32; ALIGNED_SIDE]; 3]) {
-        let (main, black) = match self {
-            Self::Rgb(samples) => (samples, [0; 3]),
-            Self::Yuv { luma, colour, .. } => (luma, [u32::from(colour.luma_of_black()), 128, 128]),
-        };
-        if walk.is_inside(main.last) {
-            self.add_each(walk, sums, |_, values| values);
-            return;
+    /// Fills the crop, whose pixels `to_frame` takes to the frame.
+    #[inline(always)]
+    fn cut(&self, to_frame: Similarity, pixels: &mut [u8]) {
+        let per_axis = ((to_frame.scale() / STEP_MAX).ceil() as usize).clamp(1, SAMPLES_MAX);
+        let unit = 1.0 / ((ONE * ONE) as f32 * (per_axis * per_axis) as f32);
+        for (row, line) in pixels.chunks_exact_mut(ALIGNED_SIDE * 3).enumerate() {
+            let mut sums = [[0_i32; ALIGNED_SIDE]; 3];
+            // The samples of a pixel lie evenly around its centre. One lies in it.
+            let shift = |sample: usize| ((sample as f32 + 0.5) / per_axis as f32 - 0.5) * SPREAD;
+            for sample in 0..per_axis * per_axis {
+                let (dx, dy) = (shift(sample % per_axis), shift(sample / per_axis));
+                let values = self.sample(Walk::new(to_frame, dx, row as f32 + dy));
+                for (sums, values) in sums.iter_mut().zip(&values) {
+                    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                }
+            }
+            self.write(&sums.map(|sums| sums.map(|sum| sum as f32 * unit)), line);
         }
-        self.add_each(walk, sums, |(x, y), values| {
-            let inside = share_inside(x, main.last.0) * share_inside(y, main.last.1);
-            let outside = ONE * ONE - inside;
-            [0, 1, 2].map(|i| (((values[i] >> WEIGHT_BITS) * inside) >> WEIGHT_BITS) + black[i] * outside)
-        });
     }
 
-    /// `finish` makes of a place and its three values what is added.
-    #[inline]
-    fn add_each(&self, walk: Walk, sums: &mut [[u32; ALIGNED_SIDE]; 3], finish: impl Fn((i64, i64), [u32; 3]) -> [u32; 3]) {
-        let [first, second, third] = sums;
-        let mut add = |column: usize, values: [u32; 3]| {
-            first[column] += values[0];
-            second[column] += values[1];
-            third[column] += values[2];
+    /// One sample a column of the row that `walk` sees, times [`ONE`] squared.
+    #[inline(always)]
+    fn sample(&self, walk: Walk) -> [Row<i32>; 3] {
+        let (xs, ys) = walk.points();
+        let (main, black, mut values) = match self {
+            Self::Rgb(samples) => {
+                let at = samples.neighbours(&xs, &ys);
+                (samples, [0; 3], [0, 1, 2].map(|component| samples.blend(&at, component)))
+            }
+            Self::Yuv { luma, u, v, colour } => {
+                // H.264 and H.265 place chroma, unless told otherwise, level with the left luma
+                // column and between the two luma rows (ITU-T H.264, 6.2, type 0).
+                let at = u.neighbours(&xs.map(|x| x * 0.5), &ys.map(|y| (y - 0.5) * 0.5));
+                let values = [luma.blend(&luma.neighbours(&xs, &ys), 0), u.blend(&at, 0), v.blend(&at, 0)];
+                (luma, [i32::from(colour.luma_of_black()), 128, 128], values)
+            }
         };
-        for column in 0..ALIGNED_SIDE {
-            let (x, y) = walk.at(column);
-            let values = match self {
-                Self::Rgb(samples) => {
-                    let at = samples.neighbours((x, y));
-                    [0, 1, 2].map(|component| samples.blend(at, component))
+        if !walk.is_inside(main.last) {
+            for column in 0..ALIGNED_SIDE {
+                let inside = share_inside(xs[column], main.last.0) * share_inside(ys[column], main.last.1);
+                for (row, black) in values.iter_mut().zip(black) {
+                    row[column] = row[column] / ONE * inside / ONE + black * (ONE * ONE - inside);
                 }
-                Self::Yuv { luma, u, v, .. } => {
-                    // H.264 and H.265 place chroma, unless told otherwise, level with the left luma
-                    // column and between the two luma rows (ITU-T H.264, 6.2, type 0).
-                    let chroma = u.neighbours((x >> 1, (y - (1 << (FRACTION_BITS - 1))) >> 1));
-                    [luma.blend(luma.neighbours((x, y)), 0), u.blend(chroma, 0), v.blend(chroma, 0)]
-                }
-            };
-            add(column, finish((x, y), values));
+            }
         }
+        values
     }
 
     /// Writes a row of values as RGB bytes.
-    fn write(&self, values: &[[f32; ALIGNED_SIDE]; 3], line: &mut [u8]) {
+    #[inline(always)]
+    fn write(&self, values: &[Row<f32>; 3], line: &mut [u8]) {
         let mut rgb = *values;
         if let Self::Yuv { colour, .. } = self {
             let mut shifts = [[0.0; ALIGNED_SIDE]; 3];
@@ -252,10 +285,12 @@ impl<'a> Picture<'a> {
                 let shift = colour.shift(values[1][column], values[2][column]);
                 [shifts[0][column], shifts[1][column], shifts[2][column]] = shift;
             }
-            rgb.iter_mut().zip(&shifts).for_each(|(out, shift)| colour.component_row(&values[0], shift, out));
+            let mut luma = values[0];
+            colour.stretch(&mut luma);
+            rgb.iter_mut().zip(&shifts).for_each(|(out, shift)| component_row(&luma, shift, out));
         }
         for (column, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            *pixel = [0, 1, 2].map(|component: usize| (rgb[component][column] + 0.5) as u8);
+            *pixel = [0, 1, 2].map(|component: usize| (rgb[component][column] + 0.5) as i32 as u8);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::colour::Colour;
+use crate::colour::ToRgb;
 use crate::frame::{BadPixels, Frame, PixelFormat, PixelLayout, Size};
 
 /// The picture with `pixels` more on each side, filled with the nearest pixel of the edge.
@@ -39,7 +39,7 @@ fn rgb_at(frame: &Frame, x: usize, y: usize) -> [u8; 3] {
         PixelLayout::I420 => (byte(1, half_x, half_y), byte(2, half_x, half_y)),
         PixelLayout::Nv12 => (byte(1, half_x * 2, half_y), byte(1, half_x * 2 + 1, half_y)),
     };
-    let colour = Colour::new(format.matrix, format.range);
+    let colour = ToRgb::new(format.matrix, format.range);
     colour.rgb(f32::from(byte(0, x, y)), f32::from(u), f32::from(v)).map(|c| (c + 0.5) as u8)
 }
 

@@ -4,12 +4,13 @@
 //! Drops, by design, samples of live video between the taps (`taps`).
 //! Must not know: sessions, what a detector is.
 
-use super::colour::Colour;
 use super::taps::{Sampling, Taps, WEIGHT_SUM};
 use crate::camera::NormalisedRect;
+use crate::colour::{ToRgb, component_row};
 use crate::face::Point;
 use crate::frame::{Frame, PixelLayout, Size};
 use crate::models::{Colour as ColourOrder, InputEntry};
+use crate::simd::widest_vectors;
 
 /// The sides of a canvas are multiples of this: the detector's coarsest stride.
 const SIDE_MULTIPLE: u32 = 32;
@@ -109,6 +110,11 @@ pub(super) struct Letterbox {
 impl Letterbox {
     /// Fills the tensor with the picture. What the picture does not cover is black.
     pub(super) fn fill(&mut self, frame: &Frame, placement: &Placement, target: &mut Target<'_>) {
+        fill(self, frame, placement, target);
+    }
+
+    #[inline(always)]
+    fn fill_rows(&mut self, frame: &Frame, placement: &Placement, target: &mut Target<'_>) {
         let area = placement.canvas.width as usize * placement.canvas.height as usize;
         let (first, rest) = target.values.split_at_mut(area);
         let (second, third) = rest.split_at_mut(area);
@@ -120,7 +126,7 @@ impl Letterbox {
         self.plan(is_rgb, placement);
         let (width, canvas_width) = (placement.content.width as usize, placement.canvas.width as usize);
         let components = components(frame, placement);
-        let colour = Colour::new(frame.format().matrix, frame.format().range);
+        let colour = ToRgb::new(frame.format().matrix, frame.format().range);
         for row in 0..placement.content.height as usize {
             let at = row * canvas_width;
             let mut out = rgb.each_mut().map(|plane| &mut plane[at..at + canvas_width]);
@@ -157,6 +163,7 @@ impl Letterbox {
     }
 
     /// All three components lie in the same bytes: their rows are added up once.
+    #[inline(always)]
     fn rgb_row(&mut self, components: &[Samples<'_>; 3], row: usize, out: [&mut [f32]; 3]) {
         sum_rows(&components[0], &self.rows[0], row, &mut self.sums);
         for (samples, line) in components.iter().zip(out) {
@@ -164,19 +171,22 @@ impl Letterbox {
         }
     }
 
-    fn yuv_row(&mut self, components: &[Samples<'_>; 3], row: usize, (colour, out): (&Colour, [&mut [f32]; 3])) {
+    #[inline(always)]
+    fn yuv_row(&mut self, components: &[Samples<'_>; 3], row: usize, (colour, out): (&ToRgb, [&mut [f32]; 3])) {
         // A row of chroma serves two rows of luma.
         if row.is_multiple_of(2) {
             self.shift_row(&components[1..], row / 2, colour);
         }
         sum_rows(&components[0], &self.rows[0], row, &mut self.sums);
         gather(&self.sums, &self.columns[0], (1, 0), &mut self.luma);
+        colour.stretch(&mut self.luma);
         for (line, shift) in out.into_iter().zip(&self.shifts) {
-            colour.component_row(&self.luma, shift, line);
+            component_row(&self.luma, shift, line);
         }
     }
 
-    fn shift_row(&mut self, chroma: &[Samples<'_>], row: usize, colour: &Colour) {
+    #[inline(always)]
+    fn shift_row(&mut self, chroma: &[Samples<'_>], row: usize, colour: &ToRgb) {
         for (samples, line) in chroma.iter().zip(&mut self.chroma) {
             // U and V of NV12 lie in the same bytes: the sums of U serve V.
             if samples.offset == 0 {
@@ -190,6 +200,12 @@ impl Letterbox {
             let shift = colour.shift(*u, *v);
             (*red, *green, *blue) = ([shift[0]; 2], [shift[1]; 2], [shift[2]; 2]);
         }
+    }
+}
+
+widest_vectors! {
+    fn fill(letterbox: &mut Letterbox, frame: &Frame, placement: &Placement, target: &mut Target<'_>) {
+        letterbox.fill_rows(frame, placement, target);
     }
 }
 
@@ -214,6 +230,7 @@ fn components<'a>(frame: &'a Frame, placement: &Placement) -> [Samples<'a>; 3] {
 }
 
 /// Adds up the rows that make destination row `row`, weighted; all bytes of the region's width.
+#[inline(always)]
 fn sum_rows(samples: &Samples<'_>, taps: &Taps, row: usize, sums: &mut Vec<u16>) {
     let bytes = samples.size.0 * samples.step;
     sums.resize(bytes, 0);
@@ -236,6 +253,7 @@ fn sum_rows(samples: &Samples<'_>, taps: &Taps, row: usize, sums: &mut Vec<u16>)
 }
 
 /// Adds up the columns that make each sample of a row, and brings it to a byte's units.
+#[inline(always)]
 fn gather(sums: &[u16], taps: &Taps, place: (usize, usize), out: &mut [f32]) {
     const UNIT: f32 = 1.0 / WEIGHT_SUM as f32;
     // How many source samples there are for each: the usual sizes of video are whole multiples.
@@ -265,6 +283,7 @@ fn gather(sums: &[u16], taps: &Taps, place: (usize, usize), out: &mut [f32]) {
 }
 
 /// The same where each sample is the mean of the same `COUNT` out of its own `FACTOR` samples.
+#[inline(always)]
 fn gather_multiple<const FACTOR: usize, const COUNT: usize>(sums: &[u16], taps: &Taps, out: &mut [f32]) {
     let unit = 1.0 / (f32::from(WEIGHT_SUM) * COUNT as f32);
     let Some(index) = taps.index.first_chunk::<COUNT>() else { return };
@@ -275,6 +294,7 @@ fn gather_multiple<const FACTOR: usize, const COUNT: usize>(sums: &[u16], taps: 
 }
 
 /// The same where all weights are equal and their number is known to the compiler.
+#[inline(always)]
 fn gather_mean<const COUNT: usize>(sums: &[u16], taps: &Taps, (step, offset): (usize, usize), out: &mut [f32]) {
     let unit = 1.0 / (f32::from(WEIGHT_SUM) * COUNT as f32);
     for (out, index) in out.iter_mut().zip(taps.index.as_chunks::<COUNT>().0) {
@@ -284,6 +304,7 @@ fn gather_mean<const COUNT: usize>(sums: &[u16], taps: &Taps, (step, offset): (u
 }
 
 /// The same where the number of weights is known to the compiler.
+#[inline(always)]
 fn gather_weighted<const COUNT: usize>(sums: &[u16], taps: &Taps, (step, offset): (usize, usize), out: &mut [f32]) {
     let unit = 1.0 / (f32::from(WEIGHT_SUM) * f32::from(WEIGHT_SUM));
     let tables = taps.index.as_chunks::<COUNT>().0.iter().zip(taps.weight.as_chunks::<COUNT>().0);

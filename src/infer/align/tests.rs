@@ -110,7 +110,7 @@ fn planar_and_interleaved_chroma_give_the_same_face_and_rgb_a_similar_one() {
     let landmarks = placed(0.9, 0.1, (25.0, 5.0));
     let face = align(&planar, &landmarks);
     assert_eq!(face.rgb(), align(&interleaved, &landmarks).rgb());
-    let colour = Colour::new(ColourMatrix::Bt709, ColourRange::Limited);
+    let colour = ToRgb::new(ColourMatrix::Bt709, ColourRange::Limited);
     let at = |x: usize, y: usize| {
         let chroma = y / 2 * half + x / 2;
         colour.rgb(f32::from(luma[y * width + x]), f32::from(u[chroma]), f32::from(v[chroma])).map(|c| (c + 0.5) as u8)

@@ -130,7 +130,7 @@ fn both_chroma_layouts_give_the_same_tensor_at_any_size() {
 fn video_shrinks_to_about_what_a_photo_of_it_shrinks_to() {
     // Smooth in luma and constant in chroma, so that every fair way of sampling agrees.
     let luma = |x: usize, y: usize| 60.0 + 80.0 * ((x as f32 / 60.0).sin() * (y as f32 / 45.0).cos()).abs();
-    let colour = Colour::new(ColourMatrix::Bt709, ColourRange::Limited);
+    let colour = ToRgb::new(ColourMatrix::Bt709, ColourRange::Limited);
     for (width, height) in [(64_usize, 48_usize), (100, 75), (128, 96), (192, 144), (400, 300), (48, 36)] {
         let photo =
             rgb(width as u32, height as u32, |x, y| colour.rgb(luma(x as usize, y as usize), 110.0, 140.0).map(|c| (c + 0.5) as u8));
