@@ -6,10 +6,10 @@
 
 mod align;
 mod border;
-mod colour;
 mod compare;
 mod decode;
 mod host;
+mod job;
 mod onnx;
 mod pool;
 mod provider;
@@ -33,9 +33,10 @@ use crate::device::{Device, ResolvedDevice};
 use crate::face::{AlignedFace, Detection, Template, TemplateSpace};
 use crate::frame::Frame;
 use crate::models::{Listed, Manifest, ModelsError, Role};
+use job::Job;
 use pool::Pool;
 use provider::Choice;
-use worker::{Job, Meter, Setup, Worker};
+use worker::{Meter, Setup, Worker};
 
 /// Whose work it is; live frames go before photos, photos never starve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,22 @@ pub enum OpenError {
     Threads(std::io::Error),
 }
 
+/// What a session thread can do: the models on some device, or in tests what a test makes of it.
+/// A panic ends the whole engine.
+pub trait Inference: Send + 'static {
+    /// Faces of each picture, best score first, in its pixels.
+    ///
+    /// # Errors
+    /// [`InferError::Session`] when the pictures are lost; the next may do better.
+    fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError>;
+
+    /// One template a face, in order.
+    ///
+    /// # Errors
+    /// [`InferError::Session`] when the faces are lost; the next may do better.
+    fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError>;
+}
+
 /// Held while a batch is analysed: as many as there are sessions.
 #[derive(Debug)]
 pub struct SessionPermit(#[allow(dead_code)] tokio::sync::OwnedSemaphorePermit);
@@ -181,7 +198,7 @@ struct Inner {
     pool: Pool<Job>,
     idle: Arc<Semaphore>,
     facts: EngineFacts,
-    setup: Arc<Setup>,
+    meter: Arc<Meter>,
 }
 
 impl Engine {
@@ -204,12 +221,25 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let sessions = if config.sessions == 0 { cores } else { config.sessions };
         let facts = facts(&manifest, &choice, device, sessions);
-        let (config, space, meter) = (config.clone(), manifest.space(), Meter::default());
+        let (config, space, meter) = (config.clone(), manifest.space(), Arc::new(Meter::default()));
+        let meter_shown = meter.clone();
         let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, choice, config, space, meter });
         let workers = (0..sessions).map(|_| Worker::open(setup.clone())).collect::<Result<Vec<_>, _>>()?;
-        let workers = workers.into_iter().map(|mut worker| move |job| worker.work(job)).collect();
-        let pool = Pool::start(workers).map_err(OpenError::Threads)?;
-        Ok(Self(Arc::new(Inner { pool, idle: Arc::new(Semaphore::new(sessions)), facts, setup })))
+        Self::start(workers, facts, meter_shown).map_err(OpenError::Threads)
+    }
+
+    /// An engine whose threads each run one of `sessions`; `facts` says what they are.
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn of_sessions<I: Inference>(sessions: Vec<I>, facts: EngineFacts) -> std::io::Result<Self> {
+        Self::start(sessions, facts, Arc::default())
+    }
+
+    fn start<I: Inference>(sessions: Vec<I>, facts: EngineFacts, meter: Arc<Meter>) -> std::io::Result<Self> {
+        let idle = Arc::new(Semaphore::new(sessions.len()));
+        let threads = sessions.into_iter().map(|mut session| move |job: Job| job.run(&mut session)).collect();
+        Ok(Self(Arc::new(Inner { pool: Pool::start(threads)?, idle, facts, meter })))
     }
 
     /// Faces of each frame, best score first, in pixels of the frame. One session does all frames
@@ -273,7 +303,7 @@ impl Engine {
     /// CPU time spent strictly inside the runtime so far: letterboxing, decoding and waiting are
     /// not in it.
     pub fn inference_cpu(&self) -> InferenceCpu {
-        let meter = &self.0.setup.meter;
+        let meter = &self.0.meter;
         InferenceCpu {
             detect_ns: meter.detect_ns.load(Ordering::Relaxed),
             detect_runs: meter.detect_runs.load(Ordering::Relaxed),

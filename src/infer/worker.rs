@@ -1,8 +1,8 @@
 //! What one session thread does: letterbox, detect, encode.
 //!
-//! In: jobs. Out: detections and templates, answered by oneshot.
-//! Drops: a job whose asker is gone; faces below the asked size or score; the session of the shape
-//! that was used longest ago, when there are more than [`SHAPES_MAX`].
+//! In: pictures, aligned faces. Out: detections, templates.
+//! Drops: faces below the asked size or score; the session of the shape that was used longest ago,
+//! when there are more than [`SHAPES_MAX`].
 //! Must not know: queues, other threads, who asks.
 
 use std::sync::Arc;
@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ort::environment::Environment;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::oneshot;
 
 use super::decode::{self, Head};
 use super::host::{CanvasShape, Letterbox, Placement, Target, normalise};
 use super::onnx::{Plan, Session, output};
 use super::provider::Choice;
-use super::{DetectRequest, InferError, Lane, OpenError};
+use super::{DetectRequest, InferError, Inference, Lane, OpenError};
 use crate::config::InferConfig;
 use crate::face::{ALIGNED_SIDE, AlignedFace, Detection, Template, TemplateSpace};
 use crate::frame::Size;
@@ -24,14 +23,6 @@ use crate::models::{Colour, Decoder, Manifest, Role};
 
 /// The most shapes that a thread keeps detector sessions for: one a camera resolution, and photos.
 const SHAPES_MAX: usize = 8;
-
-/// A piece of work and where its answer goes.
-pub(super) enum Job {
-    /// Find the faces of each picture.
-    Detect { requests: Vec<DetectRequest>, lane: Lane, reply: oneshot::Sender<Result<Vec<Vec<Detection>>, InferError>> },
-    /// Turn each face into a template.
-    Encode { faces: Vec<AlignedFace>, reply: oneshot::Sender<Result<Vec<Template>, InferError>> },
-}
 
 /// CPU time of all threads strictly inside the runtime.
 #[derive(Debug, Default)]
@@ -51,7 +42,7 @@ pub(super) struct Setup {
     pub(super) choice: Choice,
     pub(super) config: InferConfig,
     pub(super) space: TemplateSpace,
-    pub(super) meter: Meter,
+    pub(super) meter: Arc<Meter>,
 }
 
 /// One thread's sessions and scratch memory.
@@ -75,24 +66,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Does a job and answers, unless nobody waits for the answer any more.
-    pub(super) fn work(&mut self, job: Job) {
-        // An answer that nobody takes is no error: the asker gave up meanwhile.
-        match job {
-            Job::Detect { reply, .. } if reply.is_closed() => {}
-            Job::Encode { reply, .. } if reply.is_closed() => {}
-            Job::Detect { requests, lane, reply } => {
-                let answer: Result<_, _> = requests.iter().map(|request| self.detect(request, lane)).collect();
-                let _ = reply.send(answer.map_err(InferError::Session));
-            }
-            Job::Encode { faces, reply } => {
-                let answer: Result<_, _> = faces.iter().map(|face| self.encode(face)).collect();
-                let _ = reply.send(answer.map_err(InferError::Session));
-            }
-        }
-    }
-
-    fn detect(&mut self, request: &DetectRequest, lane: Lane) -> Result<Vec<Detection>, String> {
+    fn detect_in(&mut self, request: &DetectRequest, lane: Lane) -> Result<Vec<Detection>, String> {
         let setup = self.setup.clone();
         let side = request.detector_side.unwrap_or(setup.config.detector_side);
         let shape = if lane == Lane::Photo { CanvasShape::Square } else { CanvasShape::Fitted };
@@ -131,7 +105,7 @@ impl Worker {
         Ok(&mut self.detectors[last].1)
     }
 
-    fn encode(&mut self, face: &AlignedFace) -> Result<Template, String> {
+    fn encode_one(&mut self, face: &AlignedFace) -> Result<Template, String> {
         let encoder = &self.setup.manifest.encoder;
         let area = ALIGNED_SIDE * ALIGNED_SIDE;
         let tensor = self.encoder.input_mut();
@@ -150,6 +124,18 @@ impl Worker {
             return Err(format!("the encoder answered {} numbers; the manifest says {}", values.len(), encoder.dimension));
         }
         Template::normalised(self.setup.space.clone(), values).map_err(|error| error.to_string())
+    }
+}
+
+impl Inference for Worker {
+    fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        let answer: Result<_, _> = requests.iter().map(|request| self.detect_in(request, lane)).collect();
+        answer.map_err(InferError::Session)
+    }
+
+    fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+        let answer: Result<_, _> = faces.iter().map(|face| self.encode_one(face)).collect();
+        answer.map_err(InferError::Session)
     }
 }
 
