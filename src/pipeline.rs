@@ -7,11 +7,15 @@
 //! In: frames through [`Pipeline::watch`]'s sink. Out: events in the log, in frame order per camera.
 //! A batch is taken only when a session is idle, so frames wait in their slots, where the newest
 //! wins; a camera has one frame under way, so that order needs no sorting. A frame lost to a failed
-//! inference is counted and its camera goes on; a log that cannot be written ends the pipeline.
+//! inference, of all its faces or of some, is counted and its camera goes on; a log that cannot be
+//! written ends the pipeline.
 //! Must not know: GStreamer, ONNX Runtime, CUDA, the wire.
 
+mod complaint;
 mod intake;
 mod scene;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +39,7 @@ use crate::ingest::FrameSink;
 use crate::picture;
 use crate::store::{NewEvent, Snapshot};
 
+use complaint::Complaint;
 use intake::Intake;
 pub use scene::SceneSettings;
 use scene::{Passage, Pending, Scene, Shot};
@@ -96,6 +101,7 @@ struct Shared {
     frames: AtomicU64,
     faces: AtomicU64,
     encoded: AtomicU64,
+    failed: Complaint,
 }
 
 /// A camera's scene, and the order in which its events reach the log.
@@ -147,6 +153,7 @@ impl Pipeline {
             frames: AtomicU64::new(0),
             faces: AtomicU64::new(0),
             encoded: AtomicU64::new(0),
+            failed: Complaint::default(),
         }))
     }
 
@@ -189,12 +196,16 @@ impl Pipeline {
         let taken = self.0.clock.now();
         let cells: Vec<_> = batch.iter().map(|frame| self.cell(&frame.camera)).collect();
 
+        let mut analysed = vec![false; batch.len()];
         let found = self.detect(&batch, &cells).await;
-        let analysed = found.is_some();
         let detected = self.0.clock.now();
         if let Some(found) = found {
+            analysed.fill(true);
             let shots = self.track(&batch, &cells, &found);
             let templates = self.encode(&shots).await;
+            if templates.len() < shots.len() {
+                shots.iter().for_each(|(index, _)| analysed[*index] = false);
+            }
             let encoded = self.0.clock.now();
             let passage = Passage { taken, detected, encoded, ..Passage::default() };
             self.recognise(&batch, &cells, &Encoded { shots, templates, passage });
@@ -202,7 +213,7 @@ impl Pipeline {
         for cell in cells.iter().flatten() {
             self.flush(cell).await?;
         }
-        for frame in &batch {
+        for (frame, analysed) in batch.iter().zip(analysed) {
             self.0.intake.done(&frame.camera, analysed);
         }
         self.end(number);
@@ -216,7 +227,7 @@ impl Pipeline {
         match self.0.engine.detect(Lane::Live, requests).await {
             Ok(found) => Some(found),
             Err(error) => {
-                tracing::warn!(%error, frames = batch.len(), "frames were dropped, because faces could not be looked for");
+                self.0.failed.tell(&error, batch.len(), self.0.clock.now());
                 None
             }
         }
@@ -248,7 +259,7 @@ impl Pipeline {
                 templates
             }
             Err(error) => {
-                tracing::warn!(%error, faces = shots.len(), "faces were dropped, because they could not be encoded");
+                self.0.failed.tell(&error, batch_frames(shots), self.0.clock.now());
                 Vec::new()
             }
         }
@@ -411,6 +422,11 @@ impl Pipeline {
     fn cells(&self) -> Vec<Arc<SceneCell>> {
         self.scenes().values().cloned().collect()
     }
+}
+
+/// How many frames the shots are from.
+fn batch_frames(shots: &[(usize, Shot)]) -> usize {
+    shots.chunk_by(|(a, _), (b, _)| a == b).count()
 }
 
 /// Hands a copy of the frame to whoever asked for the next one.
