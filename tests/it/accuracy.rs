@@ -4,11 +4,16 @@
 //! Out: nothing. Prints figures, and what is left out where a resource is missing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+use doorward::clock::SimulatedClock;
 use doorward::face::{Detection, Point, Template, TemplateSpace};
-use doorward::frame::Frame;
-use doorward::{infer, quality};
+use doorward::frame::{CameraId, Frame};
+use doorward::ingest::FrameSink;
+use doorward::{infer, ingest, quality};
+use image::RgbImage;
 
+use crate::clip::{ClipSettings, encode};
 use crate::faces::{self, Known};
 
 fn best(_: &Frame, found: &[Detection]) -> Option<Detection> {
@@ -81,6 +86,60 @@ async fn a_camera_sees_the_face_that_a_photo_shows() {
     let cpu = engine.inference_cpu();
     assert_eq!((cpu.detect_runs, cpu.encode_runs), (8, 8));
     assert!(cpu.detect_ns > 0 && cpu.encode_ns > 0);
+}
+
+/// Keeps the last frame of a stream.
+#[derive(Default)]
+struct LastFrame(Mutex<Option<Frame>>);
+
+impl FrameSink for LastFrame {
+    fn offer(&self, frame: Frame) {
+        *self.0.lock().expect("no panic") = Some(frame.copied());
+    }
+
+    fn refused(&self) {
+        panic!("a frame was refused");
+    }
+
+    fn skipped(&self) {
+        panic!("a frame was skipped");
+    }
+}
+
+/// The last of the frames that a decoder makes of an H.264 stream which shows `picture` for a second.
+fn streamed(picture: &RgbImage) -> Frame {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("clip.mp4");
+    let settings = ClipSettings { size: picture.dimensions(), fps: 10, is_h265: false };
+    encode(&file, settings, std::iter::repeat_n(picture.clone(), 10)).expect("it is encoded");
+    let (camera, last) = (CameraId::parse("still").expect("a good id"), LastFrame::default());
+    ingest::replay(&file, &camera, &last, &SimulatedClock::default()).expect("it is decoded");
+    last.0.into_inner().expect("no panic").expect("there was a frame")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_from_an_h264_stream_is_that_of_the_same_picture_as_a_file() {
+    let Some(models_dir) = faces::models_dir("templates from H.264") else { return };
+    let Some(photos) = faces::bootstrapped("photos", "templates from H.264") else { return };
+    let engine = faces::engine(&models_dir);
+    let mut worst = 1.0_f32;
+    for name in ["biden.jpg", "obama.jpg", "obama2.jpg", "obama3.jpg"] {
+        let photo = image::open(photos.join(name)).expect("a photo").into_rgb8();
+        // H.264 in 4:2:0 has even sides.
+        let picture = image::imageops::crop_imm(&photo, 0, 0, photo.width() & !1, photo.height() & !1).to_image();
+        let (video, file) = (streamed(&picture), faces::as_photo(picture));
+        let in_file = faces::detect(&engine, &file, 0.7).await;
+        let in_video = faces::detect_in(&engine, infer::Lane::Live, (&video, 0.7)).await;
+        assert_eq!((in_file.len(), in_video.len()), (1, 1), "{name}");
+        let a = faces::encode(&engine, infer::align(&file, &in_file[0].landmarks)).await;
+        let b = faces::encode(&engine, infer::align(&video, &in_video[0].landmarks)).await;
+        let cosine = a.similarity(&b).expect("one space");
+        println!("{name} through H.264 at quantiser 20: cosine {cosine:.4}");
+        worst = worst.min(cosine);
+    }
+    // The canvas, the taps and the codec all move the landmarks by parts of a pixel. Mated pairs of
+    // different photos have 0.6; the threshold is 0.363.
+    assert!(worst >= 0.98, "templates agree by {worst}");
 }
 
 fn numbers(value: &serde_json::Value) -> Vec<f32> {

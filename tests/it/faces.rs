@@ -14,7 +14,7 @@ use doorward::device;
 use doorward::face::{AlignedFace, Detection, Template};
 use doorward::frame::{CameraId, ColourMatrix, ColourRange, Frame, PixelFormat, PixelLayout, Plane, Size};
 use doorward::infer::{self, DetectRequest, Engine, Lane};
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 fn from_env(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(default), PathBuf::from)
@@ -54,7 +54,11 @@ pub fn engine(models_dir: &Path) -> Engine {
 
 /// A photo as a frame.
 pub fn photo(path: &Path) -> Frame {
-    let image = upright(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into_rgb8();
+    as_photo(upright(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into_rgb8())
+}
+
+/// A picture in memory as a frame.
+pub fn as_photo(image: RgbImage) -> Frame {
     let format = PixelFormat::rgb8(Size { width: image.width(), height: image.height() });
     let camera = CameraId::parse("photo").expect("a good id");
     Frame::new(camera, Timestamp::default(), format, Arc::new(image.into_raw())).expect("it fits")
