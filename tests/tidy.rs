@@ -120,7 +120,7 @@ const MODULES: &[(&str, &[&str])] = &[
 
 /// Each crate that stays in its rooms, with the modules that may name it.
 const CRATES: &[(&[&str], &[&str])] = &[
-    (&["gstreamer", "gstreamer_app", "gstreamer_video"], &["ingest"]),
+    (&["gstreamer", "gstreamer_app", "gstreamer_video", "gio"], &["ingest"]),
     (&["ort"], &["infer"]),
     (&["cudarc"], &["device", "infer", "ingest"]),
     (&["rusqlite"], &["store"]),
