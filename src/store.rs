@@ -317,6 +317,28 @@ impl Store {
 
     // Cameras.
 
+    /// Inserts a camera together with its credential. A request key is answered with the camera's id.
+    ///
+    /// # Errors
+    /// [`StoreError::RequestRepeated`] for a key that is known.
+    pub async fn create_camera(
+        &self,
+        camera: Camera,
+        credential: Option<Credential>,
+        request_key: Option<String>,
+    ) -> Result<(), StoreError> {
+        let time = self.0.clock.now();
+        self.0
+            .writer
+            .write(Effect::Keeps, move |db| {
+                requests::refuse_repeat(db, request_key.as_deref())?;
+                cameras::put(db, &camera)?;
+                cameras::set_credential(db, &camera.id, credential.as_ref())?;
+                request_key.map_or(Ok(()), |key| requests::keep(db, (&key, camera.id.as_str().into(), time), &[]))
+            })
+            .await
+    }
+
     /// Inserts or replaces. `has_credential` is not stored: it is read from the credentials. A
     /// request key is answered with the camera's id.
     ///

@@ -73,6 +73,19 @@ async fn cameras_come_back_as_they_were_configured() {
 }
 
 #[tokio::test]
+async fn a_camera_is_created_together_with_its_credential_or_not_at_all() {
+    let (_directory, store) = store();
+    let credential = Credential { username: "u".into(), password: Secret::new("p") };
+    store.create_camera(camera("door"), Some(credential.clone()), Some("first".into())).await.expect("it is created");
+    assert_eq!(store.credential(&id("door")).await, Ok(Some(credential)));
+    assert_eq!(store.request_answer("first").await, Ok(Some(b"door".to_vec())));
+    let other = Some(Credential { username: "v".into(), password: Secret::new("q") });
+    assert_eq!(store.create_camera(camera("hall"), other, Some("first".into())).await, Err(StoreError::RequestRepeated));
+    assert_eq!(store.cameras().await.expect("they are read").len(), 1);
+    assert_eq!(store.credential(&id("hall")).await, Ok(None));
+}
+
+#[tokio::test]
 async fn a_credential_belongs_to_its_camera_and_goes_with_it() {
     let (directory, store) = store();
     let credential = Credential { username: "operator-name".into(), password: Secret::new("correct horse battery") };
