@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::cameras::Cameras;
+use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::decide::Policy;
@@ -91,6 +91,7 @@ impl Daemon {
     /// Opens every stage in the order of what it needs.
     async fn open(config: &Config, clock: Arc<dyn Clock>, tasks: &mut Tasks) -> anyhow::Result<Self> {
         ingest::init()?;
+        config.cameras.ca_file.as_deref().map_or(Ok(()), ingest::check_ca_file)?;
         let device = device::resolve(&config.infer.device)?;
         let listener = TcpListener::bind(config.server.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}: choose another server.listen", config.server.listen))?;
@@ -131,7 +132,8 @@ impl Daemon {
             }
         });
         let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
-        let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), scene_settings(config, policy));
+        let defaults = CameraDefaults { scene: scene_settings(config, policy), ca_file: config.cameras.ca_file.clone() };
+        let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
 
         let parts = RpcParts {
             enrolment: enrolment.clone(),

@@ -156,6 +156,8 @@ pub enum OfflineReason {
     HostUnknown,
     /// The camera refuses the credential, or wants one.
     Unauthorised,
+    /// The camera's certificate is not trusted.
+    Untrusted,
     /// The camera knows no such stream.
     NotFound,
     /// The stream has no H.264 or H.265 video.

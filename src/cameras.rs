@@ -8,6 +8,7 @@
 mod check;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,6 +93,15 @@ pub struct FramePicture {
     pub boxes: Vec<BoxInFrame>,
 }
 
+/// What holds for whatever a camera leaves open.
+#[derive(Clone, Debug)]
+pub struct CameraDefaults {
+    /// How its frames are analysed.
+    pub scene: SceneSettings,
+    /// Certificates that `rtsps` cameras are trusted by, PEM; `None` trusts the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// A handle on the cameras. Clones share it.
 #[derive(Clone)]
 pub struct Cameras(Arc<Shared>);
@@ -100,7 +110,7 @@ struct Shared {
     store: Store,
     pipeline: Pipeline,
     clock: Arc<dyn Clock>,
-    defaults: SceneSettings,
+    defaults: CameraDefaults,
     running: Mutex<BTreeMap<CameraId, Running>>,
     /// Held over a whole change, so that store, sources and slots agree.
     changing: tokio::sync::Mutex<()>,
@@ -126,7 +136,7 @@ struct Source {
 
 impl Cameras {
     /// No source runs until [`start`](Self::start). `defaults` holds for whatever a camera leaves open.
-    pub fn new(store: Store, pipeline: Pipeline, clock: Arc<dyn Clock>, defaults: SceneSettings) -> Self {
+    pub fn new(store: Store, pipeline: Pipeline, clock: Arc<dyn Clock>, defaults: CameraDefaults) -> Self {
         Self(Arc::new(Shared {
             store,
             pipeline,
@@ -188,9 +198,7 @@ impl Cameras {
         let now = self.0.clock.now();
         (camera.create_time, camera.update_time, camera.revision) = (now, now, 1);
         camera.has_credential = credential.is_some();
-        // The store keeps credentials of cameras that it knows; nothing connects before both are there.
-        self.0.store.put_camera(camera.clone(), key).await?;
-        self.0.store.set_credential(&camera.id, credential).await?;
+        self.0.store.create_camera(camera.clone(), credential, key).await?;
         self.watch(camera.clone()).await?;
         Ok(camera)
     }
@@ -369,7 +377,8 @@ impl Cameras {
         }
         let credential = self.0.store.credential(&id).await?;
         let frames = self.0.pipeline.watch(self.watch_of(&camera));
-        let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport };
+        let ca_file = self.0.defaults.ca_file.clone();
+        let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file };
         let cancel = self.0.stop.child_token();
         let states: Arc<dyn StateSink> = Arc::new(States(Arc::downgrade(&self.0)));
         let source = ingest::watch(settings, Sinks { frames, states }, Arc::clone(&self.0.clock), cancel.clone());
@@ -395,7 +404,7 @@ impl Cameras {
     }
 
     fn watch_of(&self, camera: &Camera) -> Watch {
-        let mut scene = self.0.defaults.clone();
+        let mut scene = self.0.defaults.scene.clone();
         scene.detector_side = camera.detector_side;
         scene.region_of_interest = camera.region_of_interest;
         scene.face_pixels_min = camera.face_pixels_min;

@@ -29,6 +29,8 @@ pub struct Config {
     pub people_dir: Option<PathBuf>,
     /// How clients reach the daemon.
     pub server: ServerConfig,
+    /// How cameras are reached.
+    pub cameras: CamerasConfig,
     /// How faces are found and encoded.
     pub infer: InferConfig,
     /// Who is let in as whom.
@@ -63,6 +65,15 @@ pub struct ServerConfig {
     pub request_timeout_ms: u64,
     /// How often a silent connection is asked whether it still lives.
     pub keepalive_interval_ms: u64,
+}
+
+/// How cameras are reached. The cameras themselves are added while the daemon runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CamerasConfig {
+    /// Whom `rtsps` cameras are trusted by: certificates of authorities, or the cameras' own where
+    /// they sign themselves, PEM. Read again at each connection. `None` trusts the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The device that inference runs on.
@@ -157,6 +168,7 @@ impl Default for Config {
             models_dir: "/usr/share/doorward/models".into(),
             people_dir: None,
             server: ServerConfig::default(),
+            cameras: CamerasConfig::default(),
             infer: InferConfig::default(),
             recognition: RecognitionConfig::default(),
             events: EventsConfig::default(),

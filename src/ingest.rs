@@ -22,7 +22,7 @@ mod rtsp;
 mod supervise;
 mod watchdog;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,8 @@ pub struct SourceSettings {
     pub credential: Option<Credential>,
     /// How RTP is carried.
     pub transport: Transport,
+    /// Certificates that an `rtsps` camera is trusted by, PEM; `None` trusts the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Ingest could not begin, or a file could not be read to its end.
@@ -91,6 +93,14 @@ pub enum IngestError {
 /// [`IngestError::Unavailable`] names each missing element, its Debian package and the command.
 pub fn init() -> Result<(), IngestError> {
     plugins::init()
+}
+
+/// Checks that cameras can be trusted by the certificates in `file`.
+///
+/// # Errors
+/// [`IngestError::Unavailable`] names the file and what is wrong with it.
+pub fn check_ca_file(file: &Path) -> Result<(), IngestError> {
+    rtsp::trusted_by(file).map(drop).map_err(|failure| IngestError::Unavailable(failure.message))
 }
 
 /// Watches one camera until cancelled: connects, hands over frames, and connects again, for ever.

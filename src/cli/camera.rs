@@ -306,6 +306,7 @@ fn advice(reason: &str) -> &'static str {
         "UNREACHABLE" => "check the camera's power, its address and the network between",
         "HOST_UNKNOWN" => "check the name in the URL, or write the address",
         "UNAUTHORISED" => "give its user and password: `doorward camera set-credential ID --username USER`",
+        "UNTRUSTED" => "put its certificate, or its authority's, into the file of cameras.ca_file",
         "NOT_FOUND" => "check the path in the URL: `doorward camera update ID --url URL`",
         "NO_VIDEO" | "UNDECODABLE" => "let the camera send H.264 or H.265",
         "DISABLED" => "`doorward camera update ID --enable`",

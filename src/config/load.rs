@@ -35,6 +35,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("server.handshake_timeout_ms", "100 to 60000"),
     ("server.request_timeout_ms", "100 to 3600000"),
     ("server.keepalive_interval_ms", "1000 to 3600000"),
+    ("cameras.ca_file", "a path, as text"),
     ("infer.device", "\"auto\", \"cpu\" or \"cuda:N\""),
     ("infer.precision", "\"auto\", \"f32\" or \"bf16\""),
     ("infer.sessions", "0 (one a core) to 256"),

@@ -23,6 +23,8 @@ pub(super) struct Failure {
 pub(super) struct Progress {
     /// The camera has accepted the connection.
     pub(super) is_connected: bool,
+    /// Its certificate was refused.
+    pub(super) is_untrusted: bool,
     /// The camera has described its streams.
     pub(super) is_described: bool,
     /// One of them is H.264 or H.265 video.
@@ -41,6 +43,9 @@ impl Failure {
         let said = said(&error, debug.as_deref());
         if progress.is_described && !progress.has_video {
             return Self::no_video();
+        }
+        if progress.is_untrusted {
+            return Self::untrusted();
         }
         match status {
             Some(401 | 403) => {
@@ -70,6 +75,14 @@ impl Failure {
     /// What the end of the stream means: a camera has no end, so it, or the network, went away.
     pub(super) fn ended() -> Self {
         Self::new(OfflineReason::Ended, "the camera ended the stream or closed the connection")
+    }
+
+    /// The camera shows a certificate, and nobody vouches for it or for its name.
+    pub(super) fn untrusted() -> Self {
+        Self::new(
+            OfflineReason::Untrusted,
+            "the camera's certificate is not trusted, has expired or names another host; put it, or its authority's, into the file of cameras.ca_file",
+        )
     }
 
     /// None of the streams can be used.
@@ -160,7 +173,7 @@ mod tests {
 
     #[test]
     fn errors_are_told_in_a_cameras_terms() {
-        let connected = Progress { is_connected: true, is_described: true, has_video: true };
+        let connected = Progress { is_connected: true, is_described: true, has_video: true, ..Progress::default() };
         let silent = Progress::default();
         let audio_only = Progress { has_video: false, ..connected };
         assert_eq!(failure(gst::ResourceError::OpenReadWrite, "Failed to connect", silent), OfflineReason::Unreachable);

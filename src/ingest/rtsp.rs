@@ -6,6 +6,7 @@
 //! ones are dropped, since the first that ends a connection ends it.
 //! Must not know: retries, states, other cameras.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gstreamer as gst;
@@ -64,6 +65,10 @@ impl Connection {
         let pictures = Arc::new(Pictures::new(parts));
         let (signal, signals) = mpsc::channel(SIGNALS_MAX);
         let source = source(&parts.settings).map_err(|error| impossible(&error))?;
+        if let Some(file) = &parts.settings.ca_file {
+            source.set_property("tls-database", trusted_by(file)?);
+        }
+        refuse_untrusted(&source, &pictures);
         select_video(&source, &pictures);
         watch_packets(&source, &pictures);
         pipeline.add(&source).map_err(|error| impossible(&error))?;
@@ -129,6 +134,29 @@ fn source(settings: &SourceSettings) -> Result<gst::Element, gst::glib::BoolErro
         source = source.property("user-id", &credential.username).property("user-pw", credential.password.reveal());
     }
     source.build()
+}
+
+/// The certificates of a PEM file.
+pub(super) fn trusted_by(file: &Path) -> Result<gio::TlsDatabase, Failure> {
+    let unusable = |why: &dyn std::fmt::Display| {
+        let text = format!("cameras.ca_file {}: {why}; it must hold certificates in PEM, and rtsps needs glib-networking", file.display());
+        Failure::new(OfflineReason::Untrusted, text)
+    };
+    // An empty database would be none: the file's certificates are read first.
+    let certificates = gio::TlsCertificate::list_new_from_file(file).map_err(|error| unusable(&error))?;
+    if certificates.is_empty() {
+        return Err(unusable(&"there is no certificate in it"));
+    }
+    gio::TlsFileDatabase::new(file).map(Cast::upcast).map_err(|error| unusable(&error))
+}
+
+/// Notes that a certificate was refused: the error on the bus says only that connecting failed.
+fn refuse_untrusted(source: &gst::Element, pictures: &Arc<Pictures>) {
+    let seen = pictures.clone();
+    source.connect("accept-certificate", false, move |_| {
+        seen.progress(|progress| progress.is_untrusted = true);
+        Some(false.to_value())
+    });
 }
 
 /// Asks the camera for its first H.264 or H.265 stream and for nothing else: what is not set up is not sent.

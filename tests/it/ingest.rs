@@ -162,6 +162,33 @@ fn a_password_opens_the_camera_and_is_never_told() {
 }
 
 #[test]
+fn a_camera_over_tls_is_watched_only_when_its_certificate_is_vouched_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let certificate = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        let (own, public) = (dir.path().join(format!("{name}-own.pem")), dir.path().join(format!("{name}.pem")));
+        std::fs::write(&own, made.cert.pem() + &made.signing_key.serialize_pem()).expect("written");
+        std::fs::write(&public, made.cert.pem()).expect("written");
+        (own, public)
+    };
+    let ((own, its_own), (_, of_another)) = (certificate("camera"), certificate("another"));
+    let file = small_clip().display().to_string();
+    let camera = CameraProcess::start(&["--file", &file, "--tls", &own.display().to_string()]);
+    assert_eq!(camera.url.scheme(), "rtsps");
+    for ca_file in [None, Some(of_another)] {
+        let (reason, message) = offline_reason(SourceSettings { ca_file, ..settings(&camera.url) }, SOON);
+        assert_eq!(reason, OfflineReason::Untrusted, "{message}");
+    }
+    let watched = Watched::begin(SourceSettings { ca_file: Some(its_own), ..settings(&camera.url) });
+    wait_for_frames(&watched.recorder, 5);
+    watched.end();
+    let no_certificate = dir.path().join("empty.pem");
+    std::fs::write(&no_certificate, "none").expect("written");
+    let refused = doorward::ingest::check_ca_file(&no_certificate).expect_err("it is refused").to_string();
+    assert!(refused.contains("empty.pem"), "{refused}");
+}
+
+#[test]
 fn a_change_of_resolution_in_mid_stream_is_followed() {
     let large = clip(ClipSettings { size: (480, 272), ..SMALL }, FRAMES / 2..FRAMES);
     let small = clip(SMALL, 0..FRAMES / 2);

@@ -34,6 +34,9 @@ pub struct TestCamera {
     /// Ask for this password.
     #[arg(long, requires = "user")]
     pub password: Option<String>,
+    /// Speak TLS with the certificate and the key in this PEM file.
+    #[arg(long)]
+    pub tls: Option<PathBuf>,
     /// Offer sound and no picture.
     #[arg(long)]
     pub audio_only: bool,
@@ -85,17 +88,19 @@ pub fn serve(camera: &TestCamera, ready: impl FnOnce(&str)) -> anyhow::Result<()
     let server = gst_rtsp_server::RTSPServer::new();
     server.set_address("127.0.0.1");
     server.set_service(&camera.port.to_string());
-    if let (Some(user), Some(password)) = (&camera.user, &camera.password) {
-        server.set_auth(Some(&guard(&factory, user, password)));
+    if camera.user.is_some() || camera.tls.is_some() {
+        server.set_auth(Some(&guard(&factory, camera)?));
     }
     server.mount_points().context("a server has mount points")?.add_factory(&camera.path, factory);
     let _source = server.attach(None).context("cannot listen; is the port taken?")?;
-    ready(&format!("rtsp://127.0.0.1:{}{}", server.bound_port(), camera.path));
+    let scheme = if camera.tls.is_some() { "rtsps" } else { "rtsp" };
+    ready(&format!("{scheme}://127.0.0.1:{}{}", server.bound_port(), camera.path));
     gst::glib::MainLoop::new(None, false).run();
     Ok(())
 }
 
-fn guard(factory: &gst_rtsp_server::RTSPMediaFactory, user: &str, password: &str) -> gst_rtsp_server::RTSPAuth {
+/// Lets in whom the camera wants in, by the password or without one, over TLS or not.
+fn guard(factory: &gst_rtsp_server::RTSPMediaFactory, camera: &TestCamera) -> anyhow::Result<gst_rtsp_server::RTSPAuth> {
     let role = gst::Structure::builder("keeper")
         .field(gst_rtsp_server::RTSP_PERM_MEDIA_FACTORY_ACCESS, true)
         .field(gst_rtsp_server::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, true)
@@ -103,9 +108,17 @@ fn guard(factory: &gst_rtsp_server::RTSPMediaFactory, user: &str, password: &str
     factory.add_role_from_structure(&role);
     let token = gst_rtsp_server::RTSPToken::builder().field(gst_rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE, "keeper").build();
     let auth = gst_rtsp_server::RTSPAuth::new();
-    auth.set_supported_methods(gst_rtsp::RTSPAuthMethod::Digest);
-    auth.add_digest(user, password, &token);
-    auth
+    match (&camera.user, &camera.password) {
+        (Some(user), Some(password)) => {
+            auth.set_supported_methods(gst_rtsp::RTSPAuthMethod::Digest);
+            auth.add_digest(user, password, &token);
+        }
+        _ => auth.set_default_token(Some(&mut token.copy())),
+    }
+    if let Some(file) = &camera.tls {
+        auth.set_tls_certificate(Some(&gio::TlsCertificate::from_file(file)?));
+    }
+    Ok(auth)
 }
 
 impl Film {

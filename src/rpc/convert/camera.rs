@@ -251,6 +251,7 @@ fn offline_reason(reason: OfflineReason) -> &'static str {
         OfflineReason::Unreachable => "UNREACHABLE",
         OfflineReason::HostUnknown => "HOST_UNKNOWN",
         OfflineReason::Unauthorised => "UNAUTHORISED",
+        OfflineReason::Untrusted => "UNTRUSTED",
         OfflineReason::NotFound => "NOT_FOUND",
         OfflineReason::NoVideo => "NO_VIDEO",
         OfflineReason::Undecodable => "UNDECODABLE",

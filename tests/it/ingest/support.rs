@@ -104,7 +104,9 @@ impl CameraProcess {
             .spawn()
             .expect("the test camera starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok);
-        let url = lines.find_map(|line| Some(line[line.find("rtsp://")?..].to_owned())).expect("the test camera prints its URL");
+        let url = lines
+            .find_map(|line| Some(line[line.find("rtsp")?..].to_owned()).filter(|url| url.contains("://")))
+            .expect("the test camera prints its URL");
         Self { child, url: url.parse().expect("a URL") }
     }
 
@@ -243,7 +245,7 @@ pub struct Watched {
 
 pub fn settings(url: &url::Url) -> SourceSettings {
     let camera = CameraId::parse("door").expect("a good id");
-    SourceSettings { camera, url: url.clone(), credential: None, transport: Transport::Tcp }
+    SourceSettings { camera, url: url.clone(), credential: None, transport: Transport::Tcp, ca_file: None }
 }
 
 pub fn credential(username: &str, password: &str) -> Option<Credential> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::faces;
-use doorward::cameras::Cameras;
+use doorward::cameras::{CameraDefaults, Cameras};
 use doorward::clock::{Clock, SystemClock};
 use doorward::config::ServerConfig;
 use doorward::decide::Policy;
@@ -73,7 +73,7 @@ pub(super) async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
     let parts = RpcParts {
         enrolment,
         recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy),
-        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), scene(policy)),
+        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), CameraDefaults { scene: scene(policy), ca_file: None }),
         events: events.clone(),
         store,
         gallery,
