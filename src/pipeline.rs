@@ -208,7 +208,7 @@ impl Pipeline {
             }
             let encoded = self.0.clock.now();
             let passage = Passage { taken, detected, encoded, ..Passage::default() };
-            self.recognise(&batch, &cells, &Encoded { shots, templates, passage });
+            self.recognise(&batch, &cells, Encoded { shots, templates, passage });
         }
         for cell in cells.iter().flatten() {
             self.flush(cell).await?;
@@ -266,13 +266,13 @@ impl Pipeline {
     }
 
     /// Looks the visitors up, decides, and ends what is over. The whole batch sees one gallery.
-    fn recognise(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], encoded: &Encoded) {
+    fn recognise(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], encoded: Encoded) {
         let gallery = self.0.gallery.current();
-        for ((index, shot), template) in encoded.shots.iter().zip(&encoded.templates) {
-            let Some(cell) = &cells[*index] else { continue };
-            let frame = &batch[*index];
+        for ((index, mut shot), template) in encoded.shots.into_iter().zip(&encoded.templates) {
+            let Some(cell) = &cells[index] else { continue };
+            let frame = &batch[index];
             let mut passage = Passage { captured: frame.capture_time, decoded: frame.decode_time, ..encoded.passage };
-            if let Err(error) = cell.scene().learn((shot, template), &gallery, &mut passage) {
+            if let Err(error) = cell.scene().learn((&mut shot, template), &gallery, &mut passage) {
                 tracing::error!(%error, camera = %frame.camera, "a face was not compared");
             }
         }
@@ -305,7 +305,8 @@ impl Pipeline {
             {
                 let mut scene = cell.scene();
                 if scene.is_live() {
-                    scene.sweep(self.0.clock.now(), &gallery);
+                    let present = scene.present(self.0.clock.now());
+                    scene.sweep(present, &gallery);
                 }
             }
             self.flush(&cell).await?;

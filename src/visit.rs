@@ -101,6 +101,8 @@ struct Visit {
     evidence: Evidence,
     shots: ShotCounts,
     last: Look,
+    /// The shot that was fused last, and when it was taken: what a decision rests on.
+    shown: Option<(Look, Timestamp)>,
     decision: Option<Decision>,
     snapshot: Option<SnapshotId>,
 }
@@ -128,6 +130,7 @@ impl Visits {
             evidence: Evidence::default(),
             shots: ShotCounts::default(),
             last: look,
+            shown: None,
             decision: None,
             snapshot: None,
         });
@@ -159,31 +162,28 @@ impl Visits {
         visit.evidence.looked(shot.time);
         if matches!(fused, Fused::Same(_)) {
             visit.shots.fused += 1;
+            visit.shown = Some((visit.last, shot.time));
         }
         Ok(Some(fused))
     }
 
     /// A comparison of the fused template was decided at `time`. Answers the event to tell, if
-    /// the evidence suffices and says something new; else the decision is kept for the deadline.
+    /// the evidence suffices and says something new; else it is compared again at the deadline.
     pub fn decided(&mut self, track: TrackId, decision: Decision, time: Timestamp) -> Option<Event> {
         let visit = self.open.get_mut(&track)?;
-        if !is_news(visit.standing, &decision, visit.shots.fused) {
-            if visit.standing == Standing::Undecided {
-                visit.decision = Some(decision);
-            }
-            return None;
-        }
-        self.settle(track, decision, time)
+        let is_news = is_news(visit.standing, &decision, visit.shots.fused);
+        if is_news { self.settle(track, decision, time) } else { None }
     }
 
-    /// Visits that are undecided beyond the deadline at `now`: for each, `undecidable` gives the
-    /// decision of a visit without any shot, else the last one stands.
-    pub fn overdue(&mut self, now: Timestamp, undecidable: impl Fn() -> Decision) -> Vec<Event> {
+    /// Visits that are undecided beyond the deadline at `now`. Each is judged by the gallery of that
+    /// moment, so that nobody is named who was erased meanwhile: `judge` gets the fused template,
+    /// or nothing where there is none that is surely of whoever is there.
+    pub fn overdue(&mut self, now: Timestamp, judge: impl Fn(Option<&Template>) -> Decision) -> Vec<Event> {
         let deadline = self.policy.decision_deadline;
         let is_late = |visit: &Visit| visit.standing == Standing::Undecided && now.since(visit.started) >= deadline;
         let late: Vec<TrackId> = self.open.iter().filter(|(_, visit)| is_late(visit)).map(|(track, _)| *track).collect();
         let settle = |track| {
-            let decision = self.open.get(&track)?.decision.clone().unwrap_or_else(&undecidable);
+            let decision = judge(self.open.get(&track)?.evidence.of_one_person());
             self.settle(track, decision, now)
         };
         late.into_iter().filter_map(settle).collect()
@@ -196,13 +196,13 @@ impl Visits {
         }
     }
 
-    /// The visitor is gone. `undecidable` as in [`overdue`](Self::overdue): a visit is never left
-    /// without an answer.
-    pub fn ended(&mut self, track: TrackId, ending: Ending, undecidable: impl Fn() -> Decision) -> Vec<Event> {
+    /// The visitor is gone. `judge` as in [`overdue`](Self::overdue): a visit is never left without
+    /// an answer.
+    pub fn ended(&mut self, track: TrackId, ending: Ending, judge: impl Fn(Option<&Template>) -> Decision) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(visit) = self.open.get(&track) else { return events };
         if visit.standing == Standing::Undecided {
-            let decision = visit.decision.clone().unwrap_or_else(undecidable);
+            let decision = judge(visit.evidence.of_one_person());
             events.extend(self.settle(track, decision, ending.time));
         }
         if let Some(mut event) = self.event(EventKind::VisitEnded, track, ending.time)
@@ -233,12 +233,15 @@ impl Visits {
 
     fn event(&self, kind: EventKind, track: TrackId, now: Timestamp) -> Option<Event> {
         let visit = self.open.get(&track)?;
-        let mut event = Event::new(kind, &self.camera, visit.seen);
+        let decides = matches!(kind, EventKind::Identified | EventKind::Unidentified);
+        // A decision is about the picture that it rests on, however late it is taken.
+        let (look, seen) = visit.shown.filter(|_| decides).unwrap_or((visit.last, visit.seen));
+        let mut event = Event::new(kind, &self.camera, seen);
         event.decision_time_us = now.as_micros();
         event.visit = Some(visit.id);
         event.track = Some(track);
-        event.box_in_frame = Some(visit.last.box_in_frame);
-        event.detection_score = Some(visit.last.detection_score);
+        event.box_in_frame = Some(look.box_in_frame);
+        event.detection_score = Some(look.detection_score);
         event.shots = visit.shots.clone();
         event.snapshot = visit.snapshot;
         event.quality = visit.evidence.best_quality();
@@ -248,8 +251,8 @@ impl Visits {
         if let Standing::Identified(subject) = visit.standing {
             event.subject = Some(subject);
         }
-        if matches!(kind, EventKind::Identified | EventKind::Unidentified) {
-            event.actionable_until_us = visit.seen.plus(self.policy.actionable).as_micros();
+        if decides {
+            event.actionable_until_us = seen.plus(self.policy.actionable).as_micros();
         }
         Some(event)
     }

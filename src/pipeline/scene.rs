@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::camera::{CameraId, NormalisedRect};
 use crate::clock::{Clock, Timestamp};
 use crate::decide::{self, Compared, Policy};
-use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId};
+use crate::event::{BoxInFrame, Candidate, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId};
 use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
 use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
@@ -65,6 +66,8 @@ pub struct Scene {
     visits: Visits,
     best: HashMap<TrackId, BestShot>,
     outbox: Vec<Pending>,
+    /// How far the newest frame's capture time lay behind the present when it was analysed.
+    lag: Duration,
     closed: bool,
 }
 
@@ -93,6 +96,8 @@ pub struct Shot {
     /// The face in the encoder's pose.
     pub aligned: AlignedFace,
     quality: f32,
+    /// The visitor's best picture so far, once its template has shown that it is the visitor's.
+    picture: Option<BestShot>,
 }
 
 /// When a frame and its shots passed which stage.
@@ -123,6 +128,7 @@ impl Scene {
             settings,
             best: HashMap::new(),
             outbox: Vec::new(),
+            lag: Duration::ZERO,
             closed: false,
         }
     }
@@ -144,6 +150,7 @@ impl Scene {
             return Vec::new();
         }
         let time = frame.capture_time;
+        self.lag = self.now(time).since(time);
         let mut shots = Vec::new();
         let mut followed = vec![false; detections.len()];
         for sighting in self.tracker.update(detections, time) {
@@ -168,27 +175,31 @@ impl Scene {
         if self.settings.encode_every_face {
             let strong = |detection: &Detection| detection.score >= self.settings.detection_score_min;
             let rest = detections.iter().zip(followed).filter(|(detection, followed)| !followed && strong(detection));
-            shots.extend(rest.map(|(detection, _)| Shot { track: None, aligned: infer::align(frame, &detection.landmarks), quality: 0.0 }));
+            shots.extend(rest.map(|(detection, _)| Shot {
+                track: None,
+                aligned: infer::align(frame, &detection.landmarks),
+                quality: 0.0,
+                picture: None,
+            }));
         }
         shots
     }
 
-    /// Aligns a face and measures it; keeps it as best shot where it is one; refuses what would
-    /// only mislead.
+    /// Aligns a face and measures it; refuses what would only mislead. A refused shot may still be
+    /// the best picture there is.
     fn shoot(&mut self, frame: &Frame, detection: &Detection, track: TrackId) -> Option<Shot> {
         let aligned = infer::align(frame, &detection.landmarks);
         let measured = quality::assess(detection, &aligned);
         // Quality ends at "as good as needed", where most faces are: among those the larger is better.
         let rank = measured.overall * measured.size_pixels;
-        if self.settings.snapshots && self.best.get(&track).is_none_or(|best| rank > best.rank * BETTER_SHOT) {
-            let best = BestShot { frame: frame.copied(), rect: detection.box_in_frame, rank };
-            self.best.insert(track, best);
-        }
+        let is_better = self.settings.snapshots && self.best.get(&track).is_none_or(|best| rank > best.rank * BETTER_SHOT);
+        let picture = is_better.then(|| BestShot { frame: frame.copied(), rect: detection.box_in_frame, rank });
         if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
             self.visits.rejected(track, fault.name(), frame.capture_time);
+            self.best.extend(picture.map(|picture| (track, picture)));
             return None;
         }
-        Some(Shot { track: Some(track), aligned, quality: measured.overall })
+        Some(Shot { track: Some(track), aligned, quality: measured.overall, picture })
     }
 
     /// Adds a shot's template to its visit, looks the visitor up and decides.
@@ -197,13 +208,15 @@ impl Scene {
     /// [`TemplateError`] when the template has no direction or the gallery lives in another space.
     pub fn learn(
         &mut self,
-        (shot, template): (&Shot, &Template),
+        (shot, template): (&mut Shot, &Template),
         gallery: &GalleryVersion,
         passage: &mut Passage,
     ) -> Result<(), TemplateError> {
         let Some(track) = shot.track.filter(|_| !self.closed) else { return Ok(()) };
+        let picture = shot.picture.take();
         let fused = match self.visits.fuse(track, EncodedShot { template, quality: shot.quality, time: passage.captured })? {
             Some(Fused::Same(fused)) => fused,
+            // The shot, and the picture that came with it, show somebody else.
             Some(Fused::Other) => {
                 self.tracker.end(track);
                 self.end(track, Ending { reason: EndReason::Gone, time: passage.captured }, gallery);
@@ -211,15 +224,11 @@ impl Scene {
             }
             None => return Ok(()),
         };
-        let candidates = gallery.search(&fused, CANDIDATES)?;
+        if let Some(picture) = picture {
+            self.best.insert(track, picture);
+        }
+        let decision = compare(self.settings.policy, &fused, gallery)?;
         passage.matched = self.now(passage.captured);
-        let compared = Compared {
-            candidates,
-            gallery_subjects: gallery.subject_count(),
-            gallery_version: gallery.version(),
-            space: template.space().to_string(),
-        };
-        let decision = decide::identify(self.settings.policy, &compared);
         let now = self.now(passage.captured);
         if let Some(event) = self.visits.decided(track, decision, now) {
             self.tell(event, self.settings.measure.then_some(*passage));
@@ -233,9 +242,16 @@ impl Scene {
             self.end(track, Ending { reason: EndReason::Gone, time: now }, gallery);
         }
         let policy = self.settings.policy;
-        for event in self.visits.overdue(now, || undecidable(policy, gallery)) {
+        for event in self.visits.overdue(now, |fused| judge(policy, fused, gallery)) {
             self.tell(event, None);
         }
+    }
+
+    /// What time it is in the scene when it is `now` elsewhere: frames tell the time, and they come
+    /// late from cameras that delay them. Measured against the present, their visits would be over
+    /// before the next frame.
+    pub fn present(&self, now: Timestamp) -> Timestamp {
+        now.minus(self.lag)
     }
 
     /// Ends every visit, because the camera shows nothing any more.
@@ -280,13 +296,15 @@ impl Scene {
 
     fn end(&mut self, track: TrackId, ending: Ending, gallery: &GalleryVersion) {
         let policy = self.settings.policy;
-        for event in self.visits.ended(track, ending, || undecidable(policy, gallery)) {
+        for event in self.visits.ended(track, ending, |fused| judge(policy, fused, gallery)) {
             self.tell(event, None);
         }
         self.best.remove(&track);
     }
 
     fn tell(&mut self, mut event: Event, passage: Option<Passage>) {
+        // The decision was taken now, whatever time it is in the scene.
+        event.decision_time_us = self.now(Timestamp::from_micros(event.decision_time_us)).as_micros();
         event.stage_times = passage.map(|p| stage_times(&p, event.decision_time_us));
         let decides = matches!(event.kind, EventKind::Identified | EventKind::Unidentified);
         let best = event.track.filter(|_| decides).and_then(|track| Some((track, self.best.get(&track)?.clone())));
@@ -300,14 +318,25 @@ impl Scene {
     }
 }
 
-fn undecidable(policy: Policy, gallery: &GalleryVersion) -> Decision {
-    let compared = Compared {
-        candidates: Vec::new(),
+/// Whom the gallery knows by `fused`.
+fn compare(policy: Policy, fused: &Template, gallery: &GalleryVersion) -> Result<Decision, TemplateError> {
+    let candidates = gallery.search(fused, CANDIDATES)?;
+    Ok(decide::identify(policy, &compared(candidates, gallery)))
+}
+
+/// As [`compare`]; without a template that can be compared there is nobody to name.
+fn judge(policy: Policy, fused: Option<&Template>, gallery: &GalleryVersion) -> Decision {
+    let decision = fused.and_then(|fused| compare(policy, fused, gallery).ok());
+    decision.unwrap_or_else(|| decide::undecidable(policy, Purpose::Identify, &compared(Vec::new(), gallery)))
+}
+
+fn compared(candidates: Vec<Candidate>, gallery: &GalleryVersion) -> Compared {
+    Compared {
+        candidates,
         gallery_subjects: gallery.subject_count(),
         gallery_version: gallery.version(),
         space: gallery.space().to_string(),
-    };
-    decide::undecidable(policy, Purpose::Identify, &compared)
+    }
 }
 
 fn normalised(rect: &Rect, frame: &Frame) -> BoxInFrame {

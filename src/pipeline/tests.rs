@@ -73,8 +73,9 @@ impl Inference for MadeUp {
         for DetectRequest { frame, .. } in requests {
             self.fails((&frame.camera, frame.capture_time.as_micros()), self.faults.detect_percent)?;
             let row = &frame.plane(0)[(FACE_TOP + 50) * SIZE.width as usize * 3..][..SIZE.width as usize * 3];
-            let left = row.as_chunks::<3>().0.iter().position(|pixel| pixel[2] > 0);
-            found.push(left.map(|left| face_at(left as f32)).into_iter().collect());
+            let (pixels, _) = row.as_chunks::<3>();
+            let left = pixels.iter().position(|pixel| pixel[2] > 0);
+            found.push(left.map(|left| face_at(left as f32, person_of(pixels[left][2]))).into_iter().collect());
         }
         Ok(found)
     }
@@ -83,14 +84,23 @@ impl Inference for MadeUp {
         self.encoded += 1;
         self.fails(("encode", self.encoded), self.faults.encode_percent)?;
         let blue = |face: &AlignedFace| face.rgb()[(ALIGNED_SIDE / 2 * ALIGNED_SIDE + ALIGNED_SIDE / 2) * 3 + 2];
-        Ok(faces.iter().map(|face| template(((blue(face) + BLUE_STEP / 2) / BLUE_STEP).into())).collect())
+        Ok(faces.iter().map(|face| template(person_of(blue(face)))).collect())
     }
 }
 
-fn face_at(left: f32) -> Detection {
+fn person_of(blue: u8) -> usize {
+    usize::from((blue + BLUE_STEP / 2) / BLUE_STEP)
+}
+
+/// The face of `person`; a lower number has the larger one.
+fn face_at(left: f32, person: usize) -> Detection {
     let top = FACE_TOP as f32;
     let landmarks = Landmarks(LANDMARKS.map(|(x, y)| Point { x: left + x, y: top + y }));
-    Detection { box_in_frame: Rect { x: left + 20.0, y: top + 20.0, width: 72.0, height: 90.0 }, score: 0.95, landmarks }
+    Detection {
+        box_in_frame: Rect { x: left + 20.0, y: top + 20.0, width: 90.0 - 12.0 * person as f32, height: 90.0 },
+        score: 0.95,
+        landmarks,
+    }
 }
 
 /// A frame in which `person` (or nobody) stands, the left edge of the face `left` pixels from the left.
@@ -111,6 +121,7 @@ fn frame(camera: &CameraId, time: Timestamp, person: Option<usize>, left: usize)
 struct House {
     pipeline: Pipeline,
     events: EventLog,
+    store: Store,
     subscription: Subscription,
     clock: Arc<SimulatedClock>,
     uids: BTreeMap<usize, SubjectUid>,
@@ -124,7 +135,7 @@ impl House {
         let data = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000_000)));
         let store = Store::open(data.path()).expect("it opens");
-        let events = EventLog::open(store, 10_000, clock.clone()).await.expect("it opens");
+        let events = EventLog::open(store.clone(), 10_000, clock.clone()).await.expect("it opens");
         let gallery = Gallery::with_clock(space(), clock.clone());
         let uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
         let made_up = (0..sessions).map(|_| MadeUp { faults, encoded: 0 }).collect();
@@ -135,7 +146,7 @@ impl House {
             let (pipeline, stop) = (pipeline.clone(), stop.clone());
             async move { pipeline.run(stop).await }
         });
-        Self { subscription: events.subscribe(), pipeline, events, clock, uids, stop, running, data }
+        Self { subscription: events.subscribe(), pipeline, events, store, clock, uids, stop, running, data }
     }
 
     fn watch(&self, camera: &CameraId, policy: SlotPolicy) -> Arc<dyn FrameSink> {
@@ -149,7 +160,7 @@ impl House {
             track: TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: Duration::from_secs(1) },
             visit: VisitPolicy { decision_deadline: Duration::from_secs(3), actionable: Duration::from_secs(5) },
             encode_every_face: false,
-            snapshots: false,
+            snapshots: policy == SlotPolicy::NewestWins,
             measure: policy == SlotPolicy::NewestWins,
         };
         let slot = SlotSettings { role: Role::Entry, analysis_fps_max: None, policy };
@@ -358,6 +369,47 @@ async fn a_visitor_whose_face_cannot_be_encoded_is_told_as_unidentified_at_the_d
     assert_eq!(decided.event.decision.as_ref().and_then(|decision| decision.rejection), Some(Rejection::NoUsableShot));
     assert!(decided.event.decision_time_us >= before.as_micros());
     house.told(&[camera]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_camera_that_delays_its_pictures_has_whole_visits() {
+    let house = House::open(Faults::default(), 1).await;
+    let camera = camera("door");
+    let sink = house.watch(&camera, SlotPolicy::NewestWins);
+    for _ in 0..20 {
+        // Longer than a track may be unseen.
+        sink.offer(frame(&camera, house.clock.now().minus(Duration::from_secs(4)), Some(1), 40));
+        until("the frame has left", || house.pipeline.is_idle()).await;
+        house.clock.advance(FRAME_EVERY);
+        tokio::time::sleep(SWEEP_EVERY * 2).await;
+    }
+    let told = house.told(&[camera]).await;
+    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
+    let late = told[1].event.decision_time_us - told[1].event.capture_time_us;
+    assert!(late >= 4_000_000, "the decision was taken in the present: {late} us after the picture");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_of_whoever_took_a_visitors_place_is_not_kept_as_the_visitors() {
+    let house = House::open(Faults::default(), 1).await;
+    let camera = camera("door");
+    let sink = house.watch(&camera, SlotPolicy::NewestWins);
+    // A stranger, too shortly for a decision; then somebody whose face is larger, in the same place.
+    for person in [3, 3, 2] {
+        sink.offer(frame(&camera, house.clock.now(), Some(person), 40));
+        until("the frame has left", || house.pipeline.is_idle()).await;
+        house.clock.advance(FRAME_EVERY);
+    }
+    let store = house.store.clone();
+    let told = house.told(&[camera]).await;
+    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Unidentified, EventKind::VisitEnded]);
+    let snapshot = told[1].event.snapshot.expect("the stranger has a picture");
+    let snapshot = store.snapshot(snapshot).await.expect("it is read").expect("it is there");
+    let crop = image::load_from_memory(&snapshot.crop_jpeg).expect("it is a JPEG").into_rgb8();
+    // JPEG spreads colour over neighbouring squares: their mean tells.
+    let middle = image::imageops::crop_imm(&crop, crop.width() / 2 - 8, crop.height() / 2 - 8, 16, 16).to_image();
+    let blue = middle.pixels().map(|pixel| u32::from(pixel[2])).sum::<u32>() / 256;
+    assert_eq!(person_of(blue as u8), 3, "blue is {blue}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,7 @@ impl Evidence {
         if let Some(known) = &self.fused
             && known.similarity(shot)? < SAME_PERSON_MIN
         {
+            self.unsure = true;
             return Ok(Fused::Other);
         }
         self.unsure = false;
@@ -83,6 +84,11 @@ impl Evidence {
         self.best_promise = self.best_promise.max(promise);
         self.best_quality = Some(self.best_quality.map_or(quality, |best| best.max(quality)));
         Ok(Fused::Same(fused))
+    }
+
+    /// The fused template, unless somebody else may stand there by now.
+    pub fn of_one_person(&self) -> Option<&Template> {
+        self.fused.as_ref().filter(|_| !self.unsure)
     }
 
     /// Quality of the best shot that was fused.

@@ -35,7 +35,8 @@ fn decision(subject: Option<u128>, similarity: f32) -> Decision {
     }
 }
 
-fn undecidable() -> Decision {
+/// What a gallery in which nobody is like anybody says.
+fn undecidable(_: Option<&Template>) -> Decision {
     Decision { similarity: None, rejection: Some(Rejection::NoUsableShot), ..decision(None, 0.0) }
 }
 
@@ -124,8 +125,48 @@ fn a_visit_never_ends_without_an_answer() {
 fn a_narrow_match_that_waits_for_a_second_shot_is_told_when_the_visitor_leaves() {
     let mut visits = visit_with(1);
     assert_eq!(visits.decided(TRACK, decision(Some(1), 0.45), at_ms(50)), None);
-    let events = visits.ended(TRACK, Ending { reason: EndReason::Gone, time: at_ms(300) }, undecidable);
+    visits.sighted(look(0.5), at_ms(280));
+    let events = visits.ended(TRACK, Ending { reason: EndReason::Gone, time: at_ms(300) }, known);
     assert_eq!(kinds(&events), [EventKind::Identified, EventKind::VisitEnded]);
+    assert_eq!((events[0].capture_time_us, events[0].actionable_until_us), (0, 5_000_000), "of the picture that told");
+}
+
+#[test]
+fn whoever_was_erased_before_the_deadline_is_not_named_at_it() {
+    let mut visits = visit_with(1);
+    assert_eq!(visits.decided(TRACK, decision(Some(1), 0.45), at_ms(50)), None);
+    let events = visits.overdue(at_ms(3_000), |_| decision(None, 0.1));
+    assert_eq!((kinds(&events), events[0].subject), (vec![EventKind::Unidentified], None));
+}
+
+#[test]
+fn a_decision_at_the_deadline_is_about_the_picture_that_it_rests_on() {
+    let mut visits = visit_with(1);
+    visits.decided(TRACK, decision(Some(1), 0.45), at_ms(50));
+    let elsewhere = BoxInFrame { x: 0.7, ..BoxInFrame::default() };
+    visits.sighted(Look { box_in_frame: elsewhere, ..look(0.1) }, at_ms(2_900));
+    let events = visits.overdue(at_ms(3_000), known);
+    assert_eq!(kinds(&events), [EventKind::Identified]);
+    assert_eq!((events[0].capture_time_us, events[0].actionable_until_us), (0, 5_000_000));
+    assert_eq!((events[0].box_in_frame, events[0].decision_time_us), (Some(BoxInFrame::default()), 3_000_000));
+}
+
+#[test]
+fn nobody_is_named_by_an_earlier_shot_when_somebody_else_may_stand_there() {
+    let mut resumed = visit_with(1);
+    resumed.sighted(Look { resumed: true, ..look(0.1) }, at_ms(1_500));
+    let events = resumed.overdue(at_ms(3_000), known);
+    assert_eq!((kinds(&events), events[0].subject), (vec![EventKind::Unidentified], None), "out of sight, and not seen since");
+
+    let mut swapped = visit_with(1);
+    assert_eq!(fuse(&mut swapped, &template(0.0, 1.0), at_ms(500)), Ok(Some(Fused::Other)));
+    let events = swapped.ended(TRACK, Ending { reason: EndReason::Gone, time: at_ms(500) }, known);
+    assert_eq!((kinds(&events)[0], events[0].subject), (EventKind::Unidentified, None), "another face stands there");
+}
+
+/// What a gallery says that knows the visitor by a narrow match.
+fn known(fused: Option<&Template>) -> Decision {
+    fused.map_or_else(|| undecidable(None), |_| decision(Some(1), 0.45))
 }
 
 #[test]
