@@ -54,12 +54,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(listen = %daemon.server.local_address(), "ready");
 
     let stop = signals.stop();
-    let failed = loop {
-        tokio::select! {
-            () = stop.cancelled() => break None,
-            end = tasks.first_end() => break Some(end),
-            () = signals.reload() => daemon.reload().await,
+    // A reload may take minutes, and nothing waits for it: neither a stop nor a stage that ends.
+    let reloads = async {
+        loop {
+            signals.reload().await;
+            daemon.reload().await;
         }
+    };
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        end = tasks.first_end() => Some(end),
+        never = reloads => never,
     };
     notify(&[NotifyState::Stopping]);
     let unfinished = daemon.stop(&mut tasks).await;
@@ -201,6 +206,7 @@ impl Daemon {
             Err(_) => tracing::warn!("cameras take long to end; their visits end at the next start"),
         }
         self.stop_work.cancel();
+        // Subscriptions end by themselves once they have delivered what is published.
         self.events.close();
         self.stop_serving.cancel();
         let unfinished = tasks.drain(shutdown::DEADLINE.saturating_sub(began.elapsed())).await;

@@ -108,7 +108,7 @@ impl Slots {
     /// Gives a camera its slot, or changes its role and rate (counts are kept).
     pub fn watch(&mut self, camera: &CameraId, settings: SlotSettings) {
         let SlotSettings { role, analysis_fps_max, policy } = settings;
-        let period = analysis_fps_max.filter(|fps| *fps > 0.0).map(|fps| Duration::from_secs_f32(1.0 / fps));
+        let period = analysis_fps_max.and_then(|fps| Duration::try_from_secs_f32(1.0 / fps).ok());
         let service = self.service_floor;
         let slot = self.cameras.entry(camera.clone()).or_insert_with(|| Slot {
             policy,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use crate::batch::{SlotPolicy, SlotSettings};
 use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason};
@@ -23,12 +24,12 @@ use crate::event::{BoxInFrame, EndReason, Event, EventKind};
 use crate::ingest::{self, Sinks, SourceSettings, StateSink};
 use crate::picture::{self, PictureError};
 use crate::pipeline::{Pipeline, PipelineError, SceneSettings, Watch};
-use crate::store::{Store, StoreError};
+use crate::store::{CredentialChange, Store, StoreError};
 
 /// How long `GetFrame` waits for the next analysed frame.
 const FRAME_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a source may take to end before it is left to end by itself.
-const SOURCE_END_MAX: Duration = Duration::from_secs(5);
+const SOURCE_END_MAX: Duration = Duration::from_secs(3);
 
 /// A change was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -198,7 +199,9 @@ impl Cameras {
         let now = self.0.clock.now();
         (camera.create_time, camera.update_time, camera.revision) = (now, now, 1);
         camera.has_credential = credential.is_some();
-        self.0.store.create_camera(camera.clone(), credential, key).await?;
+        // What an earlier camera of this name left behind is never sent to this one.
+        let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
+        self.0.store.put_camera(camera.clone(), credential, key).await?;
         self.watch(camera.clone()).await?;
         Ok(camera)
     }
@@ -232,11 +235,14 @@ impl Cameras {
         (update.change)(&mut camera);
         camera.id = old.id.clone();
         camera.create_time = old.create_time;
-        camera.has_credential = old.has_credential;
+        // A password is for the address that it was given for, and is not sent to another.
+        let is_elsewhere = address(&camera.url) != address(&old.url);
+        camera.has_credential = old.has_credential && !is_elsewhere;
         camera.update_time = self.0.clock.now();
         camera.revision = old.revision + 1;
         check::camera(&camera)?;
-        self.0.store.put_camera(camera.clone(), key).await?;
+        let credential = if is_elsewhere { CredentialChange::Remove } else { CredentialChange::Keep };
+        self.0.store.put_camera(camera.clone(), credential, key).await?;
         let only_named =
             Camera { display_name: old.display_name.clone(), update_time: old.update_time, revision: old.revision, ..camera.clone() }
                 == old;
@@ -281,8 +287,8 @@ impl Cameras {
         camera.has_credential = credential.is_some();
         camera.update_time = self.0.clock.now();
         camera.revision += 1;
-        self.0.store.set_credential(id, credential).await?;
-        self.0.store.put_camera(camera.clone(), key).await?;
+        let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
+        self.0.store.put_camera(camera.clone(), credential, key).await?;
         self.unwatch(id).await?;
         self.watch(camera).await
     }
@@ -391,12 +397,17 @@ impl Cameras {
 
     /// Ends the camera's source and visits; the caller holds the change.
     async fn unwatch(&self, id: &CameraId) -> Result<(), CamerasError> {
-        let removed = self.running().remove(id);
-        if let Some(source) = removed.and_then(|running| running.source) {
+        let Some(removed) = self.running().remove(id) else { return Ok(()) };
+        if let Some(source) = removed.source {
             source.cancel.cancel();
             if tokio::time::timeout(SOURCE_END_MAX, source.ended).await.is_err() {
                 tracing::warn!(camera = %id, "the source takes long to end and is left to end by itself");
             }
+        }
+        if removed.announced == Some(true) {
+            let mut event = Event::new(EventKind::CameraOffline, id.as_str(), self.0.clock.now());
+            event.message = Some("changed or removed by the operator".into());
+            self.0.pipeline.announce(id, event, Some(EndReason::CameraRemoved)).await?;
         }
         self.0.pipeline.forget(id, EndReason::CameraRemoved).await?;
         self.0.version.send_modify(|version| *version += 1);
@@ -453,6 +464,11 @@ impl StateSink for States {
         shared.version.send_modify(|version| *version += 1);
         shared.state_changed.notify_one();
     }
+}
+
+/// Whom a camera's source speaks to.
+fn address(url: &Url) -> (&str, Option<&str>, Option<u16>) {
+    (url.scheme(), url.host_str(), url.port())
 }
 
 fn disabled() -> CameraState {

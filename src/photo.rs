@@ -28,8 +28,9 @@ pub const PHOTO_SIDE_MAX: u32 = 16_384;
 pub const PHOTO_PIXELS_MAX: u64 = 50_000_000;
 /// The shortest side of a photo that is read, in pixels: no face below it has anything to say.
 pub const PHOTO_SIDE_MIN: u32 = 16;
-/// The most photos that are decoded at once: each may take 8 bytes a pixel while it is converted.
-const DECODES_MAX: usize = 2;
+/// The most photos that are looked at at once: decoded, each may take 8 bytes for each of its 50
+/// million pixels.
+const EXAMINED_MAX: usize = 4;
 /// The border that a photo gets when no face was found in it, in pixels: the detector misses
 /// faces that fill the whole picture.
 const BORDER_PIXELS: u32 = 40;
@@ -74,13 +75,13 @@ pub struct PhotoFace {
 #[derive(Clone)]
 pub struct PhotoAnalyst {
     engine: Engine,
-    decodes: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 impl PhotoAnalyst {
     /// Over `engine`.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, decodes: Arc::new(Semaphore::new(DECODES_MAX)) }
+        Self { engine, places: Arc::new(Semaphore::new(EXAMINED_MAX)) }
     }
 
     /// Decodes the picture and finds its faces. Where there is none, the picture is looked at
@@ -90,7 +91,10 @@ impl PhotoAnalyst {
     /// [`PhotoError::BadImage`] for what is no picture of 16 to 16,384 pixels a side, 50 million
     /// pixels and 32 MiB; [`PhotoError::Infer`].
     pub async fn examine(&self, image: &[u8]) -> Result<Photo, PhotoError> {
-        let frame = self.decode(image).await?;
+        // Nobody closes the semaphore, so the place always comes. It is held while the picture waits
+        // for a session, too.
+        let _place = self.places.acquire().await;
+        let frame = decode(image).await?;
         let mut detections = self.detect(&frame).await?;
         if !detections.is_empty() {
             let faces = assessed(frame.clone(), detections, 0).await?;
@@ -148,27 +152,22 @@ impl PhotoAnalyst {
         photo.frame.size()
     }
 
-    async fn decode(&self, image: &[u8]) -> Result<Frame, PhotoError> {
-        if image.len() > PHOTO_BYTES_MAX {
-            let reason = format!("the photo has {} bytes; give one of at most {PHOTO_BYTES_MAX}", image.len());
-            return Err(PhotoError::BadImage(reason));
-        }
-        let image = image.to_vec();
-        // Nobody closes the semaphore, so the permit always comes.
-        let permit = Arc::clone(&self.decodes).acquire_owned().await;
-        let decoded = spawn_blocking(move || {
-            let _permit = permit;
-            decode::upright(&image)
-        });
-        decoded.await.unwrap_or_else(|_| Err(PhotoError::BadImage("the picture cannot be decoded; save it as JPEG or PNG again".into())))
-    }
-
     async fn detect(&self, frame: &Frame) -> Result<Vec<Detection>, PhotoError> {
         let request =
             DetectRequest { frame: frame.clone(), detector_side: None, region_of_interest: None, score_min: None, face_pixels_min: 0 };
         let mut found = self.engine.detect(Lane::Photo, vec![request]).await?;
         found.pop().ok_or_else(|| InferError::Session("a picture gave no list of faces".into()).into())
     }
+}
+
+async fn decode(image: &[u8]) -> Result<Frame, PhotoError> {
+    if image.len() > PHOTO_BYTES_MAX {
+        let reason = format!("the photo has {} bytes; give one of at most {PHOTO_BYTES_MAX}", image.len());
+        return Err(PhotoError::BadImage(reason));
+    }
+    let image = image.to_vec();
+    let decoded = spawn_blocking(move || decode::upright(&image));
+    decoded.await.unwrap_or_else(|_| Err(PhotoError::BadImage("the picture cannot be decoded; save it as JPEG or PNG again".into())))
 }
 
 async fn bordered(frame: Frame) -> Result<Frame, PhotoError> {

@@ -41,6 +41,8 @@ mod writer;
 
 /// How long the answer to a request is kept for its repeats.
 const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// A file of this name, left by whoever put a backup back, begins a new epoch.
+const RESTORED: &str = "restored";
 
 /// Storing failed; the variants differ in what the caller does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -192,6 +194,17 @@ struct Inner {
     _lock: File,
 }
 
+/// What becomes of a camera's credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialChange {
+    /// It stays as it is.
+    Keep,
+    /// There is none any more.
+    Remove,
+    /// This one, in place of any other.
+    Set(Credential),
+}
+
 impl Store {
     /// Creates or opens, locks and migrates, on the system's clock. Blocks on the disk.
     ///
@@ -212,6 +225,7 @@ impl Store {
         let file = data_dir::database_file(data_dir)?;
         let mut connection = schema::writer(&file)?;
         schema::migrate(&mut connection, schema::MIGRATIONS)?;
+        schema::renew_epoch(&connection, &data_dir.join(RESTORED))?;
         let epoch = schema::epoch(&connection)?;
         let counts = Arc::new(Counts::default());
         let writer = Writer::start(connection, Arc::clone(&counts))?;
@@ -317,40 +331,20 @@ impl Store {
 
     // Cameras.
 
-    /// Inserts a camera together with its credential. A request key is answered with the camera's id.
+    /// Inserts or replaces a camera and changes its credential, all or nothing. `has_credential` is
+    /// not stored: it is read from the credentials. A request key is answered with the camera's id.
     ///
     /// # Errors
     /// [`StoreError::RequestRepeated`] for a key that is known.
-    pub async fn create_camera(
-        &self,
-        camera: Camera,
-        credential: Option<Credential>,
-        request_key: Option<String>,
-    ) -> Result<(), StoreError> {
+    pub async fn put_camera(&self, camera: Camera, change: CredentialChange, request_key: Option<String>) -> Result<(), StoreError> {
         let time = self.0.clock.now();
+        let effect = if change == CredentialChange::Keep { Effect::Keeps } else { Effect::Erases };
         self.0
             .writer
-            .write(Effect::Keeps, move |db| {
+            .write(effect, move |db| {
                 requests::refuse_repeat(db, request_key.as_deref())?;
                 cameras::put(db, &camera)?;
-                cameras::set_credential(db, &camera.id, credential.as_ref())?;
-                request_key.map_or(Ok(()), |key| requests::keep(db, (&key, camera.id.as_str().into(), time), &[]))
-            })
-            .await
-    }
-
-    /// Inserts or replaces. `has_credential` is not stored: it is read from the credentials. A
-    /// request key is answered with the camera's id.
-    ///
-    /// # Errors
-    /// [`StoreError::RequestRepeated`] for a key that is known.
-    pub async fn put_camera(&self, camera: Camera, request_key: Option<String>) -> Result<(), StoreError> {
-        let time = self.0.clock.now();
-        self.0
-            .writer
-            .write(Effect::Keeps, move |db| {
-                requests::refuse_repeat(db, request_key.as_deref())?;
-                cameras::put(db, &camera)?;
+                cameras::change_credential(db, &camera.id, &change)?;
                 request_key.map_or(Ok(()), |key| requests::keep(db, (&key, camera.id.as_str().into(), time), &[]))
             })
             .await
@@ -379,16 +373,6 @@ impl Store {
     /// All cameras by id.
     pub async fn cameras(&self) -> Result<Vec<Camera>, StoreError> {
         self.0.readers.read(cameras::all).await
-    }
-
-    /// Stores or removes the credential of a stored camera.
-    ///
-    /// # Errors
-    /// [`StoreError::Contradiction`] when there is no such camera: a credential that waits for a
-    /// camera could be sent to another one's address.
-    pub async fn set_credential(&self, camera: &CameraId, credential: Option<Credential>) -> Result<(), StoreError> {
-        let camera = camera.clone();
-        self.0.writer.write(Effect::Erases, move |db| cameras::set_credential(db, &camera, credential.as_ref())).await
     }
 
     /// The credential, for the one place that connects to the camera.

@@ -124,6 +124,15 @@ fn the_analysis_rate_is_kept_over_a_jittery_stream() {
 }
 
 #[test]
+fn a_rate_that_is_no_rate_limits_nothing() {
+    let mut slots = slots(1, &[]);
+    for fps in [0.0, -1.0, 1e-30, f32::NAN, f32::INFINITY] {
+        slots.watch(&camera("a"), SlotSettings { role: Role::Interior, analysis_fps_max: Some(fps), policy: SlotPolicy::NewestWins });
+        assert_eq!(slots.offer(frame("a", 1), at_ms(1)), Offer::Taken, "{fps}");
+    }
+}
+
+#[test]
 fn replay_waits_and_loses_no_frame() {
     let mut slots = slots(1, &[]);
     slots.watch(&camera("a"), SlotSettings { role: Role::Interior, analysis_fps_max: None, policy: SlotPolicy::Wait });

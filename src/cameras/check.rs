@@ -9,6 +9,8 @@ use crate::camera::{Camera, NormalisedPoint, Region};
 const NAME_BYTES_MAX: usize = 256;
 const REGIONS_MAX: usize = 32;
 const POINTS_MAX: usize = 64;
+/// A track is told from noise by its second sighting, which must come before the track is given up.
+const FPS_MIN: f32 = 1.0;
 const FPS_MAX: f32 = 120.0;
 const FACE_PIXELS_MAX: u32 = 4_096;
 
@@ -20,7 +22,10 @@ pub(super) fn camera(camera: &Camera) -> Result<(), CamerasError> {
         format!("{} is not allowed: 0 to {FACE_PIXELS_MAX}", camera.face_pixels_min)
     })?;
     if let Some(fps) = camera.analysis_fps_max {
-        require(fps > 0.0 && fps <= FPS_MAX, "analysis_fps_max", || format!("{fps} is not allowed: above 0, at most {FPS_MAX}"))?;
+        let allowed = (FPS_MIN..=FPS_MAX).contains(&fps);
+        require(allowed, "analysis_fps_max", || {
+            format!("{fps} is not allowed: {FPS_MIN} to {FPS_MAX}, or 0 for as many as can be analysed")
+        })?;
     }
     if let Some(side) = camera.detector_side {
         let allowed = (160..=1920).contains(&side) && side.is_multiple_of(32);
@@ -124,7 +129,9 @@ mod tests {
     fn every_bad_field_is_named() {
         let http = Url::parse("http://camera.example/").expect("a URL");
         assert_eq!(field_of(&Camera { url: http, ..door() }), "url");
-        assert_eq!(field_of(&Camera { analysis_fps_max: Some(f32::NAN), ..door() }), "analysis_fps_max");
+        for fps in [f32::NAN, 1e-30, 0.25, 121.0] {
+            assert_eq!(field_of(&Camera { analysis_fps_max: Some(fps), ..door() }), "analysis_fps_max");
+        }
         assert_eq!(field_of(&Camera { detector_side: Some(100), ..door() }), "detector_side");
         assert_eq!(field_of(&Camera { threshold: Some(1.5), ..door() }), "threshold");
         let outside = NormalisedRect { x: 0.5, y: 0.0, width: 0.6, height: 1.0 };

@@ -3,7 +3,7 @@
 //! In: the folder. Out: one change that makes its subjects what it holds, or none at all. Photos
 //! are listed and encoded first, a few at a time, and only new or changed ones; then one turn
 //! commits everything. In memory: of each file its path and hash; of each new photo its template
-//! and, until the commit, its bytes, at most 1 GiB in one reload: the photos
+//! and, until the commit, its bytes, at most 256 MiB in one reload: the photos
 //! beyond are refused for this time, and the next reload takes them.
 //! Must not know: how photos are encoded, SQL.
 
@@ -27,8 +27,8 @@ use crate::infer::InferError;
 use crate::photo::PhotoError;
 use crate::store::Committed;
 
-/// The most bytes of new photos that one reload holds.
-const PHOTO_BYTES_HELD_MAX: usize = 1 << 30;
+/// The most bytes of new photos that one reload holds and commits: events wait behind the commit.
+const PHOTO_BYTES_HELD_MAX: usize = 256 << 20;
 /// The photos that are encoded at the same time: enough to keep sessions busy between reads.
 const PHOTOS_IN_FLIGHT_MAX: usize = 4;
 /// How long a photo waits before it asks again: live frames go first.
@@ -112,7 +112,7 @@ impl Reload<'_> {
     async fn readable(&self, photo: &FoundPhoto, bytes_held: usize) -> Result<Result<Arc<[u8]>, RefusedFile>, EnrolError> {
         let refused = |reason, message: &str| Ok(Err(RefusedFile { path: photo.path.clone(), reason, message: message.to_owned() }));
         if bytes_held >= PHOTO_BYTES_HELD_MAX {
-            return refused("RELOAD_FULL", "one reload takes 1 GiB of new photos; reload again for the next");
+            return refused("RELOAD_FULL", "one reload takes 256 MiB of new photos; reload again for the next");
         }
         if self.register.store.is_erased_content(photo.content_sha256).await? {
             return refused("ERASED_PERSON", ERASED);

@@ -61,7 +61,11 @@ async fn run_once(parts: &Parts, teller: &mut Teller, cancel: &CancellationToken
     match tokio::task::spawn_blocking(move || Connection::open(&opening)).await {
         Ok(Ok(mut connection)) => (follow(&mut connection, parts, teller, cancel).await, Some(connection)),
         Ok(Err(failure)) => (Some(Ended { failure, good: Duration::ZERO }), None),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) if error.is_panic() => {
+            tracing::error!(camera = %parts.settings.camera, %error, "opening a connection panicked");
+            let failure = Failure::new(OfflineReason::Other, "opening a connection failed inside doorward; its log says where");
+            (Some(Ended { failure, good: Duration::ZERO }), None)
+        }
         // The runtime is shutting down.
         Err(_) => (None, None),
     }

@@ -10,9 +10,9 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
-use tonic::{Code, Status};
+use tokio::sync::watch;
+use tonic::{Code, Request, Status};
 
 use super::RpcError;
 use super::status::Refusal;
@@ -23,7 +23,39 @@ pub const TOKEN_CHARS_MIN: usize = 16;
 /// The tokens in force.
 pub(super) struct Tokens {
     file: PathBuf,
-    hashes: ArcSwap<Vec<[u8; 32]>>,
+    hashes: watch::Sender<Vec<[u8; 32]>>,
+}
+
+/// By which token a call was let in.
+#[derive(Clone)]
+pub(super) struct Admission {
+    hash: [u8; 32],
+    in_force: watch::Receiver<Vec<[u8; 32]>>,
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").finish_non_exhaustive()
+    }
+}
+
+/// How a call was let in; `None` where no tokens are asked for.
+pub(super) fn admission<T>(request: &Request<T>) -> Option<Admission> {
+    request.extensions().get::<Admission>().cloned()
+}
+
+/// Waits until the token that a stream was begun with is no longer in force.
+pub(super) async fn revoked(admission: Option<Admission>) {
+    let Some(Admission { hash, mut in_force }) = admission else { return std::future::pending().await };
+    if in_force.wait_for(|hashes| !hashes.contains(&hash)).await.is_err() {
+        // The server is ending, and ends its streams itself.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What a stream ends with when its token was taken away.
+pub(super) fn no_longer_admitted() -> Status {
+    Refusal::new(Code::Unauthenticated, "TOKEN_REVOKED", "the token that this stream was begun with is no longer in force").into()
 }
 
 impl fmt::Debug for Tokens {
@@ -38,23 +70,24 @@ impl Tokens {
     /// # Errors
     /// [`RpcError`] when it cannot be read, others may read it, or it holds no usable token.
     pub(super) fn load(file: &Path) -> Result<Self, RpcError> {
-        Ok(Self { file: file.into(), hashes: ArcSwap::from_pointee(read(file)?) })
+        Ok(Self { file: file.into(), hashes: watch::Sender::new(read(file)?) })
     }
 
-    /// Reads the file again. On an error the old tokens stay in force. Calls under way go on.
+    /// Reads the file again. On an error the old tokens stay in force. Streams that were begun with
+    /// a token that is gone are ended; other calls under way go on.
     pub(super) fn reload(&self) -> Result<(), RpcError> {
-        self.hashes.store(read(&self.file)?.into());
+        self.hashes.send_replace(read(&self.file)?);
         Ok(())
     }
 
     /// Lets a call with this `authorization` header in, or says why not.
-    pub(super) fn admit(&self, header: Option<&[u8]>) -> Result<(), Status> {
+    pub(super) fn admit(&self, header: Option<&[u8]>) -> Result<Admission, Status> {
         let token = header.and_then(bearer).ok_or_else(|| {
             Refusal::new(Code::Unauthenticated, "TOKEN_MISSING", "a token is needed: send the metadata `authorization: Bearer <token>`")
         })?;
         let hash: [u8; 32] = Sha256::digest(token).into();
-        if self.hashes.load().contains(&hash) {
-            return Ok(());
+        if self.hashes.borrow().contains(&hash) {
+            return Ok(Admission { hash, in_force: self.hashes.subscribe() });
         }
         Err(Refusal::new(Code::Unauthenticated, "TOKEN_UNKNOWN", "the token is not known; the daemon's token_file lists those that are")
             .into())
@@ -72,7 +105,8 @@ fn read(path: &Path) -> Result<Vec<[u8; 32]>, RpcError> {
     let mut file = std::fs::File::open(path).map_err(unreadable)?;
     // The opened file's own mode, so that no other file can be slipped in between.
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    // The group may read: root writes the file, and the daemon is in its group.
+    if mode & 0o037 != 0 {
         return Err(RpcError::TokensOpen { path: path.into(), mode });
     }
     let mut text = String::new();
@@ -141,12 +175,25 @@ mod tests {
         assert!(admitted(SECOND), "a bad file leaves the old tokens in force");
     }
 
+    #[tokio::test]
+    async fn a_stream_is_ended_when_its_token_is_taken_away_and_not_before() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = file(&directory, &format!("{FIRST}\n{SECOND}"), 0o600);
+        let tokens = Tokens::load(&path).expect("loaded");
+        let admitted = |token: &str| tokens.admit(Some(format!("Bearer {token}").as_bytes())).ok();
+        let (first, second) = (tokio::spawn(revoked(admitted(FIRST))), tokio::spawn(revoked(admitted(SECOND))));
+        fs::write(&path, SECOND).expect("written");
+        tokens.reload().expect("reloaded");
+        first.await.expect("it is told");
+        assert!(!second.is_finished());
+    }
+
     #[test]
     fn a_token_file_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
-        for mode in [0o644, 0o640, 0o604] {
+        for mode in [0o644, 0o660, 0o604] {
             let error = Tokens::load(&file(&directory, FIRST, mode)).expect_err("open to others");
-            assert!(error.to_string().contains("chmod 600"), "{error}");
+            assert!(error.to_string().contains("chmod 640"), "{error}");
         }
     }
 

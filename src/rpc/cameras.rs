@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
+use super::auth;
 use super::convert::camera::{camera, camera_id, change, credential, new_camera, normalised_box, removed, status};
 use super::convert::{request_id, time};
 use super::feed::left;
@@ -79,6 +80,7 @@ impl CameraService for CamerasApi {
     type WatchCamerasStream = Outgoing<WatchCamerasResponse>;
 
     async fn watch_cameras(&self, request: Request<WatchCamerasRequest>) -> Result<Response<Self::WatchCamerasStream>, Status> {
+        let admission = auth::admission(&request);
         let ids = request.into_inner().camera_ids;
         let wanted = ids.iter().map(|id| camera_id(id, "camera_ids")).collect::<Result<HashSet<_>, _>>()?;
         let place = self.0.subscriber_place()?;
@@ -88,6 +90,7 @@ impl CameraService for CamerasApi {
             tokio::select! {
                 status = watch(&shared.parts, Watched { wanted, ..Watched::default() }, out) => status,
                 () = shared.stopping.cancelled() => stopping().into(),
+                () = auth::revoked(admission) => auth::no_longer_admitted(),
             }
         })))
     }

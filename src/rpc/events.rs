@@ -5,10 +5,12 @@
 //! Must not know: who writes events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Code, Request, Response, Status};
 
 use super::Shared;
+use super::auth;
 use super::convert::{time, uuid};
 use super::feed::{self, Filter, View};
 use super::outgoing::Outgoing;
@@ -16,6 +18,9 @@ use super::status::{Refusal, stopping};
 use crate::event::SnapshotId;
 use crate::pb::event_service_server::EventService;
 use crate::pb::{GetSnapshotRequest, GetSnapshotResponse, SubscribeRequest, SubscribeResponse, subscribe_request::Start};
+
+/// How long a subscriber may take the last events when the daemon stops.
+const LAST_EVENTS_MAX: Duration = Duration::from_secs(1);
 
 /// The service.
 pub(super) struct EventsApi(pub(super) Arc<Shared>);
@@ -25,6 +30,7 @@ impl EventService for EventsApi {
     type SubscribeStream = Outgoing<SubscribeResponse>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+        let admission = auth::admission(&request);
         let request = request.into_inner();
         from_now(request.start.as_ref())?;
         let filter = Filter::read(&request)?;
@@ -38,7 +44,10 @@ impl EventService for EventsApi {
             let _place = place;
             tokio::select! {
                 status = feed::run(async move || subscription.next().await, view, out) => status,
-                () = stop.cancelled() => stopping().into(),
+                // The log is closed before the server stops: the feed ends by itself when it has
+                // delivered the last events, unless its client does not take them.
+                () = async { stop.cancelled().await; tokio::time::sleep(LAST_EVENTS_MAX).await } => stopping().into(),
+                () = auth::revoked(admission) => auth::no_longer_admitted(),
             }
         })))
     }

@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::{Code, Status};
 
-use super::auth::Tokens;
+use super::auth::{Admission, Tokens};
 use super::status::{Refusal, explained};
 
 /// Health is open, so that a supervisor needs no secret (`grpc.health.v1`).
@@ -47,9 +47,12 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if let Err(refused) = self.admit(&request) {
-            return Box::pin(async { Ok(refused.into_http()) });
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        match self.admit(&request) {
+            // Streams watch whether their token stays in force.
+            Ok(Some(admission)) => drop(request.extensions_mut().insert(admission)),
+            Ok(None) => {}
+            Err(refused) => return Box::pin(async { Ok(refused.into_http()) }),
         }
         // The service that was asked whether it is ready is the one that is called.
         let ready = self.inner.clone();
@@ -66,12 +69,12 @@ where
 }
 
 impl<S> Gate<S> {
-    fn admit(&self, request: &http::Request<Body>) -> Result<(), Status> {
+    fn admit(&self, request: &http::Request<Body>) -> Result<Option<Admission>, Status> {
         match &self.tokens {
             Some(tokens) if !request.uri().path().starts_with(OPEN_PREFIX) => {
-                tokens.admit(request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes))
+                tokens.admit(request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes)).map(Some)
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 }

@@ -59,7 +59,7 @@ pub enum RpcError {
         source: std::io::Error,
     },
     /// Others than the owner may read the tokens.
-    #[error("{path} holds tokens and others can read it (mode {mode:04o}); run: chmod 600 {path}")]
+    #[error("{path} holds tokens and others can read or change it (mode {mode:04o}); run: chmod 640 {path}")]
     TokensOpen {
         /// The token file.
         path: PathBuf,

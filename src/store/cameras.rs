@@ -10,8 +10,8 @@ use url::Url;
 
 use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRect, Region, Role, Secret, Transport};
 use crate::clock::Timestamp;
-use crate::store::StoreError;
 use crate::store::failure::damaged;
+use crate::store::{CredentialChange, StoreError};
 
 /// A region's name and its points, as they are written in JSON.
 type RegionRow = (String, Vec<(f32, f32)>);
@@ -66,18 +66,14 @@ pub(super) fn all(db: &Connection) -> Result<Vec<Camera>, StoreError> {
     .collect()
 }
 
-/// Stores, replaces or removes a camera's credential.
-pub(super) fn set_credential(db: &Connection, camera: &CameraId, credential: Option<&Credential>) -> Result<(), StoreError> {
-    if !db.prepare_cached("SELECT 1 FROM cameras WHERE id = ?1")?.exists([camera.as_str()])? {
-        return Err(StoreError::Contradiction(format!("there is no camera {camera}")));
+/// Keeps, replaces or removes a camera's credential.
+pub(super) fn change_credential(db: &Connection, camera: &CameraId, change: &CredentialChange) -> Result<(), StoreError> {
+    if *change != CredentialChange::Keep {
+        db.prepare_cached("DELETE FROM credentials WHERE camera = ?1")?.execute([camera.as_str()])?;
     }
-    db.prepare_cached("DELETE FROM credentials WHERE camera = ?1")?.execute([camera.as_str()])?;
-    if let Some(credential) = credential {
-        db.prepare_cached("INSERT INTO credentials (camera, username, password) VALUES (?1, ?2, ?3)")?.execute(params![
-            camera.as_str(),
-            credential.username,
-            credential.password.reveal()
-        ])?;
+    if let CredentialChange::Set(Credential { username, password }) = change {
+        let values = params![camera.as_str(), username, password.reveal()];
+        db.prepare_cached("INSERT INTO credentials (camera, username, password) VALUES (?1, ?2, ?3)")?.execute(values)?;
     }
     Ok(())
 }

@@ -163,6 +163,13 @@ fn erase_sample(db: &Connection, subject: SubjectUid, sample: SampleId, done: &m
     if owner != Some(subject.0.into_bytes()) {
         return Err(StoreError::Contradiction(format!("there is no sample {} of subject {}", sample.0, subject.0)));
     }
+    // A snapshot that the sample was made of still shows the subject: it must be found when the
+    // subject is erased, and the sample will not be there to tell.
+    db.prepare_cached(
+        "UPDATE snapshots SET subject = ?1
+         WHERE subject IS NULL AND crop_sha256 = (SELECT content_sha256 FROM samples WHERE id = ?2)",
+    )?
+    .execute(params![subject.0.into_bytes(), sample.0.into_bytes()])?;
     erase_samples(db, "SELECT number FROM samples WHERE id = ?1", sample.0.into_bytes(), done)
 }
 

@@ -71,7 +71,19 @@ pub(super) fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<(), St
     Ok(())
 }
 
-/// The name of the log of events: the random bytes that the first migration made.
+/// Begins a new epoch of the log of events where the operator has left `marker` beside a database
+/// that was put back: its next sequences were used before, for other events.
+pub(super) fn renew_epoch(db: &Connection, marker: &Path) -> Result<(), StoreError> {
+    if marker.exists() {
+        db.execute("UPDATE log SET epoch = randomblob(16)", [])?;
+        // Should this fail, the next start begins one more epoch, which harms nobody.
+        std::fs::remove_file(marker).map_err(|error| StoreError::NoAccess { path: marker.into(), reason: error.to_string() })?;
+        tracing::warn!("a backup was put back: the log of events begins a new epoch");
+    }
+    Ok(())
+}
+
+/// The name of the log of events: random bytes, made by the first migration.
 pub(super) fn epoch(db: &Connection) -> Result<Uuid, StoreError> {
     let bytes = db.query_row("SELECT epoch FROM log", [], |row| row.get(0)).optional()?;
     Ok(Builder::from_random_bytes(bytes.ok_or_else(|| failure::damaged("the log of events has no epoch"))?).into_uuid())

@@ -212,6 +212,14 @@ async fn cameras_are_made_changed_and_removed_and_their_credentials_never_shown(
     let update = pb::UpdateCameraRequest { camera: Some(named), update_mask: mask("display_name"), ..Default::default() };
     let changed = cameras.update_camera(update).await.expect("changed").into_inner().camera.expect("a camera");
     assert_eq!((changed.display_name.as_str(), changed.disabled, changed.has_credential), ("Main door", true, true));
+    let moved = |url: &str| {
+        let camera = pb::Camera { url: url.into(), ..camera("back") };
+        pb::UpdateCameraRequest { camera: Some(camera), update_mask: mask("url"), ..Default::default() }
+    };
+    for (url, keeps) in [("rtsp://192.0.2.1/another-path", true), ("rtsp://192.0.2.99/another-path", false)] {
+        let changed = cameras.update_camera(moved(url)).await.expect("changed").into_inner().camera.expect("a camera");
+        assert_eq!((changed.url.as_str(), changed.has_credential), (url, keeps), "a password goes to no other address");
+    }
     let wrong = pb::UpdateCameraRequest { camera: Some(camera("front")), update_mask: mask("password"), ..Default::default() };
     assert_eq!(reason(&cameras.update_camera(wrong).await.expect_err("no such field")), "UNKNOWN_FIELD");
     let clear = pb::SetCameraCredentialRequest { camera_id: "front".into(), ..Default::default() };

@@ -4,6 +4,7 @@
 //! Drops: nothing. The one file that is written, to see whether one can be, is removed again.
 //! Must not know: how checks are printed.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Check;
@@ -78,7 +79,10 @@ pub fn folders(config: &Config) -> Vec<Check> {
     let files = [("tls_certificate", &server.tls_certificate_file), ("tls_key", &server.tls_key_file), ("token_file", &server.token_file)];
     for (what, file) in files {
         let Some(file) = file else { continue };
-        checks.push(match std::fs::File::open(file) {
+        checks.push(match std::fs::File::open(file).and_then(|file| file.metadata()) {
+            Ok(facts) if what == "token_file" && facts.mode() & 0o037 != 0 => {
+                Check::broken(what, format!("{}: others can read or change it", file.display()), format!("chmod 640 {}", file.display()))
+            }
             Ok(_) => Check::works(what, file.display().to_string()),
             Err(error) => Check::broken(what, format!("{}: {error}", file.display()), "let the daemon's user read it, or correct [server]"),
         });

@@ -43,7 +43,8 @@ pub(in super::super) fn event(logged: &LoggedEvent, subject: Option<&Arc<Subject
         track_id: event.track.map_or(0, |track| track.0),
         capture_time: Some(micros(event.capture_time_us)),
         decision_time: Some(micros(event.decision_time_us)),
-        actionable_until: Some(micros(event.actionable_until_us)),
+        // Whoever was erased after the decision opens no door by it.
+        actionable_until: Some(micros(if erased { event.capture_time_us } else { event.actionable_until_us })),
         subject: event.subject.map(|uid| event_subject(uid, subject)),
         decision: event.decision.as_ref().map(|made| decision(made, &event.shots, gallery)),
         box_in_frame: event.box_in_frame.map(normalised_box),

@@ -208,4 +208,5 @@ fn an_erased_subject_is_shown_without_name_or_picture() {
     let subject = event.subject.expect("a subject");
     assert_eq!((subject.uid, subject.erased), (GONE.0.to_string(), true));
     assert!(subject.id.is_empty() && subject.display_name.is_empty() && event.snapshot_id.is_empty());
+    assert_eq!(event.actionable_until, event.capture_time, "no door opens by a decision about somebody who was erased since");
 }

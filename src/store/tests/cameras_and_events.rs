@@ -12,7 +12,7 @@ use super::{no_answer, started, store};
 use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRect, Region, Role, Secret, Transport};
 use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
-use crate::store::{NewEvent, OpenVisit, Snapshot, Store, StoreError};
+use crate::store::{CredentialChange, NewEvent, OpenVisit, Snapshot, Store, StoreError};
 use crate::subject::SubjectUid;
 
 fn id(text: &str) -> CameraId {
@@ -58,12 +58,15 @@ async fn cameras_come_back_as_they_were_configured() {
         ..camera("a-hall")
     };
     let mut door = camera("door");
-    store.put_camera(door.clone(), Some("create-door".into())).await.expect("it is put");
-    store.put_camera(plain.clone(), None).await.expect("it is put");
-    assert_eq!(store.put_camera(camera("else"), Some("create-door".into())).await, Err(StoreError::RequestRepeated));
+    store.put_camera(door.clone(), CredentialChange::Keep, Some("create-door".into())).await.expect("it is put");
+    store.put_camera(plain.clone(), CredentialChange::Keep, None).await.expect("it is put");
+    assert_eq!(
+        store.put_camera(camera("else"), CredentialChange::Keep, Some("create-door".into())).await,
+        Err(StoreError::RequestRepeated)
+    );
     assert_eq!(store.request_answer("create-door").await, Ok(Some(b"door".to_vec())));
     door.role = Role::Exit;
-    store.put_camera(door.clone(), None).await.expect("it is replaced");
+    store.put_camera(door.clone(), CredentialChange::Keep, None).await.expect("it is replaced");
     drop(store);
     let store = Store::open(directory.path()).expect("it opens again");
     assert_eq!(store.cameras().await, Ok(vec![plain.clone(), door]));
@@ -76,11 +79,11 @@ async fn cameras_come_back_as_they_were_configured() {
 async fn a_camera_is_created_together_with_its_credential_or_not_at_all() {
     let (_directory, store) = store();
     let credential = Credential { username: "u".into(), password: Secret::new("p") };
-    store.create_camera(camera("door"), Some(credential.clone()), Some("first".into())).await.expect("it is created");
+    store.put_camera(camera("door"), CredentialChange::Set(credential.clone()), Some("first".into())).await.expect("it is created");
     assert_eq!(store.credential(&id("door")).await, Ok(Some(credential)));
     assert_eq!(store.request_answer("first").await, Ok(Some(b"door".to_vec())));
-    let other = Some(Credential { username: "v".into(), password: Secret::new("q") });
-    assert_eq!(store.create_camera(camera("hall"), other, Some("first".into())).await, Err(StoreError::RequestRepeated));
+    let other = CredentialChange::Set(Credential { username: "v".into(), password: Secret::new("q") });
+    assert_eq!(store.put_camera(camera("hall"), other, Some("first".into())).await, Err(StoreError::RequestRepeated));
     assert_eq!(store.cameras().await.expect("they are read").len(), 1);
     assert_eq!(store.credential(&id("hall")).await, Ok(None));
 }
@@ -89,26 +92,36 @@ async fn a_camera_is_created_together_with_its_credential_or_not_at_all() {
 async fn a_credential_belongs_to_its_camera_and_goes_with_it() {
     let (directory, store) = store();
     let credential = Credential { username: "operator-name".into(), password: Secret::new("correct horse battery") };
-    let refused = store.set_credential(&id("door"), Some(credential.clone())).await;
-    assert_eq!(refused, Err(StoreError::Contradiction("there is no camera door".into())));
-    store.put_camera(camera("door"), None).await.expect("it is put");
-    store.set_credential(&id("door"), Some(credential.clone())).await.expect("it is set");
-    store.put_camera(camera("door"), None).await.expect("it is replaced");
+    store.put_camera(camera("door"), CredentialChange::Keep, None).await.expect("it is put");
+    store.put_camera(camera("door"), CredentialChange::Set(credential.clone()), None).await.expect("it is set");
+    store.put_camera(camera("door"), CredentialChange::Keep, None).await.expect("it is replaced");
     assert!(store.cameras().await.expect("they are read")[0].has_credential);
     assert_eq!(store.credential(&id("door")).await, Ok(Some(credential.clone())));
 
     let rotated = Credential { password: Secret::new("staple"), ..credential };
-    store.set_credential(&id("door"), Some(rotated)).await.expect("it is rotated");
+    store.put_camera(camera("door"), CredentialChange::Set(rotated), None).await.expect("it is rotated");
     for file in directory.path().read_dir().expect("it can be listed") {
         let bytes = std::fs::read(file.expect("an entry").path()).expect("it is read");
         assert!(!bytes.windows(21).any(|w| w == b"correct horse battery"), "the old password is gone from the files");
     }
-    store.set_credential(&id("door"), None).await.expect("it is removed");
+    store.put_camera(camera("door"), CredentialChange::Remove, None).await.expect("it is removed");
     assert!(!store.cameras().await.expect("they are read")[0].has_credential);
-    store.set_credential(&id("door"), Some(Credential { username: "u".into(), password: Secret::new("p") })).await.expect("set");
+    let again = Credential { username: "u".into(), password: Secret::new("p") };
+    store.put_camera(camera("door"), CredentialChange::Set(again), None).await.expect("set");
     store.erase_camera(&id("door"), None).await.expect("it is erased");
-    store.put_camera(camera("door"), None).await.expect("a new camera of that name");
+    store.put_camera(camera("door"), CredentialChange::Keep, None).await.expect("a new camera of that name");
     assert_eq!(store.credential(&id("door")).await, Ok(None), "never sent to another camera");
+}
+
+#[tokio::test]
+async fn a_log_has_a_new_epoch_once_after_a_backup_was_put_back() {
+    let (directory, store) = store();
+    let before = store.epoch();
+    drop(store);
+    std::fs::write(directory.path().join("restored"), "").expect("written");
+    let restored = Store::open(directory.path()).expect("it opens").epoch();
+    let later = Store::open(directory.path()).expect("it opens").epoch();
+    assert!(restored != before && later == restored);
 }
 
 /// A `VISIT_STARTED` event with every number that JSON could bend.

@@ -166,6 +166,23 @@ async fn many_erasures_leave_no_template_and_no_photo_behind() {
 }
 
 #[tokio::test]
+async fn a_picture_that_a_sample_was_made_of_goes_though_the_sample_went_before() {
+    let (_directory, store) = store();
+    let mut random = fastrand::Rng::with_seed(15);
+    let anna = subject("anna");
+    let unknown_then = seen(&mut random, VisitId(Uuid::new_v4()), None);
+    store.append_events(vec![unknown_then.clone()]).await.expect("appended");
+    let crop = &snapshot_of(&unknown_then).crop_jpeg;
+    let mut given = sample(&anna, 1);
+    given.content_sha256 = Sha256::digest(crop).into();
+    commit(&store, vec![Mutation::PutSubject(anna.clone()), put_sample(&given, &template(&mut random), crop)]).await;
+    commit(&store, vec![Mutation::EraseSample { subject: anna.uid, sample: given.id }]).await;
+    let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], None, no_answer()).await.expect("erased");
+    assert_eq!(erased.snapshots_erased, 1);
+    assert_eq!(store.snapshot(snapshot_of(&unknown_then).id).await, Ok(None));
+}
+
+#[tokio::test]
 async fn every_picture_that_shows_an_erased_person_goes() {
     let (_directory, store) = store();
     let mut random = fastrand::Rng::with_seed(14);

@@ -155,6 +155,10 @@ async fn the_python_example_opens_the_door_only_while_it_is_not_too_late() {
     let left_out = "the Python subscriber";
     let Some(python) = python(left_out) else { return };
     let Some(served) = serve(left_out, 4_096).await else { return };
+    let Some(obama) = bytes("obama.jpg", left_out) else { return };
+    let mut gallery = GalleryServiceClient::new(served.channel.clone());
+    let created = gallery.create_subject(new_subject("obama", &obama)).await.expect("enrolled").into_inner();
+    let uid: uuid::Uuid = created.subject.expect("a subject").uid.parse().expect("a UUID");
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/python/subscribe.py");
     let child = std::process::Command::new(python)
         .arg(script)
@@ -170,7 +174,7 @@ async fn the_python_example_opens_the_door_only_while_it_is_not_too_late() {
         let now = SystemClock::new().now();
         let mut event = Event::new(EventKind::Identified, camera, now);
         event.actionable_until_us = now.plus(actionable).as_micros();
-        event.subject = Some(SubjectUid(uuid::Uuid::from_u128(1)));
+        event.subject = Some(SubjectUid(uid));
         NewEvent { event, snapshot: None }
     };
     // It subscribes from now on, and only its first line tells when that is.
@@ -183,10 +187,13 @@ async fn the_python_example_opens_the_door_only_while_it_is_not_too_late() {
         }
     });
     assert!(opened.await.expect("within a minute").contains("front"));
-    served.events.append(vec![seen_at("too-late", Duration::ZERO), seen_at("back", PATIENCE)]).await.expect("written");
+    let mut of_nobody = seen_at("erased", PATIENCE);
+    of_nobody.event.subject = Some(SubjectUid(uuid::Uuid::from_u128(1)));
+    let news = vec![seen_at("too-late", Duration::ZERO), of_nobody, seen_at("back", PATIENCE)];
+    served.events.append(news).await.expect("written");
     loop {
         let line = tokio::time::timeout(PATIENCE, lines.recv()).await.expect("within a minute").expect("it goes on");
-        assert!(!line.contains("too-late"), "{line}");
+        assert!(!line.contains("too-late") && !line.contains("erased"), "{line}");
         if line.contains("back") {
             break;
         }
