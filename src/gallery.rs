@@ -6,6 +6,7 @@
 //! Must not know: the database, photos, thresholds.
 
 mod change;
+mod codes;
 mod nearest;
 mod segment;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::face::{Template, TemplateError, TemplateSpace, dot};
 use crate::mutation::Mutation;
 use crate::subject::{SampleId, Subject, SubjectUid};
 use change::{Change, NewRow};
+use codes::Probe;
 use nearest::Nearest;
 use segment::Segment;
 
@@ -246,13 +248,9 @@ impl GalleryVersion {
     pub fn search_at(&self, probe: &Template, k: usize, now: Timestamp) -> Result<Vec<Candidate>, TemplateError> {
         self.check(probe)?;
         let mut nearest = Nearest::of(k);
+        let codes = Probe::new(probe.values());
         for segment in &self.segments {
-            for (row, vector) in segment.vectors().enumerate() {
-                let similarity = dot(vector, probe.values());
-                if nearest.may_take(similarity) && segment.expires[row] > now {
-                    nearest.offer(Candidate { subject: segment.subjects[row], similarity });
-                }
-            }
+            segment.search(probe.values(), &codes, (&mut nearest, now));
         }
         Ok(nearest.into_candidates())
     }

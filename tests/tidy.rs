@@ -39,7 +39,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("quality", &["config"]),
     ("track", &["config"]),
     ("visit", &["config"]),
-    ("gallery", &["config"]),
+    ("gallery", &["config", "simd"]),
     ("decide", &["config"]),
     ("picture", &["config", "simd"]),
     ("store", &["config"]),

@@ -7,14 +7,19 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::change::{Change, NewRow};
+use super::codes::{BLOCK_ROWS, Codes, Probe};
+use super::nearest::Nearest;
 use crate::clock::Timestamp;
+use crate::event::Candidate;
+use crate::face::dot;
 use crate::subject::{SampleId, SubjectUid};
 
-/// Rows, column by column: a scan for similarities reads the numbers alone.
+/// Rows, column by column: a scan reads the codes of all rows, and the numbers of a few.
 pub(super) struct Segment {
     rows_max: usize,
     dimension: usize,
     numbers: Vec<f32>,
+    codes: Codes,
     /// Whose each row is.
     pub subjects: Vec<SubjectUid>,
     samples: Vec<SampleId>,
@@ -30,6 +35,7 @@ impl Segment {
             rows_max,
             dimension,
             numbers: Vec::with_capacity(rows * dimension),
+            codes: Codes::with_room_for(rows, dimension),
             subjects: Vec::with_capacity(rows),
             samples: Vec::with_capacity(rows),
             expires: Vec::with_capacity(rows),
@@ -45,6 +51,7 @@ impl Segment {
     pub fn copy_with_room_for(&self, awaited: usize) -> Self {
         let mut copy = self.next_with_room_for(self.rows() + awaited);
         copy.numbers.extend_from_slice(&self.numbers);
+        copy.codes.extend(&self.codes);
         copy.subjects.extend_from_slice(&self.subjects);
         copy.samples.extend_from_slice(&self.samples);
         copy.expires.extend_from_slice(&self.expires);
@@ -63,10 +70,22 @@ impl Segment {
         self.rows() >= self.rows_max
     }
 
-    /// The unit vectors, in row order.
-    pub fn vectors(&self) -> impl Iterator<Item = &[f32]> {
-        // A segment without rows may have no dimension yet, and chunks have at least one number.
-        self.numbers.chunks_exact(self.dimension.max(1))
+    /// Offers every row that may be among the best and has not expired at `now`: most are left out
+    /// by their codes alone, the others are compared in full.
+    pub fn search(&self, values: &[f32], probe: &Probe, (nearest, now): (&mut Nearest, Timestamp)) {
+        let mut bounds = [0.0; BLOCK_ROWS];
+        for first in (0..self.rows()).step_by(BLOCK_ROWS) {
+            let bounds = &mut bounds[..BLOCK_ROWS.min(self.rows() - first)];
+            self.codes.bounds(probe, first, bounds);
+            for (row, bound) in (first..).zip(bounds) {
+                if nearest.may_take(*bound) && self.expires[row] > now {
+                    let similarity = dot(self.vector(row), values);
+                    if nearest.may_take(similarity) {
+                        nearest.offer(Candidate { subject: self.subjects[row], similarity });
+                    }
+                }
+            }
+        }
     }
 
     pub fn vector(&self, row: usize) -> &[f32] {
@@ -75,6 +94,7 @@ impl Segment {
 
     pub fn push(&mut self, row: &NewRow, expire: Timestamp) {
         self.numbers.extend_from_slice(row.template.values());
+        self.codes.push(row.template.values());
         self.subjects.push(row.subject);
         self.samples.push(row.sample);
         self.expires.push(expire);
@@ -82,6 +102,7 @@ impl Segment {
 
     pub fn push_from(&mut self, from: &Self, row: usize) {
         self.numbers.extend_from_slice(from.vector(row));
+        self.codes.push_from(&from.codes, row);
         self.subjects.push(from.subjects[row]);
         self.samples.push(from.samples[row]);
         self.expires.push(from.expires[row]);
