@@ -29,8 +29,9 @@ use codes::Probe;
 use nearest::Nearest;
 use segment::Segment;
 
-/// The most rows of a segment: 2 MiB of 128-number templates, what a small change has to copy.
+/// The most rows of a segment, and the most numbers: 1 MiB of them, what a small change has to copy.
 const SEGMENT_ROWS_MAX: usize = 4096;
+const SEGMENT_NUMBERS_MAX: usize = 256 << 10;
 
 /// A handle on the gallery. Clones share it.
 #[derive(Clone)]
@@ -149,7 +150,8 @@ impl Gallery {
         let (mut segments, loose) = untouched_or_rewritten(&old.segments, &change, &mut templates_of);
 
         let row_count = loose.iter().map(Segment::rows).sum::<usize>() + added.len();
-        let mut tail = Tail::after(&mut segments, row_count, (self.shared.segment_rows_max, dimension));
+        let rows_max = self.shared.segment_rows_max.min(SEGMENT_NUMBERS_MAX / dimension.max(1)).max(1);
+        let mut tail = Tail::after(&mut segments, row_count, (rows_max, dimension));
         for rows in &loose {
             for row in 0..rows.rows() {
                 tail.push(&mut segments, |segment| segment.push_from(rows, row));
