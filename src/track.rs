@@ -222,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn people_who_stand_close_together_are_each_matched_by_the_best_fit() {
+        let mut tracker = Tracker::new(POLICY, 1);
+        let faces = [face(0.0, 0.0, 60.0, 0.9), face(30.0, 0.0, 60.0, 0.9), face(60.0, 0.0, 60.0, 0.9)];
+        for n in 0..10 {
+            for sighting in tracker.update(&faces, at_ms(n * 40)) {
+                assert_eq!(sighting.track, TrackId(1 + sighting.detection as u64), "frame {n}");
+            }
+        }
+    }
+
+    #[test]
     fn a_weak_detection_continues_a_track_and_never_begins_one() {
         let mut tracker = Tracker::new(POLICY, 1);
         assert!(tracker.update(&[face(0.0, 0.0, 50.0, 0.5)], at_ms(0)).is_empty());

@@ -124,6 +124,16 @@ fn the_analysis_rate_is_kept_over_a_jittery_stream() {
 }
 
 #[test]
+fn a_pause_is_not_made_up_for_by_a_burst() {
+    let mut slots = slots(1, &[]);
+    slots.watch(&camera("a"), SlotSettings { role: Role::Interior, analysis_fps_max: Some(5.0), policy: SlotPolicy::NewestWins });
+    for begin_ms in [10_000, 60_000] {
+        let taken = (0..25).filter(|n| slots.offer(frame("a", begin_ms + n * 40), at_ms(begin_ms + n * 40)) == Offer::Taken).count();
+        assert!((5..=6).contains(&taken), "{taken} in the second from {begin_ms} ms on");
+    }
+}
+
+#[test]
 fn a_rate_that_is_no_rate_limits_nothing() {
     let mut slots = slots(1, &[]);
     for fps in [0.0, -1.0, 1e-30, f32::NAN, f32::INFINITY] {

@@ -170,6 +170,20 @@ fn known(fused: Option<&Template>) -> Decision {
 }
 
 #[test]
+fn a_better_shot_weighs_more() {
+    let fused_of = |qualities: [f32; 2]| {
+        let mut visits = visit_with(0);
+        let mut fused = None;
+        for (quality, shot) in qualities.into_iter().zip([template(1.0, 0.0), template(0.6, 0.8)]) {
+            fused = visits.fuse(TRACK, EncodedShot { template: &shot, quality, time: at_ms(0) }).expect("one space");
+        }
+        let Some(Fused::Same(fused)) = fused else { panic!("one person: {fused:?}") };
+        fused.similarity(&template(1.0, 0.0)).expect("one space")
+    };
+    assert!(fused_of([0.9, 0.1]) > fused_of([0.5, 0.5]) && fused_of([0.5, 0.5]) > fused_of([0.1, 0.9]));
+}
+
+#[test]
 fn another_face_on_the_same_track_is_noticed() {
     let mut visits = visit_with(3);
     assert_eq!(fuse(&mut visits, &template(0.0, 1.0), at_ms(500)), Ok(Some(Fused::Other)));
