@@ -374,7 +374,14 @@ impl Update {
         if out.json {
             return out.message("Camera", &camera);
         }
-        out.line(&format!("changed camera {}: {} (etag {})", camera.id, paths.join(", "), or_dash(&camera.etag)))
+        out.line(&format!("changed camera {}: {} (etag {})", camera.id, paths.join(", "), or_dash(&camera.etag)))?;
+        if paths.contains(&"url") && !camera.has_credential {
+            let id = &camera.id;
+            out.line(&format!(
+                "no credential is stored for its address: if it wants one, `doorward camera set-credential {id} --username USER`"
+            ))?;
+        }
+        Ok(())
     }
 }
 
