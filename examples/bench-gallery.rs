@@ -1,8 +1,10 @@
-//! Measures the gallery's exact search on random unit vectors, on one core.
+//! Measures the gallery's exact search on random unit vectors.
 //!
-//! Prints one JSON object: milliseconds of CPU a query, the memory bandwidth that this machine
-//! reads with in the same run, the time to publish one enrolment, and whether the answers are
-//! those of a plain scan of the same vectors. `script/bench gallery` runs it beside FAISS.
+//! Fills a gallery, then answers each line of standard input with one JSON object: `search N` (the
+//! time of a query when N are asked at once, on one core), `cores` (one query on one core and on all),
+//! `bandwidth` (what one core reads at most), `compare` (whether the answers are those of a plain
+//! scan of the same vectors) and `publish` (the time to publish one enrolment, and of searches
+//! meanwhile). `script/bench gallery` runs it beside FAISS.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,18 +14,21 @@ use clap::Parser;
 use doorward::clock::Timestamp;
 use doorward::event::Candidate;
 use doorward::face::{Quality, Template, TemplateSpace};
-use doorward::gallery::{Gallery, GalleryVersion};
+use doorward::gallery::{Gallery, GalleryVersion, Search};
 use doorward::mutation::Mutation;
 use doorward::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 use fastrand::Rng;
+use serde_json::json;
 use uuid::Uuid;
 
 /// Subjects that are asked for.
 const K: usize = 10;
 /// Probes whose answers are compared with those of a plain scan.
 const COMPARED: usize = 16;
-/// Enrolments whose publication is timed.
-const PUBLISHED: u32 = 200;
+/// Enrolments whose publication is timed, how many of them beside one search, and how often one comes.
+const PUBLISHED: usize = 400;
+const ENROLMENTS_A_SEARCH: usize = 10;
+const ENROLMENT_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Parser)]
 struct Arguments {
@@ -34,7 +39,7 @@ struct Arguments {
     #[arg(long, default_value_t = 512)]
     dimension: usize,
     /// Queries that are timed.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 64)]
     queries: usize,
     /// Seed of the vectors.
     #[arg(long, default_value_t = 1)]
@@ -80,53 +85,139 @@ fn sample_id(number: usize) -> SampleId {
 }
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let Arguments { templates, dimension, queries, seed } = arguments;
-    let gallery = Gallery::new(space());
-    let subjects = (0..templates).map(subject).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut rng = Rng::with_seed(seed);
-    let rows = (0..templates).map_while(|number| Some((uid(number), sample_id(number), random_unit(&mut rng, dimension).ok()?)));
-    let began = Instant::now();
-    gallery.fill(1, subjects, rows);
-    let fill_s = began.elapsed().as_secs_f64();
-    anyhow::ensure!(gallery.current().template_count() == templates as u64, "a vector had no direction");
-
-    let mut rng = Rng::with_seed(seed ^ 0xffff);
-    let probes = (0..queries.max(COMPARED)).map(|_| random_unit(&mut rng, dimension)).collect::<anyhow::Result<Vec<_>>>()?;
-    let version = gallery.current();
-    let times = times(&version, &probes[..queries])?;
-    let bandwidth = read_bandwidth();
-    let scanned = templates * (dimension + 2 * size_of::<f32>());
-    let median_ms = median(&times);
-    let is_identical = is_identical(&version, &probes[..COMPARED], &arguments)?;
-    drop(version);
-    let published = publish(&gallery, &arguments)?;
-    println!(
-        "{}",
-        serde_json::json!({
-            "templates": templates, "dimension": dimension, "fill_s": fill_s,
-            "query_ms": median_ms,
-            "scanned_bytes_per_template": scanned / templates,
-            "scan_gb_per_s": scanned as f64 / 1e9 / (median_ms / 1e3),
-            "read_gb_per_s": bandwidth,
-            "bandwidth_share": scanned as f64 / 1e9 / (median_ms / 1e3) / bandwidth,
-            "identical": is_identical,
-            "publish_ms_p50": median(&published), "publish_ms_p99": published[published.len() * 99 / 100],
-        })
-    );
+    let bench = Bench::filled(Arguments::parse())?;
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let answer = match line.split_once(' ').unwrap_or((&line, "")) {
+            ("search", together) => bench.search(together.parse()?)?,
+            ("cores", _) => bench.cores()?,
+            ("bandwidth", _) => json!({ "read_gb_per_s": read_bandwidth() }),
+            ("compare", _) => bench.compare()?,
+            ("publish", _) => bench.publish()?,
+            _ => anyhow::bail!("{line:?} is not known"),
+        };
+        println!("{answer}");
+    }
     Ok(())
 }
 
-/// Milliseconds of each query, after one that warms up.
-fn times(version: &GalleryVersion, probes: &[Template]) -> anyhow::Result<Vec<f64>> {
-    version.search(&probes[0], K)?;
-    let timed = probes.iter().map(|probe| {
-        let began = Instant::now();
-        let found = version.search(probe, K)?;
-        anyhow::ensure!(found.len() == K, "{} candidates", found.len());
-        Ok(milliseconds(began.elapsed()))
-    });
-    timed.collect()
+/// A filled gallery.
+struct Bench {
+    arguments: Arguments,
+    gallery: Gallery,
+    probes: Vec<Template>,
+}
+
+impl Bench {
+    fn filled(arguments: Arguments) -> anyhow::Result<Self> {
+        let Arguments { templates, dimension, queries, seed } = arguments;
+        let gallery = Gallery::new(space());
+        let subjects = (0..templates).map(subject).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut rng = Rng::with_seed(seed);
+        let rows = (0..templates).map_while(|number| Some((uid(number), sample_id(number), random_unit(&mut rng, dimension).ok()?)));
+        gallery.fill(1, subjects, rows);
+        anyhow::ensure!(gallery.current().template_count() == templates as u64, "a vector had no direction");
+        let mut rng = Rng::with_seed(seed ^ 0xffff);
+        let probes = (0..queries.max(COMPARED)).map(|_| random_unit(&mut rng, dimension)).collect::<anyhow::Result<Vec<_>>>()?;
+        println!("{}", json!({ "templates": templates, "dimension": dimension, "scanned_bytes_per_template": scanned_bytes(dimension) }));
+        Ok(Self { arguments, gallery, probes })
+    }
+
+    /// The median time of a query when `together` are asked at once, on one core.
+    fn search(&self, together: usize) -> anyhow::Result<serde_json::Value> {
+        let version = self.gallery.current();
+        let mut times = Vec::new();
+        for probes in self.probes.chunks_exact(together) {
+            times.push(time_of(&version, probes, Some(1))? / together as f64);
+        }
+        let coarse = self.arguments.templates * (self.arguments.dimension.div_ceil(2) + size_of::<(f32, f32)>());
+        let gb_per_s = (coarse as f64 / 1e9) / (median(&times) * together as f64 / 1e3);
+        Ok(json!({ "query_ms": median(&times), "scan_gb_per_s": gb_per_s }))
+    }
+
+    /// The median times of single queries on one core and on all, in turns.
+    fn cores(&self) -> anyhow::Result<serde_json::Value> {
+        let version = self.gallery.current();
+        let (mut one, mut all) = (Vec::new(), Vec::new());
+        for probe in self.probes.chunks_exact(1) {
+            one.push(time_of(&version, probe, Some(1))?);
+            all.push(time_of(&version, probe, None)?);
+        }
+        let cores = std::thread::available_parallelism()?.get();
+        Ok(json!({ "cores": cores, "one_ms": median(&one), "all_ms": median(&all) }))
+    }
+
+    /// Whether the gallery answers as a plain scan over the same vectors, made once more.
+    fn compare(&self) -> anyhow::Result<serde_json::Value> {
+        let version = self.gallery.current();
+        let probes: Vec<&Template> = self.probes[..COMPARED].iter().collect();
+        let wanted = plain_answers(&probes, &self.arguments)?;
+        let together = version.search_all(&probes, &Search::best(K))?;
+        let one_by_one = probes.iter().map(|probe| version.search(probe, K)).collect::<Result<Vec<_>, _>>()?;
+        Ok(json!({ "identical": together == wanted && one_by_one == wanted }))
+    }
+
+    /// Milliseconds to publish one enrolment each, without the store; and of searches in turns with
+    /// nothing beside them and with an enrolment every few milliseconds.
+    fn publish(&self) -> anyhow::Result<serde_json::Value> {
+        let (mut quiet, mut busy, mut published) = (Vec::new(), Vec::new(), Vec::new());
+        let mut enrolments = self.enrolments(PUBLISHED)?.into_iter();
+        for probe in self.probes.iter().cycle().take(PUBLISHED / ENROLMENTS_A_SEARCH) {
+            quiet.push(time_of(&self.gallery.current(), std::slice::from_ref(probe), Some(1))?);
+            let beside: Vec<_> = enrolments.by_ref().take(ENROLMENTS_A_SEARCH).collect();
+            let (time, mut times) = std::thread::scope(|scope| {
+                let writer = scope.spawn(|| self.enrol(beside));
+                let time = time_of(&self.gallery.current(), std::slice::from_ref(probe), Some(1));
+                (time, writer.join().unwrap_or_default())
+            });
+            busy.push(time?);
+            published.append(&mut times);
+        }
+        published.sort_by(f64::total_cmp);
+        let p99 = published.get(published.len() * 99 / 100);
+        Ok(json!({
+            "publish_ms_p50": median(&published), "publish_ms_p99": p99,
+            "search_ms_quiet": median(&quiet), "search_ms_while_published": median(&busy),
+        }))
+    }
+
+    fn enrolments(&self, count: usize) -> anyhow::Result<Vec<[Mutation; 2]>> {
+        let mut rng = Rng::with_seed(self.arguments.seed ^ 0xaaaa);
+        let first = self.arguments.templates;
+        let enrolment = |owner: usize| {
+            let now = Timestamp::default();
+            let (id, quality) = (sample_id(owner), Quality::default());
+            let sample = Sample { id, subject: uid(owner), quality, content_sha256: [0; 32], create_time: now, folder_path: None };
+            let put = Mutation::PutSample { sample, template: random_unit(&mut rng, self.arguments.dimension)?, photo: Arc::new([]) };
+            Ok([Mutation::PutSubject(subject(owner)?), put])
+        };
+        (first..first + count).map(enrolment).collect()
+    }
+
+    fn enrol(&self, enrolments: Vec<[Mutation; 2]>) -> Vec<f64> {
+        let enrol = |mutations: [Mutation; 2]| {
+            std::thread::sleep(ENROLMENT_PAUSE);
+            let version = self.gallery.current().version() + 1;
+            let began = Instant::now();
+            self.gallery.apply(version, &mutations);
+            milliseconds(began.elapsed())
+        };
+        enrolments.into_iter().map(enrol).collect()
+    }
+}
+
+fn scanned_bytes(dimension: usize) -> usize {
+    2 * (dimension.div_ceil(2) + size_of::<(f32, f32)>())
+}
+
+/// Milliseconds of one search for all `probes`.
+fn time_of(version: &GalleryVersion, probes: &[Template], cores_max: Option<usize>) -> anyhow::Result<f64> {
+    let probes: Vec<&Template> = probes.iter().collect();
+    let began = Instant::now();
+    let found = version.search_all(&probes, &Search { cores_max, ..Search::best(K) })?;
+    let time = milliseconds(began.elapsed());
+    anyhow::ensure!(found.iter().all(|found| found.len() == K), "fewer than {K} candidates");
+    Ok(time)
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -151,8 +242,8 @@ fn read_bandwidth() -> f64 {
     (0..10).map(|_| once()).fold(0.0, f64::max)
 }
 
-/// Whether the gallery answers as a plain scan over the same vectors, made once more.
-fn is_identical(version: &GalleryVersion, probes: &[Template], arguments: &Arguments) -> anyhow::Result<bool> {
+/// The answers of a plain scan over the same vectors, made once more.
+fn plain_answers(probes: &[&Template], arguments: &Arguments) -> anyhow::Result<Vec<Vec<Candidate>>> {
     let mut best: Vec<Vec<Candidate>> = vec![Vec::new(); probes.len()];
     let mut rng = Rng::with_seed(arguments.seed);
     for number in 0..arguments.templates {
@@ -168,30 +259,5 @@ fn is_identical(version: &GalleryVersion, probes: &[Template], arguments: &Argum
             }
         }
     }
-    for (probe, best) in probes.iter().zip(best) {
-        if version.search(probe, K)? != best {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Milliseconds to publish one enrolment each, sorted; the store is not asked.
-fn publish(gallery: &Gallery, arguments: &Arguments) -> anyhow::Result<Vec<f64>> {
-    let mut rng = Rng::with_seed(arguments.seed ^ 0xaaaa);
-    let mut times = Vec::new();
-    for number in 0..PUBLISHED {
-        let owner = arguments.templates + number as usize;
-        let id = sample_id(owner);
-        let now = Timestamp::default();
-        let sample =
-            Sample { id, subject: uid(owner), quality: Quality::default(), content_sha256: [0; 32], create_time: now, folder_path: None };
-        let put = Mutation::PutSample { sample, template: random_unit(&mut rng, arguments.dimension)?, photo: Arc::new([]) };
-        let mutations = [Mutation::PutSubject(subject(owner)?), put];
-        let began = Instant::now();
-        gallery.apply(u64::from(number) + 2, &mutations);
-        times.push(milliseconds(began.elapsed()));
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times)
+    Ok(best)
 }

@@ -216,6 +216,7 @@ const LANES: usize = 16;
 
 /// The dot product of two vectors of one length, always summed in the same order: sixteen lanes
 /// over the elements, then the lanes pairwise. So the same pair gives the same bits everywhere.
+#[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));

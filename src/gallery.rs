@@ -8,11 +8,14 @@
 mod change;
 mod codes;
 mod nearest;
+mod products;
+mod scan;
 mod segment;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,8 +28,8 @@ use crate::face::{Template, TemplateError, TemplateSpace, dot};
 use crate::mutation::Mutation;
 use crate::subject::{SampleId, Subject, SubjectUid};
 use change::{Change, NewRow};
-use codes::Probe;
 use nearest::Nearest;
+use scan::Eligible;
 use segment::Segment;
 
 /// The most rows of a segment, and the most numbers: 1 MiB of them, what a small change has to copy.
@@ -43,6 +46,7 @@ struct Shared {
     space: TemplateSpace,
     clock: Arc<dyn Clock>,
     segment_rows_max: usize,
+    cores: usize,
     current: ArcSwap<GalleryVersion>,
     /// What subjects are called. Names change nothing about matching, so they stand beside the
     /// versions: put in before a version that can match them, taken out after the last one.
@@ -63,6 +67,25 @@ pub struct GalleryVersion {
     segments: Vec<Arc<Segment>>,
     subject_count: u64,
     template_count: u64,
+    /// Cores of this process.
+    cores: usize,
+}
+
+/// What is asked of a version.
+pub struct Search<'a> {
+    /// How many subjects.
+    pub k: usize,
+    /// Which subjects; asked of those only that are similar enough.
+    pub admits: &'a (dyn Fn(SubjectUid) -> bool + Sync),
+    /// The most cores; `None` for as many as this process may use. A search takes no more than pay.
+    pub cores_max: Option<usize>,
+}
+
+impl Search<'_> {
+    /// For the best `k` of all subjects.
+    pub fn best(k: usize) -> Self {
+        Self { k, admits: &|_| true, cores_max: None }
+    }
 }
 
 impl Gallery {
@@ -85,11 +108,13 @@ impl Gallery {
             segments: Vec::new(),
             subject_count: 0,
             template_count: 0,
+            cores: 1,
         };
         let shared = Shared {
             space,
             clock,
             segment_rows_max,
+            cores: std::thread::available_parallelism().map_or(1, NonZero::get),
             current: ArcSwap::from_pointee(empty),
             subjects: DashMap::new(),
             writer: Mutex::default(),
@@ -171,6 +196,7 @@ impl Gallery {
             template_count: segments.iter().map(|segment| segment.rows() as u64).sum(),
             segments,
             subject_count: templates_of.len() as u64,
+            cores: self.shared.cores,
         }));
         for (uid, _) in change.subjects.iter().filter(|(_, subject)| subject.is_none()) {
             self.shared.subjects.remove(uid);
@@ -248,13 +274,24 @@ impl GalleryVersion {
     /// # Errors
     /// [`TemplateError::SpaceMismatch`] for a probe of another space or size.
     pub fn search_at(&self, probe: &Template, k: usize, now: Timestamp) -> Result<Vec<Candidate>, TemplateError> {
-        self.check(probe)?;
-        let mut nearest = Nearest::of(k);
-        let codes = Probe::new(probe.values());
-        for segment in &self.segments {
-            segment.search(probe.values(), &codes, (&mut nearest, now));
-        }
-        Ok(nearest.into_candidates())
+        let found = self.look_up(&[probe], &Search::best(k), now)?;
+        Ok(found.into_iter().next().unwrap_or_default())
+    }
+
+    /// As [`search`](Self::search) for each of `probes`, in less time than one by one.
+    ///
+    /// # Errors
+    /// [`TemplateError::SpaceMismatch`] for a probe of another space or size.
+    pub fn search_all(&self, probes: &[&Template], search: &Search<'_>) -> Result<Vec<Vec<Candidate>>, TemplateError> {
+        self.look_up(probes, search, self.clock.now())
+    }
+
+    fn look_up(&self, probes: &[&Template], search: &Search<'_>, now: Timestamp) -> Result<Vec<Vec<Candidate>>, TemplateError> {
+        probes.iter().try_for_each(|probe| self.check(probe))?;
+        let values: Vec<&[f32]> = probes.iter().map(|probe| probe.values()).collect();
+        let eligible = Eligible { now, admits: search.admits };
+        let found = scan::search(&self.segments, &values, search.k, (eligible, search.cores_max.unwrap_or(self.cores)));
+        Ok(found.into_iter().map(Nearest::into_candidates).collect())
     }
 
     /// The closest similarity to one subject's templates, `None` without any or once the subject

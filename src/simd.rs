@@ -10,29 +10,48 @@
 
 /// Makes of a function one that is compiled for every processor and once more for AVX2.
 macro_rules! widest_vectors {
-    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis fn $name:ident $([const $n:ident: usize])? ($($argument:ident: $kind:ty),* $(,)?) $(-> $answer:ty)? $body:block
+    ) => {
         $(#[$meta])*
-        $visibility fn $name($($argument: $kind),*) {
+        $visibility fn $name$(<const $n: usize>)?($($argument: $kind),*) $(-> $answer)? {
             #[inline(always)]
-            fn plain($($argument: $kind),*) $body
+            fn plain$(<const $n: usize>)?($($argument: $kind),*) $(-> $answer)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2")]
-                fn avx2($($argument: $kind),*) {
-                    plain($($argument),*);
+                fn avx2$(<const $n: usize>)?($($argument: $kind),*) $(-> $answer)? {
+                    plain($($argument),*)
                 }
                 if std::arch::is_x86_feature_detected!("avx2") {
                     // SAFETY: the processor has just said that it has AVX2.
                     return unsafe { avx2($($argument),*) };
                 }
             }
-            plain($($argument),*);
+            plain($($argument),*)
         }
     };
 }
 
 pub(crate) use widest_vectors;
+
+/// Asks for `data` to be brought close, for somebody who will read it soon.
+#[inline]
+pub(crate) fn prefetch<T>(data: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let first = data.as_ptr().cast::<i8>();
+        for line in (0..size_of_val(data)).step_by(64) {
+            // SAFETY: a prefetch reads nothing, and every processor of this architecture knows it.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line)) }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = data;
+}
 
 #[cfg(test)]
 mod tests {

@@ -20,10 +20,14 @@ impl Nearest {
         Self { k, best: Vec::new() }
     }
 
-    /// Whether a candidate of this similarity could be among the best: the cheap question that
-    /// nearly every row of a scan answers with no.
+    /// The least similarity that could be among the best: nearly every row of a scan has less.
+    pub fn wanted(&self) -> f32 {
+        if self.best.len() < self.k { f32::NEG_INFINITY } else { self.best.last().map_or(f32::INFINITY, |worst| worst.similarity) }
+    }
+
+    /// Whether a candidate of this similarity could be among the best.
     pub fn may_take(&self, similarity: f32) -> bool {
-        self.best.len() < self.k || self.best.last().is_some_and(|worst| similarity >= worst.similarity)
+        similarity >= self.wanted()
     }
 
     /// Takes the candidate in, if it belongs there. A subject that was pushed out earlier comes

@@ -7,19 +7,17 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::change::{Change, NewRow};
-use super::codes::{BLOCK_ROWS, Codes, Probe};
-use super::nearest::Nearest;
+use super::codes::Codes;
 use crate::clock::Timestamp;
-use crate::event::Candidate;
-use crate::face::dot;
 use crate::subject::{SampleId, SubjectUid};
 
-/// Rows, column by column: a scan reads the codes of all rows, and the numbers of a few.
+/// Rows, column by column: a scan reads the coarse codes of all rows, and the numbers of a few.
 pub(super) struct Segment {
     rows_max: usize,
     dimension: usize,
     numbers: Vec<f32>,
-    codes: Codes,
+    /// What a scan reads of all rows.
+    pub codes: Codes,
     /// Whose each row is.
     pub subjects: Vec<SubjectUid>,
     samples: Vec<SampleId>,
@@ -51,7 +49,7 @@ impl Segment {
     pub fn copy_with_room_for(&self, awaited: usize) -> Self {
         let mut copy = self.next_with_room_for(self.rows() + awaited);
         copy.numbers.extend_from_slice(&self.numbers);
-        copy.codes.extend(&self.codes);
+        copy.codes.extend(&self.codes, 0..self.rows());
         copy.subjects.extend_from_slice(&self.subjects);
         copy.samples.extend_from_slice(&self.samples);
         copy.expires.extend_from_slice(&self.expires);
@@ -70,24 +68,6 @@ impl Segment {
         self.rows() >= self.rows_max
     }
 
-    /// Offers every row that may be among the best and has not expired at `now`: most are left out
-    /// by their codes alone, the others are compared in full.
-    pub fn search(&self, values: &[f32], probe: &Probe, (nearest, now): (&mut Nearest, Timestamp)) {
-        let mut bounds = [0.0; BLOCK_ROWS];
-        for first in (0..self.rows()).step_by(BLOCK_ROWS) {
-            let bounds = &mut bounds[..BLOCK_ROWS.min(self.rows() - first)];
-            self.codes.bounds(probe, first, bounds);
-            for (row, bound) in (first..).zip(bounds) {
-                if nearest.may_take(*bound) && self.expires[row] > now {
-                    let similarity = dot(self.vector(row), values);
-                    if nearest.may_take(similarity) {
-                        nearest.offer(Candidate { subject: self.subjects[row], similarity });
-                    }
-                }
-            }
-        }
-    }
-
     pub fn vector(&self, row: usize) -> &[f32] {
         &self.numbers[row * self.dimension..(row + 1) * self.dimension]
     }
@@ -102,7 +82,7 @@ impl Segment {
 
     pub fn push_from(&mut self, from: &Self, row: usize) {
         self.numbers.extend_from_slice(from.vector(row));
-        self.codes.push_from(&from.codes, row);
+        self.codes.extend(&from.codes, row..row + 1);
         self.subjects.push(from.subjects[row]);
         self.samples.push(from.samples[row]);
         self.expires.push(from.expires[row]);

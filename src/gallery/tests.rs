@@ -315,3 +315,50 @@ fn filling_at_the_start_reserves_no_more_than_it_needs() {
     let found = current.search(&template(&[1.0, 77_777.0]), 1).expect("one space");
     assert!(found[0].similarity > 0.999_999);
 }
+
+#[test]
+fn probes_asked_together_on_any_number_of_cores_get_the_answers_of_each_alone() {
+    for seed in [SEEDS[0], SEEDS[1]] {
+        println!("seed {seed}");
+        let mut rng = Rng::with_seed(seed);
+        let gallery = Gallery::with_segments_of(64, space(), Arc::new(SimulatedClock::default()));
+        let mut plain = Plain::default();
+        // Enough numbers that several cores pay.
+        let mut mutations = Vec::new();
+        for owner in 0..1_500 {
+            let earlier: Vec<Template> = plain.rows.iter().rev().take(3).map(|row| row.2.clone()).collect();
+            let row = random_vector(&mut rng, 512, &earlier);
+            mutations.extend([Mutation::PutSubject(subject(owner / 2)), put_sample(owner / 2, owner, row.clone())]);
+            plain.rows.push((owner / 2, owner, row));
+        }
+        gallery.apply(1, &mutations);
+        let current = gallery.current();
+        let probes: Vec<Template> = (0..29).map(|_| random_vector(&mut rng, 512, &[])).collect();
+        for (count, cores) in [(1, 1), (29, 1), (29, 2), (29, 64), (13, 7)] {
+            let probes: Vec<&Template> = probes[..count].iter().collect();
+            let together = current.search_all(&probes, &Search { cores_max: Some(cores), ..Search::best(7) }).expect("one space");
+            assert_eq!(together.len(), count);
+            for (probe, found) in probes.iter().zip(together) {
+                let found: Vec<_> = found.iter().map(|c| (c.subject, c.similarity)).collect();
+                assert_eq!(found, plain.search(probe, 7), "seed {seed}, {count} probes on {cores} cores");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_admitted_subjects_are_found_and_all_of_them() {
+    let gallery = Gallery::new(space());
+    let mut rng = Rng::with_seed(3);
+    let rows: Vec<Template> = (0..300).map(|_| random_vector(&mut rng, 64, &[])).collect();
+    let mutations: Vec<Mutation> = (0_u128..)
+        .zip(&rows)
+        .flat_map(|(owner, row)| [Mutation::PutSubject(subject(owner)), put_sample(owner, owner, row.clone())])
+        .collect();
+    gallery.apply(1, &mutations);
+    let admits = |subject: SubjectUid| subject.0.as_u128().is_multiple_of(100);
+    let search = Search { admits: &admits, ..Search::best(10) };
+    let found = gallery.current().search_all(&[&rows[7]], &search).expect("one space").remove(0);
+    let who: std::collections::BTreeSet<u128> = found.iter().map(|candidate| candidate.subject.0.as_u128()).collect();
+    assert_eq!(who, [0, 100, 200].into());
+}
