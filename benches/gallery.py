@@ -1,8 +1,9 @@
 """Searches a gallery of random unit vectors with doorward and with FAISS, and compares them.
 
 In: the built example `bench-gallery`. Out: a table, and on the last line the ratios as JSON.
-One thread each, in turns; a figure is the median of its rounds. FAISS is `IndexFlatIP`, exact as
-doorward is, in whichever of its two ways to multiply is faster here.
+One thread each, in turns; a figure is the median of its rounds, a ratio that of the same round's
+figures. FAISS is `IndexFlatIP`, exact as doorward is, in whichever of its two ways to multiply is
+faster here.
 Must not know: how doorward searches.
 """
 
@@ -21,10 +22,32 @@ import faiss
 import numpy
 
 K = 10
-SIZES = [(1_000_000, 512), (1_000_000, 128), (10_000, 512)]
-QUICK_SIZES = [(200_000, 512), (200_000, 128), (10_000, 512)]
+TOGETHER = [1, 8, 32]
 # From this many queries on FAISS multiplies matrices (BLAS); below, vector by vector.
 BLAS_THRESHOLDS = [1, 1_000_000]
+
+
+class Doorward:
+    """A filled gallery in a process of its own."""
+
+    def __init__(self, program: str, templates: int, dimension: int) -> None:
+        command = [program, f"--templates={templates}", f"--dimension={dimension}"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self.answer()
+
+    def ask(self, question: str) -> dict:
+        print(question, file=self.process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"bench-gallery ended with status {self.process.wait()}")
+        return json.loads(line)
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def main() -> int:
@@ -34,40 +57,64 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a fifth of the templates")
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)
+    templates = 200_000 if arguments.quick else 1_000_000
 
-    ratios, is_identical, last = {}, True, {}
-    print(f"{'templates':>10} {'numbers':>8} {'FAISS ms':>9} {'doorward ms':>12} {'ratio':>6} {'GB/s':>6} {'of read':>8} {'publish p99 ms':>15}  identical")
-    for templates, dimension in QUICK_SIZES if arguments.quick else SIZES:
-        index = build(templates, dimension)
-        peer, own = [], []
-        for round_number in range(1, arguments.rounds + 1):
-            print(f"{templates} x {dimension}, round {round_number} of {arguments.rounds}", file=sys.stderr, flush=True)
-            peer.append(query_ms(index, dimension))
-            own.append(measured(arguments.doorward, templates, dimension))
-        del index
-        ms, peer_ms = median(own, "query_ms"), statistics.median(peer)
-        share, publish = median(own, "bandwidth_share"), median(own, "publish_ms_p99")
-        identical = all(run["identical"] for run in own)
-        is_identical &= identical
-        ratios[(templates, dimension)] = peer_ms / ms
-        last[(templates, dimension)] = (share, publish)
-        print(f"{templates:10} {dimension:8} {peer_ms:9.2f} {ms:12.3f} {peer_ms / ms:6.2f} {median(own, 'scan_gb_per_s'):6.1f} {share:8.2f} {publish:15.3f}  {identical}")
-    large, narrow, small = ratios
-    print(
-        json.dumps(
-            {
-                "bench": "gallery",
-                "templates": large[0],
-                "q1_ratio": round(ratios[large], 2),
-                "d128_ratio": round(ratios[narrow], 2),
-                "n10k_ratio": round(ratios[small], 2),
-                "bandwidth_share": round(last[large][0], 3),
-                "publish_ms_p99": round(last[large][1], 3),
-                "identical": is_identical,
-            }
-        )
-    )
-    return 0 if is_identical else 1
+    print(f"{'templates':>10} {'numbers':>8} {'queries':>8} {'FAISS ms':>9} {'doorward ms':>12} {'ratio':>6}")
+    result = {"bench": "gallery", "templates": templates}
+    large = compared(arguments, templates, 512, TOGETHER, result)
+    result |= {f"q{together}_ratio": large[together] for together in TOGETHER}
+    result["d128_ratio"] = compared(arguments, templates, 128, [1], result)[1]
+    result["n10k_ratio"] = compared(arguments, 10_000, 512, [1], result)[1]
+    result["cost_4x_over_linear"] = cost_of_growth(arguments, templates)
+    print(json.dumps(result))
+    return 0 if result["identical"] else 1
+
+
+def compared(arguments: argparse.Namespace, templates: int, dimension: int, batches: list[int], result: dict) -> dict[int, float]:
+    """The ratio for each batch of queries. Notes in `result` what only the first and largest gallery tells."""
+    told(f"filling {templates} x {dimension}")
+    doorward, index = Doorward(arguments.doorward, templates, dimension), build(templates, dimension)
+    rounds = {together: [] for together in batches}
+    shares = []
+    for number in range(1, arguments.rounds + 1):
+        told(f"{templates} x {dimension}, round {number} of {arguments.rounds}")
+        read = doorward.ask("bandwidth")["read_gb_per_s"]
+        for together in batches:
+            peer, own = query_ms(index, together), doorward.ask(f"search {together}")
+            rounds[together].append((peer, own["query_ms"]))
+            if together == 1:
+                shares.append(own["scan_gb_per_s"] / read)
+    ratios = {}
+    for together, times in rounds.items():
+        ratios[together] = round(statistics.median(peer / own for peer, own in times), 2)
+        peer, own = (statistics.median(column) for column in zip(*times))
+        print(f"{templates:10} {dimension:8} {together:8} {peer:9.3f} {own:12.4f} {ratios[together]:6.2f}", flush=True)
+    result["identical"] = doorward.ask("compare")["identical"] and result.get("identical", True)
+    if "bandwidth_share" not in result:
+        note_once(doorward, shares, result)
+    doorward.end()
+    return ratios
+
+
+def note_once(doorward: Doorward, shares: list[float], result: dict) -> None:
+    cores, publish = doorward.ask("cores"), doorward.ask("publish")
+    result |= {
+        "bandwidth_share": round(statistics.median(shares), 3),
+        f"{'two' if cores['cores'] == 2 else cores['cores']}_core_ratio": round(cores["one_ms"] / cores["all_ms"], 2),
+        "scanned_bytes_per_template": doorward.facts["scanned_bytes_per_template"],
+        "publish_ms_p99": round(publish["publish_ms_p99"], 3),
+        "search_while_published": round(publish["search_ms_while_published"] / publish["search_ms_quiet"], 3),
+    }
+
+
+def cost_of_growth(arguments: argparse.Namespace, templates: int) -> float:
+    """What four times the templates cost, over four times the cost: 1 is linear."""
+    told(f"filling {templates} and {4 * templates} x 128")
+    small, large = (Doorward(arguments.doorward, count, 128) for count in (templates, 4 * templates))
+    times = [(small.ask("search 1")["query_ms"], large.ask("search 1")["query_ms"]) for _ in range(arguments.rounds)]
+    small.end()
+    large.end()
+    return round(statistics.median(of_large / of_small / 4 for of_small, of_large in times), 3)
 
 
 def build(templates: int, dimension: int) -> faiss.IndexFlatIP:
@@ -79,32 +126,24 @@ def build(templates: int, dimension: int) -> faiss.IndexFlatIP:
     return index
 
 
-def query_ms(index: faiss.IndexFlatIP, dimension: int) -> float:
-    """Milliseconds a query, one query at a time, in the faster of FAISS's two ways."""
-    probes = numpy.random.default_rng(2).standard_normal((40, dimension), dtype=numpy.float32)
+def query_ms(index: faiss.IndexFlatIP, together: int) -> float:
+    """Milliseconds a query when `together` are asked at once, in the faster of FAISS's two ways."""
+    probes = numpy.random.default_rng(2).standard_normal((64, index.d), dtype=numpy.float32)
     faiss.normalize_L2(probes)
     best = []
     for threshold in BLAS_THRESHOLDS:
         faiss.cvar.distance_compute_blas_threshold = threshold
         times = []
-        for probe in probes:
+        for first in range(0, len(probes), together):
             begin = time.perf_counter()
-            index.search(probe[None], K)
-            times.append((time.perf_counter() - begin) * 1e3)
+            index.search(probes[first : first + together], K)
+            times.append((time.perf_counter() - begin) * 1e3 / together)
         best.append(statistics.median(times))
     return min(best)
 
 
-def measured(doorward: str, templates: int, dimension: int) -> dict:
-    command = [doorward, f"--templates={templates}", f"--dimension={dimension}"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with status {run.returncode}:\n{run.stdout}{run.stderr}")
-    return json.loads(run.stdout)
-
-
-def median(runs: list[dict], key: str) -> float:
-    return statistics.median(run[key] for run in runs)
+def told(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

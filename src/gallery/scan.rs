@@ -20,8 +20,6 @@ use crate::subject::SubjectUid;
 /// Numbers that are scanned while a thread is started and awaited, some times over: below, another
 /// core costs more than it gives (`script/bench gallery` shows both).
 const NUMBERS_A_CORE_MIN: usize = 8 << 20;
-/// Rows that wait for a close look while what they need is brought from memory.
-const PENDING_MAX: usize = 16;
 /// Bounds that are looked at together.
 const BOUNDS_TOGETHER: usize = 16;
 
@@ -96,7 +94,7 @@ impl<'p, const N: usize> Group<'p, N> {
         Self { probes: Probes::of(probes), lookups: probes.map(|probe| Lookup::of(probe, k)) }
     }
 
-    /// Offers every row that may be among the best: most are left out by their coarse codes alone.
+    /// Offers every row that may be among the best: most are left out by their codes alone.
     fn search(&mut self, segment: &Segment, eligible: Eligible<'_>) {
         let mut found = Excess::default();
         for first in (0..segment.rows()).step_by(BLOCK_ROWS) {
@@ -109,16 +107,10 @@ impl<'p, const N: usize> Group<'p, N> {
                     continue;
                 }
                 for (at, _) in by.iter().enumerate().filter(|(_, by)| **by >= 0.0) {
-                    let (row, n) = ((together * BOUNDS_TOGETHER + at) / N, at % N);
-                    segment.codes.await_row(first + row);
-                    self.lookups[n].pending.push((first + row, found.sums[row][n]));
+                    self.lookups[at % N].compare(segment, first + (together * BOUNDS_TOGETHER + at) / N, eligible);
                 }
             }
-            for lookup in self.lookups.iter_mut().filter(|lookup| lookup.pending.len() >= PENDING_MAX) {
-                lookup.settle(segment, eligible);
-            }
         }
-        self.lookups.iter_mut().for_each(|lookup| lookup.settle(segment, eligible));
     }
 }
 
@@ -132,27 +124,22 @@ widest_vectors! {
 /// One probe on its way through the gallery.
 struct Lookup<'p> {
     values: &'p [f32],
-    probe: Probes<1>,
     nearest: Nearest,
-    /// Rows of the segment at hand that may be similar enough, each with the sum of its coarse products.
-    pending: Vec<(usize, i32)>,
 }
 
 impl<'p> Lookup<'p> {
     fn of(values: &'p [f32], k: usize) -> Self {
-        Self { values, probe: Probes::of([values]), nearest: Nearest::of(k), pending: Vec::with_capacity(PENDING_MAX + BLOCK_ROWS) }
+        Self { values, nearest: Nearest::of(k) }
     }
 
-    /// Looks closely at the rows that wait, and compares in full the few that this leaves.
-    fn settle(&mut self, segment: &Segment, eligible: Eligible<'_>) {
-        for (row, sum) in self.pending.drain(..) {
-            if !self.nearest.may_take(segment.codes.close_bound(&self.probe, row, sum)) || segment.expires[row] <= eligible.now {
-                continue;
-            }
-            let (subject, similarity) = (segment.subjects[row], similarity(segment.vector(row), self.values));
-            if self.nearest.may_take(similarity) && (eligible.admits)(subject) {
-                self.nearest.offer(Candidate { subject, similarity });
-            }
+    /// Compares a row in full, and takes its subject in if it is among the best.
+    fn compare(&mut self, segment: &Segment, row: usize, eligible: Eligible<'_>) {
+        if segment.expires[row] <= eligible.now {
+            return;
+        }
+        let (subject, similarity) = (segment.subjects[row], similarity(segment.vector(row), self.values));
+        if self.nearest.may_take(similarity) && (eligible.admits)(subject) {
+            self.nearest.offer(Candidate { subject, similarity });
         }
     }
 }

@@ -11,7 +11,7 @@ use super::codes::Codes;
 use crate::clock::Timestamp;
 use crate::subject::{SampleId, SubjectUid};
 
-/// Rows, column by column: a scan reads the coarse codes of all rows, and the numbers of a few.
+/// Rows, column by column: a scan reads the codes of all rows, and the numbers of a few.
 pub(super) struct Segment {
     rows_max: usize,
     dimension: usize,
