@@ -208,7 +208,7 @@ impl Bench {
 
 /// Six bits a number, and two numbers a row.
 fn scanned_bytes(dimension: usize) -> usize {
-    dimension.div_ceil(64) * 48 + size_of::<(f32, f32)>()
+    dimension.div_ceil(128) * 96 + size_of::<(f32, f32)>()
 }
 
 /// Milliseconds of one search for all `probes`.

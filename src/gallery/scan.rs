@@ -14,12 +14,14 @@ use super::segment::Segment;
 use crate::clock::Timestamp;
 use crate::event::Candidate;
 use crate::face::dot;
-use crate::simd::widest_vectors;
+use crate::simd::{prefetch, widest_vectors};
 use crate::subject::SubjectUid;
 
 /// Numbers that are scanned while a thread is started and awaited, some times over: below, another
 /// core costs more than it gives (`script/bench gallery` shows both).
 const NUMBERS_A_CORE_MIN: usize = 8 << 20;
+/// Rows that wait to be compared while their vectors are brought from memory.
+const PENDING_MAX: usize = 16;
 /// Bounds that are looked at together.
 const BOUNDS_TOGETHER: usize = 16;
 
@@ -102,15 +104,21 @@ impl<'p, const N: usize> Group<'p, N> {
             found.wanted = std::array::from_fn(|n| self.lookups[n].nearest.wanted());
             segment.codes.scan(&self.probes, rows.clone(), &mut found);
             for (together, by) in found.by[..rows.len()].as_flattened().chunks(BOUNDS_TOGETHER).enumerate() {
-                // Not `f32::max`, which looks after NaN: there is none here.
-                if by.iter().fold(-1.0_f32, |most, by| if *by > most { *by } else { most }) < 0.0 {
+                // Nearly always all are negative, which their signs tell at once.
+                if by.iter().fold(u32::MAX, |signs, by| signs & by.to_bits()) >> 31 == 1 {
                     continue;
                 }
                 for (at, _) in by.iter().enumerate().filter(|(_, by)| **by >= 0.0) {
-                    self.lookups[at % N].compare(segment, first + (together * BOUNDS_TOGETHER + at) / N, eligible);
+                    let (row, n) = (first + (together * BOUNDS_TOGETHER + at) / N, at % N);
+                    prefetch(segment.vector(row));
+                    self.lookups[n].pending.push(row);
                 }
             }
+            for lookup in self.lookups.iter_mut().filter(|lookup| lookup.pending.len() >= PENDING_MAX) {
+                lookup.compare(segment, eligible);
+            }
         }
+        self.lookups.iter_mut().for_each(|lookup| lookup.compare(segment, eligible));
     }
 }
 
@@ -125,21 +133,26 @@ widest_vectors! {
 struct Lookup<'p> {
     values: &'p [f32],
     nearest: Nearest,
+    /// Rows of the segment at hand that may be similar enough, while their vectors are brought
+    /// from memory.
+    pending: Vec<usize>,
 }
 
 impl<'p> Lookup<'p> {
     fn of(values: &'p [f32], k: usize) -> Self {
-        Self { values, nearest: Nearest::of(k) }
+        Self { values, nearest: Nearest::of(k), pending: Vec::with_capacity(PENDING_MAX + BLOCK_ROWS) }
     }
 
-    /// Compares a row in full, and takes its subject in if it is among the best.
-    fn compare(&mut self, segment: &Segment, row: usize, eligible: Eligible<'_>) {
-        if segment.expires[row] <= eligible.now {
-            return;
-        }
-        let (subject, similarity) = (segment.subjects[row], similarity(segment.vector(row), self.values));
-        if self.nearest.may_take(similarity) && (eligible.admits)(subject) {
-            self.nearest.offer(Candidate { subject, similarity });
+    /// Compares the rows that wait in full, and takes in those subjects that are among the best.
+    fn compare(&mut self, segment: &Segment, eligible: Eligible<'_>) {
+        for row in self.pending.drain(..) {
+            if segment.expires[row] <= eligible.now {
+                continue;
+            }
+            let (subject, similarity) = (segment.subjects[row], similarity(segment.vector(row), self.values));
+            if self.nearest.may_take(similarity) && (eligible.admits)(subject) {
+                self.nearest.offer(Candidate { subject, similarity });
+            }
         }
     }
 }

@@ -166,8 +166,9 @@ async fn a_folder_that_vanishes_or_is_empty_leaves_the_gallery_as_it_was() {
         house.put(&format!("s{who}/1.jpg"), &photo(who, 1));
     }
     let before = house.reload().await.version;
-    // In the middle of the reload.
-    for who in 5..9 {
+    // In the middle of the reload: more photos than are looked at together, so that some are read
+    // when the first one was looked at.
+    for who in 5..15 {
         house.put(&format!("s{who}/1.jpg"), &photo(who, 1));
     }
     let (people, hidden, inner) = (house.people(), house.directory.path().join("hidden"), Arc::clone(&house.prepare));
