@@ -16,7 +16,7 @@ use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::decide::Policy;
-use crate::enrol::{Enrolment, EnrolmentParts};
+use crate::enrol::{EnrolError, Enrolment, EnrolmentParts};
 use crate::event::{EndReason, Event, EventKind};
 use crate::event_log::EventLog;
 use crate::gallery::Gallery;
@@ -29,7 +29,7 @@ use crate::shutdown::{self, Signals, Tasks};
 use crate::store::{NewEvent, Store};
 use crate::track::TrackPolicy;
 use crate::visit::VisitPolicy;
-use crate::{device, ingest};
+use crate::{device, ingest, rpc};
 
 /// How often events past their retention are deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
@@ -95,6 +95,7 @@ struct Daemon {
 impl Daemon {
     /// Opens every stage in the order of what it needs.
     async fn open(config: &Config, clock: Arc<dyn Clock>, tasks: &mut Tasks) -> anyhow::Result<Self> {
+        rpc::check_files(&config.server)?;
         ingest::init()?;
         config.cameras.ca_file.as_deref().map_or(Ok(()), ingest::check_ca_file)?;
         let device = device::resolve(&config.infer.device)?;
@@ -177,18 +178,25 @@ impl Daemon {
     async fn reload(&self) {
         notify(&[NotifyState::Reloading]);
         match self.server.reload_tokens() {
-            Ok(()) => tracing::info!("tokens were read again"),
+            Ok(true) => tracing::info!("tokens were read again"),
+            Ok(false) => {}
             Err(error) => tracing::error!(%error, "tokens could not be read again; the old ones stay in force"),
         }
         match self.enrolment.reload(false, false, "").await {
-            Ok(report) => tracing::info!(
-                version = report.version,
-                added = report.added,
-                changed = report.changed,
-                removed = report.removed,
-                refused = report.refused.len(),
-                "the enrolment folder was read again"
-            ),
+            Ok(report) => {
+                for file in &report.refused {
+                    tracing::warn!(file = %file.path, reason = file.reason, "{}", file.message);
+                }
+                tracing::info!(
+                    version = report.version,
+                    added = report.added,
+                    changed = report.changed,
+                    removed = report.removed,
+                    refused = report.refused.len(),
+                    "the enrolment folder was read again"
+                );
+            }
+            Err(EnrolError::NoFolder) => {}
             Err(error) => tracing::warn!(%error, "the enrolment folder was not read again; the gallery is as it was"),
         }
         notify(&[NotifyState::Ready]);
@@ -255,7 +263,7 @@ async fn end_open_visits(store: &Store, events: &EventLog, clock: &dyn Clock) ->
     let ended: Vec<NewEvent> = ended.collect();
     if !ended.is_empty() {
         tracing::warn!(visits = ended.len(), "the last run ended without ending its visits; they are ended now");
-        events.append(ended).await?;
+        events.append_when_there_is_room(ended).await?;
     }
     Ok(())
 }

@@ -104,6 +104,14 @@ pub struct Camera {
     pub revision: u64,
 }
 
+/// Whether a URL carries a user, a password or, in its query, a field that is named like one: URLs
+/// are printed and logged.
+pub fn holds_credential(url: &Url) -> bool {
+    const SECRET_FIELDS: [&str; 6] = ["password", "passwd", "passwort", "pass", "pwd", "psw"];
+    let is_secret = |name: &str| SECRET_FIELDS.iter().any(|secret| name.eq_ignore_ascii_case(secret));
+    !url.username().is_empty() || url.password().is_some() || url.query_pairs().any(|(name, _)| is_secret(&name))
+}
+
 /// A user name and a password. Prints neither.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {

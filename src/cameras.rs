@@ -459,7 +459,11 @@ impl StateSink for States {
         let Some(shared) = self.0.upgrade() else { return };
         let now = shared.clock.now();
         if let Some(running) = shared.running.lock().unwrap_or_else(PoisonError::into_inner).get_mut(camera) {
-            (running.state, running.since) = (state, now);
+            // Attempts to connect are part of one absence: it is told since when the camera is gone.
+            if !(is_away(&running.state) && is_away(&state)) {
+                running.since = now;
+            }
+            running.state = state;
         }
         shared.version.send_modify(|version| *version += 1);
         shared.state_changed.notify_one();
@@ -469,6 +473,10 @@ impl StateSink for States {
 /// Whom a camera's source speaks to.
 fn address(url: &Url) -> (&str, Option<&str>, Option<u16>) {
     (url.scheme(), url.host_str(), url.port())
+}
+
+fn is_away(state: &CameraState) -> bool {
+    matches!(state, CameraState::Connecting | CameraState::Offline { .. })
 }
 
 fn disabled() -> CameraState {

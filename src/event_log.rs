@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -21,6 +22,11 @@ mod tests;
 /// How many events one call of [`Subscription::next`] answers at most: enough to spare a busy
 /// stream most of its messages, few enough for one message.
 const DELIVERED_AT_ONCE: u64 = 64;
+
+/// How long events wait before they are offered to a full disk again, and after how many attempts
+/// that is told again.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+const TOLD_EVERY: u64 = 10;
 
 /// The log failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +108,28 @@ impl EventLog {
         let published: Vec<_> = events.iter().map(|e| Arc::new(e.event.clone())).collect();
         let shared = Arc::clone(&self.shared);
         self.store.append_events_then(events, Box::new(move |first| shared.publish(first, published))).await?;
+        Ok(())
+    }
+
+    /// As [`append`](Self::append), and waits while the disk is full: what happens at the doors
+    /// is not forgotten for want of room that may come back. Says so every ten seconds.
+    ///
+    /// # Errors
+    /// [`EventLogError::Store`] for anything but a full disk; nothing was written then.
+    pub async fn append_when_there_is_room(&self, events: Vec<NewEvent>) -> Result<(), EventLogError> {
+        for attempt in 0_u64.. {
+            match self.append(events.clone()).await {
+                Err(EventLogError::Store(StoreError::Full)) if attempt % TOLD_EVERY == 0 => {
+                    tracing::error!(
+                        waiting = events.len(),
+                        "the disk of data_dir is full: events wait until there is room, and nobody is told of them"
+                    );
+                }
+                Err(EventLogError::Store(StoreError::Full)) => {}
+                outcome => return outcome,
+            }
+            tokio::time::sleep(ROOM_WAIT).await;
+        }
         Ok(())
     }
 

@@ -295,7 +295,7 @@ impl Pipeline {
         }
         let with_pictures = move || pending.into_iter().map(|pending| draw(pending, &camera)).collect();
         let events: Vec<NewEvent> = tokio::task::spawn_blocking(with_pictures).await?;
-        Ok(self.0.events.append(events).await?)
+        Ok(self.0.events.append_when_there_is_room(events).await?)
     }
 
     /// Ends what no further frame will end.

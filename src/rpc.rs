@@ -32,7 +32,7 @@ use crate::store::Store;
 pub use auth::TOKEN_CHARS_MIN;
 pub use connection::ConnectionCounts;
 use server::Bound;
-pub use server::{RpcError, ServerHandle};
+pub use server::{RpcError, ServerHandle, check_files};
 use status::Refusal;
 
 mod auth;

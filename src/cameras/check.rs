@@ -4,7 +4,7 @@
 //! Must not know: the store, the sources.
 
 use super::CamerasError;
-use crate::camera::{Camera, NormalisedPoint, Region};
+use crate::camera::{Camera, NormalisedPoint, Region, holds_credential};
 
 const NAME_BYTES_MAX: usize = 256;
 const REGIONS_MAX: usize = 32;
@@ -46,7 +46,7 @@ pub(super) fn camera(camera: &Camera) -> Result<(), CamerasError> {
 fn url(camera: &Camera) -> Result<(), CamerasError> {
     let url = &camera.url;
     // Before anything else is said of the URL: an error must not repeat a password.
-    if !url.username().is_empty() || url.password().is_some() {
+    if holds_credential(url) {
         return Err(CamerasError::CredentialInUrl);
     }
     let scheme = url.scheme();
@@ -119,10 +119,14 @@ mod tests {
 
     #[test]
     fn a_password_in_the_url_is_refused_and_not_repeated() {
-        let url = Url::parse("rtsp://admin:hunter2@camera.example/stream").expect("a URL");
-        let refused = camera(&Camera { url, ..door() }).expect_err("it holds a password");
-        assert!(matches!(refused, CamerasError::CredentialInUrl));
-        assert!(!refused.to_string().contains("hunter2"));
+        for url in ["rtsp://admin:hunter2@camera.example/stream", "rtsp://camera.example/stream?user=admin&Password=hunter2"] {
+            let url = Url::parse(url).expect("a URL");
+            let refused = camera(&Camera { url, ..door() }).expect_err("it holds a password");
+            assert!(matches!(refused, CamerasError::CredentialInUrl));
+            assert!(!refused.to_string().contains("hunter2"));
+        }
+        let url = Url::parse("rtsp://camera.example/stream?channel=1").expect("a URL");
+        assert!(camera(&Camera { url, ..door() }).is_ok());
     }
 
     #[test]

@@ -152,9 +152,9 @@ Examples:
 pub struct Frame {
     /// Which camera
     id: String,
-    /// Where to; - is standard output
+    /// Where to, as JPEG; - is standard output [default: the camera's id with .jpg]
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Draw the faces' boxes
     #[arg(long)]
     boxes: bool,
@@ -418,17 +418,18 @@ impl SetCredential {
 
 impl Frame {
     async fn run(self, daemon: &Daemon, out: Output) -> anyhow::Result<()> {
+        let output = self.output.unwrap_or_else(|| format!("{}.jpg", self.id).into());
         let request = pb::GetFrameRequest { camera_id: self.id, draw_boxes: self.boxes };
         let response = daemon.cameras().get_frame(request).await?.into_inner();
-        write_picture(&self.output, &response.jpeg)?;
-        if self.output.as_os_str() == "-" {
+        write_picture(&output, &response.jpeg)?;
+        if output.as_os_str() == "-" {
             return Ok(());
         }
         let (time, faces) = (moment(response.capture_time.as_ref()), response.boxes.len());
         if out.json {
-            return out.object(&serde_json::json!({ "file": self.output, "capture_time": time, "faces": faces }));
+            return out.object(&serde_json::json!({ "file": output, "capture_time": time, "faces": faces }));
         }
-        out.line(&format!("{} ({faces} faces, taken {time})", self.output.display()))
+        out.line(&format!("{} ({faces} faces, taken {time})", output.display()))
     }
 }
 

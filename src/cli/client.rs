@@ -4,6 +4,7 @@
 //! Drops: nothing. A token is never printed, and never sent unencrypted beyond this machine.
 //! Must not know: what is asked of the daemon.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,12 +17,14 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use url::{Host, Url};
 
 use super::failure::{Unreachable, Usage};
+use crate::config::ServerConfig;
 use crate::pb::camera_service_client::CameraServiceClient;
 use crate::pb::event_service_client::EventServiceClient;
 use crate::pb::gallery_service_client::GalleryServiceClient;
 use crate::pb::recognition_service_client::RecognitionServiceClient;
 use crate::pb::system_service_client::SystemServiceClient;
 
+const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
 /// The largest answer that is read, in bytes: a snapshot with its whole frame, with much room.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,12 +33,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the daemon is reached; the same for every command that asks it something.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Client options")]
 pub struct ClientOptions {
-    /// The daemon's address
-    #[arg(long, global = true, env = "DOORWARD_SERVER", value_name = "URL", default_value = "http://127.0.0.1:50051", value_parser = parse_server)]
-    server: Url,
+    /// The daemon's address [default: http://127.0.0.1:50051]
+    #[arg(long, global = true, env = "DOORWARD_SERVER", value_name = "URL", value_parser = parse_server)]
+    server: Option<Url>,
     /// A file with the bearer token, on its first line that is no comment
     #[arg(long, global = true, env = "DOORWARD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -78,7 +81,23 @@ impl Interceptor for Bearer {
 impl ClientOptions {
     /// The daemon's address as it is printed.
     pub fn server(&self) -> &str {
-        self.server.as_str().trim_end_matches('/')
+        self.server.as_ref().map_or(DEFAULT_SERVER, |url| url.as_str().trim_end_matches('/'))
+    }
+
+    /// These options, or where none names a server the one that `config` describes, as it is reached
+    /// on this machine.
+    pub fn or_server_of(&self, config: &ServerConfig) -> Self {
+        let mut options = self.clone();
+        if options.server.is_none() {
+            let scheme = if config.tls_certificate_file.is_some() { "https" } else { "http" };
+            let ip = match config.listen.ip() {
+                ip if !ip.is_unspecified() => ip,
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            };
+            options.server = Url::parse(&format!("{scheme}://{}", SocketAddr::new(ip, config.listen.port()))).ok();
+        }
+        options
     }
 
     /// Connects to the daemon.
@@ -88,16 +107,20 @@ impl ClientOptions {
     /// other, and what the system says of files that cannot be read.
     pub async fn connect(&self) -> anyhow::Result<Daemon> {
         let bearer = Bearer(self.token()?);
-        let mut endpoint = Endpoint::from_shared(self.server.to_string())?
+        let mut endpoint = Endpoint::from_shared(self.server().to_owned())?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        if self.server.scheme() == "https" {
+        if self.is_https() {
             endpoint = endpoint.tls_config(self.tls()?)?;
         }
         let channel = endpoint.connect().await.map_err(|error| Unreachable::new(self.server(), &error))?;
         Ok(Daemon(InterceptedService::new(channel, bearer)))
+    }
+
+    fn is_https(&self) -> bool {
+        self.server.as_ref().is_some_and(|url| url.scheme() == "https")
     }
 
     fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
@@ -112,14 +135,15 @@ impl ClientOptions {
 
     fn token(&self) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
         let Some(file) = &self.token_file else { return Ok(None) };
-        if self.server.scheme() != "https" && !self.is_loopback() {
+        if !self.is_https() && !self.is_loopback() {
             return Err(Usage(format!("a token is only sent over https:// or to this machine, not to {}", self.server())).into());
         }
         read_token(file).map(Some)
     }
 
     fn is_loopback(&self) -> bool {
-        match self.server.host() {
+        let Some(server) = &self.server else { return true };
+        match server.host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -176,7 +200,7 @@ mod tests {
     use super::*;
 
     fn options(server: &str, token_file: Option<PathBuf>) -> ClientOptions {
-        ClientOptions { server: parse_server(server).expect("a URL"), token_file, ca_file: None, json: false }
+        ClientOptions { server: Some(parse_server(server).expect("a URL")), token_file, ca_file: None, json: false }
     }
 
     #[test]

@@ -114,12 +114,13 @@ impl Doctor {
         waiting.finish_and_clear();
         tell(inference)?;
         tell(checks::folders(&config))?;
-        tell(vec![daemon(client).await])?;
+        tell(vec![daemon(client, &config).await])?;
         if broken == 0 { Ok(()) } else { Err(Told.into()) }
     }
 }
 
-async fn daemon(client: &ClientOptions) -> Check {
+async fn daemon(client: &ClientOptions, config: &Config) -> Check {
+    let client = client.or_server_of(&config.server);
     let status = async { anyhow::Ok(client.connect().await?.system().get_status(pb::GetStatusRequest::default()).await?.into_inner()) };
     match status.await {
         Ok(status) => {

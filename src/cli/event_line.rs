@@ -19,7 +19,12 @@ pub fn line(event: &pb::Event) -> String {
     words.extend(event.subject.as_ref().map(person));
     match event.r#type() {
         EventType::Unidentified => words.extend(event.decision.as_ref().map(|decision| why_unknown(decision.rejection()).to_owned())),
-        EventType::VisitEnded => words.extend(ending(event)),
+        EventType::VisitEnded => {
+            if event.subject.is_none() {
+                words.push("unknown".into());
+            }
+            words.extend(ending(event));
+        }
         _ => {}
     }
     words.extend(event.decision.as_ref().and_then(comparison));
@@ -116,6 +121,6 @@ mod tests {
         let visit_duration = Some(prost_types::Duration { seconds: 4, nanos: 200_000_000 });
         let visit_end_reason = pb::VisitEndReason::CameraOffline.into();
         let told = line(&pb::Event { visit_duration, visit_end_reason, ..event(EventType::VisitEnded) });
-        assert!(told.ends_with("VISIT_ENDED after 4.2 s (camera offline)"), "{told}");
+        assert!(told.ends_with("VISIT_ENDED unknown after 4.2 s (camera offline)"), "{told}");
     }
 }

@@ -77,13 +77,26 @@ pub fn describe(error: &anyhow::Error) -> Failure {
     if error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|io| io.kind() == ErrorKind::BrokenPipe) {
         return Failure { text: String::new(), exit_code: 0 };
     }
-    let text = format!("error: {}", printable(&in_a_row(error.chain())));
+    // A parser's complaint has lines, which point at the place.
+    let lines: Vec<String> = in_a_row(error.chain()).lines().map(printable).collect();
+    let text = format!("error: {}", lines.join("\n  "));
     if error.chain().any(|cause| cause.is::<Unreachable>()) {
-        let advice = "start it with `doorward serve`, or name another with --server URL";
+        let advice = advice_on_transport(&text);
         return Failure { text: format!("{text}\n  what to do: {advice}"), exit_code: UNREACHABLE };
     }
     let exit_code = if error.chain().any(|cause| cause.is::<Usage>()) { WRONG_USAGE } else { REFUSED };
     Failure { text, exit_code }
+}
+
+/// What to do about a daemon that was not reached, going by what the transport tells.
+fn advice_on_transport(told: &str) -> &'static str {
+    if told.contains("certificate") {
+        "give the certificate that signed the daemon's by --ca-file, and the name that it was made for in --server"
+    } else if told.contains("InvalidContentType") {
+        "the daemon speaks without TLS there: write http:// in --server"
+    } else {
+        "start it with `doorward serve`, or name another with --server URL"
+    }
 }
 
 /// Whether an error is about the one photo that was sent, so that the next is worth a try: a file
@@ -180,7 +193,10 @@ fn advice_on_code(code: Code) -> Option<&'static str> {
         Code::DeadlineExceeded => "the daemon is overloaded or far away: try again, or raise server.request_timeout_ms",
         Code::Unimplemented => "the daemon is of another version than this client: compare `doorward status` and `doorward --version`",
         Code::OutOfRange => "give a smaller photo, or fewer at once, or raise server.message_bytes_max",
-        Code::Internal | Code::Unknown | Code::DataLoss => "the daemon's log says more",
+        // Without a reason of the daemon's it was most likely the connection that broke.
+        Code::Internal | Code::Unknown | Code::DataLoss => {
+            "see whether the daemon runs and whether it wants https:// (`doorward doctor`); its log may say more"
+        }
         _ => return None,
     })
 }

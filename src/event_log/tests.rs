@@ -195,6 +195,21 @@ async fn what_is_not_on_disk_is_not_published() {
     assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(vec![1]), "and no sequence is missing");
 }
 
+#[tokio::test(start_paused = true)]
+async fn events_wait_for_room_on_a_full_disk_and_are_told_once_there_is() {
+    let Bench { store, log, .. } = bench(16).await;
+    let mut subscription = log.subscribe();
+    store.limit_growth(Some(0)).await;
+    let mut large = event(1);
+    large.event.message = Some("x".repeat(1 << 20));
+    let mut waiting = Box::pin(log.append_when_there_is_room(vec![large]));
+    assert!(tokio::time::timeout(Duration::from_secs(60), &mut waiting).await.is_err(), "it waits");
+    assert_eq!(ready(&mut subscription).await, None);
+    store.limit_growth(None).await;
+    waiting.await.expect("there is room again");
+    assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(vec![1]));
+}
+
 #[tokio::test]
 async fn closing_delivers_what_was_appended_and_ends_everybody() {
     let Bench { store, log, .. } = bench(100).await;

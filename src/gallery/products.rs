@@ -172,8 +172,9 @@ mod tests {
                 let byte = |rng: &mut Rng| if extreme { [-BYTE_MAX, BYTE_MAX][rng.usize(0..2)] } else { rng.i8(-BYTE_MAX..=BYTE_MAX) };
                 let rows: Vec<Codes> = (0..blocks * 7).map(|_| pack(&std::array::from_fn::<_, BLOCK, _>(|_| code(&mut rng)))).collect();
                 let sign = byte(&mut rng);
-                let probes: Vec<[Bytes; 8]> =
-                    (0..blocks).map(|_| std::array::from_fn(|n| std::array::from_fn(|_| if n == 0 { sign } else { byte(&mut rng) }))).collect();
+                let probes: Vec<[Bytes; 8]> = (0..blocks)
+                    .map(|_| std::array::from_fn(|n| std::array::from_fn(|_| if n == 0 { sign } else { byte(&mut rng) })))
+                    .collect();
                 let (mut here, mut wanted) = ([[0; 8]; 7], [[0; 8]; 7]);
                 products(&rows, &probes, &mut here);
                 plain(&rows, &probes, &mut wanted);

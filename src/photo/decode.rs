@@ -7,7 +7,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::{PHOTO_PIXELS_MAX, PHOTO_SIDE_MAX, PHOTO_SIDE_MIN, PhotoError};
 use crate::clock::Timestamp;
@@ -21,6 +21,9 @@ pub(super) fn upright(image: &[u8]) -> Result<Frame, PhotoError> {
     let mut reader = ImageReader::new(Cursor::new(image)).with_guessed_format().map_err(undecodable)?;
     if reader.format().is_none() {
         return Err(PhotoError::BadImage("this is no JPEG, PNG or PNM picture; give one of those".into()));
+    }
+    if reader.format() == Some(ImageFormat::Jpeg) && is_cut(image) {
+        return Err(PhotoError::BadImage("the JPEG is cut: its end is missing; give the whole file".into()));
     }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODER_BYTES_MAX);
@@ -40,6 +43,22 @@ pub(super) fn upright(image: &[u8]) -> Result<Frame, PhotoError> {
     let rgb = picture.into_rgb8();
     let size = Size { width: rgb.width(), height: rgb.height() };
     frame(size, rgb.into_raw())
+}
+
+/// Whether a JPEG's data end without its end marker: the decoder would fill the rest with grey. What
+/// phones put behind the picture is not looked at, nor the small picture in its header.
+fn is_cut(jpeg: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xda;
+    let mut place = 2;
+    // Segments begin with a marker and the length of what follows it.
+    while let Some([0xff, marker, high, low]) = jpeg.get(place..place + 4) {
+        if *marker == START_OF_SCAN {
+            return !jpeg[place..].windows(2).any(|pair| pair == [0xff, 0xd9]);
+        }
+        place += 2 + usize::from(u16::from_be_bytes([*high, *low]));
+    }
+    // No scan at all, or something odd: the decoder says what.
+    false
 }
 
 fn check(Size { width, height }: Size) -> Result<(), PhotoError> {

@@ -141,3 +141,14 @@ fn a_border_is_taken_off_the_coordinates() {
     assert_eq!(within.box_in_frame, Rect { x: 10.0, y: 0.0, width: 5.0, height: 6.0 });
     assert_eq!(within.landmarks.0[4], Point { x: 11.0, y: 2.0 });
 }
+
+#[test]
+fn a_jpeg_that_is_cut_is_refused_and_one_with_something_behind_it_is_not() {
+    let picture = DynamicImage::ImageRgb8(image::RgbImage::from_fn(200, 150, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8])));
+    let whole = encoded(&picture, ImageFormat::Jpeg);
+    for kept in [whole.len() - 2, whole.len() * 3 / 4, whole.len() / 2] {
+        assert!(refusal(&whole[..kept]).contains("cut"), "{kept} of {} bytes", whole.len());
+    }
+    let with_film: Vec<u8> = whole.iter().copied().chain(*b"film \xff\xda").collect();
+    assert!(decode::upright(&with_film).is_ok());
+}

@@ -97,6 +97,17 @@ pub enum RpcError {
     Failed(String),
 }
 
+/// Reads certificate, key and tokens as the server will, and keeps nothing: what is wrong with them
+/// is told before anything else is opened.
+///
+/// # Errors
+/// [`RpcError`], which names the file.
+pub fn check_files(config: &ServerConfig) -> Result<(), RpcError> {
+    config.token_file.as_deref().map(Tokens::load).transpose()?;
+    Identity::load(config)?;
+    Ok(())
+}
+
 /// A socket that is listened on, with everything that serving needs but the services.
 pub(super) struct Bound {
     config: ServerConfig,
@@ -206,12 +217,12 @@ impl ServerHandle {
         }
     }
 
-    /// Reads the token file again, where one is configured. Calls under way go on.
+    /// Reads the token file again; answers whether one is configured. Calls under way go on.
     ///
     /// # Errors
     /// [`RpcError`]; the old tokens stay in force.
-    pub fn reload_tokens(&self) -> Result<(), RpcError> {
-        self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.reload())
+    pub fn reload_tokens(&self) -> Result<bool, RpcError> {
+        self.tokens.as_ref().map_or(Ok(false), |tokens| tokens.reload().map(|()| true))
     }
 
     /// Connections that were closed by a limit.

@@ -62,6 +62,9 @@ pub(super) fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<(), St
     if found > known {
         return Err(StoreError::TooNew { found, known });
     }
+    if found == 0 {
+        tracing::warn!("a new database was created: it knows nobody yet");
+    }
     for (migration, version) in migrations.iter().zip(1..).skip(found as usize) {
         let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         step.execute_batch(migration)?;

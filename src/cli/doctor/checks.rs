@@ -4,7 +4,6 @@
 //! Drops: nothing. The one file that is written, to see whether one can be, is removed again.
 //! Must not know: how checks are printed.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Check;
@@ -76,15 +75,16 @@ pub fn folders(config: &Config) -> Vec<Check> {
         });
     }
     let server = &config.server;
-    let files = [("tls_certificate", &server.tls_certificate_file), ("tls_key", &server.tls_key_file), ("token_file", &server.token_file)];
-    for (what, file) in files {
-        let Some(file) = file else { continue };
-        checks.push(match std::fs::File::open(file).and_then(|file| file.metadata()) {
-            Ok(facts) if what == "token_file" && facts.mode() & 0o037 != 0 => {
-                Check::broken(what, format!("{}: others can read or change it", file.display()), format!("chmod 640 {}", file.display()))
-            }
-            Ok(_) => Check::works(what, file.display().to_string()),
-            Err(error) => Check::broken(what, format!("{}: {error}", file.display()), "let the daemon's user read it, or correct [server]"),
+    if server.tls_certificate_file.is_some() || server.token_file.is_some() {
+        checks.push(match crate::rpc::check_files(server) {
+            Ok(()) => Check::works("server files", "certificate, key and tokens can be used, as far as they are configured"),
+            Err(error) => Check::broken("server files", error.to_string(), "let the daemon's user read them, or correct [server]"),
+        });
+    }
+    if let Some(file) = &config.cameras.ca_file {
+        checks.push(match crate::ingest::check_ca_file(file) {
+            Ok(()) => Check::works("cameras.ca_file", file.display().to_string()),
+            Err(error) => Check::broken("cameras.ca_file", error.to_string(), "let the daemon's user read it, or correct [cameras]"),
         });
     }
     checks
@@ -135,8 +135,11 @@ mod tests {
     fn a_file_that_the_configuration_names_and_nobody_can_read_is_broken() {
         let mut config = Config::default();
         config.server.token_file = Some("/nowhere/tokens".into());
+        config.cameras.ca_file = Some("/nowhere/ca.pem".into());
         let checks = folders(&config);
-        let token = checks.iter().find(|check| check.what == "token_file").expect("it is looked at");
-        assert!(token.verdict == Verdict::Broken && token.found.contains("/nowhere/tokens"), "{token:?}");
+        for (what, file) in [("server files", "/nowhere/tokens"), ("cameras.ca_file", "/nowhere/ca.pem")] {
+            let check = checks.iter().find(|check| check.what == what).expect("it is looked at");
+            assert!(check.verdict == Verdict::Broken && check.found.contains(file), "{check:?}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::subject::paths;
 use super::time;
 use crate::camera::{
     Camera, CameraId, CameraState, Credential, NormalisedPoint, NormalisedRect, OfflineReason, Region, Role, Secret, Transport,
+    holds_credential,
 };
 use crate::cameras::CameraStatus;
 use crate::clock::Timestamp;
@@ -113,7 +114,7 @@ fn bad(field: &str, why: &str) -> Status {
 fn url(text: &str) -> Result<Url, Status> {
     let refuse = |why| Err(Refusal::invalid("BAD_CAMERA_URL", format!("camera.url: {why}")).field("camera.url").into());
     let Ok(url) = Url::parse(text) else { return refuse("is no URL; use rtsp://host[:port]/path") };
-    if !url.username().is_empty() || url.password().is_some() {
+    if holds_credential(&url) {
         let why = "camera.url: holds a user name or password; give the URL without, and the credential in `credential`";
         return Err(Refusal::invalid("CREDENTIAL_IN_URL", why).field("camera.url").into());
     }
