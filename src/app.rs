@@ -164,8 +164,9 @@ impl Daemon {
         tasks.spawn("the pipeline", async move { pipeline.run(stop).await });
         let (cameras, stop) = (self.cameras.clone(), self.stop_work.clone());
         tasks.spawn("the camera announcer", async move { cameras.announce(stop).await });
-        let retention = Duration::from_secs(u64::from(config.events.retention_days) * SECONDS_A_DAY);
-        tasks.spawn("the retention", prune(self.store.clone(), Arc::clone(&self.clock), retention, self.stop_work.clone()));
+        let days = |days: u32| Duration::from_secs(u64::from(days) * SECONDS_A_DAY);
+        let kept = (days(config.events.retention_days), days(config.gallery.history_days));
+        tasks.spawn("the retention", prune(self.store.clone(), Arc::clone(&self.clock), kept, self.stop_work.clone()));
         if let Some(interval) = sd_notify::watchdog_enabled() {
             tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));
         }
@@ -268,10 +269,19 @@ async fn end_open_visits(store: &Store, events: &EventLog, clock: &dyn Clock) ->
     Ok(())
 }
 
-async fn prune(store: Store, clock: Arc<dyn Clock>, retention: Duration, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+/// Deletes events and the gallery's history past their times.
+async fn prune(
+    store: Store,
+    clock: Arc<dyn Clock>,
+    (events, history): (Duration, Duration),
+    stop: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
     loop {
-        if let Err(error) = store.prune(clock.now().minus(retention)).await {
+        if let Err(error) = store.prune(clock.now().minus(events)).await {
             tracing::error!(%error, "old events could not be deleted; trying again in an hour");
+        }
+        if let Err(error) = store.prune_gallery_history(clock.now().minus(history)).await {
+            tracing::error!(%error, "old versions of the gallery could not be deleted; trying again in an hour");
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

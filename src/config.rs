@@ -35,6 +35,8 @@ pub struct Config {
     pub infer: InferConfig,
     /// Who is let in as whom.
     pub recognition: RecognitionConfig,
+    /// What is kept of who was known.
+    pub gallery: GalleryConfig,
     /// What is kept of what happened.
     pub events: EventsConfig,
     /// What the daemon says of itself.
@@ -139,6 +141,21 @@ pub struct RecognitionConfig {
     pub enrol_quality_min: f32,
 }
 
+/// What is kept of who was known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GalleryConfig {
+    /// How long the gallery can be brought back to an earlier version. What a reload or a rollback takes
+    /// out of it is kept so long, apart, and then erased; what is deleted by RPC is erased at once.
+    pub history_days: u32,
+}
+
+impl Default for GalleryConfig {
+    fn default() -> Self {
+        Self { history_days: 30 }
+    }
+}
+
 /// What is kept of what happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -171,6 +188,7 @@ impl Default for Config {
             cameras: CamerasConfig::default(),
             infer: InferConfig::default(),
             recognition: RecognitionConfig::default(),
+            gallery: GalleryConfig::default(),
             events: EventsConfig::default(),
             log: LogConfig::default(),
         }

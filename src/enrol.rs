@@ -17,10 +17,13 @@ mod reload;
 mod request;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
 use crate::event::SnapshotId;
@@ -28,12 +31,13 @@ use crate::face::{Quality, TemplateError, TemplateSpace};
 use crate::gallery::Gallery;
 use crate::photo::{PhotoAnalyst, PhotoError};
 use crate::quality::Fault;
-use crate::store::{Committed, Store, StoreError};
+use crate::store::{Committed, Difference, Store, StoreError, VersionInfo};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 use prepare::Prepared;
 use register::{Addition, Creation, Register};
 use reload::{BUSY_WAIT, Prepare, Reload};
 use request::Request;
+pub use versions::{Rollback, RollbackReport};
 
 /// The most samples of one call.
 pub const SAMPLES_A_CALL_MAX: usize = 10;
@@ -102,8 +106,16 @@ pub enum EnrolError {
         /// What went wrong.
         reason: String,
     },
-    /// The folder misses too many people to believe it.
-    #[error("the reload would remove {removed} of {total} subjects; allow_mass_removal does it all the same")]
+    /// The version never was, or is older than the history that is kept.
+    #[error("gallery version {version} is not kept; the oldest one is {oldest}")]
+    VersionUnknown {
+        /// The version that was asked for.
+        version: u64,
+        /// The oldest that can be gone back to.
+        oldest: u64,
+    },
+    /// Too many people would go to believe that it is meant.
+    #[error("this would remove {removed} of {total} subjects; allow_mass_removal does it all the same")]
     MassRemoval {
         /// Subjects that would go.
         removed: usize,
@@ -415,6 +427,45 @@ impl Enrolment {
             Box::pin(async move { Prepared::of(&photos, photo, quality_min).await })
         });
         Reload { register: &self.register, folder, allow_mass_removal, dry_run, busy_wait: BUSY_WAIT }.run(request, prepare).await
+    }
+
+    /// Makes the gallery hold what it held in an earlier version, in one change. Who was erased since
+    /// stays erased. It can be undone by going back to the version before it.
+    ///
+    /// # Errors
+    /// [`EnrolError::VersionUnknown`], [`EnrolError::MassRemoval`].
+    pub async fn roll_back(&self, rollback: Rollback, request_id: &str) -> Result<RollbackReport, EnrolError> {
+        let request = Request::roll_back(request_id, &rollback)?;
+        self.register.roll_back(request, rollback).await
+    }
+
+    /// What differs between version `from` and the later version `to`, or the newest.
+    ///
+    /// # Errors
+    /// [`EnrolError::VersionUnknown`], [`EnrolError::BadField`] where `to` is the earlier one.
+    pub async fn difference(&self, from: u64, to: Option<u64>) -> Result<Difference, EnrolError> {
+        self.register.difference(from, to).await
+    }
+
+    /// Versions before `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`EnrolError::Store`].
+    pub async fn versions(&self, before: Option<u64>, limit: usize) -> Result<Vec<VersionInfo>, EnrolError> {
+        Ok(self.register.store.gallery_versions_before(before, limit).await?)
+    }
+
+    /// Versions after `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`EnrolError::Store`].
+    pub async fn versions_after(&self, after: u64, limit: usize) -> Result<Vec<VersionInfo>, EnrolError> {
+        self.register.versions_after(Some(after), limit).await
+    }
+
+    /// Changes with every new version: wait on it, then ask [`versions_after`](Self::versions_after).
+    pub fn version_changes(&self) -> watch::Receiver<u64> {
+        self.register.version_changes.subscribe()
     }
 
     /// What the gallery holds.

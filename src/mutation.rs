@@ -20,7 +20,26 @@ pub enum Mutation {
         /// The photo, as it was given.
         photo: std::sync::Arc<[u8]>,
     },
-    /// Erases the subject with samples, templates, photos and the snapshots of its events. Photos
+    /// Takes the subject, whose samples were retired before, out of the gallery. It is kept apart and
+    /// can be restored until the history that is kept is shorter.
+    RetireSubject(SubjectUid),
+    /// Takes one sample out of the gallery, likewise.
+    RetireSample {
+        /// Whose it is.
+        subject: SubjectUid,
+        /// Which one.
+        sample: SampleId,
+    },
+    /// Brings a retired subject back, as it is stated here, without samples.
+    RestoreSubject(Subject),
+    /// Brings a retired sample back.
+    RestoreSample {
+        /// What is known of it.
+        sample: Sample,
+        /// Its vector.
+        template: Template,
+    },
+    /// Erases the subject, retired or not, with samples, templates, photos and the snapshots of its events. Photos
     /// of the same content stay blocked in the enrolment folder.
     EraseSubject(SubjectUid),
     /// Erases one sample with its template and photo.

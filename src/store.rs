@@ -30,6 +30,7 @@ mod cameras;
 mod data_dir;
 mod events;
 mod failure;
+mod history;
 mod mutations;
 mod people;
 mod readers;
@@ -38,6 +39,8 @@ mod schema;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
+
+pub use history::{Difference, VersionChange, VersionInfo};
 
 /// How long the answer to a request is kept for its repeats.
 const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -174,6 +177,15 @@ struct Counts {
     snapshots_of_erased: AtomicU64,
 }
 
+/// The call that a commit of mutations is made for.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    /// What it is called in the list of versions.
+    pub method: String,
+    /// Under which its answer is kept for repeats.
+    pub request_key: Option<String>,
+}
+
 /// How a call's answer is made from what was committed, for repeats of its request.
 pub type Answer = Box<dyn FnOnce(&Committed) -> Vec<u8> + Send>;
 /// What is told the first sequence of appended events, see [`Store::append_events_then`].
@@ -242,7 +254,7 @@ impl Store {
 
     // Gallery.
 
-    /// Commits all `mutations` or none, durably, in call order. With a request key the bytes that
+    /// Commits all `mutations` of `call` or none, durably, in call order. With a request key the bytes that
     /// `answer` makes of the result are committed with them; `answer` runs on the writer's thread
     /// and must not wait. When something is erased, its bytes are gone from the database's files
     /// before the call is answered, unless another program is reading them: that is logged, and
@@ -251,16 +263,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::RequestRepeated`] for a key that is known, [`StoreError::Contradiction`] for
     /// a subject or sample that is not there or a name that is taken; nothing is changed then.
-    pub async fn mutate(&self, mutations: Vec<Mutation>, request_key: Option<String>, answer: Answer) -> Result<Committed, StoreError> {
+    pub async fn mutate(&self, mutations: Vec<Mutation>, call: Call, answer: Answer) -> Result<Committed, StoreError> {
         let erases = mutations.iter().any(|m| matches!(m, Mutation::EraseSubject(_) | Mutation::EraseSample { .. }));
         let effect = if erases { Effect::Erases } else { Effect::Keeps };
         let time = self.0.clock.now();
         self.0
             .writer
             .write(effect, move |db| {
-                requests::refuse_repeat(db, request_key.as_deref())?;
-                let committed = mutations::commit(db, &mutations, time)?;
-                if let Some(key) = request_key {
+                requests::refuse_repeat(db, call.request_key.as_deref())?;
+                let committed = mutations::commit(db, &mutations, (&call.method, time))?;
+                if let Some(key) = call.request_key {
                     requests::keep(db, (&key, answer(&committed), time), &mutations::people_in(&mutations))?;
                 }
                 Ok(committed)

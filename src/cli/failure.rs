@@ -170,6 +170,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "NO_ENROLMENT_FOLDER" => "set people_dir in the daemon's configuration and start it again",
         "FOLDER_UNREADABLE" => "let the daemon's user read the folder",
         "MASS_REMOVAL" => "see what would go with --dry-run; --allow-mass-removal does it all the same",
+        "VERSION_NOT_FOUND" => "`doorward gallery versions` lists those that can be gone back to",
         "INFERENCE_BUSY" => "wait a moment and try again: cameras go before photos",
         "SUBSCRIBER_TOO_SLOW" => "subscribe again and read faster; what happened meanwhile is not sent",
         "STOPPING" => "wait until the daemon is back, then run the command again",

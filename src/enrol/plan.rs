@@ -69,10 +69,15 @@ pub(super) fn check_mass_removal(listing: &Listing, known: &Known) -> Result<(),
     let from_folder = known.folder_subjects().count();
     let removed = known.folder_subjects().filter(|subject| !is_present(listing, &subject.id)).count();
     let total = known.subjects.len();
-    if removed > 0 && (removed * 10 > total || removed == from_folder) {
+    if is_mass_removal(removed, total) || (removed > 0 && removed == from_folder) {
         return Err(EnrolError::MassRemoval { removed, total });
     }
     Ok(())
+}
+
+/// Whether a change that takes `removed` of `total` subjects away has to be allowed explicitly.
+pub(super) fn is_mass_removal(removed: usize, total: usize) -> bool {
+    removed * 10 > total
 }
 
 /// Compares everything, and says what to change. What `prepared` does not hold of the new photos
@@ -138,16 +143,16 @@ impl Planner<'_> {
             let is_there = photos.iter().any(|photo| photo.path == *path) || self.listing.unread_files.contains(path);
             added_paths.contains(path) || !is_there && !self.listing.unread_subjects.contains(id.as_str())
         };
-        let mut erased: Vec<&Sample> = samples.iter().filter(goes).collect();
-        if additions.is_empty() && erased.len() == samples.len() && is_partly_refused {
+        let mut retired: Vec<&Sample> = samples.iter().filter(goes).collect();
+        if additions.is_empty() && retired.len() == samples.len() && is_partly_refused {
             // Only refused photos are left of somebody: better the old photos than none.
-            erased.clear();
+            retired.clear();
         }
-        self.plan.report.unchanged_samples += (samples.len() - erased.len()) as u32;
+        self.plan.report.unchanged_samples += (samples.len() - retired.len()) as u32;
         match self.known.subjects.get(id) {
-            Some(subject) if additions.is_empty() && erased.len() == samples.len() && !is_partly_refused => self.remove(subject, samples),
-            Some(_) if additions.is_empty() && erased.is_empty() => {}
-            Some(subject) => self.change(subject.clone(), &erased, additions),
+            Some(subject) if additions.is_empty() && retired.len() == samples.len() && !is_partly_refused => self.remove(subject, samples),
+            Some(_) if additions.is_empty() && retired.is_empty() => {}
+            Some(subject) => self.change(subject.clone(), &retired, additions),
             None => self.add(id, additions)?,
         }
         Ok(())
@@ -195,26 +200,26 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn change(&mut self, mut subject: Subject, erased: &[&Sample], additions: Vec<(String, Prepared)>) {
+    fn change(&mut self, mut subject: Subject, retired: &[&Sample], additions: Vec<(String, Prepared)>) {
         subject.revision += 1;
         subject.update_time = self.now;
         let uid = subject.uid;
         self.plan.mutations.push(Mutation::PutSubject(subject));
-        self.erase_samples(erased.iter().copied());
+        self.retire_samples(retired.iter().copied());
         self.put_samples(uid, additions);
         self.plan.report.changed += 1;
     }
 
-    /// The samples go one by one first: only an operator's erasure of a person blocks photos, and
-    /// somebody who was taken out of the folder may be put back.
+    /// The samples go first. They are retired, not erased: a folder may have lost people by mistake,
+    /// and going back to the version before brings them back.
     fn remove(&mut self, subject: &Subject, samples: &[Sample]) {
-        self.erase_samples(samples.iter());
-        self.plan.mutations.push(Mutation::EraseSubject(subject.uid));
+        self.retire_samples(samples.iter());
+        self.plan.mutations.push(Mutation::RetireSubject(subject.uid));
         self.plan.report.removed += 1;
     }
 
-    fn erase_samples<'s>(&mut self, samples: impl Iterator<Item = &'s Sample>) {
-        self.plan.mutations.extend(samples.map(|sample| Mutation::EraseSample { subject: sample.subject, sample: sample.id }));
+    fn retire_samples<'s>(&mut self, samples: impl Iterator<Item = &'s Sample>) {
+        self.plan.mutations.extend(samples.map(|sample| Mutation::RetireSample { subject: sample.subject, sample: sample.id }));
     }
 
     fn put_samples(&mut self, subject: SubjectUid, additions: Vec<(String, Prepared)>) {

@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinError;
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ use crate::event::SnapshotId;
 use crate::face::Template;
 use crate::gallery::Gallery;
 use crate::mutation::Mutation;
-use crate::store::{Committed, Store, StoreError};
+use crate::store::{Call, Committed, Store, StoreError};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
 /// From this many templates on, filling the gallery tells how far it is.
@@ -58,6 +58,8 @@ pub(super) struct Register {
     turn: Arc<Mutex<()>>,
     /// Held by the one reload that is under way; its photos are encoded before its turn.
     pub reload_turn: Mutex<()>,
+    /// The newest version.
+    pub version_changes: watch::Sender<u64>,
 }
 
 impl Register {
@@ -87,7 +89,15 @@ impl Register {
             );
         }
         let policy = Policy { threshold, target_rate: None };
-        Ok(Self { store, gallery, clock, policy, turn: Arc::default(), reload_turn: Mutex::default() })
+        Ok(Self {
+            store,
+            gallery,
+            clock,
+            policy,
+            turn: Arc::default(),
+            reload_turn: Mutex::default(),
+            version_changes: watch::Sender::new(version),
+        })
     }
 
     /// Runs `change` when its turn has come, to its end even when the caller no longer waits: a
@@ -117,11 +127,13 @@ impl Register {
         mutations: Vec<Mutation>,
         answer: impl Fn(&Committed) -> T + Send + Sync + 'static,
     ) -> Result<T, EnrolError> {
-        let (answer, key) = (Arc::new(answer), request.key.clone());
+        let answer = Arc::new(answer);
+        let call = Call { method: request.method().to_owned(), request_key: request.key.clone() };
         let stored = Arc::clone(&answer);
         let encode = Box::new(move |committed: &Committed| request.encode(&stored(committed)));
-        let committed = self.store.mutate(mutations.clone(), key, encode).await?;
+        let committed = self.store.mutate(mutations.clone(), call, encode).await?;
         self.gallery.apply(committed.version, &mutations);
+        self.version_changes.send_replace(committed.version);
         Ok(answer(&committed))
     }
 
@@ -178,11 +190,15 @@ impl Register {
 
     pub async fn delete(self: &Arc<Self>, request: Request, id: SubjectId, etag: String) -> Result<Erased, EnrolError> {
         self.in_turn(request, |register, request| async move {
-            let subject = register.known(&id).await?;
-            check_etag(&subject, &etag)?;
-            let (uid, time) = (subject.uid, register.clock.now());
+            let known = register.store.subject(&id).await?;
+            known.as_ref().map_or(Ok(()), |subject| check_etag(subject, &etag))?;
+            // Who is kept for a rollback is erased all the same, under the same name or alone.
+            let mut people: Vec<SubjectUid> = known.iter().map(|subject| subject.uid).collect();
+            people.extend(register.store.retired_subjects(&id).await?);
+            let Some(uid) = people.first().copied() else { return Err(EnrolError::SubjectUnknown(id.to_string())) };
+            let time = register.clock.now();
             let answer = move |committed: &Committed| Erased { uid, committed: committed.clone(), time };
-            register.commit(request, vec![Mutation::EraseSubject(uid)], answer).await
+            register.commit(request, people.into_iter().map(Mutation::EraseSubject).collect(), answer).await
         })
         .await
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::answer::Answer;
-use super::{EnrolError, NewSample, NewSubject, SampleInput, SubjectFields, SubjectUpdate};
+use super::{EnrolError, NewSample, NewSubject, Rollback, SampleInput, SubjectFields, SubjectUpdate};
 use crate::subject::{SampleId, SubjectId};
 
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -76,6 +76,19 @@ impl Request {
         let mut arguments = Arguments::default();
         arguments.add(&[u8::from(allow_mass_removal)]);
         Self::new("reload", if dry_run { "" } else { request_id }, arguments)
+    }
+
+    /// A dry run changes nothing, so nothing of it needs to be kept.
+    pub fn roll_back(request_id: &str, rollback: &Rollback) -> Result<Self, EnrolError> {
+        let mut arguments = Arguments::default();
+        arguments.add(&rollback.version.to_le_bytes());
+        arguments.add(&[u8::from(rollback.allow_mass_removal)]);
+        Self::new("roll_back", if rollback.dry_run { "" } else { request_id }, arguments)
+    }
+
+    /// What the call is called.
+    pub fn method(&self) -> &str {
+        &self.method
     }
 
     fn new(method: &str, request_id: &str, arguments: Arguments) -> Result<Self, EnrolError> {

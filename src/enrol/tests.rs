@@ -63,7 +63,7 @@ pub(super) fn counting_prepare() -> (Prepare, Arc<std::sync::atomic::AtomicUsize
 /// A register over what lies in `data_dir`.
 pub(super) async fn register(data_dir: &Path) -> (Arc<Register>, Arc<SimulatedClock>) {
     let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000)));
-    let store = Store::open(data_dir).expect("a store");
+    let store = Store::open_with_clock(data_dir, clock.clone()).expect("a store");
     let gallery = Gallery::with_clock(space(), clock.clone());
     let register = Register::open(store, gallery, clock.clone(), THRESHOLD).await.expect("a register");
     (Arc::new(register), clock)

@@ -37,15 +37,15 @@ impl Change {
     /// Takes the next mutation in.
     pub fn note(&mut self, mutation: &Mutation) {
         match mutation {
-            Mutation::PutSubject(subject) => self.note_subject(subject.clone()),
-            Mutation::PutSample { sample, template, .. } => {
+            Mutation::PutSubject(subject) | Mutation::RestoreSubject(subject) => self.note_subject(subject.clone()),
+            Mutation::PutSample { sample, template, .. } | Mutation::RestoreSample { sample, template } => {
                 self.added.push(NewRow { subject: sample.subject, sample: sample.id, template: template.clone() });
             }
-            Mutation::EraseSubject(uid) => {
+            Mutation::EraseSubject(uid) | Mutation::RetireSubject(uid) => {
                 self.subjects.insert(*uid, None);
                 self.erased_subjects.insert(*uid, self.added.len());
             }
-            Mutation::EraseSample { sample, .. } => {
+            Mutation::EraseSample { sample, .. } | Mutation::RetireSample { sample, .. } => {
                 self.erased_samples.insert(*sample, self.added.len());
             }
         }

@@ -4,25 +4,35 @@
 //! Changes run to their end although their caller leaves.
 //! Must not know: photos' insides, templates, the store.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::Shared;
+use super::auth;
 use super::convert::subject::{fields, sample, sample_input, subject, subject_id};
 use super::convert::{request_id, time, uuid};
-use super::outgoing::to_the_end;
+use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, bad_token};
-use crate::enrol::{NewSample, NewSubject, ReloadReport, SubjectUpdate};
+use super::status::stopping;
+use crate::enrol::{Enrolment, NewSample, NewSubject, ReloadReport, Rollback, SubjectUpdate};
 use crate::pb::gallery_service_server::GalleryService;
 use crate::pb::{
-    CreateSampleRequest, CreateSampleResponse, CreateSubjectRequest, CreateSubjectResponse, DeleteSampleRequest, DeleteSampleResponse,
-    DeleteSubjectRequest, DeleteSubjectResponse, GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse,
+    CompareGalleryVersionsRequest, CompareGalleryVersionsResponse, CreateSampleRequest, CreateSampleResponse, CreateSubjectRequest,
+    CreateSubjectResponse, DeleteSampleRequest, DeleteSampleResponse, DeleteSubjectRequest, DeleteSubjectResponse, GalleryVersion,
+    GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse, ListGalleryVersionsRequest, ListGalleryVersionsResponse,
     ListSamplesRequest, ListSamplesResponse, ListSubjectsRequest, ListSubjectsResponse, RefusedFile, ReloadGalleryRequest,
-    ReloadGalleryResponse, UpdateSubjectRequest, UpdateSubjectResponse,
+    ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse, SubjectChange, SubjectDifference, UpdateSubjectRequest,
+    UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
 };
-use crate::subject::SampleId;
+use crate::store::{Difference, VersionInfo};
+use crate::subject::{SampleId, Subject, SubjectUid};
+
+/// Versions that one message tells at most.
+const VERSIONS_AT_ONCE: usize = 100;
 
 /// The service.
 pub(super) struct GalleryApi(pub(super) Arc<Shared>);
@@ -136,6 +146,70 @@ impl GalleryService for GalleryApi {
         Ok(Response::new(reloaded(report)))
     }
 
+    async fn list_gallery_versions(
+        &self,
+        request: Request<ListGalleryVersionsRequest>,
+    ) -> Result<Response<ListGalleryVersionsResponse>, Status> {
+        let request = request.into_inner();
+        let page = Page::read(request.page_size, &request.page_token, "versions")?;
+        let before = page.after.as_deref().map(str::parse).transpose().map_err(|_| bad_token())?;
+        let mut found = self.0.parts.enrolment.versions(before, page.size + 1).await?;
+        let next_page_token = page.cut(&mut found, "versions", |version| version.version.to_string());
+        Ok(Response::new(ListGalleryVersionsResponse { versions: found.into_iter().map(version).collect(), next_page_token }))
+    }
+
+    async fn compare_gallery_versions(
+        &self,
+        request: Request<CompareGalleryVersionsRequest>,
+    ) -> Result<Response<CompareGalleryVersionsResponse>, Status> {
+        let CompareGalleryVersionsRequest { from_version: from, to_version: to, page_size, page_token } = request.into_inner();
+        let query = format!("differences/{from}/{to}");
+        let page = Page::read(page_size, &page_token, &query)?;
+        let difference = self.0.parts.enrolment.difference(from, (to != 0).then_some(to)).await?;
+        let subjects_erased = difference.subjects_erased;
+        let mut differences = differences(difference);
+        let key = |difference: &SubjectDifference| format!("{}/{}", difference.id, difference.uid);
+        differences.sort_by_key(key);
+        differences.retain(|difference| page.after.as_ref().is_none_or(|after| key(difference) > *after));
+        let next_page_token = page.cut(&mut differences, &query, key);
+        Ok(Response::new(CompareGalleryVersionsResponse { differences, next_page_token, subjects_erased }))
+    }
+
+    async fn rollback_gallery(&self, request: Request<RollbackGalleryRequest>) -> Result<Response<RollbackGalleryResponse>, Status> {
+        let RollbackGalleryRequest { version, allow_mass_removal, dry_run, request_id: id } = request.into_inner();
+        let request_id = request_id(&id)?;
+        let enrolment = self.0.parts.enrolment.clone();
+        let rollback = Rollback { version, allow_mass_removal, dry_run };
+        let report = to_the_end(async move { enrolment.roll_back(rollback, &request_id).await }).await?;
+        Ok(Response::new(RollbackGalleryResponse {
+            gallery_version: report.version,
+            subjects_restored: report.subjects_restored,
+            subjects_changed: report.subjects_changed,
+            subjects_removed: report.subjects_removed,
+            samples_restored: report.samples_restored,
+            samples_removed: report.samples_removed,
+            subjects_erased: report.subjects_erased,
+        }))
+    }
+
+    type WatchGalleryStream = Outgoing<WatchGalleryResponse>;
+
+    async fn watch_gallery(&self, request: Request<WatchGalleryRequest>) -> Result<Response<Self::WatchGalleryStream>, Status> {
+        let admission = auth::admission(&request);
+        let place = self.0.subscriber_place()?;
+        let shared = self.0.clone();
+        let changes = shared.parts.enrolment.version_changes();
+        let after = request.into_inner().after_version.unwrap_or_else(|| *changes.borrow());
+        Ok(Response::new(Outgoing::spawn(|out| async move {
+            let _place = place;
+            tokio::select! {
+                status = watch_versions(&shared.parts.enrolment, changes, after, out) => status,
+                () = shared.stopping.cancelled() => stopping().into(),
+                () = auth::revoked(admission) => auth::no_longer_admitted(),
+            }
+        })))
+    }
+
     async fn get_gallery(&self, _: Request<GetGalleryRequest>) -> Result<Response<GetGalleryResponse>, Status> {
         let facts = self.0.parts.enrolment.facts().await?;
         Ok(Response::new(GetGalleryResponse {
@@ -147,6 +221,67 @@ impl GalleryService for GalleryApi {
             threshold: facts.threshold,
         }))
     }
+}
+
+/// Tells the versions after `after` as they come; a slow client gets several at once.
+async fn watch_versions(
+    enrolment: &Enrolment,
+    mut changes: watch::Receiver<u64>,
+    mut after: u64,
+    out: mpsc::Sender<WatchGalleryResponse>,
+) -> Status {
+    loop {
+        // Marked as seen before the question, so that no change after it goes unnoticed.
+        changes.borrow_and_update();
+        let versions = match enrolment.versions_after(after, VERSIONS_AT_ONCE).await {
+            Ok(versions) => versions,
+            Err(error) => return error.into(),
+        };
+        if let Some(newest) = versions.last() {
+            after = newest.version;
+            if out.send(WatchGalleryResponse { versions: versions.into_iter().map(version).collect() }).await.is_err() {
+                return Status::cancelled("the client has gone");
+            }
+        } else if changes.changed().await.is_err() {
+            return stopping().into();
+        }
+    }
+}
+
+fn version(info: VersionInfo) -> GalleryVersion {
+    GalleryVersion {
+        version: info.version,
+        commit_time: Some(time(info.time)),
+        cause: info.cause,
+        subjects_added: info.change.subjects_added,
+        subjects_changed: info.change.subjects_changed,
+        subjects_removed: info.change.subjects_removed,
+        samples_added: info.change.samples_added,
+        samples_removed: info.change.samples_removed,
+        subject_count: info.subjects,
+        sample_count: info.samples,
+    }
+}
+
+fn differences(difference: Difference) -> Vec<SubjectDifference> {
+    let (mut come, mut gone) = (HashMap::<SubjectUid, u32>::new(), HashMap::<SubjectUid, u32>::new());
+    difference.samples_come.iter().for_each(|(owner, _)| *come.entry(*owner).or_default() += 1);
+    difference.samples_gone.iter().for_each(|(sample, _)| *gone.entry(sample.subject).or_default() += 1);
+    let tell = |(uid, (then, now)): (SubjectUid, (Option<Subject>, Option<Subject>))| {
+        let change = match (&then, &now) {
+            (None, _) => SubjectChange::Added,
+            (_, None) => SubjectChange::Removed,
+            (Some(_), Some(_)) => SubjectChange::Changed,
+        };
+        SubjectDifference {
+            id: now.or(then).map(|subject| subject.id.to_string()).unwrap_or_default(),
+            uid: uid.0.to_string(),
+            change: change.into(),
+            samples_added: come.get(&uid).copied().unwrap_or_default(),
+            samples_removed: gone.get(&uid).copied().unwrap_or_default(),
+        }
+    };
+    difference.subjects.into_iter().map(tell).collect()
 }
 
 fn reloaded(report: ReloadReport) -> ReloadGalleryResponse {

@@ -141,6 +141,9 @@ impl From<EnrolError> for Refusal {
             EnrolError::MassRemoval { removed, total } => {
                 Self::new(Code::FailedPrecondition, "MASS_REMOVAL", message).with("removed", removed).with("total", total)
             }
+            EnrolError::VersionUnknown { version, oldest } => {
+                not_found("VERSION_NOT_FOUND", message).with("version", version).with("oldest_version", oldest)
+            }
             EnrolError::RequestReused => Self::invalid("REQUEST_ID_REUSED", message).field("request_id"),
             EnrolError::Template(template) => template.into(),
             EnrolError::Store(store) => store.into(),

@@ -11,7 +11,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::clock::Timestamp;
 use crate::face::Template;
 use crate::mutation::Mutation;
-use crate::store::{Committed, StoreError, people, requests};
+use crate::store::history::VersionChange;
+use crate::store::{Committed, StoreError, history, people, requests};
 use crate::subject::{Sample, SampleId, Subject, SubjectUid};
 
 /// Snapshots that show subject `?1`: those that say so, those that a sample was made of, those of
@@ -19,7 +20,8 @@ use crate::subject::{Sample, SampleId, Subject, SubjectUid};
 const SHOWN_SNAPSHOTS: &str = "
     WITH shown (snapshot) AS (
         SELECT id FROM snapshots WHERE subject = ?1
-        UNION SELECT id FROM snapshots WHERE crop_sha256 IN (SELECT content_sha256 FROM samples WHERE subject = ?1)
+        UNION SELECT id FROM snapshots WHERE crop_sha256 IN (
+            SELECT content_sha256 FROM samples WHERE subject = ?1 UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1)
         UNION SELECT snapshot FROM events WHERE subject = ?1 AND snapshot IS NOT NULL
     ), visits (visit) AS (
         SELECT visit FROM events WHERE subject = ?1 AND visit IS NOT NULL
@@ -31,37 +33,79 @@ const SHOWN_SNAPSHOTS: &str = "
         UNION SELECT snapshot FROM events WHERE visit IN (SELECT visit FROM visits) AND snapshot IS NOT NULL
     )";
 
-/// Carries out `mutations` in order.
-pub(super) fn commit(db: &Connection, mutations: &[Mutation], time: Timestamp) -> Result<Committed, StoreError> {
-    let mut done = Committed::default();
+/// Carries out `mutations`, which `cause` asked for, in order.
+pub(super) fn commit(db: &Connection, mutations: &[Mutation], (cause, time): (&str, Timestamp)) -> Result<Committed, StoreError> {
+    let (mut done, mut change) = (Committed::default(), VersionChange::default());
     for mutation in mutations {
-        let (kind, subject, sample) = match mutation {
+        let at = record(db, mutation, time)?;
+        match mutation {
             Mutation::PutSubject(subject) => {
+                if history::keep_subject(db, subject.uid, at)? {
+                    change.subjects_changed += 1;
+                } else {
+                    change.subjects_added += 1;
+                }
                 put_subject(db, subject)?;
-                ("put_subject", subject.uid, None)
             }
             Mutation::PutSample { sample, template, photo } => {
                 put_sample(db, sample, template, photo)?;
-                ("put_sample", sample.subject, Some(sample.id))
+                change.samples_added += 1;
+            }
+            Mutation::RetireSubject(subject) => {
+                history::retire_subject(db, *subject, at)?;
+                change.subjects_removed += 1;
+            }
+            Mutation::RetireSample { subject, sample } => {
+                history::retire_sample(db, *subject, *sample, time)?;
+                change.samples_removed += 1;
+            }
+            Mutation::RestoreSubject(subject) => {
+                put_subject(db, subject)?;
+                change.subjects_added += 1;
+            }
+            Mutation::RestoreSample { sample, .. } => {
+                history::restore_sample(db, sample.subject, sample.id)?;
+                change.samples_added += 1;
             }
             Mutation::EraseSubject(subject) => {
-                erase_subject(db, *subject, time, &mut done)?;
-                ("erase_subject", *subject, None)
+                let samples = done.samples_erased;
+                if erase_subject(db, *subject, time, &mut done)? {
+                    change.subjects_removed += 1;
+                    change.samples_removed += done.samples_erased - samples;
+                }
             }
             Mutation::EraseSample { subject, sample } => {
                 erase_sample(db, *subject, *sample, &mut done)?;
-                ("erase_sample", *subject, Some(*sample))
+                change.samples_removed += 1;
             }
-        };
-        db.prepare_cached("INSERT INTO mutations (kind, subject, sample, time_us) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-            kind,
-            subject.0.into_bytes(),
-            sample.map(|s| s.0.into_bytes()),
-            time.as_micros()
-        ])?;
+        }
     }
     done.version = version(db)?;
+    if !mutations.is_empty() {
+        history::keep_version(db, (done.version, time, cause), &change)?;
+    }
     Ok(done)
+}
+
+/// Writes that `mutation` is made; answers its sequence and `time`.
+fn record(db: &Connection, mutation: &Mutation, time: Timestamp) -> Result<(i64, Timestamp), StoreError> {
+    let (kind, subject, sample) = match mutation {
+        Mutation::PutSubject(subject) => ("put_subject", subject.uid, None),
+        Mutation::PutSample { sample, .. } => ("put_sample", sample.subject, Some(sample.id)),
+        Mutation::RetireSubject(subject) => ("retire_subject", *subject, None),
+        Mutation::RetireSample { subject, sample } => ("retire_sample", *subject, Some(*sample)),
+        Mutation::RestoreSubject(subject) => ("restore_subject", subject.uid, None),
+        Mutation::RestoreSample { sample, .. } => ("restore_sample", sample.subject, Some(sample.id)),
+        Mutation::EraseSubject(subject) => ("erase_subject", *subject, None),
+        Mutation::EraseSample { subject, sample } => ("erase_sample", *subject, Some(*sample)),
+    };
+    db.prepare_cached("INSERT INTO mutations (kind, subject, sample, time_us) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        kind,
+        subject.0.into_bytes(),
+        sample.map(|s| s.0.into_bytes()),
+        time.as_micros()
+    ])?;
+    Ok((db.last_insert_rowid(), time))
 }
 
 /// The sequence of the newest mutation.
@@ -75,9 +119,11 @@ pub(super) fn people_in(mutations: &[Mutation]) -> Vec<SubjectUid> {
     let mut people = BTreeSet::new();
     for mutation in mutations {
         match mutation {
-            Mutation::PutSubject(subject) => people.insert(subject.uid),
-            Mutation::PutSample { sample, .. } => people.insert(sample.subject),
-            Mutation::EraseSample { subject, .. } => people.insert(*subject),
+            Mutation::PutSubject(subject) | Mutation::RestoreSubject(subject) => people.insert(subject.uid),
+            Mutation::PutSample { sample, .. } | Mutation::RestoreSample { sample, .. } => people.insert(sample.subject),
+            Mutation::EraseSample { subject, .. } | Mutation::RetireSample { subject, .. } | Mutation::RetireSubject(subject) => {
+                people.insert(*subject)
+            }
             Mutation::EraseSubject(subject) => people.remove(subject),
         };
     }
@@ -139,20 +185,22 @@ fn put_sample(db: &Connection, sample: &Sample, template: &Template, photo: &[u8
     Ok(())
 }
 
-fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &mut Committed) -> Result<(), StoreError> {
+/// Erases the subject with all that is kept of it; answers whether it was in the gallery.
+fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &mut Committed) -> Result<bool, StoreError> {
     let uid = subject.0.into_bytes();
     done.snapshots_erased += rows(db.prepare_cached(SHOWN_SNAPSHOTS)?.execute([uid])?);
     requests::erase_about(db, subject)?;
     db.prepare_cached(
-        "INSERT INTO erased_content (sha256, time_us) SELECT DISTINCT content_sha256, ?2 FROM samples WHERE subject = ?1
+        "INSERT INTO erased_content (sha256, time_us)
+         SELECT content_sha256, ?2 FROM samples WHERE subject = ?1 UNION SELECT content_sha256, ?2 FROM retired_samples WHERE subject = ?1
          ON CONFLICT DO NOTHING",
     )?
     .execute(params![uid, time.as_micros()])?;
-    erase_samples(db, "SELECT number FROM samples WHERE subject = ?1", uid, done)?;
-    if db.prepare_cached("DELETE FROM subjects WHERE uid = ?1")?.execute([uid])? == 0 {
-        return Err(unknown_subject(subject));
-    }
-    Ok(())
+    erase_samples(db, ("samples", "subject = ?1"), &uid, done)?;
+    erase_samples(db, ("retired_samples", "subject = ?1"), &uid, done)?;
+    let was_retired = db.prepare_cached("DELETE FROM subject_history WHERE uid = ?1")?.execute([uid])? > 0;
+    let was_there = db.prepare_cached("DELETE FROM subjects WHERE uid = ?1")?.execute([uid])? > 0;
+    if was_there || was_retired { Ok(was_there) } else { Err(unknown_subject(subject)) }
 }
 
 fn erase_sample(db: &Connection, subject: SubjectUid, sample: SampleId, done: &mut Committed) -> Result<(), StoreError> {
@@ -170,18 +218,22 @@ fn erase_sample(db: &Connection, subject: SubjectUid, sample: SampleId, done: &m
          WHERE subject IS NULL AND crop_sha256 = (SELECT content_sha256 FROM samples WHERE id = ?2)",
     )?
     .execute(params![subject.0.into_bytes(), sample.0.into_bytes()])?;
-    erase_samples(db, "SELECT number FROM samples WHERE id = ?1", sample.0.into_bytes(), done)
+    erase_samples(db, ("samples", "id = ?1"), &sample.0.into_bytes(), done)
 }
 
-/// Erases the samples whose numbers `which` selects. Their templates and photos are emptied in
-/// place: the schema says why.
-fn erase_samples(db: &Connection, which: &str, id: [u8; 16], done: &mut Committed) -> Result<(), StoreError> {
-    let run = |change: &str, key: &str| -> Result<u32, StoreError> {
-        Ok(rows(db.prepare_cached(&format!("{change} WHERE {key} IN ({which})"))?.execute([id])?))
-    };
-    done.templates_erased += run("UPDATE templates SET space = NULL, vector = x''", "sample")?;
-    run("UPDATE photos SET bytes = x''", "sample")?;
-    done.samples_erased += run("DELETE FROM samples", "number")?;
+/// Erases the samples of a table, of which `which` is true of `value`. Their templates and photos are
+/// emptied in place: the schema says why.
+pub(super) fn erase_samples(
+    db: &Connection,
+    (table, which): (&str, &str),
+    value: &dyn rusqlite::ToSql,
+    done: &mut Committed,
+) -> Result<(), StoreError> {
+    let numbers = format!("IN (SELECT number FROM {table} WHERE {which})");
+    let run = |change: &str| -> Result<u32, StoreError> { Ok(rows(db.prepare_cached(change)?.execute([value])?)) };
+    done.templates_erased += run(&format!("UPDATE templates SET space = NULL, vector = x'' WHERE sample {numbers}"))?;
+    run(&format!("UPDATE photos SET bytes = x'' WHERE sample {numbers}"))?;
+    done.samples_erased += run(&format!("DELETE FROM {table} WHERE {which}"))?;
     Ok(())
 }
 
@@ -189,7 +241,7 @@ fn exists(mut query: rusqlite::CachedStatement<'_>, values: impl rusqlite::Param
     Ok(query.exists(values)?)
 }
 
-fn unknown_subject(subject: SubjectUid) -> StoreError {
+pub(super) fn unknown_subject(subject: SubjectUid) -> StoreError {
     StoreError::Contradiction(format!("there is no subject {}", subject.0))
 }
 

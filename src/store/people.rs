@@ -15,8 +15,9 @@ use crate::store::failure::damaged;
 use crate::store::{StoreError, StoredTemplate};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
-const SUBJECT: &str = "SELECT id, uid, display_name, watchlists, attributes, consent_reference, expire_time_us, origin,
-                              create_time_us, update_time_us, revision FROM subjects";
+/// What is stated of a subject, in the order in which [`subject_of`] reads it.
+pub(super) const SUBJECT_COLUMNS: &str = "id, uid, display_name, watchlists, attributes, consent_reference, expire_time_us, origin, \
+                                          create_time_us, update_time_us, revision";
 const SAMPLE: &str = "SELECT s.id, s.subject, s.quality, s.content_sha256, s.create_time_us, s.folder_path";
 
 /// Subjects by id, after `after`, on `watchlist` if given.
@@ -28,7 +29,7 @@ pub(super) fn subjects(
 ) -> Result<Vec<Subject>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     db.prepare_cached(&format!(
-        "{SUBJECT} WHERE id > ?1 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM json_each(watchlists) WHERE value = ?2)) ORDER BY id LIMIT ?3"
+        "SELECT {SUBJECT_COLUMNS} FROM subjects WHERE id > ?1 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM json_each(watchlists) WHERE value = ?2)) ORDER BY id LIMIT ?3"
     ))?
     .query_and_then(params![after.map_or("", SubjectId::as_str), watchlist, limit], subject_of)?
     .collect()
@@ -36,7 +37,38 @@ pub(super) fn subjects(
 
 /// One subject.
 pub(super) fn subject(db: &Connection, id: &SubjectId) -> Result<Option<Subject>, StoreError> {
-    db.prepare_cached(&format!("{SUBJECT} WHERE id = ?1"))?.query_and_then([id.as_str()], subject_of)?.next().transpose()
+    db.prepare_cached(&format!("SELECT {SUBJECT_COLUMNS} FROM subjects WHERE id = ?1"))?
+        .query_and_then([id.as_str()], subject_of)?
+        .next()
+        .transpose()
+}
+
+/// The subject that events call `uid`.
+pub(super) fn subject_with_uid(db: &Connection, uid: SubjectUid) -> Result<Option<Subject>, StoreError> {
+    db.prepare_cached(&format!("SELECT {SUBJECT_COLUMNS} FROM subjects WHERE uid = ?1"))?
+        .query_and_then([uid.0.into_bytes()], subject_of)?
+        .next()
+        .transpose()
+}
+
+/// Whether the sample is in the gallery.
+pub(super) fn holds_sample(db: &Connection, sample: SampleId) -> Result<bool, StoreError> {
+    Ok(db.prepare_cached("SELECT 1 FROM samples WHERE id = ?1")?.exists([sample.0.into_bytes()])?)
+}
+
+/// A sample that is in the gallery or was retired, with its template.
+pub(super) fn sample_wherever(db: &Connection, sample: SampleId) -> Result<Option<(Sample, Template)>, StoreError> {
+    let mut spaces = Spaces::of(db)?;
+    for table in ["samples", "retired_samples"] {
+        let mut found = db.prepare_cached(&format!(
+            "{SAMPLE}, t.space, t.vector FROM {table} s JOIN templates t ON t.sample = s.number WHERE s.id = ?1"
+        ))?;
+        let mut found = found.query_and_then([sample.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 6)?)))?;
+        if let Some(found) = found.next() {
+            return found.map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// One subject's samples with templates, oldest first.
@@ -64,7 +96,10 @@ pub(super) fn templates(db: &Connection) -> Result<Vec<StoredTemplate>, StoreErr
 /// How many templates live elsewhere than in `space`.
 pub(super) fn foreign_templates(db: &Connection, space: &TemplateSpace) -> Result<u64, StoreError> {
     let count: i64 = db
-        .prepare_cached("SELECT count(*) FROM templates WHERE space IN (SELECT number FROM spaces WHERE name <> ?1)")?
+        .prepare_cached(
+            "SELECT count(*) FROM templates t JOIN samples s ON s.number = t.sample
+             WHERE t.space IN (SELECT number FROM spaces WHERE name <> ?1)",
+        )?
         .query_row([space.as_str()], |row| row.get(0))?;
     Ok(count.cast_unsigned())
 }
@@ -122,7 +157,7 @@ fn time(row: &Row<'_>, column: usize) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_micros(row.get(column)?))
 }
 
-fn subject_of(row: &Row<'_>) -> Result<Subject, StoreError> {
+pub(super) fn subject_of(row: &Row<'_>) -> Result<Subject, StoreError> {
     let text = |column: usize| row.get_ref(column)?.as_str().map_err(damaged);
     Ok(Subject {
         id: SubjectId::parse(text(0)?).map_err(damaged)?,

@@ -19,7 +19,7 @@ use crate::event::{Event, EventKind, VisitId};
 use crate::face::{Quality, Template, TemplateSpace};
 use crate::mutation::Mutation;
 use crate::store::writer::Effect;
-use crate::store::{Answer, NewEvent, Store, StoreError, schema};
+use crate::store::{Answer, Call, NewEvent, Store, StoreError, schema};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
 mod cameras_and_events;
@@ -27,6 +27,11 @@ mod erasure;
 mod gallery;
 
 /// A store in a directory of its own.
+/// A call whose answer is kept.
+fn keyed(key: &str) -> Call {
+    Call { method: "test".into(), request_key: Some(key.into()) }
+}
+
 fn store() -> (TempDir, Store) {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(directory.path()).expect("the store opens");
@@ -38,7 +43,7 @@ fn no_answer() -> Answer {
 }
 
 async fn commit(store: &Store, mutations: Vec<Mutation>) -> u64 {
-    store.mutate(mutations, None, no_answer()).await.expect("the mutations are committed").version
+    store.mutate(mutations, Call::default(), no_answer()).await.expect("the mutations are committed").version
 }
 
 fn subject(id: &str) -> Subject {
@@ -250,8 +255,9 @@ async fn a_change_that_fails_takes_no_other_with_it() {
     let (_directory, store) = store();
     let (anna, other) = (subject("anna"), subject("anna"));
     let release = store.hold_writer().await;
-    let mut first = pin!(store.mutate(vec![Mutation::PutSubject(anna.clone())], None, no_answer()));
-    let mut taken = pin!(store.mutate(vec![Mutation::PutSubject(subject("bert")), Mutation::PutSubject(other)], None, no_answer()));
+    let mut first = pin!(store.mutate(vec![Mutation::PutSubject(anna.clone())], Call::default(), no_answer()));
+    let mut taken =
+        pin!(store.mutate(vec![Mutation::PutSubject(subject("bert")), Mutation::PutSubject(other)], Call::default(), no_answer()));
     let mut last = pin!(store.append_events(vec![started("door")]));
     assert!(poll_once(first.as_mut()).await.is_none());
     assert!(poll_once(taken.as_mut()).await.is_none());
@@ -274,7 +280,7 @@ async fn a_full_disk_is_an_answer_and_what_was_answered_is_true() {
 
     let release = store.hold_writer().await;
     let mut small = pin!(store.append_events(vec![started("door")]));
-    let mut big = pin!(store.mutate(vec![Mutation::PutSubject(anna.clone()), large.clone()], None, no_answer()));
+    let mut big = pin!(store.mutate(vec![Mutation::PutSubject(anna.clone()), large.clone()], Call::default(), no_answer()));
     let mut after = pin!(store.append_events(vec![started("door")]));
     assert!(poll_once(small.as_mut()).await.is_none());
     assert!(poll_once(big.as_mut()).await.is_none());

@@ -18,7 +18,7 @@ use doorward::event_log::EventLog;
 use doorward::face::{Quality, Template, TemplateSpace};
 use doorward::frame::CameraId;
 use doorward::mutation::Mutation;
-use doorward::store::{NewEvent, Snapshot, Store};
+use doorward::store::{Call, NewEvent, Snapshot, Store};
 use doorward::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 use uuid::Uuid;
 
@@ -105,7 +105,8 @@ async fn enrol(store: Store) {
         let mutations = vec![Mutation::PutSubject(subject), Mutation::PutSample { sample, template, photo: [9; 5_000].into() }];
         let key = Uuid::new_v4().to_string();
         let answer = id.as_str().as_bytes().to_vec();
-        let committed = store.mutate(mutations, Some(key.clone()), Box::new(move |_| answer)).await.expect("committed");
+        let call = Call { method: "create_subject".into(), request_key: Some(key.clone()) };
+        let committed = store.mutate(mutations, call, Box::new(move |_| answer)).await.expect("committed");
         say(&format!("subject {} {id} {key}", committed.version));
     }
 }

@@ -71,9 +71,9 @@ fn a_reload_adds_changes_and_removes_what_the_folder_says() {
     let photos = [("anna", "1.jpg", 1, 1), ("anna", "3.jpg", 1, 3), ("cy", "1.jpg", 3, 1), ("di", "1.jpg", 4, 1)];
     let plan = plan(&listing(&photos), &known, all_prepared(&photos), NOW).expect("a plan");
     assert_eq!(outcome(&plan), ((1, 1, 1, 2), vec![]));
-    let erased: Vec<SubjectUid> =
-        plan.mutations.iter().filter_map(|m| if let Mutation::EraseSubject(uid) = m { Some(*uid) } else { None }).collect();
-    assert_eq!(erased, [known.subjects[&id("bo")].uid]);
+    let retired: Vec<SubjectUid> =
+        plan.mutations.iter().filter_map(|m| if let Mutation::RetireSubject(uid) = m { Some(*uid) } else { None }).collect();
+    assert_eq!(retired, [known.subjects[&id("bo")].uid]);
     let revised = plan.mutations.iter().find_map(|m| match m {
         Mutation::PutSubject(subject) if subject.id == id("anna") => Some(subject),
         _ => None,

@@ -49,6 +49,7 @@ fn enrolment() -> Vec<(EnrolError, Code, &'static str)> {
             Code::FailedPrecondition,
             "FOLDER_UNREADABLE",
         ),
+        (EnrolError::VersionUnknown { version: 3, oldest: 5 }, Code::NotFound, "VERSION_NOT_FOUND"),
         (EnrolError::MassRemoval { removed: 9, total: 10 }, Code::FailedPrecondition, "MASS_REMOVAL"),
         (EnrolError::RequestReused, Code::InvalidArgument, "REQUEST_ID_REUSED"),
         (failed().into(), Code::Internal, "STORE_FAILED"),

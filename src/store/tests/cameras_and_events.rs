@@ -8,7 +8,7 @@ use std::time::Duration;
 use url::Url;
 use uuid::Uuid;
 
-use super::{no_answer, started, store};
+use super::{keyed, no_answer, started, store};
 use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRect, Region, Role, Secret, Transport};
 use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
@@ -206,14 +206,14 @@ async fn pruning_takes_what_is_old_and_sequences_never_return() {
     let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(0)));
     let open = || Store::open_with_clock(directory.path(), Arc::clone(&clock) as Arc<dyn Clock>).expect("it opens");
     let store = open();
-    store.mutate(vec![], Some("old".into()), no_answer()).await.expect("committed");
+    store.mutate(vec![], keyed("old"), no_answer()).await.expect("committed");
     let old: Vec<_> = (0..600).map(|n| at(EventKind::Unidentified, n % 10)).collect();
     store.append_events(old.clone()).await.expect("appended");
     store.append_events(vec![at(EventKind::VisitStarted, 5)]).await.expect("appended");
     let young = at(EventKind::Unidentified, 10);
     store.append_events(vec![young.clone()]).await.expect("appended");
     clock.advance(Duration::from_secs(24 * 60 * 60));
-    store.mutate(vec![], Some("a day".into()), no_answer()).await.expect("committed");
+    store.mutate(vec![], keyed("a day"), no_answer()).await.expect("committed");
     clock.advance(Duration::from_secs(1));
 
     store.prune(Timestamp::from_micros(10_000_000)).await.expect("pruned");

@@ -11,13 +11,13 @@ use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{commit, no_answer, put_sample, sample, store, subject, template};
+use super::{commit, keyed, no_answer, put_sample, sample, store, subject, template};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventKind, SnapshotId, VisitId};
 use crate::face::Template;
 use crate::frame::CameraId;
 use crate::mutation::Mutation;
-use crate::store::{Committed, NewEvent, Snapshot, Store, StoreError, people};
+use crate::store::{Call, Committed, NewEvent, Snapshot, Store, StoreError, people};
 use crate::subject::SubjectUid;
 
 /// Every eight bytes in a row that some file of a directory holds. Long values lie in several
@@ -84,7 +84,7 @@ async fn an_erased_person_is_gone_from_every_file() {
     }
     let answer = random_bytes(&mut random, 300);
     traces.push(answer.clone());
-    store.mutate(mutations, Some("create".into()), Box::new(move |_: &Committed| answer)).await.expect("committed");
+    store.mutate(mutations, keyed("create"), Box::new(move |_: &Committed| answer)).await.expect("committed");
     let event = seen(&mut random, VisitId(Uuid::new_v4()), Some(anna.uid));
     traces.extend([snapshot_of(&event).crop_jpeg.clone(), snapshot_of(&event).frame_jpeg.clone()]);
     store.append_events(vec![event]).await.expect("appended");
@@ -92,7 +92,7 @@ async fn an_erased_person_is_gone_from_every_file() {
     let shares: Vec<f64> = traces.iter().chain(&kept).map(|trace| before.share(trace)).collect();
     assert!(shares.iter().all(|share| *share > 0.9), "what is stored is found: {shares:?}");
 
-    let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], Some("delete".into()), Box::new(|_| b"receipt".into())).await;
+    let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], keyed("delete"), Box::new(|_| b"receipt".into())).await;
     let counts = Committed { version: 9, templates_erased: 3, samples_erased: 3, snapshots_erased: 1 };
     assert_eq!(erased, Ok(counts));
     let after = Words::of(directory.path());
@@ -101,7 +101,7 @@ async fn an_erased_person_is_gone_from_every_file() {
     assert!(kept.iter().all(|trace| after.share(trace) > 0.9), "others stay");
     assert_eq!(store.subjects().await, Ok(vec![bert]));
     assert_eq!(store.request_answer("create").await, Err(StoreError::AnswerErased));
-    let again = store.mutate(vec![Mutation::PutSubject(anna.clone())], Some("create".into()), no_answer()).await;
+    let again = store.mutate(vec![Mutation::PutSubject(anna.clone())], keyed("create"), no_answer()).await;
     assert_eq!(again, Err(StoreError::RequestRepeated), "a late repeat brings nobody back");
     assert_eq!(store.request_answer("delete").await, Ok(Some(b"receipt".to_vec())));
     assert_eq!(store.is_erased_content([2; 32]).await, Ok(true));
@@ -126,7 +126,7 @@ async fn an_erased_sample_leaves_the_rest() {
     let (vector, other) = (template(&mut random), template(&mut random));
     let put = vec![Mutation::PutSubject(anna.clone()), put_sample(&bad, &vector, &photo), put_sample(&good, &other, b"p")];
     commit(&store, put).await;
-    let erased = store.mutate(vec![Mutation::EraseSample { subject: anna.uid, sample: bad.id }], None, no_answer()).await;
+    let erased = store.mutate(vec![Mutation::EraseSample { subject: anna.uid, sample: bad.id }], Call::default(), no_answer()).await;
     assert_eq!(erased, Ok(Committed { version: 4, templates_erased: 1, samples_erased: 1, snapshots_erased: 0 }));
     assert_eq!(store.samples(anna.uid).await, Ok(vec![(good, other)]));
     let left = Words::of(directory.path());
@@ -177,7 +177,7 @@ async fn a_picture_that_a_sample_was_made_of_goes_though_the_sample_went_before(
     given.content_sha256 = Sha256::digest(crop).into();
     commit(&store, vec![Mutation::PutSubject(anna.clone()), put_sample(&given, &template(&mut random), crop)]).await;
     commit(&store, vec![Mutation::EraseSample { subject: anna.uid, sample: given.id }]).await;
-    let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], None, no_answer()).await.expect("erased");
+    let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], Call::default(), no_answer()).await.expect("erased");
     assert_eq!(erased.snapshots_erased, 1);
     assert_eq!(store.snapshot(snapshot_of(&unknown_then).id).await, Ok(None));
 }
@@ -205,7 +205,7 @@ async fn every_picture_that_shows_an_erased_person_goes() {
     given.content_sha256 = Sha256::digest(crop).into();
     let put = [Mutation::PutSubject(anna.clone()), Mutation::PutSubject(bert), put_sample(&given, &template(&mut random), crop)];
     commit(&store, put.into()).await;
-    let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], None, no_answer()).await.expect("erased");
+    let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], Call::default(), no_answer()).await.expect("erased");
     assert_eq!(erased.snapshots_erased, 5);
     for event in &shown {
         assert_eq!(store.snapshot(snapshot_of(event).id).await, Ok(None));

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::{commit, no_answer, put_sample, sample, store, subject, template};
+use super::{commit, keyed, no_answer, put_sample, sample, store, subject, template};
 use crate::face::{Template, TemplateSpace};
 use crate::mutation::Mutation;
 use crate::store::{Committed, Store, StoreError, StoredTemplate};
@@ -79,7 +79,7 @@ async fn a_call_that_contradicts_what_is_stored_changes_nothing() {
         Mutation::EraseSubject(nobody.uid),
         Mutation::EraseSample { subject: anna.uid, sample: SampleId(uuid::Uuid::new_v4()) },
     ] {
-        let outcome = store.mutate(vec![Mutation::PutSubject(subject("bert")), bad], Some("key".into()), no_answer()).await;
+        let outcome = store.mutate(vec![Mutation::PutSubject(subject("bert")), bad], keyed("key"), no_answer()).await;
         assert!(matches!(outcome, Err(StoreError::Contradiction(_))), "{outcome:?}");
     }
     assert_eq!(store.subjects().await, Ok(vec![anna]));
@@ -94,14 +94,14 @@ async fn a_request_is_carried_out_once() {
     let put = || vec![Mutation::PutSubject(anna.clone())];
     let answer = |c: &Committed| format!("version {}", c.version).into_bytes();
     assert_eq!(store.request_answer("create-1").await, Ok(None));
-    store.mutate(put(), Some("create-1".into()), Box::new(answer)).await.expect("it is new");
-    assert_eq!(store.mutate(put(), Some("create-1".into()), Box::new(answer)).await, Err(StoreError::RequestRepeated));
+    store.mutate(put(), keyed("create-1"), Box::new(answer)).await.expect("it is new");
+    assert_eq!(store.mutate(put(), keyed("create-1"), Box::new(answer)).await, Err(StoreError::RequestRepeated));
     drop(store);
     let store = Store::open(directory.path()).expect("it opens again");
     assert_eq!(store.request_answer("create-1").await, Ok(Some(b"version 1".to_vec())));
     assert_eq!(store.gallery_version().await, Ok(1));
 
-    let nothing = store.mutate(vec![], Some("reload-1".into()), Box::new(answer)).await;
+    let nothing = store.mutate(vec![], keyed("reload-1"), Box::new(answer)).await;
     assert_eq!(nothing.map(|c| c.version), Ok(1), "a call without changes has an answer too");
     assert_eq!(store.request_answer("reload-1").await, Ok(Some(b"version 1".to_vec())));
 }

@@ -86,6 +86,7 @@ macro_rules! unanswered {
 
 type Answer<T> = Result<Response<T>, Status>;
 type Statuses = Pin<Box<dyn Stream<Item = Result<pb::WatchCamerasResponse, Status>> + Send>>;
+type Versions = Pin<Box<dyn Stream<Item = Result<pb::WatchGalleryResponse, Status>> + Send>>;
 type Events = Pin<Box<dyn Stream<Item = Result<pb::SubscribeResponse, Status>> + Send>>;
 
 impl Answers {
@@ -119,7 +120,13 @@ impl GalleryService for Answers {
         delete_sample: DeleteSampleRequest => pb::DeleteSampleResponse,
         reload_gallery: ReloadGalleryRequest => pb::ReloadGalleryResponse,
         get_gallery: GetGalleryRequest => pb::GetGalleryResponse,
+        list_gallery_versions: ListGalleryVersionsRequest => pb::ListGalleryVersionsResponse,
+        compare_gallery_versions: CompareGalleryVersionsRequest => pb::CompareGalleryVersionsResponse,
+        rollback_gallery: RollbackGalleryRequest => pb::RollbackGalleryResponse,
+        watch_gallery: WatchGalleryRequest => Versions,
     }
+
+    type WatchGalleryStream = Versions;
 
     /// Nobody's face is ever good enough.
     async fn create_subject(&self, request: Request<pb::CreateSubjectRequest>) -> Answer<pb::CreateSubjectResponse> {
