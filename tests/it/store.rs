@@ -24,11 +24,17 @@ use uuid::Uuid;
 
 /// Where the child finds its data directory; without it the child's test does nothing.
 const CHILD_DIRECTORY: &str = "DOORWARD_TEST_STORE_CHILD";
-const TURNS: usize = 12;
+/// Has the child enrol alone, so many times, and end.
+const CHILD_ENROLMENTS: &str = "DOORWARD_TEST_STORE_ENROLMENTS";
+/// How often the child is killed, and what says otherwise.
+const TURNS: usize = 50;
+const TURNS_VARIABLE: &str = "DOORWARD_KILL_TURNS";
 const SEED: u64 = 20_26;
+/// Every so many enrolments somebody is erased again.
+const ERASE_EVERY: usize = 3;
 
-/// What a child says of one acknowledged call: `event SEQUENCE VISIT SNAPSHOT`, `logged VISIT`, or
-/// `subject VERSION ID KEY`.
+/// What a child says of one acknowledged call: `event SEQUENCE VISIT SNAPSHOT`, `logged VISIT`,
+/// `subject VERSION ID KEY` or `erased VERSION ID`; and, before it asks for that, `erasing ID`.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // One write a line: the parent must never see half of one, and the kill may come at any time.
@@ -75,8 +81,8 @@ async fn append_to_log(log: EventLog) {
     }
 }
 
-async fn enrol(store: Store) {
-    loop {
+async fn enrol(store: Store, times: usize) {
+    for turn in 1..=times {
         let time = Timestamp::from_micros(1);
         let uid = SubjectUid(Uuid::new_v4());
         let id = SubjectId::parse(&format!("p-{}", uid.0)).expect("a good id");
@@ -108,6 +114,12 @@ async fn enrol(store: Store) {
         let call = Call { method: "create_subject".into(), request_key: Some(key.clone()) };
         let committed = store.mutate(mutations, call, Box::new(move |_| answer)).await.expect("committed");
         say(&format!("subject {} {id} {key}", committed.version));
+        if turn % ERASE_EVERY == 0 {
+            say(&format!("erasing {id}"));
+            let call = Call { method: "delete_subject".into(), request_key: None };
+            let erased = store.mutate(vec![Mutation::EraseSubject(uid)], call, Box::new(|_| Vec::new())).await.expect("erased");
+            say(&format!("erased {} {id}", erased.version));
+        }
     }
 }
 
@@ -121,12 +133,15 @@ fn child_that_changes_a_store_until_it_is_killed() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let store = Store::open(Path::new(&directory)).expect("the store opens");
+        if let Ok(times) = std::env::var(CHILD_ENROLMENTS) {
+            return enrol(store, times.parse().expect("a number")).await;
+        }
         let log = EventLog::open(store.clone(), 64, Arc::new(SystemClock::new())).await.expect("the log opens");
         let work = [
             tokio::spawn(append_events(store.clone())),
             tokio::spawn(append_events(store.clone())),
             tokio::spawn(append_to_log(log)),
-            tokio::spawn(enrol(store)),
+            tokio::spawn(enrol(store, usize::MAX)),
         ];
         for task in work {
             task.await.expect("it goes on until the kill");
@@ -134,15 +149,13 @@ fn child_that_changes_a_store_until_it_is_killed() {
     });
 }
 
+const CHILD: [&str; 4] = ["--exact", "store::child_that_changes_a_store_until_it_is_killed", "--ignored", "--nocapture"];
+
 /// Runs a child on `directory`, kills it after `lines` acknowledgements, and answers all it said.
 fn acknowledged(directory: &Path, lines: usize) -> Vec<String> {
-    let mut child = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--exact", "store::child_that_changes_a_store_until_it_is_killed", "--ignored", "--nocapture"])
-        .env(CHILD_DIRECTORY, directory)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .expect("the child starts");
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command.args(CHILD).env(CHILD_DIRECTORY, directory);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the child starts");
     let said = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     let mut heard = Vec::new();
     for line in said {
@@ -166,6 +179,9 @@ struct Heard {
     snapshots: HashSet<Uuid>,
     /// Subject id to request key.
     subjects: HashMap<String, String>,
+    /// Those whose erasure was asked for, and those who were erased.
+    erasing: HashSet<String>,
+    erased: HashSet<String>,
     sequences: HashSet<u64>,
     versions: HashSet<u64>,
 }
@@ -191,6 +207,15 @@ impl Heard {
                 self.subjects.insert(id.to_owned(), key.to_owned());
                 (0, number(version))
             }
+            ["erasing", id] => {
+                self.erasing.insert(id.to_owned());
+                (0, 0)
+            }
+            ["erased", version, id] => {
+                assert!(self.versions.insert(number(version)), "version {version} was given twice");
+                self.erased.insert(id.to_owned());
+                (0, number(version))
+            }
             _ => panic!("the child said {acknowledgement:?}"),
         }
     }
@@ -206,7 +231,8 @@ async fn verify(store: &Store, heard: &Heard) -> (u64, u64) {
     }
     let subjects = store.subjects().await.expect("they are read");
     let ids: HashSet<&str> = subjects.iter().map(|s| s.id.as_str()).collect();
-    for (id, key) in &heard.subjects {
+    assert!(heard.erased.iter().all(|id| !ids.contains(id.as_str())), "somebody who was erased is back");
+    for (id, key) in heard.subjects.iter().filter(|(id, _)| !heard.erasing.contains(*id)) {
         assert!(ids.contains(id.as_str()), "subject {id} is lost");
         let answer = store.request_answer(key).await.expect("it is read");
         assert_eq!(answer.as_deref(), Some(id.as_bytes()), "the answer commits with the change");
@@ -215,7 +241,9 @@ async fn verify(store: &Store, heard: &Heard) -> (u64, u64) {
     let templates = store.templates().await.expect("they are read");
     assert_eq!(templates.len(), subjects.len(), "one sample a subject");
     let (sequence, version) = (store.last_sequence().await.expect("read"), store.gallery_version().await.expect("read"));
-    assert_eq!(version, 2 * subjects.len() as u64);
+    let newest = store.gallery_versions_before(None, 1).await.expect("they are read").remove(0);
+    let counted = (newest.version, newest.subjects, newest.samples);
+    assert_eq!(counted, (version, subjects.len() as u64, templates.len() as u64), "the versions tell what there is");
     assert_eq!(sequence, open.len() as u64, "sequences have no gaps");
     (sequence, version)
 }
@@ -229,7 +257,8 @@ fn everything_acknowledged_survives_a_kill() {
     let mut heard = Heard::default();
     let mut epochs = HashSet::new();
     let (mut sequence, mut version) = (0, 0);
-    for turn in 0..TURNS {
+    let turns = std::env::var(TURNS_VARIABLE).map_or(TURNS, |turns| turns.parse().expect("a number of turns"));
+    for turn in 0..turns {
         for line in acknowledged(directory.path(), random.usize(1..120)) {
             let (of_event, of_subject) = heard.note(&line);
             assert!(of_event == 0 || of_event > sequence, "turn {turn}: {line} after {sequence}");
@@ -239,7 +268,41 @@ fn everything_acknowledged_survives_a_kill() {
         epochs.insert(store.epoch());
         (sequence, version) = runtime.block_on(verify(&store, &heard));
     }
-    println!("{TURNS} kills, {} events and {} subjects acknowledged, all found", heard.visits.len(), heard.subjects.len());
-    assert!(heard.sequences.len() > TURNS && !heard.subjects.is_empty(), "the turns did something");
+    let (events, subjects, erased) = (heard.visits.len(), heard.subjects.len(), heard.erased.len());
+    println!("{turns} kills; {events} events and {subjects} subjects acknowledged, all found; {erased} of them erased, none is back");
+    assert!(events > turns && subjects > 0 && (erased > 0 || turns < TURNS), "the turns did something");
     assert_eq!(epochs.len(), 1, "the log keeps its name");
+}
+
+/// A kill leaves what the system has in memory; only a sync survives a power cut. So the system calls
+/// of a child are watched: when it acknowledges something, nothing may be written and not yet synced.
+#[test]
+fn what_is_acknowledged_was_synced_to_the_disk_before() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trace = directory.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-s", "40", "-e", "trace=write,pwrite64,fsync,fdatasync", "-o"]).arg(&trace);
+    strace.arg(std::env::current_exe().expect("this binary")).args(CHILD);
+    strace.env(CHILD_DIRECTORY, directory.path().join("data")).env(CHILD_ENROLMENTS, "30").stdout(Stdio::null());
+    match strace.status() {
+        Ok(status) if status.success() => {}
+        // Some containers forbid to trace.
+        Ok(status) => return println!("left out: strace ended with {status}"),
+        Err(error) => return println!("left out: strace cannot be run ({error}); script/bootstrap installs it"),
+    }
+    let (mut unsynced, mut syncs, mut acknowledged) = (0_u32, 0_u32, 0_u32);
+    for line in std::fs::read_to_string(&trace).expect("a trace").lines() {
+        let of_log = line.contains("doorward.db-wal>");
+        if line.contains("pwrite64(") && of_log {
+            unsynced += 1;
+        } else if (line.contains("fdatasync(") || line.contains("fsync(")) && of_log {
+            assert!(line.ends_with("= 0") || line.contains("unfinished"), "{line}");
+            (unsynced, syncs) = (0, syncs + 1);
+        } else if line.contains("ACK subject") || line.contains("ACK erased") {
+            acknowledged += 1;
+            assert_eq!(unsynced, 0, "acknowledged before it was synced: {line}");
+        }
+    }
+    println!("{acknowledged} acknowledgements, {syncs} syncs of the write-ahead log, each before its acknowledgement");
+    assert!(acknowledged == 40 && syncs >= acknowledged, "{acknowledged} acknowledgements, {syncs} syncs");
 }
