@@ -26,6 +26,7 @@ use crate::store::readers::Readers;
 use crate::store::writer::{Effect, Writer};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 
+mod backup;
 mod cameras;
 mod data_dir;
 mod events;
@@ -40,6 +41,7 @@ mod schema;
 pub(crate) mod tests;
 mod writer;
 
+pub use backup::{BackupFacts, Restored, back_up, restore};
 pub use history::{Difference, VersionChange, VersionInfo};
 
 /// How long the answer to a request is kept for its repeats.
@@ -76,10 +78,18 @@ pub enum StoreError {
     },
     /// Give up: what is on disk is not what was written.
     #[error(
-        "the database is damaged ({reason}); stop the daemon and restore data_dir from a backup, or move data_dir away to start empty and enrol again"
+        "the database is damaged ({reason}); stop the daemon and put a backup back with `doorward gallery restore`, or move data_dir away to start empty and enrol again"
     )]
     Damaged {
         /// What was found.
+        reason: String,
+    },
+    /// Refuse: the file is no whole backup; nothing was changed.
+    #[error("{file} cannot be restored: {reason}; take another backup")]
+    BadBackup {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
         reason: String,
     },
     /// Try again later: the change was not made because there is no room.

@@ -114,7 +114,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "visit",
         ],
     ),
-    ("cli", &["app", "config", "device", "infer", "ingest", "models", "pb", "rpc", "shutdown", "telemetry"]),
+    ("cli", &["app", "config", "device", "infer", "ingest", "models", "pb", "rpc", "shutdown", "store", "telemetry"]),
     ("main", &["app", "cli"]),
 ];
 

@@ -5,13 +5,15 @@
 //! Drops: nothing; lists are read to their last page.
 //! Must not know: how the gallery is searched.
 
+mod backup;
+
 use clap::{Args, Subcommand};
 
 use super::client::{ClientOptions, Daemon, request_id};
 use super::output::{Output, Table, moment, spinner};
 use crate::pb;
 
-/// Shows the gallery; lists, compares and watches its versions; goes back to an earlier one
+/// Shows the gallery and its versions; goes back to an earlier one; backs everything up and restores it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -19,6 +21,7 @@ Examples:
   doorward gallery versions
   doorward gallery diff 120             what changed since version 120
   doorward gallery rollback 120 --dry-run
+  doorward gallery backup /backup/monday.db
   doorward gallery --json | jq .subject_count")]
 pub struct Gallery {
     #[command(subcommand)]
@@ -31,6 +34,8 @@ enum What {
     Diff(Diff),
     Rollback(Rollback),
     Watch(Watch),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
 }
 
 /// Lists the versions that can be gone back to, newest first
@@ -87,13 +92,14 @@ impl Gallery {
     /// # Errors
     /// The daemon's refusal, or that it cannot be reached.
     pub async fn run(self, client: &ClientOptions, out: &Output) -> anyhow::Result<()> {
-        let daemon = client.connect().await?;
         match self.what {
-            None => show(&daemon, *out).await,
-            Some(What::Versions(versions)) => versions.run(&daemon, *out).await,
-            Some(What::Diff(diff)) => diff.run(&daemon, *out).await,
-            Some(What::Rollback(rollback)) => rollback.run(&daemon, *out).await,
-            Some(What::Watch(watch)) => watch.run(&daemon, *out).await,
+            None => show(&client.connect().await?, *out).await,
+            Some(What::Versions(versions)) => versions.run(&client.connect().await?, *out).await,
+            Some(What::Diff(diff)) => diff.run(&client.connect().await?, *out).await,
+            Some(What::Rollback(rollback)) => rollback.run(&client.connect().await?, *out).await,
+            Some(What::Watch(watch)) => watch.run(&client.connect().await?, *out).await,
+            Some(What::Backup(backup)) => backup.run(*out),
+            Some(What::Restore(restore)) => restore.run(*out),
         }
     }
 }

@@ -224,6 +224,7 @@ impl From<StoreError> for Refusal {
             StoreError::NotADirectory(_) | StoreError::NoAccess { .. } => Self::new(Code::FailedPrecondition, "STORE_UNUSABLE", message),
             StoreError::TooNew { .. } => Self::new(Code::FailedPrecondition, "STORE_TOO_NEW", message),
             StoreError::Damaged { .. } => Self::new(Code::DataLoss, "STORE_DAMAGED", message),
+            StoreError::BadBackup { .. } => Self::invalid("BAD_BACKUP", message),
             StoreError::Full => Self::new(Code::ResourceExhausted, "DISK_FULL", message),
             StoreError::Contradiction(_) => Self::new(Code::Aborted, "STORE_CONTRADICTION", message),
             StoreError::RequestRepeated => Self::new(Code::AlreadyExists, "REQUEST_REPEATED", message),

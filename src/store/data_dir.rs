@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use crate::store::{StoreError, failure};
 
+/// The database's file in the data directory.
+pub(super) const DATABASE: &str = "doorward.db";
 /// A daemon that ends, or a process that is just being started by this one and still has a copy
 /// of its files, lets go of the lock within moments.
 const LOCK_TRIES: u32 = 20;
@@ -38,7 +40,7 @@ pub(super) fn lock(data_dir: &Path) -> Result<File, StoreError> {
 
 /// The database's path; the file exists after this, empty if it is new.
 pub(super) fn database_file(data_dir: &Path) -> Result<PathBuf, StoreError> {
-    let path = data_dir.join("doorward.db");
+    let path = data_dir.join(DATABASE);
     private_file(&path)?;
     Ok(path)
 }

@@ -18,7 +18,7 @@ pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_s
 /// How long the writer waits for readers when it empties the write-ahead log. Events wait behind it.
 const WRITER_PATIENCE: Duration = Duration::from_millis(250);
 /// How long a reader waits while another connection recovers the write-ahead log.
-const READER_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const READER_PATIENCE: Duration = Duration::from_secs(5);
 /// What is left of the write-ahead log's file after a burst, in bytes.
 const WAL_BYTES_KEPT: u32 = 64 << 20;
 /// Prepared statements that a connection keeps: more than there are in this folder.

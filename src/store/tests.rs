@@ -22,6 +22,7 @@ use crate::store::writer::Effect;
 use crate::store::{Answer, Call, NewEvent, Store, StoreError, schema};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
+mod backup;
 mod cameras_and_events;
 mod erasure;
 mod gallery;
@@ -189,7 +190,7 @@ async fn a_damaged_database_says_what_to_do() {
     bad[..4096].fill(0x5a);
     std::fs::write(&file, &bad).expect("it is written");
     let error = Store::open(directory.path()).err().expect("it is refused");
-    assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("restore data_dir from a backup"), "{error}");
+    assert!(matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("doorward gallery restore"), "{error}");
 
     let mut bad = good;
     bad[2 * 4096..].fill(0x5a);

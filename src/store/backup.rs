@@ -1,0 +1,247 @@
+//! Backups: the whole database as one file with its checksum, taken while a daemon runs, and put
+//! back while none does.
+//!
+//! In: a data directory, a file. Out: a file that `sha256sum --check` vouches for; a data directory
+//! that holds what the file holds, without those who were erased since.
+//! A backup holds everything the database holds: faces, names, cameras with their passwords. It is 0600.
+//! Must not know: who asks.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, params};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::clock::{Clock, SystemClock};
+use crate::mutation::Mutation;
+use crate::store::{RESTORED, StoreError, data_dir, failure, mutations, schema};
+use crate::subject::SubjectUid;
+
+/// What a backup holds, or what was put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupFacts {
+    /// The gallery's version.
+    pub version: u64,
+    /// Subjects.
+    pub subjects: u64,
+    /// Samples, each with its photo.
+    pub samples: u64,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+}
+
+/// What putting a backup back did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// What the data directory holds now.
+    pub facts: BackupFacts,
+    /// Subjects of the backup who had been erased since it was taken, and were erased again.
+    pub erased_again: u32,
+    /// Where the database that was replaced lies: it is to be deleted once all is well. `None` where
+    /// there was none.
+    pub replaced: Option<PathBuf>,
+    /// Why the erasures since the backup could not be read from the replaced database.
+    pub erasures_unknown: Option<String>,
+}
+
+/// Writes what the database of `data_dir` holds at this moment to `file`, which must not exist, and its
+/// checksum beside it. A daemon that is at work there goes on. Blocks on the disk.
+///
+/// # Errors
+/// [`StoreError::NoAccess`], [`StoreError::Full`], [`StoreError::Damaged`]; no file is left then.
+pub fn back_up(data_dir: &Path, file: &Path) -> Result<BackupFacts, StoreError> {
+    let database = data_dir.join(data_dir::DATABASE);
+    let source = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| StoreError::NoAccess { path: database, reason: error.to_string() })?;
+    source.busy_timeout(schema::READER_PATIENCE)?;
+    // Made here, so that nobody else can ever read it.
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    created.map_err(|error| no_access(file, &error))?;
+    let written = write_backup(&source, file);
+    if written.is_err() {
+        // The error is told; a leftover that cannot be removed either is seen beside it.
+        let _ = std::fs::remove_file(file);
+    }
+    written
+}
+
+fn write_backup(source: &Connection, file: &Path) -> Result<BackupFacts, StoreError> {
+    // Page by page, in one go: what was erased is zeros there and stays zeros, which VACUUM INTO does
+    // not promise of the pages that it fills.
+    let mut copy = Connection::open(file)?;
+    match Backup::new(source, &mut copy)?.step(-1)? {
+        StepResult::Done => {}
+        unfinished => return Err(StoreError::Failed(format!("the copy was not finished ({unfinished:?}); try again"))),
+    }
+    // One file, that can be read from a place where nothing can be written.
+    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+    let facts = facts_of(&copy, file)?;
+    drop(copy);
+    let (sum, place) = (checksum(file)?, checksum_file(file));
+    let line = format!("{sum}  {}\n", file.file_name().unwrap_or_default().to_string_lossy());
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&place);
+    let write = |out: &mut File| out.write_all(line.as_bytes()).and_then(|()| out.sync_all());
+    out.as_mut().map_err(|error| no_access(&place, error)).and_then(|out| write(out).map_err(|error| no_access(&place, &error)))?;
+    File::open(file).and_then(|file| file.sync_all()).map_err(|error| no_access(file, &error))?;
+    Ok(facts)
+}
+
+/// Puts the backup `file` back into `data_dir`, where no daemon may be at work. Whoever was erased since
+/// it was taken is erased from it first. The database that was there is kept beside it.
+///
+/// # Errors
+/// [`StoreError::BadBackup`] for a file that is not what its checksum says, or no backup of a doorward;
+/// [`StoreError::TooNew`], [`StoreError::Locked`], and what the system says. The data directory is as it
+/// was then.
+pub fn restore(data_dir: &Path, file: &Path) -> Result<Restored, StoreError> {
+    verify(file)?;
+    let _lock = data_dir::lock(data_dir)?;
+    let (database, incoming) = (data_dir.join(data_dir::DATABASE), data_dir.join("restoring.db"));
+    let outcome = prepare(file, &incoming, &database);
+    let (facts, erased_again, erasures_unknown) = outcome.inspect_err(|_| {
+        let _ = std::fs::remove_file(&incoming);
+    })?;
+    let replaced = database.exists().then(|| data_dir.join(format!("replaced-{}.db", SystemClock::new().now().as_micros() / 1_000_000)));
+    let step = |done: io::Result<()>| done.map_err(|error| no_access(&database, &error));
+    if let Some(replaced) = &replaced {
+        step(std::fs::rename(&database, replaced))?;
+        for side in ["-wal", "-shm"] {
+            let side_file = beside(&database, side);
+            if side_file.exists() {
+                step(std::fs::rename(&side_file, beside(replaced, side)))?;
+            }
+        }
+    }
+    // The marker first: a database that was put back must not go on counting events where it stood.
+    step(File::create(data_dir.join(RESTORED)).and_then(|marker| marker.sync_all()))?;
+    step(std::fs::rename(&incoming, &database))?;
+    step(File::open(data_dir).and_then(|directory| directory.sync_all()))?;
+    Ok(Restored { facts, erased_again, replaced, erasures_unknown })
+}
+
+/// Copies the backup beside the database, checks it, and takes out who was erased since.
+fn prepare(file: &Path, incoming: &Path, database: &Path) -> Result<(BackupFacts, u32, Option<String>), StoreError> {
+    let _ = std::fs::remove_file(incoming);
+    let mut copy =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(incoming).map_err(|error| no_access(incoming, &error))?;
+    let copied = File::open(file).and_then(|mut from| io::copy(&mut from, &mut copy)).and_then(|_| copy.sync_all());
+    copied.map_err(|error| no_access(incoming, &error))?;
+    let mut db = schema::writer(incoming)?;
+    let sound: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    let is_ours = db.query_row("SELECT count(*) FROM sqlite_schema WHERE name IN ('mutations', 'erased_content')", [], |row| row.get(0));
+    if sound != "ok" || is_ours != Ok(2) {
+        return Err(bad(file, &format!("it is no backup of a doorward, or damaged ({sound})")));
+    }
+    schema::migrate(&mut db, schema::MIGRATIONS)?;
+    let (erased, unknown) = if database.exists() {
+        match erasures(database) {
+            Ok(erased) => (erased, None),
+            Err(error) => (Erasures::default(), Some(error.to_string())),
+        }
+    } else {
+        (Erasures::default(), None)
+    };
+    let erased_again = erase_again(&mut db, &erased)?;
+    let facts = facts_of(&db, file)?;
+    // Everything into the one file that is moved, without a log beside it.
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    drop(db);
+    Ok((facts, erased_again, unknown))
+}
+
+/// Who was erased, and which photos must not come back.
+#[derive(Default)]
+struct Erasures {
+    people: Vec<SubjectUid>,
+    content: Vec<([u8; 32], i64)>,
+}
+
+fn erasures(database: &Path) -> Result<Erasures, StoreError> {
+    let db = schema::reader(database)?;
+    let people = db
+        .prepare("SELECT DISTINCT subject FROM mutations WHERE kind = 'erase_subject'")?
+        .query_and_then([], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
+        .collect::<Result<_, StoreError>>()?;
+    let content = db
+        .prepare("SELECT sha256, time_us FROM erased_content")?
+        .query_and_then([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Erasures { people, content })
+}
+
+fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreError> {
+    let change = db.transaction()?;
+    let mut erased = Vec::new();
+    for uid in &erasures.people {
+        let known = "SELECT 1 FROM subjects WHERE uid = ?1 UNION SELECT 1 FROM subject_history WHERE uid = ?1";
+        if change.prepare_cached(known)?.exists([uid.0.into_bytes()])? {
+            erased.push(Mutation::EraseSubject(*uid));
+        }
+    }
+    mutations::commit(&change, &erased, ("restore", SystemClock::new().now()))?;
+    for (sha256, time) in &erasures.content {
+        change
+            .prepare_cached("INSERT INTO erased_content (sha256, time_us) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+            .execute(params![sha256, time])?;
+    }
+    change.commit()?;
+    Ok(u32::try_from(erased.len()).unwrap_or(u32::MAX))
+}
+
+/// Compares the file with the checksum beside it.
+fn verify(file: &Path) -> Result<(), StoreError> {
+    let place = checksum_file(file);
+    let line =
+        std::fs::read_to_string(&place).map_err(|error| bad(file, &format!("its checksum {} cannot be read: {error}", place.display())))?;
+    let wanted = line.split_whitespace().next().unwrap_or_default().to_owned();
+    let found = checksum(file)?;
+    if wanted == found { Ok(()) } else { Err(bad(file, &format!("it is cut or altered: SHA-256 {found}, where {wanted} was written"))) }
+}
+
+fn checksum(file: &Path) -> Result<String, StoreError> {
+    let hash = || {
+        let (mut from, mut hasher, mut buffer) = (File::open(file)?, Sha256::new(), vec![0; 1 << 20]);
+        loop {
+            match from.read(&mut buffer)? {
+                0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+    };
+    hash().map_err(|error| no_access(file, &error))
+}
+
+fn checksum_file(file: &Path) -> PathBuf {
+    beside(file, ".sha256")
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn facts_of(db: &Connection, file: &Path) -> Result<BackupFacts, StoreError> {
+    let count = |table: &str| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
+    Ok(BackupFacts {
+        version: mutations::version(db)?,
+        subjects: count("subjects")?.cast_unsigned(),
+        samples: count("samples")?.cast_unsigned(),
+        bytes: file.metadata().map_err(|error| no_access(file, &error))?.len(),
+    })
+}
+
+fn bad(file: &Path, reason: &str) -> StoreError {
+    StoreError::BadBackup { file: file.to_owned(), reason: reason.to_owned() }
+}
+
+fn no_access(path: &Path, error: &io::Error) -> StoreError {
+    match failure::of_file(path, error) {
+        StoreError::Full => StoreError::Full,
+        _ => StoreError::NoAccess { path: path.to_owned(), reason: error.to_string() },
+    }
+}

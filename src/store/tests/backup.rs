@@ -1,0 +1,112 @@
+//! Backups are whole or refused, and nobody who was erased comes back by one.
+//!
+//! In: a store that is thrown away. Out: verdicts. Must not know: how backups are made.
+
+use std::path::PathBuf;
+
+use super::{commit, keyed, put_sample, sample, store, subject, template};
+use crate::mutation::Mutation;
+use crate::store::{Store, StoreError, back_up, restore};
+
+struct Bench {
+    directory: tempfile::TempDir,
+    outside: tempfile::TempDir,
+}
+
+impl Bench {
+    fn file(&self) -> PathBuf {
+        self.outside.path().join("monday.db")
+    }
+}
+
+/// A store with anna and bert, backed up while it is open, in which cleo was enrolled and anna erased since.
+async fn backed_up() -> (Bench, Store) {
+    let (directory, store) = store();
+    let mut random = fastrand::Rng::with_seed(9);
+    let (anna, bert, cleo) = (subject("anna"), subject("bert"), subject("cleo"));
+    let enrol = |who: &crate::subject::Subject, content, random: &mut fastrand::Rng| {
+        let photo = [content; 3_000];
+        vec![Mutation::PutSubject(who.clone()), put_sample(&sample(who, content), &template(random), &photo)]
+    };
+    commit(&store, enrol(&anna, 1, &mut random)).await;
+    commit(&store, enrol(&bert, 2, &mut random)).await;
+    let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
+    let facts = back_up(bench.directory.path(), &bench.file()).expect("backed up while it is open");
+    assert_eq!((facts.version, facts.subjects, facts.samples), (4, 2, 2));
+    commit(&store, enrol(&cleo, 3, &mut random)).await;
+    store.mutate(vec![Mutation::EraseSubject(anna.uid)], keyed("delete"), Box::new(|_| Vec::new())).await.expect("erased");
+    (bench, store)
+}
+
+async fn names(store: &Store) -> Vec<String> {
+    store.subjects().await.expect("subjects").iter().map(|subject| subject.id.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_backup_comes_back_without_those_who_were_erased_since() {
+    let (bench, store) = backed_up().await;
+    assert_eq!(names(&store).await, ["bert", "cleo"]);
+    let epoch = store.epoch();
+    assert!(matches!(restore(bench.directory.path(), &bench.file()), Err(StoreError::Locked(_))), "not under a daemon's feet");
+    drop(store);
+    let restored = restore(bench.directory.path(), &bench.file()).expect("restored");
+    assert_eq!((restored.facts.subjects, restored.erased_again, restored.erasures_unknown.is_some()), (1, 1, false));
+    assert!(restored.replaced.is_some_and(|replaced| replaced.exists()), "what was there is kept");
+    let database = std::fs::read(bench.directory.path().join("doorward.db")).expect("readable");
+    assert!(!database.windows(100).any(|window| window == [1; 100]), "her photo is not in it");
+    let store = Store::open(bench.directory.path()).expect("it opens");
+    assert_eq!(names(&store).await, ["bert"]);
+    assert_ne!(store.epoch(), epoch, "its next events are others than those of the log that was replaced");
+    assert_eq!(store.is_erased_content([1; 32]).await, Ok(true), "nor does the folder bring her back");
+    let newest = store.gallery_versions_before(None, 1).await.expect("versions").remove(0);
+    assert_eq!((newest.cause.as_str(), newest.subjects, newest.samples), ("restore", 1, 1));
+}
+
+#[tokio::test]
+async fn a_backup_that_was_cut_altered_or_is_none_is_refused_and_nothing_is_changed() {
+    let (bench, store) = backed_up().await;
+    drop(store);
+    let (file, sum) = (bench.file(), bench.outside.path().join("monday.db.sha256"));
+    let (whole, vouched) = (std::fs::read(&file).expect("readable"), std::fs::read(&sum).expect("readable"));
+    let before = std::fs::read(bench.directory.path().join("doorward.db")).expect("readable");
+    let refused = |what: &str| {
+        let outcome = restore(bench.directory.path(), &file);
+        assert!(matches!(outcome, Err(StoreError::BadBackup { .. } | StoreError::Damaged { .. })), "{what}: {outcome:?}");
+        let now = std::fs::read(bench.directory.path().join("doorward.db")).expect("readable");
+        assert!(now == before && !bench.directory.path().join("restoring.db").exists(), "{what}");
+    };
+    std::fs::write(&file, &whole[..whole.len() / 2]).expect("written");
+    refused("cut");
+    let mut altered = whole.clone();
+    altered[whole.len() / 2] ^= 1;
+    std::fs::write(&file, altered).expect("written");
+    refused("altered");
+    std::fs::remove_file(&sum).expect("removed");
+    std::fs::write(&file, &whole).expect("written");
+    refused("without its checksum");
+    std::fs::write(&sum, "7d793037a0760186574b0282f2f435e7b3f5a3c0b6c4c6a7d5a4a3e0b2a1f0c9  monday.db").expect("written");
+    refused("with the checksum of another");
+    std::fs::write(&sum, vouched).expect("written");
+    assert!(restore(bench.directory.path(), &file).is_ok());
+}
+
+#[tokio::test]
+async fn a_backup_replaces_a_damaged_database_and_says_that_erasures_are_unknown() {
+    let (bench, store) = backed_up().await;
+    drop(store);
+    let database = bench.directory.path().join("doorward.db");
+    let length = std::fs::metadata(&database).expect("it is there").len();
+    std::fs::write(&database, vec![0x55; usize::try_from(length).expect("small")]).expect("damaged");
+    assert!(matches!(Store::open(bench.directory.path()), Err(StoreError::Damaged { .. })));
+    let restored = restore(bench.directory.path(), &bench.file()).expect("restored");
+    assert!(restored.erasures_unknown.is_some() && restored.facts.subjects == 2, "{restored:?}");
+    assert!(Store::open(bench.directory.path()).is_ok());
+}
+
+#[tokio::test]
+async fn a_file_that_is_there_is_never_overwritten() {
+    let (bench, store) = backed_up().await;
+    assert!(matches!(back_up(bench.directory.path(), &bench.file()), Err(StoreError::NoAccess { .. })));
+    drop(store);
+    assert!(restore(bench.directory.path(), &bench.file()).is_ok(), "the first backup is whole");
+}
