@@ -16,7 +16,7 @@ use doorward::camera::{CameraId, Role};
 use doorward::clock::{SimulatedClock, Timestamp};
 use doorward::config::{DeviceChoice, InferConfig, PrecisionChoice, RecognitionConfig};
 use doorward::decide::Policy;
-use doorward::enrol::{Enrolment, EnrolmentParts, NewSubject, SampleInput, SubjectFields};
+use doorward::enrol::{Allowed, Enrolment, EnrolmentParts, NewSubject, SampleInput, SubjectFields};
 use doorward::event::{EndReason, EventKind};
 use doorward::event_log::{EventLog, Subscription};
 use doorward::gallery::Gallery;
@@ -233,7 +233,7 @@ async fn enrol(arguments: &Arguments, enrolment: &Enrolment) -> anyhow::Result<B
             id: Some(SubjectId::parse(name)?),
             fields: SubjectFields::default(),
             samples: vec![SampleInput::Image(bytes.into())],
-            allow_duplicate: true,
+            allowed: Allowed { duplicate: true, inconsistent: true },
             request_id: String::new(),
         };
         let enrolled = enrolment.create_subject(subject).await?;

@@ -8,6 +8,7 @@
 //! Must not know: the wire, SQL, sessions.
 
 mod answer;
+mod error;
 mod fields;
 mod folder;
 mod plan;
@@ -27,12 +28,12 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
 use crate::event::SnapshotId;
-use crate::face::{Quality, TemplateError, TemplateSpace};
+use crate::face::TemplateSpace;
 use crate::gallery::Gallery;
-use crate::photo::{PhotoAnalyst, PhotoError};
-use crate::quality::Fault;
-use crate::store::{Committed, Difference, Store, StoreError, VersionInfo};
+use crate::photo::PhotoAnalyst;
+use crate::store::{Committed, Difference, Store, VersionInfo};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
+pub use error::EnrolError;
 use prepare::Prepared;
 use register::{Addition, Creation, Register};
 use reload::{BUSY_WAIT, Prepare, Reload};
@@ -43,95 +44,6 @@ pub use versions::{Rollback, RollbackReport};
 pub const SAMPLES_A_CALL_MAX: usize = 10;
 /// The most samples of one subject.
 pub const SAMPLES_A_SUBJECT_MAX: usize = 100;
-
-/// Enrolment refused or failed; each variant has its own reason on the wire.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrolError {
-    /// The photo cannot be used, or inference failed.
-    #[error(transparent)]
-    Photo(#[from] PhotoError),
-    /// The face was found and is not good enough; give a better photo.
-    #[error("the face cannot be used: {}; give a better photo", .fault.name())]
-    Unusable {
-        /// What is most wrong with it.
-        fault: Fault,
-        /// What was measured.
-        quality: Box<Quality>,
-    },
-    /// The face is close to another subject's.
-    #[error("the face is already enrolled as {other} (similarity {similarity:.3}); allow_duplicate enrols it all the same")]
-    PossibleDuplicate {
-        /// Whose it seems to be.
-        other: SubjectId,
-        /// Cosine similarity to that subject.
-        similarity: f32,
-    },
-    /// The id is taken.
-    #[error("subject {0} exists; choose another id, or add samples to it")]
-    SubjectExists(SubjectId),
-    /// Nobody has this id.
-    #[error("there is no subject {0}")]
-    SubjectUnknown(String),
-    /// The subject has no such sample.
-    #[error("there is no sample {0} of this subject")]
-    SampleUnknown(String),
-    /// A subject would be without a sample.
-    #[error("a subject needs at least one sample; delete the subject to erase its last one")]
-    NoSample,
-    /// A field is not allowed as it stands.
-    #[error("{field}: {reason}")]
-    BadField {
-        /// Its name on the wire.
-        field: &'static str,
-        /// What is wrong, and what is allowed.
-        reason: String,
-    },
-    /// Somebody else changed the subject.
-    #[error("the subject has changed since: its etag is {current}; read it again")]
-    StaleEtag {
-        /// The etag it has now.
-        current: String,
-    },
-    /// The snapshot is not there.
-    #[error("there is no snapshot {0}, or it is no longer kept")]
-    SnapshotUnknown(String),
-    /// There is no folder to reload.
-    #[error("no enrolment folder is configured: set people_dir")]
-    NoFolder,
-    /// The folder cannot be read, or changes while it is; nothing was changed.
-    #[error("the enrolment folder {folder}: {reason}")]
-    FolderUnreadable {
-        /// The folder.
-        folder: PathBuf,
-        /// What went wrong.
-        reason: String,
-    },
-    /// The version never was, or is older than the history that is kept.
-    #[error("gallery version {version} is not kept; the oldest one is {oldest}")]
-    VersionUnknown {
-        /// The version that was asked for.
-        version: u64,
-        /// The oldest that can be gone back to.
-        oldest: u64,
-    },
-    /// Too many people would go to believe that it is meant.
-    #[error("this would remove {removed} of {total} subjects; allow_mass_removal does it all the same")]
-    MassRemoval {
-        /// Subjects that would go.
-        removed: usize,
-        /// Subjects that there are, however they were enrolled.
-        total: usize,
-    },
-    /// The request id stands for another call, or the same call with other arguments.
-    #[error("request_id was used for another call before; make a new one")]
-    RequestReused,
-    /// The encoder and the gallery do not belong together; nothing was stored.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// The database failed; nothing was changed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// Where a sample comes from.
 #[derive(Clone, Debug)]
@@ -157,6 +69,15 @@ pub struct SubjectFields {
     pub expire_time: Option<Option<Timestamp>>,
 }
 
+/// Doubts about a photo that do not refuse it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// It is close to another subject: a twin, or somebody who is enrolled twice.
+    pub duplicate: bool,
+    /// It does not look like the subject's other photos.
+    pub inconsistent: bool,
+}
+
 /// A subject to be enrolled.
 #[derive(Clone, Debug, Default)]
 pub struct NewSubject {
@@ -166,8 +87,8 @@ pub struct NewSubject {
     pub fields: SubjectFields,
     /// One to ten photos.
     pub samples: Vec<SampleInput>,
-    /// Enrol although a photo is close to another subject.
-    pub allow_duplicate: bool,
+    /// What is enrolled all the same.
+    pub allowed: Allowed,
     /// Makes a repeat return the first answer; empty is none.
     pub request_id: String,
 }
@@ -192,8 +113,8 @@ pub struct NewSample {
     pub subject: SubjectId,
     /// The photo.
     pub sample: SampleInput,
-    /// Add it although it is close to another subject.
-    pub allow_duplicate: bool,
+    /// What is added all the same.
+    pub allowed: Allowed,
     /// Makes a repeat return the first answer; empty is none.
     pub request_id: String,
 }
@@ -322,7 +243,7 @@ impl Enrolment {
     /// Every refusal of [`EnrolError`] that concerns photos, fields and ids.
     pub async fn create_subject(&self, new: NewSubject) -> Result<Enrolled, EnrolError> {
         let request = Request::create_subject(&new)?;
-        let NewSubject { id, fields, samples, allow_duplicate, .. } = new;
+        let NewSubject { id, fields, samples, allowed, .. } = new;
         let fields = fields.checked()?;
         fields::check_sample_count(samples.len())?;
         if let Some(first) = self.register.first_answer(&request).await? {
@@ -335,7 +256,7 @@ impl Enrolment {
         for sample in samples {
             prepared.push(self.prepare(sample).await?);
         }
-        self.register.create(request, Creation { id, fields, samples: prepared, allow_duplicate }).await
+        self.register.create(request, Creation { id, fields, samples: prepared, allowed }).await
     }
 
     /// One subject, and how many samples it has.
@@ -390,7 +311,7 @@ impl Enrolment {
         }
         self.register.subject_with_count(&new.subject).await?;
         let sample = self.prepare(new.sample).await?;
-        self.register.add(request, Addition { subject: new.subject, sample, allow_duplicate: new.allow_duplicate }).await
+        self.register.add(request, Addition { subject: new.subject, sample, allowed: new.allowed }).await
     }
 
     /// A subject's samples, oldest first.

@@ -149,6 +149,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "SEVERAL_FACES" => "crop the photo to the one person; `doorward detect PHOTO --out seen.jpg` numbers the faces",
         "FACE_UNUSABLE" => "give a larger, sharper, evenly lit photo from the front",
         "POSSIBLE_DUPLICATE" => "look at the other subject (`doorward subject show ID`); --allow-duplicate enrols it all the same",
+        "INCONSISTENT_SAMPLE" => "see that the photo shows the same person; where it does, --allow-inconsistent takes it all the same",
         "SUBJECT_EXISTS" => "choose another id, or add the photo with `doorward subject add-sample`",
         "SUBJECT_NOT_FOUND" => "`doorward subject list` shows who is enrolled",
         "SAMPLE_NOT_FOUND" => "`doorward subject samples ID` shows the samples",

@@ -61,6 +61,9 @@ pub struct Add {
     /// Enrol although the face is close to another subject's
     #[arg(long)]
     allow_duplicate: bool,
+    /// Enrol although the photos do not look like one person
+    #[arg(long)]
+    allow_inconsistent: bool,
 }
 
 /// What an operator may say of a person.
@@ -195,8 +198,13 @@ impl Add {
         samples.extend(self.snapshots.into_iter().map(samples::of_snapshot));
         let mut subject = pb::Subject { id: self.id, ..pb::Subject::default() };
         self.fields.apply(&mut subject);
-        let request =
-            pb::CreateSubjectRequest { subject: Some(subject), samples, allow_duplicate: self.allow_duplicate, request_id: request_id() };
+        let request = pb::CreateSubjectRequest {
+            subject: Some(subject),
+            samples,
+            allow_duplicate: self.allow_duplicate,
+            allow_inconsistent: self.allow_inconsistent,
+            request_id: request_id(),
+        };
         let daemon = client.connect().await?;
         let waiting = spinner("enrolling");
         let response = daemon.gallery().create_subject(request).await;

@@ -19,7 +19,7 @@ use super::answer::Answer;
 use super::plan::Known;
 use super::prepare::Prepared;
 use super::request::Request;
-use super::{EnrolError, Enrolled, Erased, GalleryFacts, SAMPLES_A_SUBJECT_MAX, SampleInfo, SubjectFields, SubjectUpdate};
+use super::{Allowed, EnrolError, Enrolled, Erased, GalleryFacts, SAMPLES_A_SUBJECT_MAX, SampleInfo, SubjectFields, SubjectUpdate};
 use crate::clock::{Clock, Timestamp};
 use crate::decide::{Policy, verify};
 use crate::event::SnapshotId;
@@ -38,7 +38,7 @@ pub(super) struct Creation {
     pub id: Option<SubjectId>,
     pub fields: SubjectFields,
     pub samples: Vec<Prepared>,
-    pub allow_duplicate: bool,
+    pub allowed: Allowed,
 }
 
 /// A prepared photo to be added to a subject.
@@ -46,7 +46,7 @@ pub(super) struct Creation {
 pub(super) struct Addition {
     pub subject: SubjectId,
     pub sample: Prepared,
-    pub allow_duplicate: bool,
+    pub allowed: Allowed,
 }
 
 /// Store and gallery, changed together.
@@ -159,11 +159,15 @@ impl Register {
             return Err(EnrolError::BadField { field: "expire_time", reason: "it lies in the past: the subject would never match".into() });
         }
         for sample in &new.samples {
-            self.check_matchable(sample, None, new.allow_duplicate)?;
+            self.check_matchable(sample, None, new.allowed)?;
         }
         let mut subject = new_subject(new.id, Origin::Rpc, now)?;
         new.fields.write_to(&mut subject);
-        let similarities = similarities_to_rest(&new.samples.iter().map(|sample| sample.template.clone()).collect::<Vec<_>>());
+        let templates: Vec<Template> = new.samples.iter().map(|sample| sample.template.clone()).collect();
+        for sample in 0..templates.len() {
+            self.check_consistent(&templates, sample, new.allowed)?;
+        }
+        let similarities = similarities_to_rest(&templates);
         let mut mutations = vec![Mutation::PutSubject(subject.clone())];
         let mut samples = Vec::new();
         for (prepared, similarity_to_rest) in new.samples.into_iter().zip(similarities) {
@@ -209,13 +213,14 @@ impl Register {
 
     async fn add_now(&self, request: Request, new: Addition) -> Result<Enrolled, EnrolError> {
         let mut subject = self.known(&new.subject).await?;
-        self.check_matchable(&new.sample, Some(subject.uid), new.allow_duplicate)?;
+        self.check_matchable(&new.sample, Some(subject.uid), new.allowed)?;
         let mut templates: Vec<Template> = self.store.samples(subject.uid).await?.into_iter().map(|(_, template)| template).collect();
         if templates.len() >= SAMPLES_A_SUBJECT_MAX {
             let reason = format!("the subject has {}, and may have {SAMPLES_A_SUBJECT_MAX}; delete one first", templates.len());
             return Err(EnrolError::BadField { field: "sample", reason });
         }
         templates.push(new.sample.template.clone());
+        self.check_consistent(&templates, templates.len() - 1, new.allowed)?;
         let similarity_to_rest = similarities_to_rest(&templates).pop().flatten();
         self.revise(&mut subject);
         let sample = new_sample(&new.sample, subject.uid, self.clock.now());
@@ -316,14 +321,24 @@ impl Register {
     }
 
     /// Whether the gallery can hold the sample, and nobody but `owner` looks like it.
-    fn check_matchable(&self, sample: &Prepared, owner: Option<SubjectUid>, allow_duplicate: bool) -> Result<(), EnrolError> {
+    fn check_matchable(&self, sample: &Prepared, owner: Option<SubjectUid>, allowed: Allowed) -> Result<(), EnrolError> {
         // Two, since the owner's own photos may well be the closest.
         let closest = self.gallery.current().search(&sample.template, 2)?;
         let other = closest.into_iter().find(|candidate| Some(candidate.subject) != owner);
-        let Some(other) = other.filter(|other| !allow_duplicate && verify(self.policy, other.similarity)) else { return Ok(()) };
+        let Some(other) = other.filter(|other| !allowed.duplicate && verify(self.policy, other.similarity)) else { return Ok(()) };
         match self.gallery.subject(other.subject) {
             Some(subject) => Err(EnrolError::PossibleDuplicate { other: subject.id.clone(), similarity: other.similarity }),
             None => Ok(()),
+        }
+    }
+
+    /// Whether the sample looks like any other of its subject's, of which there may be none.
+    fn check_consistent(&self, templates: &[Template], sample: usize, allowed: Allowed) -> Result<(), EnrolError> {
+        let others = templates.iter().enumerate().filter(|(other, _)| *other != sample);
+        let similarities = others.filter_map(|(_, other)| templates[sample].similarity(other).ok());
+        match similarities.reduce(f32::max) {
+            Some(similarity) if !allowed.inconsistent && !verify(self.policy, similarity) => Err(EnrolError::Inconsistent { similarity }),
+            _ => Ok(()),
         }
     }
 

@@ -37,7 +37,7 @@ impl Request {
         arguments.add_optional(new.id.as_ref().map(SubjectId::as_str));
         arguments.add_fields(&new.fields);
         new.samples.iter().for_each(|sample| arguments.add_sample(sample));
-        arguments.add(&[u8::from(new.allow_duplicate)]);
+        arguments.add(&[u8::from(new.allowed.duplicate), u8::from(new.allowed.inconsistent)]);
         Self::new("create_subject", &new.request_id, arguments)
     }
 
@@ -60,7 +60,7 @@ impl Request {
         let mut arguments = Arguments::default();
         arguments.add(new.subject.as_str().as_bytes());
         arguments.add_sample(&new.sample);
-        arguments.add(&[u8::from(new.allow_duplicate)]);
+        arguments.add(&[u8::from(new.allowed.duplicate), u8::from(new.allowed.inconsistent)]);
         Self::new("create_sample", &new.request_id, arguments)
     }
 

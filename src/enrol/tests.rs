@@ -11,7 +11,8 @@ use super::register::Register;
 use super::reload::Prepare;
 use super::*;
 use crate::clock::SimulatedClock;
-use crate::face::Template;
+use crate::face::{Quality, Template};
+use crate::photo::PhotoError;
 
 /// From this similarity on two made-up photos show one person.
 pub(super) const THRESHOLD: f32 = 0.5;

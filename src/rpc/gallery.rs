@@ -18,7 +18,7 @@ use super::convert::{request_id, time, uuid};
 use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, bad_token};
 use super::status::stopping;
-use crate::enrol::{Enrolment, NewSample, NewSubject, ReloadReport, Rollback, SubjectUpdate};
+use crate::enrol::{Allowed, Enrolment, NewSample, NewSubject, ReloadReport, Rollback, SubjectUpdate};
 use crate::pb::gallery_service_server::GalleryService;
 use crate::pb::{
     CompareGalleryVersionsRequest, CompareGalleryVersionsResponse, CreateSampleRequest, CreateSampleResponse, CreateSubjectRequest,
@@ -46,7 +46,8 @@ impl GalleryService for GalleryApi {
         let samples = request.samples.into_iter().enumerate();
         let samples = samples.map(|(n, source)| sample_input(Some(source), &format!("samples[{n}]"))).collect::<Result<_, _>>()?;
         let (fields, request_id) = (fields(wire, None)?, request_id(&request.request_id)?);
-        let new = NewSubject { id, fields, samples, allow_duplicate: request.allow_duplicate, request_id };
+        let allowed = Allowed { duplicate: request.allow_duplicate, inconsistent: request.allow_inconsistent };
+        let new = NewSubject { id, fields, samples, allowed, request_id };
         let enrolment = self.0.parts.enrolment.clone();
         let enrolled = to_the_end(async move { enrolment.create_subject(new).await }).await?;
         let count = u32::try_from(enrolled.samples.len()).unwrap_or(u32::MAX);
@@ -107,7 +108,8 @@ impl GalleryService for GalleryApi {
         let request = request.into_inner();
         let (subject, request_id) = (subject_id(&request.subject_id, "subject_id")?, request_id(&request.request_id)?);
         let input = sample_input(request.sample, "sample")?;
-        let new = NewSample { subject, sample: input, allow_duplicate: request.allow_duplicate, request_id };
+        let allowed = Allowed { duplicate: request.allow_duplicate, inconsistent: request.allow_inconsistent };
+        let new = NewSample { subject, sample: input, allowed, request_id };
         let enrolment = self.0.parts.enrolment.clone();
         let enrolled = to_the_end(async move { enrolment.create_sample(new).await }).await?;
         Ok(Response::new(CreateSampleResponse { sample: enrolled.samples.first().map(sample), gallery_version: enrolled.version }))

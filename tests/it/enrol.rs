@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use doorward::clock::{Clock, SystemClock};
 use doorward::decide::Policy;
-use doorward::enrol::{EnrolError, Enrolled, Enrolment, EnrolmentParts, NewSample, NewSubject, SampleInput, SubjectFields, SubjectUpdate};
+use doorward::enrol::{
+    Allowed, EnrolError, Enrolled, Enrolment, EnrolmentParts, NewSample, NewSubject, SampleInput, SubjectFields, SubjectUpdate,
+};
 use doorward::event::{Event, EventKind, Rejection, SnapshotId};
 use doorward::frame::CameraId;
 use doorward::gallery::Gallery;
@@ -197,7 +199,7 @@ async fn the_same_person_is_not_enrolled_twice_unasked() {
     let add = |photo: &str| NewSample {
         subject: id("obama"),
         sample: SampleInput::Image(read(&photos, photo).into()),
-        allow_duplicate: false,
+        allowed: Allowed::default(),
         request_id: String::new(),
     };
     let added = house.enrolment.create_sample(add("obama2.jpg")).await.expect("their own photo");

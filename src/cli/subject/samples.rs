@@ -36,6 +36,9 @@ pub struct AddSample {
     /// Add it although the face is close to another subject's
     #[arg(long)]
     allow_duplicate: bool,
+    /// Add it although the face does not look like the person's other photos
+    #[arg(long)]
+    allow_inconsistent: bool,
 }
 
 /// Lists the samples of a person with their quality
@@ -89,6 +92,16 @@ pub fn table(samples: &[pb::Sample]) -> Table {
 }
 
 impl AddSample {
+    fn request(&self, source: pb::SampleSource) -> pb::CreateSampleRequest {
+        pb::CreateSampleRequest {
+            subject_id: self.id.clone(),
+            sample: Some(source),
+            allow_duplicate: self.allow_duplicate,
+            allow_inconsistent: self.allow_inconsistent,
+            request_id: request_id(),
+        }
+    }
+
     /// Adds each photo, and fails at the end if any was refused.
     pub async fn run(self, client: &ClientOptions, out: Output) -> anyhow::Result<()> {
         let daemon = client.connect().await?;
@@ -99,7 +112,7 @@ impl AddSample {
         let snapshots = self.snapshots.iter().map(|id| (format!("snapshot {id}"), Ok(of_snapshot(id.clone()))));
         for (name, source) in photos.chain(snapshots) {
             let outcome = match source {
-                Ok(source) => add(&daemon, &self.id, source, self.allow_duplicate).await.with_context(|| name.clone()),
+                Ok(source) => add(&daemon, self.request(source)).await.with_context(|| name.clone()),
                 Err(error) => Err(error),
             };
             bar.inc(1);
@@ -118,8 +131,7 @@ impl AddSample {
     }
 }
 
-async fn add(daemon: &Daemon, id: &str, source: pb::SampleSource, allow_duplicate: bool) -> anyhow::Result<pb::CreateSampleResponse> {
-    let request = pb::CreateSampleRequest { subject_id: id.to_owned(), sample: Some(source), allow_duplicate, request_id: request_id() };
+async fn add(daemon: &Daemon, request: pb::CreateSampleRequest) -> anyhow::Result<pb::CreateSampleResponse> {
     Ok(daemon.gallery().create_sample(request).await?.into_inner())
 }
 

@@ -17,11 +17,16 @@ fn fields(name: &str) -> SubjectFields {
 /// What an RPC would ask for, with its photo prepared.
 fn creation(name: &str, samples: &[(u8, u8)], request_id: &str) -> (Request, Creation) {
     let images = samples.iter().map(|(who, shot)| SampleInput::Image(photo(*who, *shot).into())).collect();
-    let new =
-        NewSubject { id: Some(id(name)), fields: fields(name), samples: images, allow_duplicate: false, request_id: request_id.into() };
+    let new = NewSubject {
+        id: Some(id(name)),
+        fields: fields(name),
+        samples: images,
+        allowed: Allowed::default(),
+        request_id: request_id.into(),
+    };
     let request = Request::create_subject(&new).expect("a good request");
     let samples = samples.iter().map(|(who, shot)| prepared(*who, *shot)).collect();
-    (request, Creation { id: new.id, fields: new.fields, samples, allow_duplicate: false })
+    (request, Creation { id: new.id, fields: new.fields, samples, allowed: Allowed::default() })
 }
 
 async fn create(register: &Arc<Register>, name: &str, samples: &[(u8, u8)]) -> Result<Enrolled, EnrolError> {
@@ -31,9 +36,9 @@ async fn create(register: &Arc<Register>, name: &str, samples: &[(u8, u8)]) -> R
 
 fn addition(name: &str, (who, shot): (u8, u8), request_id: &str) -> (Request, Addition) {
     let sample = SampleInput::Image(photo(who, shot).into());
-    let new = NewSample { subject: id(name), sample, allow_duplicate: false, request_id: request_id.into() };
+    let new = NewSample { subject: id(name), sample, allowed: Allowed::default(), request_id: request_id.into() };
     let request = Request::create_sample(&new).expect("a good request");
-    (request, Addition { subject: new.subject, sample: prepared(who, shot), allow_duplicate: false })
+    (request, Addition { subject: new.subject, sample: prepared(who, shot), allowed: Allowed::default() })
 }
 
 async fn add(register: &Arc<Register>, name: &str, shot: (u8, u8)) -> Result<Enrolled, EnrolError> {
@@ -82,7 +87,7 @@ async fn duplicates_are_refused_unless_allowed_and_store_nothing() {
     assert!(matches!(create(&register, "anna", &[(3, 1)]).await, Err(EnrolError::SubjectExists(_))));
     assert_eq!((register.facts().await.expect("facts").templates, found(&register, 3, 1)), (1, None));
     let (request, creation) = creation("twin", &[(1, 2)], "");
-    register.create(request, Creation { allow_duplicate: true, ..creation }).await.expect("allowed");
+    register.create(request, Creation { allowed: Allowed { duplicate: true, inconsistent: true }, ..creation }).await.expect("allowed");
     // The subject's own photos are no duplicates of it, though another is as close.
     create(&register, "bo", &[(2, 1)]).await.expect("enrolled");
     add(&register, "bo", (2, 2)).await.expect("their own photo");
@@ -227,7 +232,7 @@ async fn a_template_of_another_space_enrols_nobody_and_is_never_compared() {
     create(&register, "anna", &[(1, 1)]).await.expect("enrolled");
     let (request, mut new) = creation("bo", &[(2, 1)], "");
     new.samples[0].template = Template::normalised(TemplateSpace::new("other"), &[1.0; 32]).expect("it has a direction");
-    let refused = register.create(request, Creation { allow_duplicate: true, ..new }).await;
+    let refused = register.create(request, Creation { allowed: Allowed { duplicate: true, inconsistent: true }, ..new }).await;
     assert!(matches!(refused, Err(EnrolError::Template(TemplateError::SpaceMismatch { .. }))));
     assert!(register.store.subject(&id("bo")).await.expect("a store").is_none());
     let store = register.store.clone();
@@ -272,4 +277,21 @@ async fn a_change_that_was_committed_matches_although_its_caller_has_gone() {
     create(&register, "last", &[(15, 1)]).await.expect("enrolled");
     let stored = register.store.templates().await.expect("templates").len() as u64;
     assert_eq!(register.gallery.current().template_count(), stored, "disk and memory say the same");
+}
+
+#[tokio::test]
+async fn a_photo_of_somebody_else_is_told_and_taken_only_when_that_is_allowed() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (register, _) = self::register(folder.path()).await;
+    // Two people's photos under one name, at once and one after the other.
+    let mixed = create(&register, "anna", &[(1, 1), (2, 1)]).await;
+    assert!(matches!(mixed, Err(EnrolError::Inconsistent { similarity }) if similarity < 0.5), "{mixed:?}");
+    create(&register, "anna", &[(1, 1), (1, 2)]).await.expect("enrolled");
+    let other = add(&register, "anna", (3, 1)).await;
+    assert!(matches!(other, Err(EnrolError::Inconsistent { .. })), "{other:?}");
+    assert_eq!(register.samples(&id("anna")).await.expect("samples").len(), 2, "nothing was stored");
+    let (request, addition) = addition("anna", (3, 1), "");
+    let allowed = Allowed { inconsistent: true, ..Allowed::default() };
+    register.add(request, Addition { allowed, ..addition }).await.expect("allowed");
+    add(&register, "anna", (3, 2)).await.expect("it looks like one of hers now");
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 use crate::enrol::tests::{counting_prepare, empty_photo, found, id, photo, prepared, register};
-use crate::enrol::{NewSubject, SubjectFields, register::Creation};
+use crate::enrol::{Allowed, NewSubject, SubjectFields, register::Creation};
 use crate::subject::{Origin, SubjectId};
 
 struct House {
@@ -54,7 +54,7 @@ impl House {
     async fn enrol(&self, name: &str, who: u8, shot: u8) {
         let id: Option<SubjectId> = Some(id(name));
         let request = Request::create_subject(&NewSubject { id: id.clone(), ..NewSubject::default() }).expect("a good request");
-        let creation = Creation { id, fields: SubjectFields::default(), samples: vec![prepared(who, shot)], allow_duplicate: false };
+        let creation = Creation { id, fields: SubjectFields::default(), samples: vec![prepared(who, shot)], allowed: Allowed::default() };
         self.register.create(request, creation).await.expect("enrolled");
     }
 

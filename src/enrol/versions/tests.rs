@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::SimulatedClock;
 use crate::enrol::register::{Addition, Creation};
 use crate::enrol::tests::{found, id, prepared, register};
-use crate::enrol::{NewSample, NewSubject, SampleInput, SubjectFields, SubjectUpdate};
+use crate::enrol::{Allowed, NewSample, NewSubject, SampleInput, SubjectFields, SubjectUpdate};
 use crate::subject::{Subject, SubjectId};
 
 struct House {
@@ -29,15 +29,22 @@ impl House {
     async fn enrol(&self, name: &str, who: u8) -> u64 {
         let request = Request::create_subject(&NewSubject { id: Some(id(name)), ..NewSubject::default() }).expect("a good request");
         let fields = SubjectFields { display_name: Some(format!("{name} the first")), ..SubjectFields::default() };
-        let creation = Creation { id: Some(id(name)), fields, samples: vec![prepared(who, 1)], allow_duplicate: true };
+        let creation = Creation {
+            id: Some(id(name)),
+            fields,
+            samples: vec![prepared(who, 1)],
+            allowed: Allowed { duplicate: true, inconsistent: true },
+        };
         self.register.create(request, creation).await.expect("enrolled").version
     }
 
     async fn add(&self, name: &str, who: u8, shot: u8) -> u64 {
         let sample = SampleInput::Image(prepared(who, shot).photo);
-        let new = NewSample { subject: id(name), sample, allow_duplicate: true, request_id: String::new() };
+        let new =
+            NewSample { subject: id(name), sample, allowed: Allowed { duplicate: true, inconsistent: true }, request_id: String::new() };
         let request = Request::create_sample(&new).expect("a good request");
-        let addition = Addition { subject: id(name), sample: prepared(who, shot), allow_duplicate: true };
+        let addition =
+            Addition { subject: id(name), sample: prepared(who, shot), allowed: Allowed { duplicate: true, inconsistent: true } };
         self.register.add(request, addition).await.expect("added").version
     }
 

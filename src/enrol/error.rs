@@ -1,0 +1,109 @@
+//! Why enrolment refuses or fails.
+//!
+//! In: what was wrong. Out: one variant a thing that a caller may do about it.
+//! Must not know: the wire.
+
+use std::path::PathBuf;
+
+use crate::face::{Quality, TemplateError};
+use crate::photo::PhotoError;
+use crate::quality::Fault;
+use crate::store::StoreError;
+use crate::subject::SubjectId;
+
+/// Enrolment refused or failed; each variant has its own reason on the wire.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The photo cannot be used, or inference failed.
+    #[error(transparent)]
+    Photo(#[from] PhotoError),
+    /// The face was found and is not good enough; give a better photo.
+    #[error("the face cannot be used: {}; give a better photo", .fault.name())]
+    Unusable {
+        /// What is most wrong with it.
+        fault: Fault,
+        /// What was measured.
+        quality: Box<Quality>,
+    },
+    /// The face is close to another subject's.
+    #[error("the face is already enrolled as {other} (similarity {similarity:.3}); allow_duplicate enrols it all the same")]
+    PossibleDuplicate {
+        /// Whose it seems to be.
+        other: SubjectId,
+        /// Cosine similarity to that subject.
+        similarity: f32,
+    },
+    /// The photo is not close to any other of the subject's.
+    #[error(
+        "the face does not look like the subject's other photos (closest similarity {similarity:.3}); allow_inconsistent takes it all the same"
+    )]
+    Inconsistent {
+        /// Cosine similarity to the closest of them.
+        similarity: f32,
+    },
+    /// The id is taken.
+    #[error("subject {0} exists; choose another id, or add samples to it")]
+    SubjectExists(SubjectId),
+    /// Nobody has this id.
+    #[error("there is no subject {0}")]
+    SubjectUnknown(String),
+    /// The subject has no such sample.
+    #[error("there is no sample {0} of this subject")]
+    SampleUnknown(String),
+    /// A subject would be without a sample.
+    #[error("a subject needs at least one sample; delete the subject to erase its last one")]
+    NoSample,
+    /// A field is not allowed as it stands.
+    #[error("{field}: {reason}")]
+    BadField {
+        /// Its name on the wire.
+        field: &'static str,
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
+    /// Somebody else changed the subject.
+    #[error("the subject has changed since: its etag is {current}; read it again")]
+    StaleEtag {
+        /// The etag it has now.
+        current: String,
+    },
+    /// The snapshot is not there.
+    #[error("there is no snapshot {0}, or it is no longer kept")]
+    SnapshotUnknown(String),
+    /// There is no folder to reload.
+    #[error("no enrolment folder is configured: set people_dir")]
+    NoFolder,
+    /// The folder cannot be read, or changes while it is; nothing was changed.
+    #[error("the enrolment folder {folder}: {reason}")]
+    FolderUnreadable {
+        /// The folder.
+        folder: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The version never was, or is older than the history that is kept.
+    #[error("gallery version {version} is not kept; the oldest one is {oldest}")]
+    VersionUnknown {
+        /// The version that was asked for.
+        version: u64,
+        /// The oldest that can be gone back to.
+        oldest: u64,
+    },
+    /// Too many people would go to believe that it is meant.
+    #[error("this would remove {removed} of {total} subjects; allow_mass_removal does it all the same")]
+    MassRemoval {
+        /// Subjects that would go.
+        removed: usize,
+        /// Subjects that there are, however they were enrolled.
+        total: usize,
+    },
+    /// The request id stands for another call, or the same call with other arguments.
+    #[error("request_id was used for another call before; make a new one")]
+    RequestReused,
+    /// The encoder and the gallery do not belong together; nothing was stored.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The database failed; nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
