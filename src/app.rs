@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::decide::Policy;
 use crate::enrol::{EnrolError, Enrolment, EnrolmentParts};
 use crate::event::{EndReason, Event, EventKind};
-use crate::event_log::EventLog;
+use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
 use crate::infer::Engine;
 use crate::photo::PhotoAnalyst;
@@ -26,7 +26,7 @@ use crate::pipeline::{Pipeline, SceneSettings};
 use crate::recognise::Recogniser;
 use crate::rpc::{RpcParts, Server, ServerHandle};
 use crate::shutdown::{self, Signals, Tasks};
-use crate::store::{NewEvent, Store};
+use crate::store::{NewEvent, Store, StoreError};
 use crate::track::TrackPolicy;
 use crate::visit::VisitPolicy;
 use crate::{device, ingest, rpc};
@@ -264,7 +264,11 @@ async fn end_open_visits(store: &Store, events: &EventLog, clock: &dyn Clock) ->
     let ended: Vec<NewEvent> = ended.collect();
     if !ended.is_empty() {
         tracing::warn!(visits = ended.len(), "the last run ended without ending its visits; they are ended now");
-        events.append_when_there_is_room(ended).await?;
+        match events.append(ended).await {
+            // The daemon must be reachable, so that something can be erased; the next start ends them.
+            Err(EventLogError::Store(StoreError::Full)) => tracing::error!("the disk of data_dir is full: those visits stay open"),
+            outcome => outcome?,
+        }
     }
     Ok(())
 }

@@ -460,18 +460,22 @@ impl Store {
     /// day, in steps between which other changes are made. Events of open visits are kept.
     pub async fn prune(&self, before: Timestamp) -> Result<(), StoreError> {
         let answers_before = self.0.clock.now().minus(ANSWER_KEPT);
+        self.prune_in_steps(move |db| events::prune_step(db, before, answers_before)).await
+    }
+
+    /// Takes steps, between which other changes are made, until one finds nothing to delete. What they
+    /// deleted then leaves the write-ahead log too, once for all of them.
+    async fn prune_in_steps(
+        &self,
+        step: impl Fn(&rusqlite::Connection) -> Result<usize, StoreError> + Clone + Send + 'static,
+    ) -> Result<(), StoreError> {
         let mut pruned = 0;
         loop {
-            let step = self.0.writer.write(Effect::Keeps, move |db| events::prune_step(db, before, answers_before)).await?;
-            if step == 0 {
-                break;
+            match self.0.writer.write(Effect::Keeps, step.clone()).await? {
+                0 if pruned == 0 => return Ok(()),
+                0 => return self.0.writer.write(Effect::Erases, |_| Ok(())).await,
+                deleted => pruned += deleted,
             }
-            pruned += step;
         }
-        if pruned > 0 {
-            // The bytes shall leave the write-ahead log too, once for all steps.
-            self.0.writer.write(Effect::Erases, |_| Ok(())).await?;
-        }
-        Ok(())
     }
 }

@@ -205,7 +205,7 @@ impl Diff {
 impl Rollback {
     async fn run(self, daemon: &Daemon, out: Output) -> anyhow::Result<()> {
         let request = pb::RollbackGalleryRequest {
-            version: self.version,
+            version: Some(self.version),
             allow_mass_removal: self.allow_mass_removal,
             dry_run: self.dry_run,
             request_id: request_id(),

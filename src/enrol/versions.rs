@@ -76,7 +76,7 @@ impl Register {
         if is_mass_removal(removed, total) && !rollback.allow_mass_removal {
             return Err(EnrolError::MassRemoval { removed, total });
         }
-        if rollback.dry_run || mutations.is_empty() {
+        if rollback.dry_run || (mutations.is_empty() && request.key.is_none()) {
             return Ok(RollbackReport { version: current.version(), ..report });
         }
         let answer = move |committed: &Committed| RollbackReport { version: committed.version, ..report };

@@ -17,7 +17,7 @@ use super::convert::subject::{fields, sample, sample_input, subject, subject_id}
 use super::convert::{request_id, time, uuid};
 use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, bad_token};
-use super::status::stopping;
+use super::status::{bad_field, stopping};
 use crate::enrol::{Allowed, Enrolment, NewSample, NewSubject, ReloadReport, Rollback, SubjectUpdate};
 use crate::pb::gallery_service_server::GalleryService;
 use crate::pb::{
@@ -181,6 +181,7 @@ impl GalleryService for GalleryApi {
         let RollbackGalleryRequest { version, allow_mass_removal, dry_run, request_id: id } = request.into_inner();
         let request_id = request_id(&id)?;
         let enrolment = self.0.parts.enrolment.clone();
+        let version = version.ok_or_else(|| bad_field("version", "say which version to go back to"))?;
         let rollback = Rollback { version, allow_mass_removal, dry_run };
         let report = to_the_end(async move { enrolment.roll_back(rollback, &request_id).await }).await?;
         Ok(Response::new(RollbackGalleryResponse {

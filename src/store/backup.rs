@@ -18,8 +18,12 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
 use crate::mutation::Mutation;
+use crate::store::history::{self, VersionChange};
 use crate::store::{RESTORED, StoreError, data_dir, failure, mutations, schema};
 use crate::subject::SubjectUid;
+
+/// What SQLite may leave beside a database.
+const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// What a backup holds, or what was put back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,13 +62,16 @@ pub fn back_up(data_dir: &Path, file: &Path) -> Result<BackupFacts, StoreError> 
     let source = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| StoreError::NoAccess { path: database, reason: error.to_string() })?;
     source.busy_timeout(schema::READER_PATIENCE)?;
+    if checksum_file(file).exists() {
+        return Err(no_access(&checksum_file(file), &io::Error::from(io::ErrorKind::AlreadyExists)));
+    }
     // Made here, so that nobody else can ever read it.
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     created.map_err(|error| no_access(file, &error))?;
     let written = write_backup(&source, file);
     if written.is_err() {
         // The error is told; a leftover that cannot be removed either is seen beside it.
-        let _ = std::fs::remove_file(file);
+        let _ = (std::fs::remove_file(file), std::fs::remove_file(checksum_file(file)));
     }
     written
 }
@@ -83,7 +90,7 @@ fn write_backup(source: &Connection, file: &Path) -> Result<BackupFacts, StoreEr
     drop(copy);
     let (sum, place) = (checksum(file)?, checksum_file(file));
     let line = format!("{sum}  {}\n", file.file_name().unwrap_or_default().to_string_lossy());
-    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&place);
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place);
     let write = |out: &mut File| out.write_all(line.as_bytes()).and_then(|()| out.sync_all());
     out.as_mut().map_err(|error| no_access(&place, error)).and_then(|out| write(out).map_err(|error| no_access(&place, &error)))?;
     File::open(file).and_then(|file| file.sync_all()).map_err(|error| no_access(file, &error))?;
@@ -101,31 +108,36 @@ pub fn restore(data_dir: &Path, file: &Path) -> Result<Restored, StoreError> {
     verify(file)?;
     let _lock = data_dir::lock(data_dir)?;
     let (database, incoming) = (data_dir.join(data_dir::DATABASE), data_dir.join("restoring.db"));
+    let step = |done: io::Result<()>| done.map_err(|error| no_access(&database, &error));
+    // What an earlier attempt left must not be taken for part of this one.
+    for leftover in SIDE_FILES.map(|side| beside(&incoming, side)).into_iter().chain([incoming.clone()]) {
+        step(if leftover.exists() { std::fs::remove_file(leftover) } else { Ok(()) })?;
+    }
     let outcome = prepare(file, &incoming, &database);
     let (facts, erased_again, erasures_unknown) = outcome.inspect_err(|_| {
         let _ = std::fs::remove_file(&incoming);
     })?;
-    let replaced = database.exists().then(|| data_dir.join(format!("replaced-{}.db", SystemClock::new().now().as_micros() / 1_000_000)));
-    let step = |done: io::Result<()>| done.map_err(|error| no_access(&database, &error));
-    if let Some(replaced) = &replaced {
-        step(std::fs::rename(&database, replaced))?;
-        for side in ["-wal", "-shm"] {
-            let side_file = beside(&database, side);
-            if side_file.exists() {
-                step(std::fs::rename(&side_file, beside(replaced, side)))?;
-            }
-        }
-    }
-    // The marker first: a database that was put back must not go on counting events where it stood.
+    // First: a database that was put back must not go on counting events where it stood, and one more
+    // epoch harms nobody.
     step(File::create(data_dir.join(RESTORED)).and_then(|marker| marker.sync_all()))?;
+    let replaced = data_dir.join(format!("replaced-{}.db", Uuid::new_v4().simple()));
+    let had_one = database.exists();
+    if had_one {
+        // A second name for it, so that there is a database under its own at every moment.
+        step(std::fs::hard_link(&database, &replaced))?;
+    }
+    // A write-ahead log that stayed would be replayed over the database that is put back.
+    for side in SIDE_FILES {
+        let side_file = beside(&database, side);
+        step(if side_file.exists() { std::fs::rename(&side_file, beside(&replaced, side)) } else { Ok(()) })?;
+    }
     step(std::fs::rename(&incoming, &database))?;
     step(File::open(data_dir).and_then(|directory| directory.sync_all()))?;
-    Ok(Restored { facts, erased_again, replaced, erasures_unknown })
+    Ok(Restored { facts, erased_again, replaced: had_one.then_some(replaced), erasures_unknown })
 }
 
 /// Copies the backup beside the database, checks it, and takes out who was erased since.
 fn prepare(file: &Path, incoming: &Path, database: &Path) -> Result<(BackupFacts, u32, Option<String>), StoreError> {
-    let _ = std::fs::remove_file(incoming);
     let mut copy =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(incoming).map_err(|error| no_access(incoming, &error))?;
     let copied = File::open(file).and_then(|mut from| io::copy(&mut from, &mut copy)).and_then(|_| copy.sync_all());
@@ -137,13 +149,10 @@ fn prepare(file: &Path, incoming: &Path, database: &Path) -> Result<(BackupFacts
         return Err(bad(file, &format!("it is no backup of a doorward, or damaged ({sound})")));
     }
     schema::migrate(&mut db, schema::MIGRATIONS)?;
-    let (erased, unknown) = if database.exists() {
-        match erasures(database) {
-            Ok(erased) => (erased, None),
-            Err(error) => (Erasures::default(), Some(error.to_string())),
-        }
-    } else {
-        (Erasures::default(), None)
+    let (erased, unknown) = match database.exists().then(|| erasures(database)) {
+        Some(Ok(erased)) => (erased, None),
+        Some(Err(error)) => (Erasures::default(), Some(error.to_string())),
+        None => (Erasures::default(), Some("there is no database to tell".to_owned())),
     };
     let erased_again = erase_again(&mut db, &erased)?;
     let facts = facts_of(&db, file)?;
@@ -158,10 +167,14 @@ fn prepare(file: &Path, incoming: &Path, database: &Path) -> Result<(BackupFacts
 struct Erasures {
     people: Vec<SubjectUid>,
     content: Vec<([u8; 32], i64)>,
+    /// The newest version there was: no number is given twice.
+    newest: u64,
 }
 
 fn erasures(database: &Path) -> Result<Erasures, StoreError> {
-    let db = schema::reader(database)?;
+    let db = schema::writer(database)?;
+    // Into the one file, so that no log is left beside it.
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     let people = db
         .prepare("SELECT DISTINCT subject FROM mutations WHERE kind = 'erase_subject'")?
         .query_and_then([], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
@@ -170,23 +183,49 @@ fn erasures(database: &Path) -> Result<Erasures, StoreError> {
         .prepare("SELECT sha256, time_us FROM erased_content")?
         .query_and_then([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, StoreError>>()?;
-    Ok(Erasures { people, content })
+    let newest = mutations::version(&db)?;
+    Ok(Erasures { people, content, newest })
 }
 
 fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreError> {
-    let change = db.transaction()?;
+    let (change, time) = (db.transaction()?, SystemClock::new().now());
+    change.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'mutations'", [erasures.newest.cast_signed()])?;
     let mut erased = Vec::new();
     for uid in &erasures.people {
-        let known = "SELECT 1 FROM subjects WHERE uid = ?1 UNION SELECT 1 FROM subject_history WHERE uid = ?1";
+        let known = "SELECT 1 FROM subjects WHERE uid = ?1 UNION SELECT 1 FROM subject_history WHERE uid = ?1
+                     UNION SELECT 1 FROM retired_samples WHERE subject = ?1";
         if change.prepare_cached(known)?.exists([uid.0.into_bytes()])? {
             erased.push(Mutation::EraseSubject(*uid));
+        } else {
+            // Nobody here, but perhaps in the backup that is put back next.
+            change
+                .prepare_cached("INSERT INTO mutations (kind, subject, time_us) VALUES ('erase_subject', ?1, ?2)")?
+                .execute(params![uid.0.into_bytes(), time.as_micros()])?;
         }
     }
-    mutations::commit(&change, &erased, ("restore", SystemClock::new().now()))?;
-    for (sha256, time) in &erasures.content {
+    for (sha256, erased_at) in &erasures.content {
+        // The same photo under an earlier name of the person. Who has only such photos goes whole.
+        let same = "SELECT DISTINCT subject FROM samples WHERE content_sha256 = ?1 AND create_time_us <= ?2
+                    AND NOT EXISTS (SELECT 1 FROM samples others WHERE others.subject = samples.subject AND others.content_sha256 <> ?1)";
+        let mut same = change.prepare_cached(same)?;
+        for uid in same.query_and_then(params![sha256, erased_at], |row| Ok::<_, StoreError>(SubjectUid(Uuid::from_bytes(row.get(0)?))))? {
+            let again = Mutation::EraseSubject(uid?);
+            if !erased.iter().any(|known| matches!((known, &again), (Mutation::EraseSubject(a), Mutation::EraseSubject(b)) if a == b)) {
+                erased.push(again);
+            }
+        }
+    }
+    mutations::commit(&change, &erased, ("restore", time))?;
+    if erased.is_empty() {
+        let version = mutations::version(&change)?;
+        history::keep_version(&change, (version, time, "restore"), &VersionChange::default())?;
+    }
+    for (sha256, erased_at) in &erasures.content {
         change
-            .prepare_cached("INSERT INTO erased_content (sha256, time_us) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-            .execute(params![sha256, time])?;
+            .prepare_cached(
+                "INSERT INTO erased_content (sha256, time_us) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET time_us = max(time_us, ?2)",
+            )?
+            .execute(params![sha256, erased_at])?;
     }
     change.commit()?;
     Ok(u32::try_from(erased.len()).unwrap_or(u32::MAX))

@@ -14,7 +14,6 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::face::Template;
 use crate::store::people::{self, SUBJECT_COLUMNS};
-use crate::store::writer::Effect;
 use crate::store::{Committed, Store, StoreError, mutations};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 
@@ -102,18 +101,7 @@ impl Store {
     /// Erases what was retired or replaced before `before`, in steps between which other changes are
     /// made: versions that need it can no longer be gone back to.
     pub async fn prune_gallery_history(&self, before: Timestamp) -> Result<(), StoreError> {
-        let mut pruned = 0;
-        loop {
-            let step = self.0.writer.write(Effect::Keeps, move |db| prune_step(db, before)).await?;
-            if step == 0 {
-                break;
-            }
-            pruned += step;
-        }
-        if pruned > 0 {
-            self.0.writer.write(Effect::Erases, |_| Ok(())).await?;
-        }
-        Ok(())
+        self.prune_in_steps(move |db| prune_step(db, before)).await
     }
 }
 
@@ -133,6 +121,30 @@ pub(super) fn retire_subject(db: &Connection, uid: SubjectUid, at: (i64, Timesta
         return Err(mutations::unknown_subject(uid));
     }
     db.prepare_cached("DELETE FROM subjects WHERE uid = ?1")?.execute([uid.0.into_bytes()])?;
+    Ok(())
+}
+
+/// The samples of a subject that are in the gallery.
+pub(super) fn samples_of(db: &Connection, uid: SubjectUid) -> Result<Vec<SampleId>, StoreError> {
+    db.prepare_cached("SELECT id FROM samples WHERE subject = ?1 ORDER BY number")?
+        .query_and_then([uid.0.into_bytes()], |row| Ok(SampleId(Uuid::from_bytes(row.get(0)?))))?
+        .collect()
+}
+
+/// The numbers of retired samples of which `which` is true.
+pub(super) fn retired_with(db: &Connection, which: &str, value: [u8; 16]) -> Result<Vec<i64>, StoreError> {
+    db.prepare_cached(&format!("SELECT number FROM retired_samples WHERE {which}"))?
+        .query_and_then([value], |row| Ok(row.get(0)?))?
+        .collect()
+}
+
+/// Forgets retired subjects of whom no sample is kept: nobody can be restored without.
+pub(super) fn forget_retired_without_samples(db: &Connection) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "DELETE FROM subject_history
+         WHERE uid NOT IN (SELECT uid FROM subjects) AND uid NOT IN (SELECT subject FROM retired_samples)",
+    )?
+    .execute([])?;
     Ok(())
 }
 
@@ -167,7 +179,7 @@ pub(super) fn keep_version(
     change: &VersionChange,
 ) -> Result<(), StoreError> {
     db.prepare_cached(
-        "INSERT INTO gallery_versions
+        "INSERT OR IGNORE INTO gallery_versions
          SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, subjects + ?4 - ?6, samples + ?7 - ?8 FROM gallery_versions ORDER BY version DESC LIMIT 1",
     )?
     .execute(params![
@@ -299,7 +311,7 @@ fn retired(db: &Connection, id: &SubjectId) -> Result<Vec<SubjectUid>, StoreErro
 }
 
 /// Erases some of what is too old and answers how many rows that were; 0 when nothing is left.
-fn prune_step(db: &Connection, before: Timestamp) -> Result<u32, StoreError> {
+fn prune_step(db: &Connection, before: Timestamp) -> Result<usize, StoreError> {
     let mut erased = Committed::default();
     let oldest = format!(
         "number IN (SELECT number FROM retired_samples WHERE retired_us < ?1 ORDER BY retired_us, number LIMIT {RETIRED_PRUNED_AT_ONCE})"
@@ -309,5 +321,5 @@ fn prune_step(db: &Connection, before: Timestamp) -> Result<u32, StoreError> {
     // The newest version that is too old still is what the first one that is not was made from.
     db.prepare_cached("DELETE FROM gallery_versions WHERE version < (SELECT max(version) FROM gallery_versions WHERE time_us < ?1)")?
         .execute([before.as_micros()])?;
-    Ok(erased.samples_erased + u32::try_from(replaced).unwrap_or(u32::MAX))
+    Ok(erased.samples_erased as usize + replaced)
 }

@@ -52,6 +52,12 @@ pub(super) fn commit(db: &Connection, mutations: &[Mutation], (cause, time): (&s
                 change.samples_added += 1;
             }
             Mutation::RetireSubject(subject) => {
+                // Those that were not named: a photo that was added by RPC to somebody of the folder.
+                for sample in history::samples_of(db, *subject)? {
+                    record(db, &Mutation::RetireSample { subject: *subject, sample }, time)?;
+                    history::retire_sample(db, *subject, sample, time)?;
+                    change.samples_removed += 1;
+                }
                 history::retire_subject(db, *subject, at)?;
                 change.subjects_removed += 1;
             }
@@ -68,10 +74,9 @@ pub(super) fn commit(db: &Connection, mutations: &[Mutation], (cause, time): (&s
                 change.samples_added += 1;
             }
             Mutation::EraseSubject(subject) => {
-                let samples = done.samples_erased;
-                if erase_subject(db, *subject, time, &mut done)? {
+                if let Some(samples) = erase_subject(db, *subject, time, &mut done)? {
                     change.subjects_removed += 1;
-                    change.samples_removed += done.samples_erased - samples;
+                    change.samples_removed += samples;
                 }
             }
             Mutation::EraseSample { subject, sample } => {
@@ -185,22 +190,35 @@ fn put_sample(db: &Connection, sample: &Sample, template: &Template, photo: &[u8
     Ok(())
 }
 
-/// Erases the subject with all that is kept of it; answers whether it was in the gallery.
-fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &mut Committed) -> Result<bool, StoreError> {
+/// Erases the subject with all that is kept of it, and what is kept of the same photos under another name,
+/// as when a directory was renamed. Answers with how many samples it was in the gallery, if it was.
+fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &mut Committed) -> Result<Option<u32>, StoreError> {
     let uid = subject.0.into_bytes();
     done.snapshots_erased += rows(db.prepare_cached(SHOWN_SNAPSHOTS)?.execute([uid])?);
     requests::erase_about(db, subject)?;
     db.prepare_cached(
         "INSERT INTO erased_content (sha256, time_us)
          SELECT content_sha256, ?2 FROM samples WHERE subject = ?1 UNION SELECT content_sha256, ?2 FROM retired_samples WHERE subject = ?1
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT DO UPDATE SET time_us = ?2",
     )?
     .execute(params![uid, time.as_micros()])?;
+    let same_photos = "content_sha256 IN (SELECT content_sha256 FROM samples WHERE subject = ?1
+                                          UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1)";
+    // Found before the rows that tell of them go.
+    let under_other_names = history::retired_with(db, same_photos, uid)?;
+    for sample in &under_other_names {
+        erase_samples(db, ("retired_samples", "number = ?1"), sample, done)?;
+    }
+    history::forget_retired_without_samples(db)?;
+    let erased_before = done.samples_erased;
     erase_samples(db, ("samples", "subject = ?1"), &uid, done)?;
+    let samples = done.samples_erased - erased_before;
     erase_samples(db, ("retired_samples", "subject = ?1"), &uid, done)?;
     let was_retired = db.prepare_cached("DELETE FROM subject_history WHERE uid = ?1")?.execute([uid])? > 0;
     let was_there = db.prepare_cached("DELETE FROM subjects WHERE uid = ?1")?.execute([uid])? > 0;
-    if was_there || was_retired { Ok(was_there) } else { Err(unknown_subject(subject)) }
+    // With the last of its retired photos its history may have gone just now.
+    let is_known = was_there || was_retired || !under_other_names.is_empty();
+    if is_known { Ok(was_there.then_some(samples)) } else { Err(unknown_subject(subject)) }
 }
 
 fn erase_sample(db: &Connection, subject: SubjectUid, sample: SampleId, done: &mut Committed) -> Result<(), StoreError> {

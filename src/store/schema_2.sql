@@ -15,8 +15,12 @@ CREATE TABLE gallery_versions (
     samples          INTEGER NOT NULL
 );
 INSERT INTO gallery_versions
-SELECT coalesce((SELECT max(sequence) FROM mutations), 0), CAST(unixepoch('subsec') * 1000000 AS INTEGER), 'upgrade', 0, 0, 0, 0, 0,
+SELECT coalesce((SELECT max(sequence) FROM mutations), 0), CAST(unixepoch('subsec') * 1000000 AS INTEGER),
+       CASE WHEN EXISTS (SELECT 1 FROM mutations) THEN 'upgrade' ELSE 'created' END, 0, 0, 0, 0, 0,
        (SELECT count(*) FROM subjects), (SELECT count(*) FROM samples);
+
+-- Who was there in a version, among those who have been erased since.
+CREATE INDEX creations ON mutations (subject) WHERE kind = 'put_subject';
 
 -- A subject as it was before the mutation of this sequence replaced or retired it.
 CREATE TABLE subject_history (

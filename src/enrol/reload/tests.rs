@@ -272,3 +272,42 @@ async fn whoever_asks_during_reloads_never_sees_a_gap() {
         asker.await.expect("the asker saw no gap");
     }
 }
+
+#[tokio::test]
+async fn somebody_of_the_folder_with_a_photo_added_by_rpc_can_leave_the_folder_and_come_back() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("bert/1.jpg", &photo(2, 1));
+    let before = house.reload().await.version;
+    let sample = crate::enrol::SampleInput::Image(photo(1, 2).into());
+    let new = crate::enrol::NewSample { subject: id("anna"), sample, allowed: Allowed::default(), request_id: String::new() };
+    let addition = crate::enrol::register::Addition { subject: id("anna"), sample: prepared(1, 2), allowed: Allowed::default() };
+    house.register.add(Request::create_sample(&new).expect("a good request"), addition).await.expect("added");
+    let with_both = house.register.gallery.current().version();
+    fs::remove_dir_all(house.people().join("anna")).expect("removed");
+    assert_eq!(house.reload().await.removed, 1);
+    assert_eq!((found(&house.register, 1, 3), house.register.gallery.current().template_count()), (None, 1));
+    assert!(before < with_both);
+    let rollback = crate::enrol::Rollback { version: with_both, allow_mass_removal: false, dry_run: false };
+    let request = Request::roll_back("", &rollback).expect("a good request");
+    let back = house.register.roll_back(request, rollback).await.expect("gone back");
+    assert_eq!((back.subjects_restored, back.samples_restored), (1, 2));
+    assert_eq!(found(&house.register, 1, 3).as_deref(), Some("anna"));
+}
+
+#[tokio::test]
+async fn erasing_somebody_whose_directory_was_renamed_erases_what_is_kept_under_the_old_name() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("bert/1.jpg", &photo(2, 1));
+    let before = house.reload().await.version;
+    fs::rename(house.people().join("anna"), house.people().join("anna_smith")).expect("renamed");
+    house.reload().await;
+    house.delete("anna_smith").await;
+    let rollback = crate::enrol::Rollback { version: before, allow_mass_removal: true, dry_run: false };
+    let request = Request::roll_back("", &rollback).expect("a good request");
+    house.register.roll_back(request, rollback).await.expect("gone back");
+    assert_eq!(found(&house.register, 1, 1), None);
+    let versions = house.register.store.gallery_versions_before(None, 1).await.expect("versions");
+    assert_eq!((versions[0].subjects, versions[0].samples), (1, 1), "and the totals hold");
+}

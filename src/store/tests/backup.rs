@@ -110,3 +110,38 @@ async fn a_file_that_is_there_is_never_overwritten() {
     drop(store);
     assert!(restore(bench.directory.path(), &bench.file()).is_ok(), "the first backup is whole");
 }
+
+#[tokio::test]
+async fn who_was_erased_stays_erased_when_an_older_backup_was_put_back_in_between() {
+    let (bench, store) = backed_up().await;
+    // Cleo came after Monday's backup, is in Tuesday's, and is erased.
+    let tuesday = bench.outside.path().join("tuesday.db");
+    back_up(bench.directory.path(), &tuesday).expect("backed up");
+    let cleo = store.subjects().await.expect("subjects").remove(1);
+    let version =
+        store.mutate(vec![Mutation::EraseSubject(cleo.uid)], keyed("cleo"), Box::new(|_| Vec::new())).await.expect("erased").version;
+    drop(store);
+    restore(bench.directory.path(), &bench.file()).expect("Monday's is restored");
+    let restored = restore(bench.directory.path(), &tuesday).expect("Tuesday's is restored");
+    assert_eq!((restored.erased_again, restored.erasures_unknown.is_some()), (1, false));
+    let store = Store::open(bench.directory.path()).expect("it opens");
+    assert_eq!(names(&store).await, ["bert"]);
+    assert!(store.gallery_version().await.expect("a version") > version, "no version's number is given twice");
+}
+
+#[tokio::test]
+async fn what_was_left_beside_the_database_is_not_replayed_over_the_one_that_is_put_back() {
+    let (bench, store) = backed_up().await;
+    // As after a kill: the log beside the database holds what it does not.
+    let database = bench.directory.path().join("doorward.db");
+    let log = std::fs::read(bench.directory.path().join("doorward.db-wal")).expect("there is a log");
+    drop(store);
+    std::fs::remove_file(&database).expect("the operator moves it away");
+    for leftover in ["doorward.db-wal", "restoring.db-wal", "restoring.db"] {
+        std::fs::write(bench.directory.path().join(leftover), &log).expect("written");
+    }
+    let restored = restore(bench.directory.path(), &bench.file()).expect("restored");
+    assert!(restored.erasures_unknown.is_some(), "nothing tells who was erased");
+    let store = Store::open(bench.directory.path()).expect("it opens");
+    assert_eq!(names(&store).await, ["anna", "bert"]);
+}
