@@ -41,10 +41,15 @@ pub(super) fn search(segments: &[Arc<Segment>], probes: &[&[f32]], k: usize, (el
     let mut parts = segments.chunks(segments.len().div_ceil(parts).max(1));
     let first = parts.next().unwrap_or_default();
     thread::scope(|scope| {
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || Lookups::of(probes, k).search(part, eligible))).collect();
+        let look_up = move |part| Lookups::of(probes, k).search(part, eligible);
+        let others: Vec<_> = parts.map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || look_up(part)))).collect();
         let mut best = Lookups::of(probes, k).search(first, eligible);
-        for other in others {
-            let found = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        for (part, other) in others {
+            let found = match other {
+                Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // No thread can be made: it takes longer, and the answer is the same.
+                Err(_) => look_up(part),
+            };
             for (best, found) in best.iter_mut().zip(found) {
                 found.into_candidates().into_iter().for_each(|candidate| best.offer(candidate));
             }
