@@ -114,9 +114,8 @@ impl Bench {
         let gallery = Gallery::new(space());
         let subjects = (0..templates).map(subject).collect::<anyhow::Result<Vec<_>>>()?;
         let mut rng = Rng::with_seed(seed);
-        let rows = (0..templates).map_while(|number| Some((uid(number), sample_id(number), random_unit(&mut rng, dimension).ok()?)));
-        gallery.fill(1, subjects, rows);
-        anyhow::ensure!(gallery.current().template_count() == templates as u64, "a vector had no direction");
+        let rows = (0..templates).map(|number| anyhow::Ok((uid(number), sample_id(number), random_unit(&mut rng, dimension)?)));
+        gallery.fill(1, subjects, rows)?;
         let mut rng = Rng::with_seed(seed ^ 0xffff);
         let probes = (0..queries.max(COMPARED)).map(|_| random_unit(&mut rng, dimension)).collect::<anyhow::Result<Vec<_>>>()?;
         println!("{}", json!({ "templates": templates, "dimension": dimension, "scanned_bytes_per_template": scanned_bytes(dimension) }));

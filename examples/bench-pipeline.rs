@@ -107,7 +107,7 @@ impl Bench {
         let store = Store::open(data.path())?;
         let gallery = Gallery::with_clock(engine.facts().space.clone(), clock.clone());
         let events = EventLog::open(store.clone(), LAG_MAX, clock.clone()).await?;
-        let enrolment = Enrolment::open(EnrolmentParts {
+        let enrolment = Enrolment::new(EnrolmentParts {
             photos: PhotoAnalyst::new(engine.clone()),
             store,
             gallery: gallery.clone(),
@@ -115,8 +115,7 @@ impl Bench {
             people_dir: None,
             quality_min: 0.0,
             threshold: engine.facts().threshold,
-        })
-        .await?;
+        });
         let names = enrol(arguments, &enrolment).await?;
         let pipeline = Pipeline::new(engine.clone(), gallery, events.clone(), clock.clone());
         Ok(Self { engine, events, pipeline, clock, names, _data: data })

@@ -118,7 +118,7 @@ impl Daemon {
         end_open_visits(&store, &events, clock.as_ref()).await?;
 
         let photos = PhotoAnalyst::new(engine.clone());
-        let enrolment = Enrolment::open(EnrolmentParts {
+        let enrolment = Enrolment::new(EnrolmentParts {
             photos: photos.clone(),
             store: store.clone(),
             gallery: gallery.clone(),
@@ -126,8 +126,7 @@ impl Daemon {
             people_dir: config.people_dir.clone(),
             quality_min: config.recognition.enrol_quality_min,
             threshold,
-        })
-        .await?;
+        });
         let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy);
         let stop_serving = CancellationToken::new();
         let (failed, stop) = (engine.failed(), stop_serving.clone());
@@ -157,8 +156,10 @@ impl Daemon {
         Ok(Self { store, events, pipeline, cameras, enrolment, server: handle, clock, stop_work: CancellationToken::new(), stop_serving })
     }
 
-    /// Starts what works on its own.
+    /// Fills the gallery, then starts what works on its own. The server listens already: it says that
+    /// the daemon is starting.
     async fn start(&self, config: &Config, tasks: &mut Tasks) -> anyhow::Result<()> {
+        self.enrolment.fill().await?;
         let pipeline = self.pipeline.clone();
         let stop = self.stop_work.clone();
         tasks.spawn("the pipeline", async move { pipeline.run(stop).await });

@@ -227,14 +227,19 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
-    /// Fills the gallery from the store (progress in the log), then takes changes.
+    /// Enrolment over an empty gallery. Nothing may be asked of it before [`fill`](Self::fill) has answered.
+    pub fn new(parts: EnrolmentParts) -> Self {
+        let EnrolmentParts { photos, store, gallery, clock, people_dir, quality_min, threshold } = parts;
+        let register = Arc::new(Register::new(store, gallery, clock, threshold));
+        Self { photos, register, people_dir, quality_min }
+    }
+
+    /// Fills the gallery from the store; the log tells how far it is.
     ///
     /// # Errors
     /// [`EnrolError::Store`].
-    pub async fn open(parts: EnrolmentParts) -> Result<Self, EnrolError> {
-        let EnrolmentParts { photos, store, gallery, clock, people_dir, quality_min, threshold } = parts;
-        let register = Register::open(store, gallery, clock, threshold).await?;
-        Ok(Self { photos, register: Arc::new(register), people_dir, quality_min })
+    pub async fn fill(&self) -> Result<(), EnrolError> {
+        self.register.fill().await
     }
 
     /// Enrols a person. When it answers, the next frame can match.

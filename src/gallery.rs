@@ -145,15 +145,40 @@ impl Gallery {
         self.publish(version, change);
     }
 
-    /// Adds what the store holds and publishes `version`: [`apply`](Self::apply) for the start,
-    /// when photos and what is known of samples need not be in memory.
-    pub fn fill(&self, version: u64, subjects: Vec<Subject>, templates: impl Iterator<Item = (SubjectUid, SampleId, Template)>) {
-        let mut change = Change::default();
+    /// Fills an empty gallery with what the store holds and publishes `version`, as a whole: rows are
+    /// taken in one by one, so a million of them need not be in memory twice.
+    ///
+    /// # Errors
+    /// The first error of `templates`; then nothing was published.
+    pub fn fill<E>(
+        &self,
+        version: u64,
+        subjects: Vec<Subject>,
+        templates: impl Iterator<Item = Result<(SubjectUid, SampleId, Template), E>>,
+    ) -> Result<(), E> {
+        let mut templates_of = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
         for subject in subjects {
-            change.note_subject(subject);
+            self.shared.subjects.insert(subject.uid, Arc::new(subject));
         }
-        change.added.extend(templates.map(|(subject, sample, template)| NewRow { subject, sample, template }));
-        self.publish(version, change);
+        let (mut segments, mut tail, mut dimension) = (Vec::new(), None, 0);
+        for row in templates {
+            let (subject, sample, template) = row?;
+            let length = template.values().len();
+            if template.space() != &self.shared.space || (dimension != 0 && length != dimension) {
+                self.shared.foreign.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            dimension = length;
+            let tail = tail.get_or_insert_with(|| Tail::after(&mut segments, usize::MAX, (self.rows_max(length), length)));
+            *templates_of.entry(subject).or_insert(0) += 1;
+            let expire = self.expiry_of(subject);
+            tail.push(&mut segments, |segment| segment.push(&NewRow { subject, sample, template }, expire));
+        }
+        if let Some(tail) = tail {
+            tail.close(&mut segments);
+        }
+        self.store_version(version, (dimension, segments), templates_of.len() as u64);
+        Ok(())
     }
 
     /// What the subject is called now, `None` once erased: joined when events are delivered.
@@ -175,8 +200,7 @@ impl Gallery {
         let (mut segments, loose) = untouched_or_rewritten(&old.segments, &change, &mut templates_of);
 
         let row_count = loose.iter().map(Segment::rows).sum::<usize>() + added.len();
-        let rows_max = self.shared.segment_rows_max.min(SEGMENT_NUMBERS_MAX / dimension.max(1)).max(1);
-        let mut tail = Tail::after(&mut segments, row_count, (rows_max, dimension));
+        let mut tail = Tail::after(&mut segments, row_count, (self.rows_max(dimension), dimension));
         for rows in &loose {
             for row in 0..rows.rows() {
                 tail.push(&mut segments, |segment| segment.push_from(rows, row));
@@ -188,6 +212,13 @@ impl Gallery {
         }
         tail.close(&mut segments);
 
+        self.store_version(version, (dimension, segments), templates_of.len() as u64);
+        for (uid, _) in change.subjects.iter().filter(|(_, subject)| subject.is_none()) {
+            self.shared.subjects.remove(uid);
+        }
+    }
+
+    fn store_version(&self, version: u64, (dimension, segments): (usize, Vec<Arc<Segment>>), subject_count: u64) {
         self.shared.current.store(Arc::new(GalleryVersion {
             version,
             space: self.shared.space.clone(),
@@ -195,12 +226,14 @@ impl Gallery {
             dimension,
             template_count: segments.iter().map(|segment| segment.rows() as u64).sum(),
             segments,
-            subject_count: templates_of.len() as u64,
+            subject_count,
             cores: self.shared.cores,
         }));
-        for (uid, _) in change.subjects.iter().filter(|(_, subject)| subject.is_none()) {
-            self.shared.subjects.remove(uid);
-        }
+    }
+
+    /// The most rows of a segment whose vectors have `dimension` numbers.
+    fn rows_max(&self, dimension: usize) -> usize {
+        self.shared.segment_rows_max.min(SEGMENT_NUMBERS_MAX / dimension.max(1)).max(1)
     }
 
     /// Makes the changed subjects known, and notes whose rows have to learn of another expiry.

@@ -101,7 +101,8 @@ pub struct Server {
 
 impl Server {
     /// Reads certificate, key and tokens. Clients may connect to `listener` and wait until
-    /// [`serve`](Self::serve). Health says `NOT_SERVING` until [`ServerHandle::set_ready`].
+    /// [`serve`](Self::serve). Until [`ServerHandle::set_ready`], health says `NOT_SERVING` and every
+    /// call of the services is refused as `UNAVAILABLE` (`STARTING`).
     ///
     /// # Errors
     /// [`RpcError`], naming the file.

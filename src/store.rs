@@ -330,9 +330,13 @@ impl Store {
         self.0.readers.read(move |db| people::samples(db, subject)).await
     }
 
-    /// Every template, oldest first, to fill the gallery at start; those of other spaces too.
-    pub async fn templates(&self) -> Result<Vec<StoredTemplate>, StoreError> {
-        self.0.readers.read(people::templates).await
+    /// Gives `take` every template, oldest first, those of other spaces too. It runs where it may take long.
+    pub async fn read_templates<T, F>(&self, take: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Iterator<Item = Result<StoredTemplate, StoreError>>) -> T + Send + 'static,
+    {
+        self.0.readers.read(|db| people::read_templates(db, take)).await
     }
 
     /// How many templates live in another space than `space`.

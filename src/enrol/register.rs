@@ -26,7 +26,7 @@ use crate::event::SnapshotId;
 use crate::face::Template;
 use crate::gallery::Gallery;
 use crate::mutation::Mutation;
-use crate::store::{Call, Committed, Store, StoreError};
+use crate::store::{Call, Committed, Store, StoreError, StoredTemplate};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
 /// From this many templates on, filling the gallery tells how far it is.
@@ -63,41 +63,42 @@ pub(super) struct Register {
 }
 
 impl Register {
-    /// Fills the gallery from the store.
-    pub async fn open(store: Store, gallery: Gallery, clock: Arc<dyn Clock>, threshold: f32) -> Result<Self, EnrolError> {
-        let version = store.gallery_version().await?;
-        let subjects = store.subjects().await?;
-        let templates = store.templates().await?;
-        let (total, filled) = (templates.len(), gallery.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            let rows = templates.into_iter().enumerate().map(|(done, stored)| {
+    /// A register over a gallery that is still empty: it takes no change before it is
+    /// [filled](Self::fill).
+    pub fn new(store: Store, gallery: Gallery, clock: Arc<dyn Clock>, threshold: f32) -> Self {
+        let policy = Policy { threshold, target_rate: None };
+        let (turn, version_changes) = (Arc::default(), watch::Sender::default());
+        Self { store, gallery, clock, policy, turn, reload_turn: Mutex::default(), version_changes }
+    }
+
+    /// Fills the gallery from the store, and tells in the log how far it is.
+    pub async fn fill(&self) -> Result<(), EnrolError> {
+        let _turn = self.turn.lock().await;
+        let version = self.store.gallery_version().await?;
+        let newest = self.store.gallery_versions_before(None, 1).await?;
+        let total = newest.first().map_or(0, |newest| newest.samples);
+        let (subjects, gallery) = (self.store.subjects().await?, self.gallery.clone());
+        let fill = move |rows: &mut dyn Iterator<Item = Result<StoredTemplate, StoreError>>| {
+            let rows = rows.enumerate().map(|(done, row)| {
                 if done > 0 && done % PROGRESS_EVERY == 0 {
                     tracing::info!(done, total, "filling the gallery");
                 }
-                (stored.subject, stored.sample, stored.template)
+                row.map(|stored| (stored.subject, stored.sample, stored.template))
             });
-            filled.fill(version, subjects, rows);
-        });
-        work.await.map_err(stopped)?;
-        let (current, foreign) = (gallery.current(), gallery.foreign_template_count());
+            gallery.fill(version, subjects, rows)
+        };
+        self.store.read_templates(fill).await??;
+        self.version_changes.send_replace(version);
+        let (current, foreign) = (self.gallery.current(), self.gallery.foreign_template_count());
         tracing::info!(version, subjects = current.subject_count(), templates = current.template_count(), "the gallery is filled");
         if foreign > 0 {
             tracing::warn!(
                 templates = foreign,
-                space = gallery.space().as_str(),
+                space = self.gallery.space().as_str(),
                 "templates of another model are never compared: enrol these people again with the model in use"
             );
         }
-        let policy = Policy { threshold, target_rate: None };
-        Ok(Self {
-            store,
-            gallery,
-            clock,
-            policy,
-            turn: Arc::default(),
-            reload_turn: Mutex::default(),
-            version_changes: watch::Sender::new(version),
-        })
+        Ok(())
     }
 
     /// Runs `change` when its turn has come, to its end even when the caller no longer waits: a

@@ -66,7 +66,8 @@ pub(super) async fn register(data_dir: &Path) -> (Arc<Register>, Arc<SimulatedCl
     let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000)));
     let store = Store::open_with_clock(data_dir, clock.clone()).expect("a store");
     let gallery = Gallery::with_clock(space(), clock.clone());
-    let register = Register::open(store, gallery, clock.clone(), THRESHOLD).await.expect("a register");
+    let register = Register::new(store, gallery, clock.clone(), THRESHOLD);
+    register.fill().await.expect("filled");
     (Arc::new(register), clock)
 }
 

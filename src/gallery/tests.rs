@@ -3,6 +3,7 @@
 //! In: seeded random vectors. Out: nothing. Must not know: photos, models.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -242,7 +243,7 @@ fn an_expired_subject_stops_matching_and_matches_again_when_extended() {
 fn filling_equals_applying() {
     let rows = |n: u128| (uid(n % 7), SampleId(Uuid::from_u128(n)), template(&[1.0, n as f32, -2.0]));
     let filled = Gallery::with_segments_of(10, space(), Arc::new(SimulatedClock::default()));
-    filled.fill(9, (0..7).map(subject).collect(), (0..55).map(rows));
+    filled.fill(9, (0..7).map(subject).collect(), (0..55).map(|n| sound(rows(n)))).expect("nothing fails");
     let applied = Gallery::with_segments_of(10, space(), Arc::new(SimulatedClock::default()));
     applied.apply(8, &(0..7).map(|n| Mutation::PutSubject(subject(n))).collect::<Vec<_>>());
     for n in 0..55 {
@@ -252,6 +253,26 @@ fn filling_equals_applying() {
     let probe = template(&[0.3, 1.0, 0.2]);
     assert_eq!(filled.search(&probe, 7), applied.search(&probe, 7));
     assert_eq!((filled.version(), filled.subject_count(), filled.template_count()), (9, 7, 55));
+}
+
+/// A row that was read without an error.
+fn sound<T>(row: T) -> Result<T, Infallible> {
+    Ok(row)
+}
+
+#[test]
+fn a_fill_that_fails_publishes_nothing_and_one_that_starts_with_another_space_takes_the_rest() {
+    let gallery = Gallery::new(space());
+    let row = |n: u128| (uid(n), SampleId(Uuid::from_u128(n)), template(&[1.0, n as f32]));
+    let damaged = gallery.fill(3, vec![subject(1)], [Ok(row(1)), Err("damaged"), Ok(row(2))].into_iter());
+    assert_eq!(damaged, Err("damaged"));
+    assert_eq!((gallery.current().version(), gallery.current().template_count()), (0, 0));
+
+    let gallery = Gallery::new(space());
+    let foreign = Template::normalised(TemplateSpace::new("another"), &[1.0, 2.0, 3.0]).expect("a direction");
+    let rows = [(uid(1), SampleId(Uuid::from_u128(9)), foreign), row(1), row(2)];
+    gallery.fill(3, (1..3).map(subject).collect(), rows.into_iter().map(sound)).expect("nothing fails");
+    assert_eq!((gallery.current().template_count(), gallery.foreign_template_count()), (2, 1));
 }
 
 /// Each version holds rows of one generation only, and all of them: a reader that ever saw two
@@ -303,11 +324,8 @@ fn readers_during_writes_always_see_a_whole_version() {
 fn filling_at_the_start_reserves_no_more_than_it_needs() {
     let gallery = Gallery::new(space());
     let rows = 100_000_u128;
-    gallery.fill(
-        1,
-        (0..rows).map(subject).collect(),
-        (0..rows).map(|n| (uid(n), SampleId(Uuid::from_u128(n)), template(&[1.0, n as f32]))),
-    );
+    let row = |n: u128| sound((uid(n), SampleId(Uuid::from_u128(n)), template(&[1.0, n as f32])));
+    gallery.fill(1, (0..rows).map(subject).collect(), (0..rows).map(row)).expect("nothing fails");
     let current = gallery.current();
     let full = current.segments.iter().filter(|segment| segment.is_full()).count();
     assert_eq!((full, current.segments.len()), (24, 25), "24 full segments of 4096 and the rest");

@@ -1,11 +1,13 @@
 //! What every call passes through before its service: the token, the deadline, the reasons.
 //!
 //! In: any HTTP/2 request. Out: the service's answer, or a status with a reason.
+//! While the daemon starts, nothing is served but health and reflection.
 //! Denies by default: all but health wants a token where there is a token file, methods that do
 //! not exist included. The body of a call that is not let in is never read.
 //! Must not know: any service.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use super::status::{Refusal, explained};
 
 /// Health is open, so that a supervisor needs no secret (`grpc.health.v1`).
 const OPEN_PREFIX: &str = "/grpc.health.v1.Health/";
+/// Reflection, of either version, tells what the services are and asks them nothing.
+const REFLECTION_PREFIX: &str = "/grpc.reflection.";
 /// Takes as long as the enrolment folder has photos; its caller's own deadline bounds it.
 const UNHURRIED: &str = "/doorward.v1.GalleryService/ReloadGallery";
 /// "No deadline" as a duration: longer than any daemon runs, and far from overflowing a clock.
@@ -29,6 +33,8 @@ pub(super) struct Gate<S> {
     pub(super) inner: S,
     /// `None` where no token file is configured, which only loopback allows.
     pub(super) tokens: Option<Arc<Tokens>>,
+    /// Set once the daemon has started: before, its gallery is not whole.
+    pub(super) started: Arc<AtomicBool>,
     /// How long a call may take until its answer begins: all of a unary call, the start of a stream.
     pub(super) deadline: Duration,
 }
@@ -70,12 +76,17 @@ where
 
 impl<S> Gate<S> {
     fn admit(&self, request: &http::Request<Body>) -> Result<Option<Admission>, Status> {
-        match &self.tokens {
-            Some(tokens) if !request.uri().path().starts_with(OPEN_PREFIX) => {
-                tokens.admit(request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes)).map(Some)
-            }
-            _ => Ok(None),
+        let path = request.uri().path();
+        if path.starts_with(OPEN_PREFIX) {
+            return Ok(None);
         }
+        let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        let admission = self.tokens.as_ref().map(|tokens| tokens.admit(authorization)).transpose()?;
+        if self.started.load(Ordering::Acquire) || path.starts_with(REFLECTION_PREFIX) {
+            return Ok(admission);
+        }
+        let message = "the daemon is starting: its gallery is being filled; try again when its health says SERVING";
+        Err(Refusal::new(Code::Unavailable, "STARTING", message).into())
     }
 }
 

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -122,6 +123,7 @@ pub struct ServerHandle {
     address: SocketAddr,
     health: HealthReporter,
     tokens: Option<Arc<Tokens>>,
+    started: Arc<AtomicBool>,
     connections: Arc<ConnectionCounts>,
 }
 
@@ -131,7 +133,7 @@ impl Bound {
         let tokens = config.token_file.as_deref().map(Tokens::load).transpose()?.map(Arc::new);
         let identity = Identity::load(config)?;
         let address = listener.local_addr().map_err(RpcError::Socket)?;
-        let handle = ServerHandle { address, health: HealthReporter::new(), tokens, connections: Arc::default() };
+        let handle = ServerHandle { address, health: HealthReporter::new(), tokens, started: Arc::default(), connections: Arc::default() };
         handle.set_ready(false).await;
         Ok(Self { config: config.clone(), listener, identity, handle })
     }
@@ -162,9 +164,9 @@ impl Bound {
         if let Some(identity) = identity {
             builder = builder.tls_config(identity.config(hello)).map_err(|error| identity.refused(&error))?;
         }
-        let tokens = handle.tokens.clone();
+        let (tokens, started) = (handle.tokens.clone(), Arc::clone(&handle.started));
         let deadline = Duration::from_millis(config.request_timeout_ms);
-        let gate = layer_fn(move |inner| Gate { inner, tokens: tokens.clone(), deadline });
+        let gate = layer_fn(move |inner| Gate { inner, tokens: tokens.clone(), started: Arc::clone(&started), deadline });
         let health = HealthServer::new(HealthService::from_health_reporter(handle.health.clone()));
         let services = with_reflection(services.add_service(health))?;
         let incoming = Incoming::new(listener, limits, handle.connections.clone());
@@ -199,8 +201,12 @@ impl ServerHandle {
         self.address
     }
 
-    /// Says by health whether the daemon does its work: every service and "".
+    /// Says by health whether the daemon does its work: every service and "". The first time that it
+    /// does, calls are let in; they are when it stops, too, until the server ends.
     pub async fn set_ready(&self, ready: bool) {
+        if ready {
+            self.started.store(true, Ordering::Release);
+        }
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in SERVICES.into_iter().chain([""]) {
             self.health.set_service_status(service, status).await;

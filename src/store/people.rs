@@ -81,16 +81,19 @@ pub(super) fn samples(db: &Connection, subject: SubjectUid) -> Result<Vec<(Sampl
     .collect()
 }
 
-/// Every template, oldest first. Rows are turned into templates one by one as they are read.
-pub(super) fn templates(db: &Connection) -> Result<Vec<StoredTemplate>, StoreError> {
+/// Gives `take` every template, oldest first, each turned into a value when its turn comes.
+pub(super) fn read_templates<T>(
+    db: &Connection,
+    take: impl FnOnce(&mut dyn Iterator<Item = Result<StoredTemplate, StoreError>>) -> T,
+) -> Result<T, StoreError> {
     let mut spaces = Spaces::of(db)?;
-    db.prepare_cached(
+    let mut rows = db.prepare_cached(
         "SELECT s.id, s.subject, t.space, t.vector FROM templates t CROSS JOIN samples s ON s.number = t.sample ORDER BY t.sample",
-    )?
-    .query_and_then([], |row| {
+    )?;
+    let mut rows = rows.query_and_then([], |row| {
         Ok(StoredTemplate { sample: SampleId(uuid(row, 0)?), subject: SubjectUid(uuid(row, 1)?), template: spaces.template(row, 2)? })
-    })?
-    .collect()
+    })?;
+    Ok(take(&mut rows))
 }
 
 /// How many templates live elsewhere than in `space`.

@@ -62,7 +62,8 @@ impl House {
         let people_dir = Some(directory.path().join("people"));
         let parts =
             EnrolmentParts { photos, store: store.clone(), gallery: gallery.clone(), clock, people_dir, quality_min: 0.3, threshold };
-        let enrolment = Enrolment::open(parts).await.expect("enrolment");
+        let enrolment = Enrolment::new(parts);
+        enrolment.fill().await.expect("the store is read");
         Self { directory, engine, store, gallery, enrolment, recogniser }
     }
 

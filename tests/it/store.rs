@@ -246,12 +246,12 @@ async fn verify(store: &Store, heard: &Heard, is_thorough: bool) -> (u64, u64) {
         assert_eq!(answer.as_deref(), Some(id.as_bytes()), "the answer commits with the change");
     }
     // Also of calls that nobody heard of: all of a call is there, or nothing.
-    let templates = store.templates().await.expect("they are read");
-    assert_eq!(templates.len(), subjects.len(), "one sample a subject");
+    let templates = store.read_templates(|rows| rows.filter(Result::is_ok).count()).await.expect("they are read");
+    assert_eq!(templates, subjects.len(), "one sample a subject");
     let (sequence, version) = (store.last_sequence().await.expect("read"), store.gallery_version().await.expect("read"));
     let newest = store.gallery_versions_before(None, 1).await.expect("they are read").remove(0);
     let counted = (newest.version, newest.subjects, newest.samples);
-    assert_eq!(counted, (version, subjects.len() as u64, templates.len() as u64), "the versions tell what there is");
+    assert_eq!(counted, (version, subjects.len() as u64, templates as u64), "the versions tell what there is");
     assert_eq!(sequence, open.len() as u64, "sequences have no gaps");
     (sequence, version)
 }

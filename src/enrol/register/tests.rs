@@ -239,7 +239,8 @@ async fn a_template_of_another_space_enrols_nobody_and_is_never_compared() {
     drop(register);
     // The next model: whom the old one enrolled is kept, counted, and compared with nobody.
     let gallery = Gallery::with_clock(TemplateSpace::new("next"), clock.clone());
-    let register = Register::open(store, gallery, clock, 0.5).await.expect("a register");
+    let register = Register::new(store, gallery, clock, 0.5);
+    register.fill().await.expect("filled");
     let facts = register.facts().await.expect("facts");
     assert_eq!((facts.templates, facts.foreign_templates), (0, 1));
     assert!(register.gallery.current().search(&prepared(1, 1).template, 1).is_err());
@@ -275,7 +276,7 @@ async fn a_change_that_was_committed_matches_although_its_caller_has_gone() {
     }
     // This one takes its turn after all of those that began.
     create(&register, "last", &[(15, 1)]).await.expect("enrolled");
-    let stored = register.store.templates().await.expect("templates").len() as u64;
+    let stored = register.store.read_templates(|rows| rows.filter(Result::is_ok).count() as u64).await.expect("templates");
     assert_eq!(register.gallery.current().template_count(), stored, "disk and memory say the same");
 }
 
@@ -294,4 +295,30 @@ async fn a_photo_of_somebody_else_is_told_and_taken_only_when_that_is_allowed() 
     let allowed = Allowed { inconsistent: true, ..Allowed::default() };
     register.add(request, Addition { allowed, ..addition }).await.expect("allowed");
     add(&register, "anna", (3, 2)).await.expect("it looks like one of hers now");
+}
+
+/// Not a verdict: prints how long the start takes with a large gallery.
+#[tokio::test]
+#[ignore = "measures: cargo test --release --lib -- --ignored --nocapture a_million"]
+async fn a_million_templates_are_loaded() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (register, clock) = self::register(folder.path()).await;
+    let mut random = fastrand::Rng::with_seed(7);
+    for block in 0..500 {
+        let mut mutations = Vec::new();
+        for person in 0..2_000 {
+            let subject = new_subject(Some(id(&format!("p{block}-{person}"))), Origin::Rpc, clock.now()).expect("a subject");
+            let values: Vec<f32> = (0..128).map(|_| random.f32() - 0.5).collect();
+            let template = Template::normalised(space(), &values).expect("a direction");
+            let sample = new_sample(&prepared(1, 1), subject.uid, clock.now());
+            mutations.extend([Mutation::PutSubject(subject), Mutation::PutSample { sample, template, photo: Arc::from(*b"photo") }]);
+        }
+        let call = Call { method: "measure".into(), request_key: None };
+        register.store.mutate(mutations, call, Box::new(|_| Vec::new())).await.expect("committed");
+    }
+    let store = register.store.clone();
+    let again = Register::new(store, Gallery::with_clock(space(), clock.clone()), clock, 0.5);
+    let begin = std::time::Instant::now();
+    again.fill().await.expect("filled");
+    println!("{} templates of 128 numbers in {:?}", again.gallery.current().template_count(), begin.elapsed());
 }

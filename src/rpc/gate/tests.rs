@@ -46,7 +46,10 @@ fn tokens() -> Arc<Tokens> {
 }
 
 async fn call(inner: Fake, tokens: Option<Arc<Tokens>>, path: &str, authorization: Option<&str>) -> Option<Status> {
-    let mut gate = Gate { inner, tokens, deadline: Duration::from_secs(60) };
+    ask(Gate { inner, tokens, started: Arc::new(true.into()), deadline: Duration::from_secs(60) }, path, authorization).await
+}
+
+async fn ask(mut gate: Gate<Fake>, path: &str, authorization: Option<&str>) -> Option<Status> {
     let mut request = http::Request::builder().uri(path);
     if let Some(value) = authorization {
         request = request.header("authorization", value);
@@ -75,6 +78,21 @@ async fn all_but_health_wants_the_token() {
         assert!(call(Fake::Answers, Some(tokens()), path, Some(&bearer)).await.is_none(), "{path}");
     }
     assert!(call(Fake::Answers, Some(tokens()), "/grpc.health.v1.Health/Check", None).await.is_none());
+}
+
+#[tokio::test]
+async fn while_the_daemon_starts_only_health_and_reflection_answer() {
+    let started = Arc::new(AtomicBool::new(false));
+    let gate = |tokens| Gate { inner: Fake::Answers, tokens, started: Arc::clone(&started), deadline: Duration::from_secs(60) };
+    let (health, list) = ("/grpc.health.v1.Health/Check", "/doorward.v1.GalleryService/ListSubjects");
+    let status = ask(gate(None), list, None).await;
+    assert_eq!(status.as_ref().map(Status::code), Some(Code::Unavailable), "a client may try again");
+    assert_eq!(reason(status).as_deref(), Some("STARTING"));
+    assert_eq!(reason(ask(gate(Some(tokens())), list, None).await).as_deref(), Some("TOKEN_MISSING"), "told to nobody else");
+    assert!(ask(gate(None), health, None).await.is_none());
+    assert!(ask(gate(None), "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None).await.is_none());
+    started.store(true, Ordering::Release);
+    assert!(ask(gate(None), list, None).await.is_none());
 }
 
 #[tokio::test]

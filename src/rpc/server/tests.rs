@@ -58,6 +58,13 @@ async fn open(config: &ServerConfig) -> Result<Bound, RpcError> {
 }
 
 async fn start(config: ServerConfig) -> Running {
+    let server = start_slowly(config).await;
+    server.handle.set_ready(true).await;
+    server
+}
+
+/// A server of a daemon that is still starting.
+async fn start_slowly(config: ServerConfig) -> Running {
     let bound = open(&config).await.expect("opened");
     let (address, handle) = (bound.handle().local_address(), bound.handle());
     let services = Routes::new(RecognitionServiceServer::new(Sized).max_decoding_message_size(bound.message_bytes_max()));
@@ -111,7 +118,7 @@ fn with_token<T>(message: T) -> Request<T> {
 
 #[tokio::test]
 async fn health_says_when_the_daemon_is_ready_and_when_it_stops() {
-    let server = start(loopback()).await;
+    let server = start_slowly(loopback()).await;
     let mut health = HealthClient::new(plain(&server).await);
     for service in SERVICES.into_iter().chain([""]) {
         assert_eq!(health.check(check(service)).await.expect("known").into_inner().status, NOT_SERVING, "{service:?} before it is ready");

@@ -117,7 +117,6 @@ async fn a_subscriber_that_does_not_read_is_ended_and_costs_nobody_anything() {
 #[tokio::test]
 async fn a_stop_ends_open_streams_with_unavailable() {
     let Some(served) = serve("a stop with streams open", 4_096).await else { return };
-    served.handle.set_ready(true).await;
     let mut events = subscribe(&served, pb::SubscribeRequest::default()).await;
     let watch = CameraServiceClient::new(served.channel.clone()).watch_cameras(pb::WatchCamerasRequest::default()).await;
     let mut watch = watch.expect("watched").into_inner();

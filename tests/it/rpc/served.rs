@@ -22,7 +22,7 @@ use doorward::pb::sample_source::Source;
 use doorward::photo::PhotoAnalyst;
 use doorward::pipeline::{Pipeline, SceneSettings};
 use doorward::recognise::Recogniser;
-use doorward::rpc::{RpcParts, Server, ServerHandle};
+use doorward::rpc::{RpcParts, Server};
 use doorward::store::Store;
 use doorward::track::TrackPolicy;
 use doorward::visit::VisitPolicy;
@@ -39,7 +39,6 @@ pub(super) struct Served {
     pub(super) address: SocketAddr,
     pub(super) channel: Channel,
     pub(super) events: EventLog,
-    pub(super) handle: ServerHandle,
     pub(super) stop: oneshot::Sender<()>,
     pub(super) ended: tokio::task::JoinHandle<()>,
     pub(super) people: tempfile::TempDir,
@@ -67,7 +66,7 @@ pub(super) async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
         quality_min: 0.3,
         threshold,
     };
-    let enrolment = Enrolment::open(enrolment).await.expect("an empty gallery");
+    let enrolment = Enrolment::new(enrolment);
     let policy = Policy { threshold, target_rate: None };
     let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
     let parts = RpcParts {
@@ -84,6 +83,7 @@ pub(super) async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
     let listener = tokio::net::TcpListener::bind(config.listen).await.expect("bound");
     let server = Server::open(&config, listener, parts).await.expect("opened");
     let (handle, address) = (server.handle(), server.handle().local_address());
+    handle.set_ready(true).await;
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(async move {
         let stopped = async move {
@@ -92,7 +92,7 @@ pub(super) async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
         server.serve(stopped).await.expect("an orderly end");
     });
     let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("connected");
-    Some(Served { address, channel, events, handle, stop, ended, people, _data: data })
+    Some(Served { address, channel, events, stop, ended, people, _data: data })
 }
 
 pub(super) fn scene(policy: Policy) -> SceneSettings {
