@@ -14,7 +14,7 @@ use clap::Parser;
 use doorward::clock::Timestamp;
 use doorward::event::Candidate;
 use doorward::face::{Quality, Template, TemplateSpace};
-use doorward::gallery::{Gallery, GalleryVersion, Search};
+use doorward::gallery::{Gallery, GalleryVersion, Row, Search};
 use doorward::mutation::Mutation;
 use doorward::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 use fastrand::Rng;
@@ -114,7 +114,10 @@ impl Bench {
         let gallery = Gallery::new(space());
         let subjects = (0..templates).map(subject).collect::<anyhow::Result<Vec<_>>>()?;
         let mut rng = Rng::with_seed(seed);
-        let rows = (0..templates).map(|number| anyhow::Ok((uid(number), sample_id(number), random_unit(&mut rng, dimension)?)));
+        let rows = (0..templates).map(|number| {
+            let (subject, sample, template) = (uid(number), sample_id(number), random_unit(&mut rng, dimension)?);
+            anyhow::Ok(Row { subject, sample, negative: false, template })
+        });
         gallery.fill(1, subjects, rows)?;
         let mut rng = Rng::with_seed(seed ^ 0xffff);
         let probes = (0..queries.max(COMPARED)).map(|_| random_unit(&mut rng, dimension)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -186,7 +189,8 @@ impl Bench {
         let enrolment = |owner: usize| {
             let now = Timestamp::default();
             let (id, quality) = (sample_id(owner), Quality::default());
-            let sample = Sample { id, subject: uid(owner), quality, content_sha256: [0; 32], create_time: now, folder_path: None };
+            let sample =
+                Sample { id, subject: uid(owner), quality, content_sha256: [0; 32], create_time: now, folder_path: None, negative: false };
             let put = Mutation::PutSample { sample, template: random_unit(&mut rng, self.arguments.dimension)?, photo: Arc::new([]) };
             Ok([Mutation::PutSubject(subject(owner)?), put])
         };

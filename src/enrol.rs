@@ -8,6 +8,7 @@
 //! Must not know: the wire, SQL, sessions.
 
 mod answer;
+mod doubt;
 mod error;
 mod fields;
 mod folder;
@@ -113,6 +114,8 @@ pub struct NewSample {
     pub subject: SubjectId,
     /// The photo.
     pub sample: SampleInput,
+    /// Whether it shows somebody else, who must never be taken for the subject.
+    pub negative: bool,
     /// What is added all the same.
     pub allowed: Allowed,
     /// Makes a repeat return the first answer; empty is none.
@@ -124,8 +127,8 @@ pub struct NewSample {
 pub struct SampleInfo {
     /// What is known of it.
     pub sample: Sample,
-    /// Mean cosine similarity to the subject's other samples of the same space; `None` for an
-    /// only sample.
+    /// Mean cosine similarity to the subject's other samples of the same space, negative ones left
+    /// out; `None` for an only sample.
     pub similarity_to_rest: Option<f32>,
 }
 
@@ -315,8 +318,9 @@ impl Enrolment {
             return Ok(first);
         }
         self.register.subject_with_count(&new.subject).await?;
-        let sample = self.prepare(new.sample).await?;
-        self.register.add(request, Addition { subject: new.subject, sample, allowed: new.allowed }).await
+        let sample = self.prepare(new.sample.clone()).await?;
+        let NewSample { subject, negative, allowed, .. } = new;
+        self.register.add(request, Addition { subject, sample, negative, allowed }).await
     }
 
     /// A subject's samples, oldest first.

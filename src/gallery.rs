@@ -8,6 +8,7 @@
 mod change;
 mod codes;
 mod nearest;
+mod negatives;
 mod products;
 mod scan;
 mod segment;
@@ -26,9 +27,11 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::Candidate;
 use crate::face::{Template, TemplateError, TemplateSpace, dot};
 use crate::mutation::Mutation;
-use crate::subject::{SampleId, Subject, SubjectUid};
-use change::{Change, NewRow};
+use crate::subject::{Subject, SubjectUid};
+use change::Change;
+pub use change::Row;
 use nearest::Nearest;
+use negatives::Negatives;
 use scan::Eligible;
 use segment::Segment;
 
@@ -65,10 +68,22 @@ pub struct GalleryVersion {
     dimension: usize,
     /// All but the last are at least half full.
     segments: Vec<Arc<Segment>>,
+    /// What speaks against a candidate.
+    negatives: Arc<Negatives>,
     subject_count: u64,
     template_count: u64,
     /// Cores of this process.
     cores: usize,
+}
+
+/// How close a probe comes to one subject.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Closeness {
+    /// Cosine, to the closest of its templates.
+    pub similarity: f32,
+    /// Whether a negative sample of the subject's is at least as close: then it is somebody else,
+    /// however close.
+    pub is_somebody_else: bool,
 }
 
 /// What is asked of a version.
@@ -106,6 +121,7 @@ impl Gallery {
             clock: Arc::clone(&clock),
             dimension: 0,
             segments: Vec::new(),
+            negatives: Arc::default(),
             subject_count: 0,
             template_count: 0,
             cores: 1,
@@ -150,34 +166,34 @@ impl Gallery {
     ///
     /// # Errors
     /// The first error of `templates`; then nothing was published.
-    pub fn fill<E>(
-        &self,
-        version: u64,
-        subjects: Vec<Subject>,
-        templates: impl Iterator<Item = Result<(SubjectUid, SampleId, Template), E>>,
-    ) -> Result<(), E> {
+    pub fn fill<E>(&self, version: u64, subjects: Vec<Subject>, templates: impl Iterator<Item = Result<Row, E>>) -> Result<(), E> {
         let mut templates_of = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
         for subject in subjects {
             self.shared.subjects.insert(subject.uid, Arc::new(subject));
         }
         let (mut segments, mut tail, mut dimension) = (Vec::new(), None, 0);
+        let mut negatives = Negatives::default();
         for row in templates {
-            let (subject, sample, template) = row?;
-            let length = template.values().len();
-            if template.space() != &self.shared.space || (dimension != 0 && length != dimension) {
+            let row = row?;
+            let length = row.template.values().len();
+            if row.template.space() != &self.shared.space || (dimension != 0 && length != dimension) {
                 self.shared.foreign.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             dimension = length;
+            if row.negative {
+                negatives.push(row.subject, (row.sample, row.template));
+                continue;
+            }
             let tail = tail.get_or_insert_with(|| Tail::after(&mut segments, usize::MAX, (self.rows_max(length), length)));
-            *templates_of.entry(subject).or_insert(0) += 1;
-            let expire = self.expiry_of(subject);
-            tail.push(&mut segments, |segment| segment.push(&NewRow { subject, sample, template }, expire));
+            *templates_of.entry(row.subject).or_insert(0) += 1;
+            let expire = self.expiry_of(row.subject);
+            tail.push(&mut segments, |segment| segment.push(&row, expire));
         }
         if let Some(tail) = tail {
             tail.close(&mut segments);
         }
-        self.store_version(version, (dimension, segments), templates_of.len() as u64);
+        self.store_version(version, (dimension, segments, Arc::new(negatives)), templates_of.len() as u64);
         Ok(())
     }
 
@@ -196,6 +212,7 @@ impl Gallery {
         self.put_names(&mut change);
         let old = self.current();
         let (dimension, added) = self.acceptable(&change, old.dimension);
+        let (negative, added): (Vec<_>, Vec<_>) = added.into_iter().partition(|row| row.negative);
         let expiries: Vec<Timestamp> = added.iter().map(|row| self.expiry_of(row.subject)).collect();
         let (mut segments, loose) = untouched_or_rewritten(&old.segments, &change, &mut templates_of);
 
@@ -212,13 +229,24 @@ impl Gallery {
         }
         tail.close(&mut segments);
 
-        self.store_version(version, (dimension, segments), templates_of.len() as u64);
+        let mut negatives = Arc::clone(&old.negatives);
+        if !negative.is_empty() || negatives.are_touched_by(&change) {
+            let negatives = Arc::make_mut(&mut negatives);
+            negatives.remove(&change);
+            negative.into_iter().for_each(|row| negatives.push(row.subject, (row.sample, row.template.clone())));
+        }
+        self.store_version(version, (dimension, segments, negatives), templates_of.len() as u64);
         for (uid, _) in change.subjects.iter().filter(|(_, subject)| subject.is_none()) {
             self.shared.subjects.remove(uid);
         }
     }
 
-    fn store_version(&self, version: u64, (dimension, segments): (usize, Vec<Arc<Segment>>), subject_count: u64) {
+    fn store_version(
+        &self,
+        version: u64,
+        (dimension, segments, negatives): (usize, Vec<Arc<Segment>>, Arc<Negatives>),
+        subject_count: u64,
+    ) {
         self.shared.current.store(Arc::new(GalleryVersion {
             version,
             space: self.shared.space.clone(),
@@ -226,6 +254,7 @@ impl Gallery {
             dimension,
             template_count: segments.iter().map(|segment| segment.rows() as u64).sum(),
             segments,
+            negatives,
             subject_count,
             cores: self.shared.cores,
         }));
@@ -253,7 +282,7 @@ impl Gallery {
 
     /// The rows to add, without those of another space or size, which are counted, and those
     /// that a later mutation of the same call erased again.
-    fn acceptable<'a>(&self, change: &'a Change, dimension: usize) -> (usize, Vec<&'a NewRow>) {
+    fn acceptable<'a>(&self, change: &'a Change, dimension: usize) -> (usize, Vec<&'a Row>) {
         let mut dimension = dimension;
         let mut foreign = 0;
         let mut rows = Vec::with_capacity(change.added.len());
@@ -293,7 +322,8 @@ impl GalleryVersion {
     }
 
     /// The `k` closest subjects at this moment, best first, best template each; ties by uid.
-    /// Exact. Subjects who have expired are not among them.
+    /// Exact. Subjects who have expired are not among them, nor those who have a negative sample that
+    /// is at least as close to the probe as they are.
     ///
     /// # Errors
     /// [`TemplateError::SpaceMismatch`] for a probe of another space or size.
@@ -322,17 +352,17 @@ impl GalleryVersion {
     fn look_up(&self, probes: &[&Template], search: &Search<'_>, now: Timestamp) -> Result<Vec<Vec<Candidate>>, TemplateError> {
         probes.iter().try_for_each(|probe| self.check(probe))?;
         let values: Vec<&[f32]> = probes.iter().map(|probe| probe.values()).collect();
-        let eligible = Eligible { now, admits: search.admits };
+        let eligible = Eligible { now, admits: search.admits, negatives: &self.negatives };
         let found = scan::search(&self.segments, &values, search.k, (eligible, search.cores_max.unwrap_or(self.cores)));
         Ok(found.into_iter().map(Nearest::into_candidates).collect())
     }
 
-    /// The closest similarity to one subject's templates, `None` without any or once the subject
-    /// has expired. Looks at each row's owner.
+    /// How close one subject's templates come, `None` without any or once the subject has expired.
+    /// Looks at each row's owner.
     ///
     /// # Errors
     /// [`TemplateError::SpaceMismatch`] for a probe of another space or size.
-    pub fn similarity_to(&self, probe: &Template, subject: SubjectUid) -> Result<Option<f32>, TemplateError> {
+    pub fn similarity_to(&self, probe: &Template, subject: SubjectUid) -> Result<Option<Closeness>, TemplateError> {
         self.check(probe)?;
         let now = self.clock.now();
         let mut best: Option<f32> = None;
@@ -344,7 +374,10 @@ impl GalleryVersion {
                 }
             }
         }
-        Ok(best)
+        Ok(best.map(|similarity| {
+            let is_somebody_else = self.negatives.forbid(Candidate { subject, similarity }, probe.values());
+            Closeness { similarity, is_somebody_else }
+        }))
     }
 
     /// Whether the subject has templates here, expired or not. Looks at each row's owner.

@@ -7,7 +7,7 @@ use crate::decide::{Compared, Policy, identify, undecidable, verify};
 use crate::event::{Candidate, Decision, Purpose};
 use crate::face::{Template, TemplateError, TemplateSpace};
 use crate::frame::Size;
-use crate::gallery::{Gallery, GalleryVersion};
+use crate::gallery::{Closeness, Gallery, GalleryVersion};
 use crate::infer::InferError;
 use crate::photo::{Photo, PhotoAnalyst, PhotoError, PhotoFace};
 use crate::quality;
@@ -44,6 +44,8 @@ pub struct Verified {
     pub matched: bool,
     /// Cosine similarity, to the subject's closest template where a subject was claimed.
     pub similarity: f32,
+    /// Whether a negative sample of the claimed subject is at least as close: then it is no match.
+    pub is_somebody_else: bool,
     /// What decided.
     pub policy: Policy,
     /// The face of the picture.
@@ -110,16 +112,20 @@ impl Recogniser {
     pub async fn verify(&self, image: &[u8], claim: Claim<'_>) -> Result<Verified, RecogniseError> {
         let (face, template) = self.photos.only_template(image).await?;
         let gallery = self.gallery.current();
-        let similarity = match claim {
-            Claim::OtherImage(other) => self.photos.only_template(other).await?.1.similarity(&template)?,
+        let Closeness { similarity, is_somebody_else } = match claim {
+            Claim::OtherImage(other) => {
+                let similarity = self.photos.only_template(other).await?.1.similarity(&template)?;
+                Closeness { similarity, is_somebody_else: false }
+            }
             Claim::Subject(uid, name) => match gallery.similarity_to(&template, uid)? {
-                Some(similarity) => similarity,
+                Some(closeness) => closeness,
                 None if gallery.holds(uid) => return Err(RecogniseError::Expired(name)),
                 None => return Err(RecogniseError::NoTemplate(name)),
             },
         };
         Ok(Verified {
-            matched: verify(self.policy, similarity),
+            matched: verify(self.policy, similarity) && !is_somebody_else,
+            is_somebody_else,
             similarity,
             policy: self.policy,
             face,

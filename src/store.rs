@@ -132,6 +132,8 @@ pub struct StoredTemplate {
     pub sample: SampleId,
     /// The person.
     pub subject: SubjectUid,
+    /// Whether it shows somebody else, who must never be taken for that person.
+    pub negative: bool,
     /// Vector and space.
     pub template: Template,
 }
@@ -328,6 +330,12 @@ impl Store {
     /// One subject's samples, oldest first, with templates.
     pub async fn samples(&self, subject: SubjectUid) -> Result<Vec<(Sample, Template)>, StoreError> {
         self.0.readers.read(move |db| people::samples(db, subject)).await
+    }
+
+    /// The negative samples, of whichever subject, that show `uid`: the same photo, or the best shot of
+    /// an event of theirs.
+    pub async fn negatives_showing(&self, uid: SubjectUid) -> Result<Vec<(SubjectUid, SampleId)>, StoreError> {
+        self.0.readers.read(move |db| people::negatives_showing(db, uid)).await
     }
 
     /// Gives `take` every template, oldest first, those of other spaces too. It runs where it may take long.

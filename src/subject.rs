@@ -119,6 +119,8 @@ pub struct Sample {
     pub create_time: Timestamp,
     /// The path below the enrolment folder, for samples found there.
     pub folder_path: Option<String>,
+    /// Whether it shows somebody else, who must never be taken for the subject.
+    pub negative: bool,
 }
 
 #[cfg(test)]

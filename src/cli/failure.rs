@@ -174,6 +174,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "VERSION_NOT_FOUND" => "`doorward gallery versions` lists those that can be gone back to",
         "INFERENCE_BUSY" => "wait a moment and try again: cameras go before photos",
         "SUBSCRIBER_TOO_SLOW" => "subscribe again and read faster; what happened meanwhile is not sent",
+        "NEGATIVE_SHOWS_SUBJECT" => "look at the photo: it must show somebody else; --allow-inconsistent takes it all the same",
         "STARTING" => "wait until it has started, then run the command again; its log tells how far it is",
         "STOPPING" => "wait until the daemon is back, then run the command again",
         "MESSAGE_TOO_LARGE" => "give a smaller photo, or fewer at once, or raise server.message_bytes_max",

@@ -51,7 +51,17 @@ impl Verify {
             out.message("VerifyResponse", &response)?;
         } else {
             let (verdict, sign) = if response.r#match { ("same person", '≥') } else { ("not the same person", '<') };
-            out.line(&format!("{verdict}: similarity {:.3} {sign} {:.3} ({})", response.similarity, response.threshold, response.head))?;
+            if response.closer_to_negative {
+                let similarity = response.similarity;
+                out.line(&format!(
+                    "not the same person: similarity {similarity:.3}, and at least as close to a negative sample of theirs"
+                ))?;
+            } else {
+                out.line(&format!(
+                    "{verdict}: similarity {:.3} {sign} {:.3} ({})",
+                    response.similarity, response.threshold, response.head
+                ))?;
+            }
         }
         if response.r#match { Ok(()) } else { Err(Told.into()) }
     }

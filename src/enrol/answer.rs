@@ -50,6 +50,8 @@ pub(super) struct SampleRecord {
     create_time_us: i64,
     folder_path: Option<String>,
     similarity_to_rest: Option<f32>,
+    #[serde(default)]
+    negative: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,7 +134,7 @@ impl Answer for SampleInfo {
     type Record = SampleRecord;
 
     fn to_record(&self) -> SampleRecord {
-        let Sample { id, subject, quality: q, content_sha256, create_time, folder_path } = &self.sample;
+        let Sample { id, subject, quality: q, content_sha256, create_time, folder_path, negative } = &self.sample;
         SampleRecord {
             id: id.0,
             subject: *subject,
@@ -150,6 +152,7 @@ impl Answer for SampleInfo {
             content_sha256: *content_sha256,
             create_time_us: create_time.as_micros(),
             folder_path: folder_path.clone(),
+            negative: *negative,
             similarity_to_rest: self.similarity_to_rest,
         }
     }
@@ -174,6 +177,7 @@ impl Answer for SampleInfo {
             content_sha256: record.content_sha256,
             create_time: Timestamp::from_micros(record.create_time_us),
             folder_path: record.folder_path,
+            negative: record.negative,
         };
         Some(Self { sample, similarity_to_rest: record.similarity_to_rest })
     }

@@ -41,6 +41,14 @@ pub enum EnrolError {
         /// Cosine similarity to the closest of them.
         similarity: f32,
     },
+    /// The negative sample looks more like the subject than the subject's own photos do.
+    #[error(
+        "the negative sample shows the subject itself, as it seems (similarity {similarity:.3}): with it, the subject would not be recognised; allow_inconsistent takes it all the same"
+    )]
+    NegativeShowsSubject {
+        /// Cosine similarity to one of the subject's own photos.
+        similarity: f32,
+    },
     /// The id is taken.
     #[error("subject {0} exists; choose another id, or add samples to it")]
     SubjectExists(SubjectId),

@@ -16,6 +16,7 @@ use tokio::task::JoinError;
 use uuid::Uuid;
 
 use super::answer::Answer;
+use super::doubt::{self, similarities_to_rest};
 use super::plan::Known;
 use super::prepare::Prepared;
 use super::request::Request;
@@ -24,7 +25,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::decide::{Policy, verify};
 use crate::event::SnapshotId;
 use crate::face::Template;
-use crate::gallery::Gallery;
+use crate::gallery::{Gallery, Row};
 use crate::mutation::Mutation;
 use crate::store::{Call, Committed, Store, StoreError, StoredTemplate};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
@@ -46,6 +47,7 @@ pub(super) struct Creation {
 pub(super) struct Addition {
     pub subject: SubjectId,
     pub sample: Prepared,
+    pub negative: bool,
     pub allowed: Allowed,
 }
 
@@ -83,7 +85,10 @@ impl Register {
                 if done > 0 && done % PROGRESS_EVERY == 0 {
                     tracing::info!(done, total, "filling the gallery");
                 }
-                row.map(|stored| (stored.subject, stored.sample, stored.template))
+                row.map(|stored| {
+                    let StoredTemplate { sample, subject, negative, template } = stored;
+                    Row { subject, sample, negative, template }
+                })
             });
             gallery.fill(version, subjects, rows)
         };
@@ -164,10 +169,12 @@ impl Register {
         }
         let mut subject = new_subject(new.id, Origin::Rpc, now)?;
         new.fields.write_to(&mut subject);
-        let templates: Vec<Template> = new.samples.iter().map(|sample| sample.template.clone()).collect();
-        for sample in 0..templates.len() {
-            self.check_consistent(&templates, sample, new.allowed)?;
+        for (index, sample) in new.samples.iter().enumerate().filter(|_| !new.allowed.inconsistent) {
+            let others = new.samples.iter().enumerate().filter(|(other, _)| *other != index);
+            let own = others.map(|(_, other)| other.template.clone()).collect();
+            doubt::Known { own, ..doubt::Known::default() }.check_own(self.policy, &sample.template)?;
         }
+        let templates: Vec<(bool, &Template)> = new.samples.iter().map(|sample| (false, &sample.template)).collect();
         let similarities = similarities_to_rest(&templates);
         let mut mutations = vec![Mutation::PutSubject(subject.clone())];
         let mut samples = Vec::new();
@@ -201,9 +208,16 @@ impl Register {
             let mut people: Vec<SubjectUid> = known.iter().map(|subject| subject.uid).collect();
             people.extend(register.store.retired_subjects(&id).await?);
             let Some(uid) = people.first().copied() else { return Err(EnrolError::SubjectUnknown(id.to_string())) };
+            let mut mutations = Vec::new();
+            for uid in people {
+                // Where the person served as an example of whom somebody else is not.
+                let negatives = register.store.negatives_showing(uid).await?.into_iter();
+                mutations.extend(negatives.map(|(subject, sample)| Mutation::EraseSample { subject, sample }));
+                mutations.push(Mutation::EraseSubject(uid));
+            }
             let time = register.clock.now();
             let answer = move |committed: &Committed| Erased { uid, committed: committed.clone(), time };
-            register.commit(request, people.into_iter().map(Mutation::EraseSubject).collect(), answer).await
+            register.commit(request, mutations, answer).await
         })
         .await
     }
@@ -214,17 +228,22 @@ impl Register {
 
     async fn add_now(&self, request: Request, new: Addition) -> Result<Enrolled, EnrolError> {
         let mut subject = self.known(&new.subject).await?;
-        self.check_matchable(&new.sample, Some(subject.uid), new.allowed)?;
-        let mut templates: Vec<Template> = self.store.samples(subject.uid).await?.into_iter().map(|(_, template)| template).collect();
-        if templates.len() >= SAMPLES_A_SUBJECT_MAX {
-            let reason = format!("the subject has {}, and may have {SAMPLES_A_SUBJECT_MAX}; delete one first", templates.len());
+        let samples = self.store.samples(subject.uid).await?;
+        if samples.len() >= SAMPLES_A_SUBJECT_MAX {
+            let reason = format!("the subject has {}, and may have {SAMPLES_A_SUBJECT_MAX}; delete one first", samples.len());
             return Err(EnrolError::BadField { field: "sample", reason });
         }
-        templates.push(new.sample.template.clone());
-        self.check_consistent(&templates, templates.len() - 1, new.allowed)?;
-        let similarity_to_rest = similarities_to_rest(&templates).pop().flatten();
+        let template = &new.sample.template;
+        let allowed = Allowed { duplicate: new.allowed.duplicate || new.negative, ..new.allowed };
+        self.check_matchable(&new.sample, Some(subject.uid), allowed)?;
+        let known = doubt::Known::of(samples);
+        if !allowed.inconsistent {
+            if new.negative { known.check_negative(template)? } else { known.check_own(self.policy, template)? }
+        }
+        let of_all: Vec<_> = known.own.iter().map(|own| (false, own)).chain([(new.negative, template)]).collect();
+        let similarity_to_rest = similarities_to_rest(&of_all).pop().flatten();
         self.revise(&mut subject);
-        let sample = new_sample(&new.sample, subject.uid, self.clock.now());
+        let sample = Sample { negative: new.negative, ..new_sample(&new.sample, subject.uid, self.clock.now()) };
         let info = SampleInfo { sample: sample.clone(), similarity_to_rest };
         let Prepared { template, photo, .. } = new.sample;
         let mutations = vec![Mutation::PutSubject(subject.clone()), Mutation::PutSample { sample, template, photo }];
@@ -243,7 +262,8 @@ impl Register {
             if !samples.iter().any(|(known, _)| known.id == sample) {
                 return Err(EnrolError::SampleUnknown(sample.0.to_string()));
             }
-            if samples.len() == 1 {
+            let is_another = |known: &Sample| known.id != sample && !known.negative;
+            if !samples.iter().any(|(known, _)| is_another(known)) {
                 return Err(EnrolError::NoSample);
             }
             register.revise(&mut subject);
@@ -255,25 +275,25 @@ impl Register {
 
     pub async fn subject_with_count(&self, id: &SubjectId) -> Result<(Subject, u32), EnrolError> {
         let subject = self.known(id).await?;
-        let samples = self.store.samples(subject.uid).await?;
-        Ok((subject, samples.len() as u32))
+        let samples = own_count(&self.store.samples(subject.uid).await?);
+        Ok((subject, samples))
     }
 
     pub async fn page(&self, after: Option<SubjectId>, watchlist: Option<String>, limit: usize) -> Result<Vec<(Subject, u32)>, EnrolError> {
         let mut page = Vec::new();
         for subject in self.store.subject_page(after, watchlist, limit).await? {
-            let samples = self.store.samples(subject.uid).await?;
-            page.push((subject, samples.len() as u32));
+            let samples = own_count(&self.store.samples(subject.uid).await?);
+            page.push((subject, samples));
         }
         Ok(page)
     }
 
     pub async fn samples(&self, id: &SubjectId) -> Result<Vec<SampleInfo>, EnrolError> {
         let subject = self.known(id).await?;
-        let (samples, templates): (Vec<_>, Vec<_>) = self.store.samples(subject.uid).await?.into_iter().unzip();
-        let similarities = similarities_to_rest(&templates);
+        let samples = self.store.samples(subject.uid).await?;
+        let similarities = similarities_to_rest(&samples.iter().map(|(sample, template)| (sample.negative, template)).collect::<Vec<_>>());
         let infos = samples.into_iter().zip(similarities);
-        Ok(infos.map(|(sample, similarity_to_rest)| SampleInfo { sample, similarity_to_rest }).collect())
+        Ok(infos.map(|((sample, _), similarity_to_rest)| SampleInfo { sample, similarity_to_rest }).collect())
     }
 
     /// The face of an event's best shot, as JPEG.
@@ -333,19 +353,14 @@ impl Register {
         }
     }
 
-    /// Whether the sample looks like any other of its subject's, of which there may be none.
-    fn check_consistent(&self, templates: &[Template], sample: usize, allowed: Allowed) -> Result<(), EnrolError> {
-        let others = templates.iter().enumerate().filter(|(other, _)| *other != sample);
-        let similarities = others.filter_map(|(_, other)| templates[sample].similarity(other).ok());
-        match similarities.reduce(f32::max) {
-            Some(similarity) if !allowed.inconsistent && !verify(self.policy, similarity) => Err(EnrolError::Inconsistent { similarity }),
-            _ => Ok(()),
-        }
-    }
-
     async fn known(&self, id: &SubjectId) -> Result<Subject, EnrolError> {
         self.store.subject(id).await?.ok_or_else(|| EnrolError::SubjectUnknown(id.to_string()))
     }
+}
+
+/// How many samples a subject is recognised by.
+fn own_count(samples: &[(Sample, Template)]) -> u32 {
+    samples.iter().filter(|(sample, _)| !sample.negative).count() as u32
 }
 
 /// A subject with nothing stated of it yet, `id` made where there is none.
@@ -379,6 +394,7 @@ pub(super) fn new_sample(prepared: &Prepared, subject: SubjectUid, now: Timestam
         content_sha256: prepared.content_sha256,
         create_time: now,
         folder_path: None,
+        negative: false,
     }
 }
 
@@ -394,14 +410,4 @@ pub(super) fn stopped(ended: JoinError) -> EnrolError {
 fn check_etag(subject: &Subject, etag: &str) -> Result<(), EnrolError> {
     let current = subject.revision.to_string();
     if etag.is_empty() || etag == current { Ok(()) } else { Err(EnrolError::StaleEtag { current }) }
-}
-
-/// Of each template, the mean similarity to the others of its space.
-fn similarities_to_rest(templates: &[Template]) -> Vec<Option<f32>> {
-    let to_rest = |(index, template): (usize, &Template)| {
-        let others = templates.iter().enumerate().filter(|(other, _)| *other != index);
-        let similarities: Vec<f32> = others.filter_map(|(_, other)| template.similarity(other).ok()).collect();
-        (!similarities.is_empty()).then(|| similarities.iter().sum::<f32>() / similarities.len() as f32)
-    };
-    templates.iter().enumerate().map(to_rest).collect()
 }

@@ -60,7 +60,7 @@ impl Request {
         let mut arguments = Arguments::default();
         arguments.add(new.subject.as_str().as_bytes());
         arguments.add_sample(&new.sample);
-        arguments.add(&[u8::from(new.allowed.duplicate), u8::from(new.allowed.inconsistent)]);
+        arguments.add(&[u8::from(new.allowed.duplicate), u8::from(new.allowed.inconsistent), u8::from(new.negative)]);
         Self::new("create_sample", &new.request_id, arguments)
     }
 

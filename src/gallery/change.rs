@@ -9,12 +9,17 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::face::Template;
 use crate::mutation::Mutation;
-use crate::subject::{SampleId, Subject, SubjectUid};
+use crate::subject::{Sample, SampleId, Subject, SubjectUid};
 
-/// A row to be added.
-pub(super) struct NewRow {
+/// A template to be added.
+pub struct Row {
+    /// Whose it is.
     pub subject: SubjectUid,
+    /// The sample that it was made from.
     pub sample: SampleId,
+    /// Whether it shows somebody else, who must never be taken for the subject.
+    pub negative: bool,
+    /// Vector and space.
     pub template: Template,
 }
 
@@ -26,7 +31,7 @@ pub(super) struct Change {
     /// Subjects whose old rows have to learn of another expiry.
     pub expiry_changed: HashMap<SubjectUid, Timestamp>,
     /// Rows in the order of their mutations.
-    pub added: Vec<NewRow>,
+    pub added: Vec<Row>,
     /// Erased subjects and samples, each with the number of rows that were added before: an
     /// erasure reaches what came before it and nothing after.
     erased_subjects: HashMap<SubjectUid, usize>,
@@ -39,7 +44,8 @@ impl Change {
         match mutation {
             Mutation::PutSubject(subject) | Mutation::RestoreSubject(subject) => self.note_subject(subject.clone()),
             Mutation::PutSample { sample, template, .. } | Mutation::RestoreSample { sample, template } => {
-                self.added.push(NewRow { subject: sample.subject, sample: sample.id, template: template.clone() });
+                let Sample { id, subject, negative, .. } = *sample;
+                self.added.push(Row { subject, sample: id, negative, template: template.clone() });
             }
             Mutation::EraseSubject(uid) | Mutation::RetireSubject(uid) => {
                 self.subjects.insert(*uid, None);
@@ -61,7 +67,7 @@ impl Change {
     }
 
     /// Whether the row added as number `index` is still there at the end of the call.
-    pub fn keeps_added(&self, index: usize, row: &NewRow) -> bool {
+    pub fn keeps_added(&self, index: usize, row: &Row) -> bool {
         let outlives = |before: Option<&usize>| before.is_none_or(|before| index >= *before);
         outlives(self.erased_subjects.get(&row.subject)) && outlives(self.erased_samples.get(&row.sample))
     }

@@ -10,6 +10,7 @@ use std::thread;
 
 use super::codes::{BLOCK_ROWS, Excess, Probes};
 use super::nearest::Nearest;
+use super::negatives::Negatives;
 use super::segment::Segment;
 use crate::clock::Timestamp;
 use crate::event::Candidate;
@@ -32,6 +33,8 @@ pub(super) struct Eligible<'a> {
     pub now: Timestamp,
     /// Those of subjects that this admits. It is asked of the few that are similar enough.
     pub admits: &'a (dyn Fn(SubjectUid) -> bool + Sync),
+    /// Those who look more like the probe than what speaks against them. Asked of few, likewise.
+    pub negatives: &'a Negatives,
 }
 
 /// The best `k` subjects for each probe, of the length that the segments' vectors have.
@@ -154,9 +157,11 @@ impl<'p> Lookup<'p> {
             if segment.expires[row] <= eligible.now {
                 continue;
             }
-            let (subject, similarity) = (segment.subjects[row], similarity(segment.vector(row), self.values));
-            if self.nearest.may_take(similarity) && (eligible.admits)(subject) {
-                self.nearest.offer(Candidate { subject, similarity });
+            let candidate = Candidate { subject: segment.subjects[row], similarity: similarity(segment.vector(row), self.values) };
+            let is_eligible =
+                |candidate: Candidate| (eligible.admits)(candidate.subject) && !eligible.negatives.forbid(candidate, self.values);
+            if self.nearest.may_take(candidate.similarity) && is_eligible(candidate) {
+                self.nearest.offer(candidate);
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::change::{Change, NewRow};
+use super::change::{Change, Row};
 use super::codes::Codes;
 use crate::clock::Timestamp;
 use crate::subject::{SampleId, SubjectUid};
@@ -72,7 +72,7 @@ impl Segment {
         &self.numbers[row * self.dimension..(row + 1) * self.dimension]
     }
 
-    pub fn push(&mut self, row: &NewRow, expire: Timestamp) {
+    pub fn push(&mut self, row: &Row, expire: Timestamp) {
         self.numbers.extend_from_slice(row.template.values());
         self.codes.push(row.template.values());
         self.subjects.push(row.subject);

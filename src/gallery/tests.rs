@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::SimulatedClock;
 use crate::face::Quality;
-use crate::subject::{Origin, Sample, SubjectId};
+use crate::subject::{Origin, Sample, SampleId, SubjectId};
 
 const SEEDS: [u64; 4] = [1, 20_260, 77, 4_096];
 
@@ -46,6 +46,15 @@ fn template(values: &[f32]) -> Template {
 }
 
 fn put_sample(owner: u128, sample: u128, template: Template) -> Mutation {
+    put(owner, sample, (template, false))
+}
+
+/// A photo of somebody who must never be taken for `owner`.
+fn put_negative(owner: u128, sample: u128, template: Template) -> Mutation {
+    put(owner, sample, (template, true))
+}
+
+fn put(owner: u128, sample: u128, (template, negative): (Template, bool)) -> Mutation {
     let sample = Sample {
         id: SampleId(Uuid::from_u128(sample)),
         subject: uid(owner),
@@ -53,6 +62,7 @@ fn put_sample(owner: u128, sample: u128, template: Template) -> Mutation {
         content_sha256: [0; 32],
         create_time: Timestamp::default(),
         folder_path: None,
+        negative,
     };
     Mutation::PutSample { sample, template, photo: Arc::from(&[][..]) }
 }
@@ -77,6 +87,7 @@ fn random_vector(rng: &mut Rng, dimension: usize, earlier: &[Template]) -> Templ
 #[derive(Default)]
 struct Plain {
     rows: Vec<(u128, u128, Template)>,
+    negatives: Vec<(u128, u128, Template)>,
 }
 
 impl Plain {
@@ -87,6 +98,10 @@ impl Plain {
             let known = best.entry(*owner).or_insert(similarity);
             *known = known.max(similarity);
         }
+        best.retain(|owner, similarity| {
+            let mut against = self.negatives.iter().filter(|negative| negative.0 == *owner);
+            against.all(|(.., negative)| negative.similarity(probe).expect("one space") < *similarity)
+        });
         let mut all: Vec<_> = best.into_iter().map(|(owner, similarity)| (uid(owner), similarity)).collect();
         all.sort_by(|a, b| b.1.partial_cmp(&a.1).expect("no NaN").then(a.0.cmp(&b.0)));
         all.truncate(k);
@@ -98,10 +113,23 @@ impl Plain {
 fn churn(rng: &mut Rng, dimension: usize, plain: &mut Plain) -> Vec<Mutation> {
     let mut mutations = Vec::new();
     for _ in 0..rng.usize(1..60) {
-        match rng.u8(0..10) {
+        match rng.u8(0..12) {
+            10 => {
+                let earlier: Vec<Template> = plain.rows.iter().map(|row| row.2.clone()).collect();
+                let (owner, sample) = (rng.u128(0..80), rng.u128(..));
+                let row = random_vector(rng, dimension, &earlier);
+                plain.negatives.push((owner, sample, row.clone()));
+                mutations.push(Mutation::PutSubject(subject(owner)));
+                mutations.push(put_negative(owner, sample, row));
+            }
+            11 if !plain.negatives.is_empty() => {
+                let (owner, sample, _) = plain.negatives.swap_remove(rng.usize(0..plain.negatives.len()));
+                mutations.push(erase_sample(owner, sample));
+            }
             0 if !plain.rows.is_empty() => {
                 let (owner, ..) = plain.rows[rng.usize(0..plain.rows.len())];
                 plain.rows.retain(|row| row.0 != owner);
+                plain.negatives.retain(|row| row.0 != owner);
                 mutations.push(Mutation::EraseSubject(uid(owner)));
             }
             1 | 2 if !plain.rows.is_empty() => {
@@ -144,7 +172,8 @@ fn the_answer_is_that_of_a_plain_scan_for_any_segment_size() {
                 let asked = rng.u128(0..80);
                 let probe = random_vector(&mut rng, dimension, &earlier);
                 let wanted = plain.search(&probe, 1000).iter().find(|c| c.0 == uid(asked)).map(|c| c.1);
-                assert_eq!(current.similarity_to(&probe, uid(asked)), Ok(wanted), "seed {seed}, version {version}");
+                let found = current.similarity_to(&probe, uid(asked)).expect("one space").filter(|found| !found.is_somebody_else);
+                assert_eq!(found.map(|found| found.similarity), wanted, "seed {seed}, version {version}");
             }
         }
     }
@@ -240,8 +269,32 @@ fn an_expired_subject_stops_matching_and_matches_again_when_extended() {
 }
 
 #[test]
+fn who_is_closer_to_a_negative_sample_is_not_taken_for_the_subject() {
+    let gallery = Gallery::with_clock(space(), Arc::new(SimulatedClock::default()));
+    let subjects = [subject(1), subject(2)].map(Mutation::PutSubject);
+    let anna = [put_sample(1, 1, template(&[1.0, 0.0, 0.0])), put_sample(2, 2, template(&[0.0, 0.0, 1.0]))];
+    gallery.apply(1, &[&subjects[..], &anna[..]].concat());
+    let twin = template(&[1.0, 0.3, 0.0]);
+    let found = |gallery: &Gallery, probe: &Template| gallery.current().search(probe, 5).expect("one space")[0].subject;
+    assert_eq!(found(&gallery, &twin), uid(1), "at first the twin is taken for her");
+
+    gallery.apply(2, &[put_negative(1, 3, template(&[1.0, 0.4, 0.0]))]);
+    let before = gallery.current();
+    assert_eq!(found(&gallery, &twin), uid(2), "the twin is nobody but the next best");
+    assert_eq!(found(&gallery, &template(&[1.0, 0.1, 0.0])), uid(1), "she herself still is");
+    let closeness = before.similarity_to(&twin, uid(1)).expect("one space").expect("she is there");
+    assert!(closeness.is_somebody_else && closeness.similarity > 0.95);
+    assert_eq!((before.template_count(), before.subject_count()), (2, 2), "it is no template of hers");
+
+    gallery.apply(3, &[erase_sample(1, 3)]);
+    assert_eq!(found(&gallery, &twin), uid(1));
+    let held = before.search(&twin, 5).expect("one space");
+    assert_eq!(held[0].subject, uid(2), "a version that is held stays as it was");
+}
+
+#[test]
 fn filling_equals_applying() {
-    let rows = |n: u128| (uid(n % 7), SampleId(Uuid::from_u128(n)), template(&[1.0, n as f32, -2.0]));
+    let rows = |n: u128| row_of(n % 7, n, template(&[1.0, n as f32, -2.0]));
     let filled = Gallery::with_segments_of(10, space(), Arc::new(SimulatedClock::default()));
     filled.fill(9, (0..7).map(subject).collect(), (0..55).map(|n| sound(rows(n)))).expect("nothing fails");
     let applied = Gallery::with_segments_of(10, space(), Arc::new(SimulatedClock::default()));
@@ -255,6 +308,10 @@ fn filling_equals_applying() {
     assert_eq!((filled.version(), filled.subject_count(), filled.template_count()), (9, 7, 55));
 }
 
+fn row_of(owner: u128, sample: u128, template: Template) -> Row {
+    Row { subject: uid(owner), sample: SampleId(Uuid::from_u128(sample)), negative: false, template }
+}
+
 /// A row that was read without an error.
 fn sound<T>(row: T) -> Result<T, Infallible> {
     Ok(row)
@@ -263,14 +320,14 @@ fn sound<T>(row: T) -> Result<T, Infallible> {
 #[test]
 fn a_fill_that_fails_publishes_nothing_and_one_that_starts_with_another_space_takes_the_rest() {
     let gallery = Gallery::new(space());
-    let row = |n: u128| (uid(n), SampleId(Uuid::from_u128(n)), template(&[1.0, n as f32]));
+    let row = |n: u128| row_of(n, n, template(&[1.0, n as f32]));
     let damaged = gallery.fill(3, vec![subject(1)], [Ok(row(1)), Err("damaged"), Ok(row(2))].into_iter());
     assert_eq!(damaged, Err("damaged"));
     assert_eq!((gallery.current().version(), gallery.current().template_count()), (0, 0));
 
     let gallery = Gallery::new(space());
     let foreign = Template::normalised(TemplateSpace::new("another"), &[1.0, 2.0, 3.0]).expect("a direction");
-    let rows = [(uid(1), SampleId(Uuid::from_u128(9)), foreign), row(1), row(2)];
+    let rows = [row_of(1, 9, foreign), row(1), row(2)];
     gallery.fill(3, (1..3).map(subject).collect(), rows.into_iter().map(sound)).expect("nothing fails");
     assert_eq!((gallery.current().template_count(), gallery.foreign_template_count()), (2, 1));
 }
@@ -324,7 +381,7 @@ fn readers_during_writes_always_see_a_whole_version() {
 fn filling_at_the_start_reserves_no_more_than_it_needs() {
     let gallery = Gallery::new(space());
     let rows = 100_000_u128;
-    let row = |n: u128| sound((uid(n), SampleId(Uuid::from_u128(n)), template(&[1.0, n as f32])));
+    let row = |n: u128| sound(row_of(n, n, template(&[1.0, n as f32])));
     gallery.fill(1, (0..rows).map(subject).collect(), (0..rows).map(row)).expect("nothing fails");
     let current = gallery.current();
     let full = current.segments.iter().filter(|segment| segment.is_full()).count();

@@ -199,7 +199,15 @@ fn enrol(gallery: &Gallery, number: usize) -> SubjectUid {
         revision: 1,
     };
     let id = SampleId(uuid::Uuid::now_v7());
-    let sample = Sample { id, subject: uid, quality: Quality::default(), content_sha256: [0; 32], create_time: now, folder_path: None };
+    let sample = Sample {
+        id,
+        subject: uid,
+        quality: Quality::default(),
+        content_sha256: [0; 32],
+        create_time: now,
+        folder_path: None,
+        negative: false,
+    };
     let put = Mutation::PutSample { sample, template: template(number), photo: Arc::new([]) };
     gallery.apply(gallery.current().version() + 1, &[Mutation::PutSubject(subject), put]);
     uid

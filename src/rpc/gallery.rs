@@ -109,7 +109,7 @@ impl GalleryService for GalleryApi {
         let (subject, request_id) = (subject_id(&request.subject_id, "subject_id")?, request_id(&request.request_id)?);
         let input = sample_input(request.sample, "sample")?;
         let allowed = Allowed { duplicate: request.allow_duplicate, inconsistent: request.allow_inconsistent };
-        let new = NewSample { subject, sample: input, allowed, request_id };
+        let new = NewSample { subject, sample: input, negative: request.negative, allowed, request_id };
         let enrolment = self.0.parts.enrolment.clone();
         let enrolled = to_the_end(async move { enrolment.create_sample(new).await }).await?;
         Ok(Response::new(CreateSampleResponse { sample: enrolled.samples.first().map(sample), gallery_version: enrolled.version }))

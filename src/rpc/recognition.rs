@@ -58,6 +58,7 @@ impl RecognitionService for RecognitionApi {
             face: Some(face(&verified.face)),
             template_space: verified.space.to_string(),
             gallery_version: verified.gallery_version,
+            closer_to_negative: verified.is_somebody_else,
         }))
     }
 

@@ -127,6 +127,9 @@ impl From<EnrolError> for Refusal {
             EnrolError::PossibleDuplicate { other, similarity } => {
                 Self::new(Code::AlreadyExists, "POSSIBLE_DUPLICATE", message).with("subject_id", other).with("similarity", similarity)
             }
+            EnrolError::NegativeShowsSubject { similarity } => {
+                Self::invalid("NEGATIVE_SHOWS_SUBJECT", message).with("similarity", similarity)
+            }
             EnrolError::Inconsistent { similarity } => Self::invalid("INCONSISTENT_SAMPLE", message).with("similarity", similarity),
             EnrolError::SubjectExists(id) => Self::new(Code::AlreadyExists, "SUBJECT_EXISTS", message).with("subject_id", id),
             EnrolError::SubjectUnknown(id) => not_found("SUBJECT_NOT_FOUND", message).with("subject_id", id),

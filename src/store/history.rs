@@ -18,7 +18,7 @@ use crate::store::{Committed, Store, StoreError, mutations};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 
 /// The columns of a sample, retired or not.
-const SAMPLE_COLUMNS: &str = "number, id, subject, quality, content_sha256, create_time_us, folder_path";
+const SAMPLE_COLUMNS: &str = "number, id, subject, quality, content_sha256, create_time_us, folder_path, negative";
 /// Retired samples that are erased in one transaction.
 const RETIRED_PRUNED_AT_ONCE: u32 = 500;
 

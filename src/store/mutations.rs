@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::face::Template;
 use crate::mutation::Mutation;
 use crate::store::history::VersionChange;
+use crate::store::people::SHOWN_CONTENT;
 use crate::store::{Committed, StoreError, history, people, requests};
 use crate::subject::{Sample, SampleId, Subject, SubjectUid};
 
@@ -21,7 +22,8 @@ const SHOWN_SNAPSHOTS: &str = "
     WITH shown (snapshot) AS (
         SELECT id FROM snapshots WHERE subject = ?1
         UNION SELECT id FROM snapshots WHERE crop_sha256 IN (
-            SELECT content_sha256 FROM samples WHERE subject = ?1 UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1)
+            SELECT content_sha256 FROM samples WHERE subject = ?1 AND NOT negative
+            UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1 AND NOT negative)
         UNION SELECT snapshot FROM events WHERE subject = ?1 AND snapshot IS NOT NULL
     ), visits (visit) AS (
         SELECT visit FROM events WHERE subject = ?1 AND visit IS NOT NULL
@@ -171,7 +173,8 @@ fn put_sample(db: &Connection, sample: &Sample, template: &Template, photo: &[u8
         return Err(unknown_subject(sample.subject));
     }
     db.prepare_cached(
-        "INSERT INTO samples (id, subject, quality, content_sha256, create_time_us, folder_path) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO samples (id, subject, quality, content_sha256, create_time_us, folder_path, negative)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
         sample.id.0.into_bytes(),
@@ -180,6 +183,7 @@ fn put_sample(db: &Connection, sample: &Sample, template: &Template, photo: &[u8
         sample.content_sha256,
         sample.create_time.as_micros(),
         sample.folder_path,
+        sample.negative,
     ])?;
     let number = db.last_insert_rowid();
     let space = template.space().as_str();
@@ -194,18 +198,22 @@ fn put_sample(db: &Connection, sample: &Sample, template: &Template, photo: &[u8
 /// as when a directory was renamed. Answers with how many samples it was in the gallery, if it was.
 fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &mut Committed) -> Result<Option<u32>, StoreError> {
     let uid = subject.0.into_bytes();
+    let same_photos = format!(
+        "content_sha256 IN (SELECT content_sha256 FROM samples WHERE subject = ?1 AND NOT negative
+                            UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1 AND NOT negative)
+         OR negative AND content_sha256 IN ({SHOWN_CONTENT})"
+    );
+    // Found before the rows that tell of them go.
+    let under_other_names = history::retired_with(db, &same_photos, uid)?;
     done.snapshots_erased += rows(db.prepare_cached(SHOWN_SNAPSHOTS)?.execute([uid])?);
     requests::erase_about(db, subject)?;
     db.prepare_cached(
         "INSERT INTO erased_content (sha256, time_us)
-         SELECT content_sha256, ?2 FROM samples WHERE subject = ?1 UNION SELECT content_sha256, ?2 FROM retired_samples WHERE subject = ?1
+         SELECT content_sha256, ?2 FROM samples WHERE subject = ?1 AND NOT negative
+         UNION SELECT content_sha256, ?2 FROM retired_samples WHERE subject = ?1 AND NOT negative
          ON CONFLICT DO UPDATE SET time_us = ?2",
     )?
     .execute(params![uid, time.as_micros()])?;
-    let same_photos = "content_sha256 IN (SELECT content_sha256 FROM samples WHERE subject = ?1
-                                          UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1)";
-    // Found before the rows that tell of them go.
-    let under_other_names = history::retired_with(db, same_photos, uid)?;
     for sample in &under_other_names {
         erase_samples(db, ("retired_samples", "number = ?1"), sample, done)?;
     }
@@ -233,7 +241,7 @@ fn erase_sample(db: &Connection, subject: SubjectUid, sample: SampleId, done: &m
     // subject is erased, and the sample will not be there to tell.
     db.prepare_cached(
         "UPDATE snapshots SET subject = ?1
-         WHERE subject IS NULL AND crop_sha256 = (SELECT content_sha256 FROM samples WHERE id = ?2)",
+         WHERE subject IS NULL AND crop_sha256 = (SELECT content_sha256 FROM samples WHERE id = ?2 AND NOT negative)",
     )?
     .execute(params![subject.0.into_bytes(), sample.0.into_bytes()])?;
     erase_samples(db, ("samples", "id = ?1"), &sample.0.into_bytes(), done)

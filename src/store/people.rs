@@ -18,7 +18,7 @@ use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 /// What is stated of a subject, in the order in which [`subject_of`] reads it.
 pub(super) const SUBJECT_COLUMNS: &str = "id, uid, display_name, watchlists, attributes, consent_reference, expire_time_us, origin, \
                                           create_time_us, update_time_us, revision";
-const SAMPLE: &str = "SELECT s.id, s.subject, s.quality, s.content_sha256, s.create_time_us, s.folder_path";
+const SAMPLE: &str = "SELECT s.id, s.subject, s.quality, s.content_sha256, s.create_time_us, s.folder_path, s.negative";
 
 /// Subjects by id, after `after`, on `watchlist` if given.
 pub(super) fn subjects(
@@ -63,7 +63,7 @@ pub(super) fn sample_wherever(db: &Connection, sample: SampleId) -> Result<Optio
         let mut found = db.prepare_cached(&format!(
             "{SAMPLE}, t.space, t.vector FROM {table} s JOIN templates t ON t.sample = s.number WHERE s.id = ?1"
         ))?;
-        let mut found = found.query_and_then([sample.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 6)?)))?;
+        let mut found = found.query_and_then([sample.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 7)?)))?;
         if let Some(found) = found.next() {
             return found.map(Some);
         }
@@ -77,7 +77,7 @@ pub(super) fn samples(db: &Connection, subject: SubjectUid) -> Result<Vec<(Sampl
     db.prepare_cached(&format!(
         "{SAMPLE}, t.space, t.vector FROM samples s JOIN templates t ON t.sample = s.number WHERE s.subject = ?1 ORDER BY s.number"
     ))?
-    .query_and_then([subject.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 6)?)))?
+    .query_and_then([subject.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 7)?)))?
     .collect()
 }
 
@@ -88,10 +88,15 @@ pub(super) fn read_templates<T>(
 ) -> Result<T, StoreError> {
     let mut spaces = Spaces::of(db)?;
     let mut rows = db.prepare_cached(
-        "SELECT s.id, s.subject, t.space, t.vector FROM templates t CROSS JOIN samples s ON s.number = t.sample ORDER BY t.sample",
+        "SELECT s.id, s.subject, s.negative, t.space, t.vector FROM templates t CROSS JOIN samples s ON s.number = t.sample ORDER BY t.sample",
     )?;
     let mut rows = rows.query_and_then([], |row| {
-        Ok(StoredTemplate { sample: SampleId(uuid(row, 0)?), subject: SubjectUid(uuid(row, 1)?), template: spaces.template(row, 2)? })
+        Ok(StoredTemplate {
+            sample: SampleId(uuid(row, 0)?),
+            subject: SubjectUid(uuid(row, 1)?),
+            negative: row.get(2)?,
+            template: spaces.template(row, 3)?,
+        })
     })?;
     Ok(take(&mut rows))
 }
@@ -112,6 +117,22 @@ pub(super) fn folder_samples(db: &Connection) -> Result<Vec<Sample>, StoreError>
     db.prepare_cached(&format!("{SAMPLE} FROM samples s WHERE s.folder_path IS NOT NULL ORDER BY s.number"))?
         .query_and_then([], sample_of)?
         .collect()
+}
+
+/// The contents of pictures that show subject `?1`: its photos, and the best shots of its events.
+pub(super) const SHOWN_CONTENT: &str = "
+    SELECT content_sha256 FROM samples WHERE subject = ?1 AND NOT negative
+    UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1 AND NOT negative
+    UNION SELECT crop_sha256 FROM snapshots WHERE subject = ?1 AND crop_sha256 IS NOT NULL
+    UNION SELECT s.crop_sha256 FROM events e JOIN snapshots s ON s.id = e.snapshot WHERE e.subject = ?1 AND s.crop_sha256 IS NOT NULL";
+
+/// Negative samples in the gallery that show the subject.
+pub(super) fn negatives_showing(db: &Connection, uid: SubjectUid) -> Result<Vec<(SubjectUid, SampleId)>, StoreError> {
+    db.prepare_cached(&format!(
+        "SELECT subject, id FROM samples WHERE negative AND subject <> ?1 AND content_sha256 IN ({SHOWN_CONTENT}) ORDER BY number"
+    ))?
+    .query_and_then([uid.0.into_bytes()], |row| Ok((SubjectUid(uuid(row, 0)?), SampleId(uuid(row, 1)?))))?
+    .collect()
 }
 
 /// Whether a photo with this hash was erased with its subject.
@@ -204,6 +225,7 @@ fn sample_of(row: &Row<'_>) -> Result<Sample, StoreError> {
         content_sha256: row.get(3)?,
         create_time: time(row, 4)?,
         folder_path: row.get(5)?,
+        negative: row.get(6)?,
     })
 }
 

@@ -71,6 +71,7 @@ fn sample(subject: &Subject, content: u8) -> Sample {
         content_sha256: [content; 32],
         create_time: Timestamp::from_micros(5),
         folder_path: None,
+        negative: false,
     }
 }
 

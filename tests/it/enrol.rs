@@ -200,6 +200,7 @@ async fn the_same_person_is_not_enrolled_twice_unasked() {
     let add = |photo: &str| NewSample {
         subject: id("obama"),
         sample: SampleInput::Image(read(&photos, photo).into()),
+        negative: false,
         allowed: Allowed::default(),
         request_id: String::new(),
     };

@@ -108,6 +108,7 @@ async fn enrol(store: Store, times: usize) {
             content_sha256: [3; 32],
             create_time: time,
             folder_path: None,
+            negative: false,
         };
         let template = Template::normalised(TemplateSpace::new("space"), &[1.0, 2.0, 3.0]).expect("it has a direction");
         let mutations = vec![Mutation::PutSubject(subject), Mutation::PutSample { sample, template, photo: [9; 5_000].into() }];

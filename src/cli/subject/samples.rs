@@ -23,7 +23,8 @@ use crate::pb;
 #[command(after_help = "\
 Examples:
   doorward subject add-sample anna anna-2.jpg anna-3.jpg
-  doorward subject add-sample anna --snapshot 0193b6f2-8c1e-7d7a-a3ce-1f2e3d4c5b6a")]
+  doorward subject add-sample anna --snapshot 0193b6f2-8c1e-7d7a-a3ce-1f2e3d4c5b6a
+  doorward subject add-sample anna --negative her-twin.jpg        who must not be taken for anna")]
 pub struct AddSample {
     /// Who
     id: String,
@@ -39,6 +40,9 @@ pub struct AddSample {
     /// Add it although the face does not look like the person's other photos
     #[arg(long)]
     allow_inconsistent: bool,
+    /// The photos show somebody else, such as a twin, who must never be taken for this person
+    #[arg(long)]
+    negative: bool,
 }
 
 /// Lists the samples of a person with their quality
@@ -71,7 +75,7 @@ pub fn of_snapshot(snapshot_id: String) -> pb::SampleSource {
 
 /// Samples with their quality.
 pub fn table(samples: &[pb::Sample]) -> Table {
-    let mut table = Table::new(["SAMPLE", "QUALITY", "PIXELS", "SHARPNESS", "SIMILARITY TO REST", "CREATED", "SHA-256", "FILE"]);
+    let mut table = Table::new(["SAMPLE", "QUALITY", "PIXELS", "SHARPNESS", "SIMILARITY TO REST", "SHOWS", "CREATED", "SHA-256", "FILE"]);
     for sample in samples {
         let quality = sample.quality.unwrap_or_default();
         table.row([
@@ -80,6 +84,7 @@ pub fn table(samples: &[pb::Sample]) -> Table {
             format!("{:.0}", quality.size_pixels),
             format!("{:.0}", quality.sharpness),
             sample.similarity_to_rest.map_or_else(|| "-".to_owned(), |similarity| format!("{similarity:.3}")),
+            if sample.negative { "somebody else" } else { "the subject" }.to_owned(),
             moment(sample.create_time.as_ref()),
             sample.content_sha256.iter().take(6).fold(String::new(), |mut hex, byte| {
                 let _ = write!(hex, "{byte:02x}");
@@ -98,6 +103,7 @@ impl AddSample {
             sample: Some(source),
             allow_duplicate: self.allow_duplicate,
             allow_inconsistent: self.allow_inconsistent,
+            negative: self.negative,
             request_id: request_id(),
         }
     }

@@ -36,9 +36,9 @@ async fn create(register: &Arc<Register>, name: &str, samples: &[(u8, u8)]) -> R
 
 fn addition(name: &str, (who, shot): (u8, u8), request_id: &str) -> (Request, Addition) {
     let sample = SampleInput::Image(photo(who, shot).into());
-    let new = NewSample { subject: id(name), sample, allowed: Allowed::default(), request_id: request_id.into() };
+    let new = NewSample { subject: id(name), sample, negative: false, allowed: Allowed::default(), request_id: request_id.into() };
     let request = Request::create_sample(&new).expect("a good request");
-    (request, Addition { subject: new.subject, sample: prepared(who, shot), allowed: Allowed::default() })
+    (request, Addition { subject: new.subject, sample: prepared(who, shot), negative: false, allowed: Allowed::default() })
 }
 
 async fn add(register: &Arc<Register>, name: &str, shot: (u8, u8)) -> Result<Enrolled, EnrolError> {

@@ -280,8 +280,10 @@ async fn somebody_of_the_folder_with_a_photo_added_by_rpc_can_leave_the_folder_a
     house.put("bert/1.jpg", &photo(2, 1));
     let before = house.reload().await.version;
     let sample = crate::enrol::SampleInput::Image(photo(1, 2).into());
-    let new = crate::enrol::NewSample { subject: id("anna"), sample, allowed: Allowed::default(), request_id: String::new() };
-    let addition = crate::enrol::register::Addition { subject: id("anna"), sample: prepared(1, 2), allowed: Allowed::default() };
+    let new =
+        crate::enrol::NewSample { subject: id("anna"), sample, negative: false, allowed: Allowed::default(), request_id: String::new() };
+    let addition =
+        crate::enrol::register::Addition { subject: id("anna"), sample: prepared(1, 2), negative: false, allowed: Allowed::default() };
     house.register.add(Request::create_sample(&new).expect("a good request"), addition).await.expect("added");
     let with_both = house.register.gallery.current().version();
     fs::remove_dir_all(house.people().join("anna")).expect("removed");

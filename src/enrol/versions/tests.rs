@@ -40,11 +40,20 @@ impl House {
 
     async fn add(&self, name: &str, who: u8, shot: u8) -> u64 {
         let sample = SampleInput::Image(prepared(who, shot).photo);
-        let new =
-            NewSample { subject: id(name), sample, allowed: Allowed { duplicate: true, inconsistent: true }, request_id: String::new() };
+        let new = NewSample {
+            subject: id(name),
+            sample,
+            negative: false,
+            allowed: Allowed { duplicate: true, inconsistent: true },
+            request_id: String::new(),
+        };
         let request = Request::create_sample(&new).expect("a good request");
-        let addition =
-            Addition { subject: id(name), sample: prepared(who, shot), allowed: Allowed { duplicate: true, inconsistent: true } };
+        let addition = Addition {
+            subject: id(name),
+            sample: prepared(who, shot),
+            negative: false,
+            allowed: Allowed { duplicate: true, inconsistent: true },
+        };
         self.register.add(request, addition).await.expect("added").version
     }
 

@@ -104,6 +104,7 @@ pub(in super::super) fn sample(info: &SampleInfo) -> pb::Sample {
         create_time: Some(time(sample.create_time)),
         content_sha256: sample.content_sha256.to_vec(),
         folder_path: sample.folder_path.clone().unwrap_or_default(),
+        negative: sample.negative,
     }
 }
 

@@ -37,6 +37,7 @@ fn enrolment() -> Vec<(EnrolError, Code, &'static str)> {
         (PhotoError::Infer(InferError::Session("x".into())).into(), Code::Internal, "INFERENCE_FAILED"),
         (EnrolError::PossibleDuplicate { other: anna(), similarity: 0.8 }, Code::AlreadyExists, "POSSIBLE_DUPLICATE"),
         (EnrolError::SubjectExists(anna()), Code::AlreadyExists, "SUBJECT_EXISTS"),
+        (EnrolError::NegativeShowsSubject { similarity: 0.9 }, Code::InvalidArgument, "NEGATIVE_SHOWS_SUBJECT"),
         (EnrolError::Inconsistent { similarity: 0.1 }, Code::InvalidArgument, "INCONSISTENT_SAMPLE"),
         (EnrolError::SubjectUnknown("anna".into()), Code::NotFound, "SUBJECT_NOT_FOUND"),
         (EnrolError::SampleUnknown("1".into()), Code::NotFound, "SAMPLE_NOT_FOUND"),

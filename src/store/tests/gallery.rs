@@ -35,7 +35,7 @@ async fn a_restart_keeps_people_samples_and_templates_to_the_bit() {
     assert_eq!(store.subject(&people[1].id).await, Ok(Some(people[1].clone())));
     let of_anna: Vec<_> = all.iter().filter(|(s, _)| s.subject == people[1].uid).cloned().collect();
     assert_eq!(store.samples(people[1].uid).await, Ok(of_anna));
-    let stored = all.iter().map(|(s, t)| StoredTemplate { sample: s.id, subject: s.subject, template: t.clone() });
+    let stored = all.iter().map(|(s, t)| StoredTemplate { sample: s.id, subject: s.subject, negative: false, template: t.clone() });
     assert_eq!(templates(&store).await, stored.collect::<Vec<_>>(), "equal to the last bit, oldest first");
 }
 
