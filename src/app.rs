@@ -189,12 +189,16 @@ impl Daemon {
                 for file in &report.refused {
                     tracing::warn!(file = %file.path, reason = file.reason, "{}", file.message);
                 }
+                for file in &report.doubtful {
+                    tracing::warn!(file = %file.path, reason = file.reason, "a doubtful photo: {}", file.message);
+                }
                 tracing::info!(
                     version = report.version,
                     added = report.added,
                     changed = report.changed,
                     removed = report.removed,
                     refused = report.refused.len(),
+                    doubtful = report.doubtful.len(),
                     "the enrolment folder was read again"
                 );
             }

@@ -8,6 +8,7 @@
 //! Must not know: the wire, SQL, sessions.
 
 mod answer;
+mod check;
 mod doubt;
 mod error;
 mod fields;
@@ -34,6 +35,7 @@ use crate::gallery::Gallery;
 use crate::photo::PhotoAnalyst;
 use crate::store::{Committed, Difference, Store, VersionInfo};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
+pub use check::{Findings, LookAlike, Misfit};
 pub use error::EnrolError;
 use prepare::Prepared;
 use register::{Addition, Creation, Register};
@@ -168,12 +170,14 @@ pub struct ReloadReport {
     /// Samples that stayed as they were.
     pub unchanged_samples: u32,
     /// Files that enrolled nobody: the first 1000, then one entry that counts the rest.
-    pub refused: Vec<RefusedFile>,
+    pub refused: Vec<FileRemark>,
+    /// Files that enrolled somebody, and may show somebody else: as many, likewise.
+    pub doubtful: Vec<FileRemark>,
 }
 
-/// A file of the enrolment folder that enrolled nobody.
+/// What is to be said of a file of the enrolment folder.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RefusedFile {
+pub struct FileRemark {
     /// Below the folder.
     pub path: String,
     /// A stable name, as in `ErrorInfo`.

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -37,6 +37,7 @@ use status::Refusal;
 
 mod auth;
 mod cameras;
+mod check;
 mod connection;
 mod convert;
 mod events;
@@ -80,6 +81,8 @@ struct Shared {
     /// When the server was opened, and with it the daemon.
     start_time: Timestamp,
     places: Arc<Semaphore>,
+    /// Held by the one check of the gallery that is under way.
+    check_turn: Mutex<()>,
     stopping: CancellationToken,
 }
 
@@ -110,7 +113,10 @@ impl Server {
         let bound = Bound::open(config, listener).await?;
         let start_time = parts.clock.now();
         let places = Arc::new(Semaphore::new(SUBSCRIBERS_MAX));
-        Ok(Self { bound, shared: Arc::new(Shared { parts, start_time, places, stopping: CancellationToken::new() }) })
+        Ok(Self {
+            bound,
+            shared: Arc::new(Shared { parts, start_time, places, check_turn: Mutex::default(), stopping: CancellationToken::new() }),
+        })
     }
 
     /// Steers the server while it serves.

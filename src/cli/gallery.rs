@@ -6,6 +6,7 @@
 //! Must not know: how the gallery is searched.
 
 mod backup;
+mod check;
 
 use clap::{Args, Subcommand};
 
@@ -13,7 +14,7 @@ use super::client::{ClientOptions, Daemon, request_id};
 use super::output::{Output, Table, moment, spinner};
 use crate::pb;
 
-/// Shows the gallery and its versions; goes back to an earlier one; backs everything up and restores it
+/// Shows, checks and compares the gallery and its versions; goes back to one; backs everything up and restores it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -21,6 +22,7 @@ Examples:
   doorward gallery versions
   doorward gallery diff 120             what changed since version 120
   doorward gallery rollback 120 --dry-run
+  doorward gallery check                people who may be taken for each other
   doorward gallery backup /backup/monday.db
   doorward gallery --json | jq .subject_count")]
 pub struct Gallery {
@@ -34,6 +36,7 @@ enum What {
     Diff(Diff),
     Rollback(Rollback),
     Watch(Watch),
+    Check(check::Check),
     Backup(backup::Backup),
     Restore(backup::Restore),
 }
@@ -98,6 +101,7 @@ impl Gallery {
             Some(What::Diff(diff)) => diff.run(&client.connect().await?, *out).await,
             Some(What::Rollback(rollback)) => rollback.run(&client.connect().await?, *out).await,
             Some(What::Watch(watch)) => watch.run(&client.connect().await?, *out).await,
+            Some(What::Check(check)) => check.run(&client.connect().await?, *out).await,
             Some(What::Backup(backup)) => backup.run(*out),
             Some(What::Restore(restore)) => restore.run(*out),
         }

@@ -1,7 +1,7 @@
 //! `doorward reload`: has the daemon read its enrolment folder again.
 //!
 //! In: options. Out: one call of `ReloadGallery` and what changed.
-//! Drops: nothing; every refused file is told.
+//! Drops: nothing; every refused or doubtful file is told.
 //! Must not know: the folder.
 
 use clap::Args;
@@ -54,13 +54,17 @@ impl Reload {
             response.samples_unchanged,
             response.gallery_version
         ))?;
-        if response.refused_files.is_empty() {
-            return Ok(());
+        let (mut refused, mut doubtful) =
+            (Table::new(["REFUSED FILE", "REASON", "MESSAGE"]), Table::new(["DOUBTFUL FILE", "REASON", "MESSAGE"]));
+        let any = (!response.refused_files.is_empty(), !response.doubtful_files.is_empty());
+        response.refused_files.into_iter().for_each(|file| refused.row([file.path, file.reason, file.message]));
+        response.doubtful_files.into_iter().for_each(|file| doubtful.row([file.path, file.reason, file.message]));
+        if any.0 {
+            out.table(&refused)?;
         }
-        let mut table = Table::new(["REFUSED FILE", "REASON", "MESSAGE"]);
-        for file in response.refused_files {
-            table.row([file.path, file.reason, file.message]);
+        if any.1 {
+            out.table(&doubtful)?;
         }
-        out.table(&table)
+        Ok(())
     }
 }

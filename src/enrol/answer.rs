@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::folder::reason_named;
-use super::{Enrolled, Erased, RefusedFile, ReloadReport, SampleInfo};
+use super::{Enrolled, Erased, FileRemark, ReloadReport, SampleInfo};
 use crate::clock::Timestamp;
 use crate::face::Quality;
 use crate::store::Committed;
@@ -80,6 +80,8 @@ pub(super) struct ReloadRecord {
     unchanged_samples: u32,
     /// Path, reason, message.
     refused: Vec<(String, String, String)>,
+    #[serde(default)]
+    doubtful: Vec<(String, String, String)>,
 }
 
 impl Answer for Subject {
@@ -236,19 +238,20 @@ impl Answer for ReloadReport {
     type Record = ReloadRecord;
 
     fn to_record(&self) -> ReloadRecord {
-        let refused = |file: &RefusedFile| (file.path.clone(), file.reason.to_owned(), file.message.clone());
+        let remark = |file: &FileRemark| (file.path.clone(), file.reason.to_owned(), file.message.clone());
         ReloadRecord {
             version: self.version,
             added: self.added,
             changed: self.changed,
             removed: self.removed,
             unchanged_samples: self.unchanged_samples,
-            refused: self.refused.iter().map(refused).collect(),
+            refused: self.refused.iter().map(remark).collect(),
+            doubtful: self.doubtful.iter().map(remark).collect(),
         }
     }
 
     fn from_record(record: ReloadRecord) -> Option<Self> {
-        let file = |(path, reason, message): (String, String, String)| RefusedFile { path, reason: reason_named(&reason), message };
+        let file = |(path, reason, message): (String, String, String)| FileRemark { path, reason: reason_named(&reason), message };
         Some(Self {
             version: record.version,
             added: record.added,
@@ -256,6 +259,7 @@ impl Answer for ReloadReport {
             removed: record.removed,
             unchanged_samples: record.unchanged_samples,
             refused: record.refused.into_iter().map(file).collect(),
+            doubtful: record.doubtful.into_iter().map(file).collect(),
         })
     }
 }

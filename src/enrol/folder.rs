@@ -14,28 +14,31 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::prepare::sha256;
-use super::{EnrolError, RefusedFile};
+use super::{EnrolError, FileRemark};
 use crate::photo::{PHOTO_BYTES_MAX, PhotoError};
 use crate::subject::SubjectId;
 
-/// The most refused files that a report names; one more entry counts the rest.
-pub const REFUSALS_MAX: usize = 1000;
+/// The most refused files, and doubtful ones, that a report names; one more entry counts the rest.
+pub const REMARKS_MAX: usize = 1000;
 /// The most entries that are read of a folder.
 const ENTRIES_MAX: usize = 2_000_000;
 /// What a photo's name may end with.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "pgm"];
 
-/// Every reason that a file can be refused for.
-const REASONS: [&str; 15] = [
+/// Every reason that a file can be refused or doubted for.
+const REASONS: [&str; 18] = [
     "BAD_IMAGE",
     "CHANGED_MEANWHILE",
     "ERASED_PERSON",
     "FACE_UNUSABLE",
+    "INCONSISTENT_SAMPLE",
+    "MORE_FILES_DOUBTFUL",
     "MORE_FILES_REFUSED",
     "NOT_A_PHOTO",
     "NO_FACE",
     "ODD_NAME",
     "PHOTO_OF_ANOTHER_SUBJECT",
+    "POSSIBLE_DUPLICATE",
     "RELOAD_FULL",
     "SEVERAL_FACES",
     "SUBJECT_EXISTS",
@@ -58,7 +61,7 @@ pub(super) struct FoundPhoto {
 pub(super) struct Listing {
     /// Ordered by path.
     pub photos: Vec<FoundPhoto>,
-    pub refused: Vec<RefusedFile>,
+    pub refused: Vec<FileRemark>,
     /// Files that are there and could not be taken for what they are: a refusal takes nothing
     /// away, so samples of these paths stay.
     pub unread_files: BTreeSet<String>,
@@ -110,7 +113,7 @@ pub(super) fn reason_named(name: &str) -> &'static str {
 }
 
 /// The refusal of a photo for what is on it; other errors are not the photo's fault.
-pub(super) fn refusal(path: &str, error: EnrolError) -> Result<RefusedFile, EnrolError> {
+pub(super) fn refusal(path: &str, error: EnrolError) -> Result<FileRemark, EnrolError> {
     let reason = match &error {
         EnrolError::Photo(PhotoError::BadImage(_)) => "BAD_IMAGE",
         EnrolError::Photo(PhotoError::NoFace) => "NO_FACE",
@@ -118,12 +121,12 @@ pub(super) fn refusal(path: &str, error: EnrolError) -> Result<RefusedFile, Enro
         EnrolError::Unusable { .. } => "FACE_UNUSABLE",
         _ => return Err(error),
     };
-    Ok(RefusedFile { path: path.to_owned(), reason, message: error.to_string() })
+    Ok(FileRemark { path: path.to_owned(), reason, message: error.to_string() })
 }
 
 impl Listing {
     pub fn refuse(&mut self, path: &str, reason: &'static str, message: &str) {
-        self.refused.push(RefusedFile { path: path.to_owned(), reason, message: message.to_owned() });
+        self.refused.push(FileRemark { path: path.to_owned(), reason, message: message.to_owned() });
     }
 
     fn refuse_kind(&mut self, path: &str, kind: FileType, advice: &str) {

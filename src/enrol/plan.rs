@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::folder::{FoundPhoto, Listing};
 use super::prepare::Prepared;
 use super::register::{new_sample, new_subject};
-use super::{EnrolError, RefusedFile, ReloadReport, SAMPLES_A_SUBJECT_MAX};
+use super::{EnrolError, FileRemark, ReloadReport, SAMPLES_A_SUBJECT_MAX};
 use crate::clock::Timestamp;
 use crate::mutation::Mutation;
 use crate::subject::{Origin, Sample, Subject, SubjectId, SubjectUid};
@@ -26,7 +26,7 @@ pub(super) struct Known {
 }
 
 /// What became of the photos that had to be looked at, by path.
-pub(super) type PreparedPhotos = HashMap<String, Result<Prepared, RefusedFile>>;
+pub(super) type PreparedPhotos = HashMap<String, Result<Prepared, FileRemark>>;
 
 /// A reload, ready to be committed.
 #[derive(Debug, Default)]
@@ -102,7 +102,7 @@ pub(super) fn plan(listing: &Listing, known: &Known, prepared: PreparedPhotos, n
 }
 
 /// Whether the folder holds anything of the subject, readable or not.
-fn is_present(listing: &Listing, id: &SubjectId) -> bool {
+pub(super) fn is_present(listing: &Listing, id: &SubjectId) -> bool {
     let first = listing.photos.partition_point(|photo| photo.subject < *id);
     listing.photos.get(first).is_some_and(|photo| photo.subject == *id) || holds_refused(listing, id)
 }
@@ -230,6 +230,6 @@ impl Planner<'_> {
     }
 
     fn refuse(&mut self, path: &str, reason: &'static str, message: &str) {
-        self.plan.report.refused.push(RefusedFile { path: path.to_owned(), reason, message: message.to_owned() });
+        self.plan.report.refused.push(FileRemark { path: path.to_owned(), reason, message: message.to_owned() });
     }
 }

@@ -56,7 +56,8 @@ pub(super) struct Register {
     pub store: Store,
     pub gallery: Gallery,
     pub clock: Arc<dyn Clock>,
-    policy: Policy,
+    /// From its threshold on two faces may be one person's.
+    pub policy: Policy,
     turn: Arc<Mutex<()>>,
     /// Held by the one reload that is under way; its photos are encoded before its turn.
     pub reload_turn: Mutex<()>,

@@ -7,6 +7,7 @@
 //! beyond are refused for this time, and the next reload takes them.
 //! Must not know: how photos are encoded, SQL.
 
+mod doubts;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +18,12 @@ use std::time::Duration;
 
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::folder::{self, FoundPhoto, Listing, REFUSALS_MAX};
+use super::folder::{self, FoundPhoto, Listing, REMARKS_MAX};
 use super::plan::{PreparedPhotos, check_mass_removal, photos_to_prepare, plan};
 use super::prepare::Prepared;
 use super::register::{Register, stopped};
 use super::request::Request;
-use super::{EnrolError, RefusedFile, ReloadReport};
+use super::{EnrolError, FileRemark, ReloadReport};
 use crate::infer::InferError;
 use crate::photo::PhotoError;
 use crate::store::Committed;
@@ -66,12 +67,13 @@ impl Reload<'_> {
             check_mass_removal(&listing, &known)?;
         }
         let prepared = self.prepare_all(&photos_to_prepare(&listing, &known), prepare).await?;
+        let doubtful = doubts::doubts(self.register, (&listing, &known), &prepared).await?;
         if self.dry_run {
             let report = plan(&listing, &known, prepared, self.register.clock.now())?.report;
-            return Ok(finished(report, self.register.gallery.current().version()));
+            return Ok(finished(ReloadReport { doubtful, ..report }, self.register.gallery.current().version()));
         }
         let allow_mass_removal = self.allow_mass_removal;
-        let turn = Turn { listing, prepared, version_before, allow_mass_removal };
+        let turn = Turn { listing, prepared, doubtful, version_before, allow_mass_removal };
         self.register.in_turn(request, |register, request| async move { turn.commit(&register, request).await }).await
     }
 
@@ -109,8 +111,8 @@ impl Reload<'_> {
     }
 
     /// A photo's bytes, or why it is not taken.
-    async fn readable(&self, photo: &FoundPhoto, bytes_held: usize) -> Result<Result<Arc<[u8]>, RefusedFile>, EnrolError> {
-        let refused = |reason, message: &str| Ok(Err(RefusedFile { path: photo.path.clone(), reason, message: message.to_owned() }));
+    async fn readable(&self, photo: &FoundPhoto, bytes_held: usize) -> Result<Result<Arc<[u8]>, FileRemark>, EnrolError> {
+        let refused = |reason, message: &str| Ok(Err(FileRemark { path: photo.path.clone(), reason, message: message.to_owned() }));
         if bytes_held >= PHOTO_BYTES_HELD_MAX {
             return refused("RELOAD_FULL", "one reload takes 256 MiB of new photos; reload again for the next");
         }
@@ -131,6 +133,7 @@ const ERASED: &str = "the photo was erased with its subject; enrol the person by
 struct Turn {
     listing: Listing,
     prepared: PreparedPhotos,
+    doubtful: Vec<FileRemark>,
     version_before: u64,
     allow_mass_removal: bool,
 }
@@ -150,7 +153,7 @@ impl Turn {
         if plan.mutations.is_empty() && request.key.is_none() {
             return Ok(finished(plan.report, version));
         }
-        let report = plan.report;
+        let report = ReloadReport { doubtful: self.doubtful, ..plan.report };
         let answer = move |committed: &Committed| finished(report.clone(), committed.version);
         register.commit(request, plan.mutations, answer).await
     }
@@ -159,7 +162,7 @@ impl Turn {
         for (path, photo) in &mut self.prepared {
             let Ok(prepared) = photo else { continue };
             if register.store.is_erased_content(prepared.content_sha256).await? {
-                *photo = Err(RefusedFile { path: path.clone(), reason: "ERASED_PERSON", message: ERASED.to_owned() });
+                *photo = Err(FileRemark { path: path.clone(), reason: "ERASED_PERSON", message: ERASED.to_owned() });
             }
         }
         Ok(())
@@ -190,14 +193,17 @@ async fn patiently(prepare: &Prepare, photo: Arc<[u8]>, busy_wait: Duration) -> 
     Err(PhotoError::Infer(InferError::Busy).into())
 }
 
-/// The report with its version, and no more refusals than fit into an answer.
+/// The report with its version, and no more remarks than fit into an answer.
 fn finished(mut report: ReloadReport, version: u64) -> ReloadReport {
     report.version = version;
-    let more = report.refused.len().saturating_sub(REFUSALS_MAX);
-    if more > 0 {
-        report.refused.truncate(REFUSALS_MAX);
-        let message = format!("{more} more files were refused; mend these and reload again");
-        report.refused.push(RefusedFile { path: String::new(), reason: "MORE_FILES_REFUSED", message });
+    report.doubtful.retain(|doubtful| !report.refused.iter().any(|refused| refused.path == doubtful.path));
+    for (remarks, reason) in [(&mut report.refused, "MORE_FILES_REFUSED"), (&mut report.doubtful, "MORE_FILES_DOUBTFUL")] {
+        let more = remarks.len().saturating_sub(REMARKS_MAX);
+        if more > 0 {
+            remarks.truncate(REMARKS_MAX);
+            let message = format!("and {more} more; see to these and reload again");
+            remarks.push(FileRemark { path: String::new(), reason, message });
+        }
     }
     report
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::auth;
+use super::check;
 use super::convert::subject::{fields, sample, sample_input, subject, subject_id};
 use super::convert::{request_id, time, uuid};
 use super::outgoing::{Outgoing, to_the_end};
@@ -21,12 +22,12 @@ use super::status::{bad_field, stopping};
 use crate::enrol::{Allowed, Enrolment, NewSample, NewSubject, ReloadReport, Rollback, SubjectUpdate};
 use crate::pb::gallery_service_server::GalleryService;
 use crate::pb::{
-    CompareGalleryVersionsRequest, CompareGalleryVersionsResponse, CreateSampleRequest, CreateSampleResponse, CreateSubjectRequest,
-    CreateSubjectResponse, DeleteSampleRequest, DeleteSampleResponse, DeleteSubjectRequest, DeleteSubjectResponse, GalleryVersion,
-    GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse, ListGalleryVersionsRequest, ListGalleryVersionsResponse,
-    ListSamplesRequest, ListSamplesResponse, ListSubjectsRequest, ListSubjectsResponse, RefusedFile, ReloadGalleryRequest,
-    ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse, SubjectChange, SubjectDifference, UpdateSubjectRequest,
-    UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
+    CheckGalleryRequest, CheckGalleryResponse, CompareGalleryVersionsRequest, CompareGalleryVersionsResponse, CreateSampleRequest,
+    CreateSampleResponse, CreateSubjectRequest, CreateSubjectResponse, DeleteSampleRequest, DeleteSampleResponse, DeleteSubjectRequest,
+    DeleteSubjectResponse, DoubtfulFile, GalleryVersion, GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse,
+    ListGalleryVersionsRequest, ListGalleryVersionsResponse, ListSamplesRequest, ListSamplesResponse, ListSubjectsRequest,
+    ListSubjectsResponse, RefusedFile, ReloadGalleryRequest, ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse,
+    SubjectChange, SubjectDifference, UpdateSubjectRequest, UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
 };
 use crate::store::{Difference, VersionInfo};
 use crate::subject::{SampleId, Subject, SubjectUid};
@@ -213,6 +214,12 @@ impl GalleryService for GalleryApi {
         })))
     }
 
+    type CheckGalleryStream = Outgoing<CheckGalleryResponse>;
+
+    async fn check_gallery(&self, request: Request<CheckGalleryRequest>) -> Result<Response<Self::CheckGalleryStream>, Status> {
+        Ok(Response::new(check::start(&self.0, request)))
+    }
+
     async fn get_gallery(&self, _: Request<GetGalleryRequest>) -> Result<Response<GetGalleryResponse>, Status> {
         let facts = self.0.parts.enrolment.facts().await?;
         Ok(Response::new(GetGalleryResponse {
@@ -288,7 +295,7 @@ fn differences(difference: Difference) -> Vec<SubjectDifference> {
 }
 
 fn reloaded(report: ReloadReport) -> ReloadGalleryResponse {
-    let refused = report.refused.into_iter();
+    let (refused, doubtful) = (report.refused.into_iter(), report.doubtful.into_iter());
     ReloadGalleryResponse {
         gallery_version: report.version,
         subjects_added: report.added,
@@ -296,5 +303,8 @@ fn reloaded(report: ReloadReport) -> ReloadGalleryResponse {
         subjects_removed: report.removed,
         samples_unchanged: report.unchanged_samples,
         refused_files: refused.map(|file| RefusedFile { path: file.path, reason: file.reason.to_owned(), message: file.message }).collect(),
+        doubtful_files: doubtful
+            .map(|file| DoubtfulFile { path: file.path, reason: file.reason.to_owned(), message: file.message })
+            .collect(),
     }
 }

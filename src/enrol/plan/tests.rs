@@ -103,7 +103,7 @@ fn subjects_enrolled_by_rpc_are_never_touched() {
 #[test]
 fn a_refused_photo_takes_nothing_away() {
     let known = known(&[("anna", "1.jpg", 1, 1), ("bo", "1.jpg", 2, 1)]);
-    let refused = |path: &str| (path.to_owned(), Err(RefusedFile { path: path.into(), reason: "NO_FACE", message: String::new() }));
+    let refused = |path: &str| (path.to_owned(), Err(FileRemark { path: path.into(), reason: "NO_FACE", message: String::new() }));
     // Replaced at its path, and replaced by a file of another name.
     let now = listing(&[("anna", "1.jpg", 1, 9), ("bo", "2.jpg", 2, 9)]);
     let prepared = [refused("anna/1.jpg"), refused("bo/2.jpg")].into_iter().collect();

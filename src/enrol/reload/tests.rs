@@ -313,3 +313,40 @@ async fn erasing_somebody_whose_directory_was_renamed_erases_what_is_kept_under_
     let versions = house.register.store.gallery_versions_before(None, 1).await.expect("versions");
     assert_eq!((versions[0].subjects, versions[0].samples), (1, 1), "and the totals hold");
 }
+
+#[tokio::test]
+async fn photos_that_may_show_somebody_else_are_taken_and_named() {
+    let house = House::new().await;
+    house.enrol("rita", 5, 1).await;
+    let doubts =
+        |report: &ReloadReport| report.doubtful.iter().map(|file| (file.path.clone(), file.reason)).collect::<Vec<(String, &str)>>();
+    for (path, who, shot) in [("anna/1.jpg", 1, 1), ("anna/2.jpg", 1, 2), ("bo/1.jpg", 2, 1), ("bo/2.jpg", 3, 1)] {
+        house.put(path, &photo(who, shot));
+    }
+    // Somebody who is enrolled by RPC, and somebody of this very reload.
+    house.put("rita-again/1.jpg", &photo(5, 2));
+    house.put("zoe/1.jpg", &photo(1, 3));
+    let expected = [
+        ("anna/1.jpg", "POSSIBLE_DUPLICATE"),
+        ("anna/2.jpg", "POSSIBLE_DUPLICATE"),
+        ("bo/1.jpg", "INCONSISTENT_SAMPLE"),
+        ("bo/2.jpg", "INCONSISTENT_SAMPLE"),
+        ("rita-again/1.jpg", "POSSIBLE_DUPLICATE"),
+        ("zoe/1.jpg", "POSSIBLE_DUPLICATE"),
+    ];
+    let expected = expected.map(|(path, reason)| (path.to_owned(), reason));
+    let dry = house.reload_as(true, true, "").await.expect("a report");
+    assert_eq!(doubts(&dry), expected);
+    let report = house.reload_as(true, false, "once").await.expect("reloaded");
+    assert_eq!((doubts(&report), report.added), (expected.to_vec(), 4), "all were taken");
+    assert!(report.doubtful[5].message.contains("anna"), "{:?}", report.doubtful[5]);
+    assert_eq!(house.reload_as(true, false, "once").await.expect("the first answer"), report);
+
+    // One more photo beside one that fits and one that does not; a directory under a new name.
+    house.put("bo/3.jpg", &photo(2, 2));
+    fs::rename(house.people().join("zoe"), house.people().join("zoe-2")).expect("it is there");
+    let report = house.reload().await;
+    let named: Vec<_> = doubts(&report).into_iter().map(|(path, _)| path).collect();
+    assert_eq!(named, ["zoe-2/1.jpg"], "anna still looks like her; zoe herself leaves");
+    assert!(report.doubtful[0].message.contains("anna"), "{:?}", report.doubtful[0]);
+}

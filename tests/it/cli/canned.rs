@@ -87,6 +87,7 @@ macro_rules! unanswered {
 type Answer<T> = Result<Response<T>, Status>;
 type Statuses = Pin<Box<dyn Stream<Item = Result<pb::WatchCamerasResponse, Status>> + Send>>;
 type Versions = Pin<Box<dyn Stream<Item = Result<pb::WatchGalleryResponse, Status>> + Send>>;
+type Doubts = Pin<Box<dyn Stream<Item = Result<pb::CheckGalleryResponse, Status>> + Send>>;
 type Events = Pin<Box<dyn Stream<Item = Result<pb::SubscribeResponse, Status>> + Send>>;
 
 impl Answers {
@@ -124,9 +125,11 @@ impl GalleryService for Answers {
         compare_gallery_versions: CompareGalleryVersionsRequest => pb::CompareGalleryVersionsResponse,
         rollback_gallery: RollbackGalleryRequest => pb::RollbackGalleryResponse,
         watch_gallery: WatchGalleryRequest => Versions,
+        check_gallery: CheckGalleryRequest => Doubts,
     }
 
     type WatchGalleryStream = Versions;
+    type CheckGalleryStream = Doubts;
 
     /// Nobody's face is ever good enough.
     async fn create_subject(&self, request: Request<pb::CreateSubjectRequest>) -> Answer<pb::CreateSubjectResponse> {
