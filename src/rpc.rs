@@ -42,6 +42,7 @@ mod convert;
 mod events;
 mod feed;
 mod gallery;
+mod gallery_file;
 mod gate;
 mod outgoing;
 mod page;

@@ -30,8 +30,10 @@ mod backup;
 mod cameras;
 mod data_dir;
 mod events;
+mod export;
 mod failure;
 mod history;
+mod import;
 mod mutations;
 mod people;
 mod readers;
@@ -42,7 +44,9 @@ pub(crate) mod tests;
 mod writer;
 
 pub use backup::{BackupFacts, Restored, back_up, restore};
+pub use export::{Export, ExportFacts, export};
 pub use history::{Difference, VersionChange, VersionInfo};
+pub use import::{Candidature, Findings, Standing};
 
 /// How long the answer to a request is kept for its repeats.
 const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -66,6 +70,9 @@ pub enum StoreError {
         /// What the system said.
         reason: String,
     },
+    /// Give another name: nothing is overwritten.
+    #[error("{0} exists and is not overwritten; give another name")]
+    Exists(PathBuf),
     /// Give up: a newer doorward wrote the database.
     #[error(
         "the database has schema version {found} and this doorward knows up to {known}; run the newer doorward, or restore a backup made before the upgrade"
@@ -210,6 +217,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     writer: Writer,
     readers: Readers,
+    data_dir: PathBuf,
     epoch: Uuid,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
@@ -251,7 +259,7 @@ impl Store {
         let epoch = schema::epoch(&connection)?;
         let counts = Arc::new(Counts::default());
         let writer = Writer::start(connection, Arc::clone(&counts))?;
-        Ok(Self(Arc::new(Inner { writer, readers: Readers::new(file), epoch, clock, counts, _lock: lock })))
+        Ok(Self(Arc::new(Inner { writer, readers: Readers::new(file), data_dir: data_dir.to_owned(), epoch, clock, counts, _lock: lock })))
     }
 
     /// What was done since the store was opened.

@@ -171,6 +171,15 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "NO_ENROLMENT_FOLDER" => "set people_dir in the daemon's configuration and start it again",
         "FOLDER_UNREADABLE" => "let the daemon's user read the folder",
         "MASS_REMOVAL" => "see what would go with --dry-run; --allow-mass-removal does it all the same",
+        "IMPORT_BUSY" => "wait until it has ended, then run the command again",
+        "NO_GALLERY_FILE" => "give a file that `doorward gallery export` wrote; `tar -tf FILE` lists what it holds",
+        "GALLERY_FILE_VERSION" => "export again with a doorward of this version, or import with the one that wrote it",
+        "GALLERY_FILE_CUT" | "GALLERY_FILE_ALTERED" => {
+            "copy the file again from where it was exported; unpacked, `sha256sum --check SHA256SUMS` names what differs"
+        }
+        "GALLERY_FILE_BAD_LINE" | "GALLERY_FILE_BAD_TEMPLATE" => {
+            "docs/gallery-file.md says what a file must hold; one that `doorward gallery export` wrote does"
+        }
         "VERSION_NOT_FOUND" => "`doorward gallery versions` lists those that can be gone back to",
         "INFERENCE_BUSY" => "wait a moment and try again: cameras go before photos",
         "SUBSCRIBER_TOO_SLOW" => "subscribe again and read faster; what happened meanwhile is not sent",

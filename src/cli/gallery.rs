@@ -1,11 +1,12 @@
 //! `doorward gallery`: what the gallery holds, held, and how to go back.
 //!
 //! In: versions and options. Out: the answers of `GetGallery`, `ListGalleryVersions`,
-//! `CompareGalleryVersions`, `RollbackGallery` and `WatchGallery`.
+//! `CompareGalleryVersions`, `RollbackGallery`, `WatchGallery` and `ImportGallery`.
 //! Drops: nothing; lists are read to their last page.
 //! Must not know: how the gallery is searched.
 
 mod backup;
+mod portable;
 
 use clap::{Args, Subcommand};
 
@@ -13,7 +14,7 @@ use super::client::{ClientOptions, Daemon, request_id};
 use super::output::{Output, Table, moment, spinner};
 use crate::pb;
 
-/// Shows the gallery and its versions; goes back to an earlier one; backs everything up and restores it
+/// Shows the gallery and its versions; goes back to an earlier one; backs up, restores, exports and imports
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,6 +23,7 @@ Examples:
   doorward gallery diff 120             what changed since version 120
   doorward gallery rollback 120 --dry-run
   doorward gallery backup /backup/monday.db
+  doorward gallery export /backup/people.tar
   doorward gallery --json | jq .subject_count")]
 pub struct Gallery {
     #[command(subcommand)]
@@ -36,6 +38,8 @@ enum What {
     Watch(Watch),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Export(portable::Export),
+    Import(portable::Import),
 }
 
 /// Lists the versions that can be gone back to, newest first
@@ -100,6 +104,8 @@ impl Gallery {
             Some(What::Watch(watch)) => watch.run(&client.connect().await?, *out).await,
             Some(What::Backup(backup)) => backup.run(*out),
             Some(What::Restore(restore)) => restore.run(*out),
+            Some(What::Export(export)) => export.run(*out),
+            Some(What::Import(import)) => import.run(&client.connect().await?, *out).await,
         }
     }
 }

@@ -314,6 +314,11 @@ impl Register {
         }
     }
 
+    /// Whether two faces of this similarity are taken for one person's.
+    pub fn is_match(&self, similarity: f32) -> bool {
+        verify(self.policy, similarity)
+    }
+
     /// Marks the subject as changed now.
     pub fn revise(&self, subject: &mut Subject) {
         subject.revision += 1;

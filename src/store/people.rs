@@ -178,7 +178,7 @@ pub(super) fn subject_of(row: &Row<'_>) -> Result<Subject, StoreError> {
     })
 }
 
-fn sample_of(row: &Row<'_>) -> Result<Sample, StoreError> {
+pub(super) fn sample_of(row: &Row<'_>) -> Result<Sample, StoreError> {
     let numbers = floats(row.get_ref(2)?.as_blob().map_err(damaged)?)?;
     let [overall, size_pixels, sharpness, brightness, contrast, yaw_degrees, pitch_degrees, roll_degrees, detection_score] = numbers[..]
     else {
@@ -205,10 +205,10 @@ fn sample_of(row: &Row<'_>) -> Result<Sample, StoreError> {
 }
 
 /// The few spaces there are, so that templates share their names.
-struct Spaces(HashMap<i64, TemplateSpace>);
+pub(super) struct Spaces(HashMap<i64, TemplateSpace>);
 
 impl Spaces {
-    fn of(db: &Connection) -> Result<Self, StoreError> {
+    pub(super) fn of(db: &Connection) -> Result<Self, StoreError> {
         let mut spaces = HashMap::new();
         let mut rows = db.prepare_cached("SELECT number, name FROM spaces")?;
         let mut rows = rows.query([])?;
@@ -221,7 +221,7 @@ impl Spaces {
     /// The template whose space and vector are in columns `first` and `first + 1`. Its values keep
     /// their bits: a unit vector of this many dimensions is rounded to itself when it is
     /// normalised again.
-    fn template(&mut self, row: &Row<'_>, first: usize) -> Result<Template, StoreError> {
+    pub(super) fn template(&mut self, row: &Row<'_>, first: usize) -> Result<Template, StoreError> {
         let space = self.0.get(&row.get(first)?).ok_or_else(|| damaged("a template's space is unknown"))?;
         let vector = floats(row.get_ref(first + 1)?.as_blob().map_err(damaged)?)?;
         Template::normalised(space.clone(), &vector).map_err(damaged)

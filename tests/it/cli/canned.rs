@@ -87,6 +87,7 @@ macro_rules! unanswered {
 type Answer<T> = Result<Response<T>, Status>;
 type Statuses = Pin<Box<dyn Stream<Item = Result<pb::WatchCamerasResponse, Status>> + Send>>;
 type Versions = Pin<Box<dyn Stream<Item = Result<pb::WatchGalleryResponse, Status>> + Send>>;
+type Imports = Pin<Box<dyn Stream<Item = Result<pb::ImportGalleryResponse, Status>> + Send>>;
 type Events = Pin<Box<dyn Stream<Item = Result<pb::SubscribeResponse, Status>> + Send>>;
 
 impl Answers {
@@ -127,6 +128,12 @@ impl GalleryService for Answers {
     }
 
     type WatchGalleryStream = Versions;
+    type ImportGalleryStream = Imports;
+
+    /// No test asks this.
+    async fn import_gallery(&self, _: Request<tonic::Streaming<pb::ImportGalleryRequest>>) -> Answer<Imports> {
+        Err(Status::unimplemented("no test asks this"))
+    }
 
     /// Nobody's face is ever good enough.
     async fn create_subject(&self, request: Request<pb::CreateSubjectRequest>) -> Answer<pb::CreateSubjectResponse> {

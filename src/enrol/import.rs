@@ -1,0 +1,354 @@
+//! `ImportGallery`: people of an exported file come into the gallery while recognition goes on.
+//!
+//! In: a file as `portable` describes it. Out: who came in, and why somebody did not.
+//! The whole file is checked first: one that is cut, altered or wrong changes nothing. Then people come
+//! in a few at a time, each whole or not at all, so that a million of them need neither memory nor one
+//! commit that events wait behind. An import that ended early is run again: who is there is passed over.
+//! Memory: two batches of at most [`BATCH_BYTES_MAX`] and one person.
+//! Drops: nobody in silence; each refusal is told.
+//! Must not know: how the file lies on the disk.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::answer::Answer;
+use super::register::{Register, stopped};
+use super::request::Request;
+use super::{EnrolError, Enrolment, SAMPLES_A_SUBJECT_MAX, SubjectFields};
+use crate::gallery::{GalleryVersion, Search};
+use crate::mutation::Mutation;
+use crate::portable::{Person, Portable, PortableError, PortableSample};
+use crate::store::{Candidature, Committed, Findings, Standing, StoreError};
+use crate::subject::{SampleId, SubjectId};
+
+/// The most people, samples and bytes of photos of one commit.
+const BATCH_PEOPLE_MAX: usize = 256;
+const BATCH_SAMPLES_MAX: usize = 1_000;
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Batches that are read ahead; the reader waits when there is one.
+const BATCHES_AHEAD: usize = 1;
+
+/// How a file is imported.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Import {
+    /// Only say what it would do.
+    pub dry_run: bool,
+    /// Take people who look like somebody who was there before.
+    pub allow_duplicate: bool,
+}
+
+/// What an import tells while it goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ImportStep {
+    /// So many of all people were looked at.
+    Progress {
+        /// Looked at.
+        done: u64,
+        /// In the file.
+        total: u64,
+    },
+    /// Somebody, or one sample, was not taken.
+    Refused(RefusedImport),
+}
+
+/// Somebody, or one sample, that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedImport {
+    /// Who.
+    pub subject: SubjectId,
+    /// Which sample, where the others were taken.
+    pub sample: Option<SampleId>,
+    /// A stable name.
+    pub reason: &'static str,
+    /// What is wrong, for a person.
+    pub message: String,
+}
+
+/// What an import did, or would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// The gallery version that matches them.
+    pub version: u64,
+    /// Subjects that came in.
+    pub subjects_imported: u64,
+    /// Samples that came in.
+    pub samples_imported: u64,
+    /// Subjects that were there already, as after an import that ended early.
+    pub subjects_present: u64,
+    /// Subjects that were refused.
+    pub subjects_refused: u64,
+    /// Samples that were refused, of subjects who came in.
+    pub samples_refused: u64,
+    /// Samples that came in and match nothing, since their template is of another encoder.
+    pub foreign_templates: u64,
+}
+
+impl Enrolment {
+    /// Takes the people of `file` in, and tells `tell` how far it is; where nobody listens any more, it
+    /// ends after what is under way. One import or reload at a time.
+    ///
+    /// # Errors
+    /// [`EnrolError::Portable`], and nothing was changed; [`EnrolError::ImportBusy`];
+    /// [`EnrolError::Store`], and who came in before stays.
+    pub async fn import(&self, file: File, import: Import, tell: mpsc::Sender<ImportStep>) -> Result<ImportReport, EnrolError> {
+        import_into(&self.register, file, (import, tell)).await
+    }
+}
+
+async fn import_into(
+    register: &Arc<Register>,
+    file: File,
+    (import, tell): (Import, mpsc::Sender<ImportStep>),
+) -> Result<ImportReport, EnrolError> {
+    let _alone = register.reload_turn.try_lock().map_err(|_| EnrolError::ImportBusy)?;
+    let portable = spawn_blocking(move || Portable::open(file)).await.map_err(stopped)??;
+    let total = portable.manifest().subjects;
+    let (ahead, mut batches) = mpsc::channel(BATCHES_AHEAD);
+    let reader = spawn_blocking(move || read_batches(&portable, &ahead));
+    let before = register.gallery.current();
+    let (mut report, mut done) = (ImportReport { version: before.version(), ..ImportReport::default() }, 0);
+    while let Some(batch) = batches.recv().await {
+        done += batch.people.len() as u64;
+        let looked_at = look_at(register, batch, (import, Arc::clone(&before))).await?;
+        let taken = if import.dry_run {
+            admit(register, looked_at).await?
+        } else {
+            let take = |register: Arc<Register>, request| async move { commit(&register, request, looked_at).await };
+            register.in_turn(Request::import(), take).await?
+        };
+        report.add(&taken);
+        let refusals = taken.refused.into_iter().map(ImportStep::Refused);
+        for step in refusals.chain([ImportStep::Progress { done, total }]) {
+            if tell.send(step).await.is_err() {
+                return Ok(report);
+            }
+        }
+    }
+    reader.await.map_err(stopped)??;
+    Ok(report)
+}
+
+/// People who are committed together.
+#[derive(Default)]
+struct Batch {
+    people: Vec<Person>,
+    samples: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.people.len() >= BATCH_PEOPLE_MAX || self.samples >= BATCH_SAMPLES_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+}
+
+/// Reads all people and gives them on; ends early when nobody wants them.
+fn read_batches(portable: &Portable, ahead: &mpsc::Sender<Batch>) -> Result<(), EnrolError> {
+    let mut batch = Batch::default();
+    let gone = |_| EnrolError::Store(StoreError::Stopped);
+    portable.each_person(|person| {
+        batch.samples += person.samples.len();
+        batch.bytes += person.samples.iter().filter_map(|sample| sample.photo.as_ref()).map(|photo| photo.len()).sum::<usize>();
+        batch.people.push(person);
+        if batch.is_full() { ahead.blocking_send(std::mem::take(&mut batch)).map_err(gone) } else { Ok(()) }
+    })?;
+    if batch.people.is_empty() { Ok(()) } else { ahead.blocking_send(batch).map_err(gone) }
+}
+
+/// People of a batch who may come in, as far as they themselves tell, and refusals.
+#[derive(Default)]
+struct LookedAt {
+    people: Vec<Person>,
+    refused: Vec<RefusedImport>,
+}
+
+/// What came of a batch.
+#[derive(Clone, Default)]
+struct Taken {
+    mutations: Vec<Mutation>,
+    refused: Vec<RefusedImport>,
+    report: ImportReport,
+}
+
+/// A batch is no call that is repeated: nothing is kept of its answer.
+impl Answer for Taken {
+    type Record = ();
+
+    fn to_record(&self) {}
+
+    fn from_record((): ()) -> Option<Self> {
+        None
+    }
+}
+
+impl ImportReport {
+    fn add(&mut self, taken: &Taken) {
+        let refused_whole = taken.refused.iter().filter(|refused| refused.sample.is_none()).count() as u64;
+        self.version = self.version.max(taken.report.version);
+        self.subjects_imported += taken.report.subjects_imported;
+        self.samples_imported += taken.report.samples_imported;
+        self.subjects_present += taken.report.subjects_present;
+        self.subjects_refused += refused_whole;
+        self.samples_refused += taken.report.samples_refused;
+        self.foreign_templates += taken.report.foreign_templates;
+    }
+}
+
+/// Checks what is stated of each person, and whether somebody who was there before looks the same.
+async fn look_at(register: &Arc<Register>, batch: Batch, (import, before): (Import, Arc<GalleryVersion>)) -> Result<LookedAt, EnrolError> {
+    let register = Arc::clone(register);
+    let work = spawn_blocking(move || {
+        let mut looked_at = LookedAt::default();
+        for mut person in batch.people {
+            let fault = fault_of(&mut person);
+            let fault = if fault.is_none() && !import.allow_duplicate { duplicate(&register, &before, &person)? } else { fault };
+            match fault {
+                Some((reason, message)) => looked_at.refused.push(refused(&person.subject.id, reason, message)),
+                None => looked_at.people.push(person),
+            }
+        }
+        Ok(looked_at)
+    });
+    work.await.map_err(stopped)?
+}
+
+fn refused(subject: &SubjectId, reason: &'static str, message: impl ToString) -> RefusedImport {
+    RefusedImport { subject: subject.clone(), sample: None, reason, message: message.to_string() }
+}
+
+/// What of a person is beyond the limits that enrolment has; else the person, its lists in order.
+fn fault_of(person: &mut Person) -> Option<(&'static str, String)> {
+    if person.samples.is_empty() {
+        return Some(("TOO_LARGE", "the photos have more than 256 MiB together: enrol the person from some of them".into()));
+    }
+    if person.samples.len() > SAMPLES_A_SUBJECT_MAX {
+        return Some(("TOO_MANY_SAMPLES", format!("there are {}; a subject may have {SAMPLES_A_SUBJECT_MAX}", person.samples.len())));
+    }
+    let subject = &person.subject;
+    let fields = SubjectFields {
+        display_name: Some(subject.display_name.clone()),
+        watchlists: Some(subject.watchlists.clone()),
+        attributes: Some(subject.attributes.clone()),
+        consent_reference: Some(subject.consent_reference.clone()),
+        expire_time: None,
+    };
+    match fields.checked() {
+        Ok(fields) => {
+            fields.write_to(&mut person.subject);
+            None
+        }
+        Err(error) => Some(("BAD_FIELD", error.to_string())),
+    }
+}
+
+/// Whether somebody who was in the gallery `before` the import looks like the person. People of the file
+/// are not compared with each other: twins among them were allowed once.
+fn duplicate(register: &Register, before: &GalleryVersion, person: &Person) -> Result<Option<(&'static str, String)>, EnrolError> {
+    if before.template_count() == 0 {
+        return Ok(None);
+    }
+    let probes: Vec<_> =
+        person.samples.iter().map(|sample| &sample.template).filter(|template| template.space() == before.space()).collect();
+    // One core: cameras search meanwhile. Whoever is here under the same uid is the same person.
+    let others = |uid| uid != person.subject.uid;
+    let search = Search { k: 1, admits: &others, cores_max: Some(1) };
+    for found in before.search_all(&probes, &search)?.into_iter().flatten().filter(|found| register.is_match(found.similarity)) {
+        if let Some(other) = register.gallery.subject(found.subject) {
+            let message = format!("the face is already enrolled as {} (similarity {:.3})", other.id, found.similarity);
+            return Ok(Some(("POSSIBLE_DUPLICATE", message)));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks up who of them can come in now, and makes the mutations that take them in.
+async fn admit(register: &Register, looked_at: LookedAt) -> Result<Taken, EnrolError> {
+    let candidates = looked_at.people.iter().map(|person| Candidature {
+        uid: person.subject.uid,
+        id: person.subject.id.clone(),
+        samples: person.samples.iter().map(|taken| (taken.sample.id, taken.sample.content_sha256)).collect(),
+    });
+    let findings = register.store.standings(candidates.collect()).await?;
+    let mut taken = Taken { refused: looked_at.refused, ..Taken::default() };
+    // What the store cannot know yet: who stands twice in one batch.
+    let mut seen = HashSet::new();
+    for (person, findings) in looked_at.people.into_iter().zip(findings) {
+        let standing = if seen.insert(person.subject.uid.0) { findings.standing } else { Standing::UidTaken };
+        let fault = match standing {
+            Standing::Free => None,
+            Standing::Present => {
+                taken.report.subjects_present += 1;
+                continue;
+            }
+            Standing::IdTaken => Some(("SUBJECT_EXISTS", "somebody else has this id")),
+            Standing::UidTaken => Some(("SUBJECT_EXISTS", "the same person is there under another id")),
+            Standing::Retired => {
+                Some(("SUBJECT_RETIRED", "the person was taken out and is kept: `doorward gallery rollback` brings them back"))
+            }
+            Standing::Erased => Some(("ERASED_PERSON", "the person was erased here: enrol them from a photo to bring them back")),
+        };
+        match fault {
+            Some((reason, message)) => taken.refused.push(refused(&person.subject.id, reason, message)),
+            None => take(register, person, (&findings, &mut seen), &mut taken),
+        }
+    }
+    Ok(taken)
+}
+
+/// Takes a person in with the samples that can come in, if there is one.
+fn take(register: &Register, person: Person, (findings, seen): (&Findings, &mut HashSet<uuid::Uuid>), taken: &mut Taken) {
+    let (subject, mut samples) = (person.subject, Vec::new());
+    let mut refusals = Vec::new();
+    for (PortableSample { sample, template, photo }, (is_erased, is_taken)) in person.samples.into_iter().zip(&findings.samples) {
+        let fault = if *is_erased {
+            Some(("ERASED_PERSON", "the photo was erased here with its person"))
+        } else if *is_taken || !seen.insert(sample.id.0) {
+            Some(("SAMPLE_EXISTS", "a sample with this id is there already"))
+        } else {
+            None
+        };
+        match fault {
+            Some((reason, message)) => refusals.push(RefusedImport { sample: Some(sample.id), ..refused(&subject.id, reason, message) }),
+            None => samples.push(Mutation::PutSample { sample, template, photo: photo.unwrap_or_default() }),
+        }
+    }
+    if samples.is_empty() {
+        let (reason, message) = refusals.pop().map_or(("NO_SAMPLE", String::new()), |last| (last.reason, last.message));
+        taken.refused.push(refused(&subject.id, reason, message));
+        return;
+    }
+    let is_foreign =
+        |mutation: &&Mutation| matches!(mutation, Mutation::PutSample { template, .. } if template.space() != register.gallery.space());
+    taken.report.foreign_templates += samples.iter().filter(is_foreign).count() as u64;
+    taken.report.subjects_imported += 1;
+    taken.report.samples_imported += samples.len() as u64;
+    taken.report.samples_refused += refusals.len() as u64;
+    taken.refused.append(&mut refusals);
+    taken.mutations.push(Mutation::PutSubject(subject));
+    taken.mutations.append(&mut samples);
+}
+
+/// Takes a batch in, in its turn.
+async fn commit(register: &Register, request: Request, looked_at: LookedAt) -> Result<Taken, EnrolError> {
+    let mut taken = admit(register, looked_at).await?;
+    let mutations = std::mem::take(&mut taken.mutations);
+    if mutations.is_empty() {
+        return Ok(taken);
+    }
+    let told = taken.clone();
+    let answer = move |committed: &Committed| {
+        let report = ImportReport { version: committed.version, ..told.report };
+        Taken { report, ..told.clone() }
+    };
+    register.commit(request, mutations, answer).await
+}
+
+impl From<PortableError> for EnrolError {
+    fn from(error: PortableError) -> Self {
+        Self::Portable(error)
+    }
+}
