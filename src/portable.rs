@@ -9,6 +9,8 @@
 mod lines;
 mod read;
 mod section;
+#[cfg(test)]
+pub(crate) mod tests;
 mod write;
 
 use serde::{Deserialize, Serialize};

@@ -8,6 +8,9 @@
 //! Drops: nobody in silence; each refusal is told.
 //! Must not know: how the file lies on the disk.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
@@ -216,8 +219,8 @@ async fn look_at(register: &Arc<Register>, batch: Batch, (import, before): (Impo
     work.await.map_err(stopped)?
 }
 
-fn refused(subject: &SubjectId, reason: &'static str, message: impl ToString) -> RefusedImport {
-    RefusedImport { subject: subject.clone(), sample: None, reason, message: message.to_string() }
+fn refused(subject: &SubjectId, reason: &'static str, message: impl Into<String>) -> RefusedImport {
+    RefusedImport { subject: subject.clone(), sample: None, reason, message: message.into() }
 }
 
 /// What of a person is beyond the limits that enrolment has; else the person, its lists in order.

@@ -96,7 +96,8 @@ impl Portable {
                     Some(_) => {
                         // Whoever packed the file again may have put directories among the photos.
                         let mut files = photos.by_ref().filter(|entry| !entry.as_ref().is_ok_and(is_directory));
-                        let mut entry = files.next().ok_or_else(|| unreadable("a photo is missing"))?.map_err(unreadable)?;
+                        let mut entry =
+                            files.next().ok_or_else(|| PortableError::Unreadable("a photo is missing".into()))?.map_err(unreadable)?;
                         bytes_held += entry.size();
                         let mut bytes = Vec::new();
                         if bytes_held <= PERSON_BYTES_MAX {

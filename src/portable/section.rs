@@ -33,10 +33,10 @@ impl Section {
     }
 
     /// Whether only zeros are left.
-    pub fn is_blank(mut self) -> io::Result<bool> {
-        let mut buffer = [0; 4096];
+    pub fn is_blank(&self) -> io::Result<bool> {
+        let (mut rest, mut buffer) = (self.clone(), [0; 4096]);
         loop {
-            match self.read(&mut buffer)? {
+            match rest.read(&mut buffer)? {
                 0 => return Ok(true),
                 read if buffer[..read].iter().all(|byte| *byte == 0) => {}
                 _ => return Ok(false),
@@ -84,11 +84,13 @@ impl LineReader {
     }
 
     /// What is wrong with the line that was read last.
-    pub fn bad(&self, reason: impl ToString) -> PortableError {
-        PortableError::BadLine { file: self.name, line: self.number, reason: reason.to_string() }
+    pub fn bad(&self, reason: impl Into<String>) -> PortableError {
+        PortableError::BadLine { file: self.name, line: self.number, reason: reason.into() }
     }
 }
 
-pub(super) fn unreadable(error: impl ToString) -> PortableError {
+/// What the system says of the file.
+#[allow(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+pub(super) fn unreadable(error: io::Error) -> PortableError {
     PortableError::Unreadable(error.to_string())
 }

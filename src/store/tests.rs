@@ -25,6 +25,7 @@ use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 mod backup;
 mod cameras_and_events;
 mod erasure;
+mod export;
 mod gallery;
 
 /// A store in a directory of its own.

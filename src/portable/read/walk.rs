@@ -90,7 +90,7 @@ fn each_part(file: &Arc<File>, end: u64, mut take: impl FnMut(Part) -> Result<()
     let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 20, Section::new(file, Span { at: 0, end })));
     let mut after = String::new();
     for entry in archive.entries().map_err(unreadable)?.raw(true) {
-        let mut entry = entry.map_err(|error| misread(&after, &error))?;
+        let mut entry = entry.map_err(|error| misread((&after, end), &error))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
         if entry.header().entry_type() == tar::EntryType::Directory {
@@ -133,11 +133,12 @@ fn hash(from: &mut impl Read) -> io::Result<sha2::digest::Output<Sha256>> {
     }
 }
 
-/// What the reader of the tar stumbled over after the part `after`.
-fn misread(after: &str, error: &io::Error) -> PortableError {
+/// What the reader of the tar stumbled over after the part `after` of a file of `end` bytes.
+fn misread((after, end): (&str, u64), error: &io::Error) -> PortableError {
     match error.kind() {
-        _ if after.is_empty() => PortableError::NotOurs(format!("it is no tar: {error}")),
+        _ if after.is_empty() => PortableError::NotOurs("it is no tar".into()),
         ErrorKind::UnexpectedEof => PortableError::Cut(format!("it ends after {}", printable(after))),
+        _ if end % BLOCK != 0 => PortableError::Cut(format!("it ends after {}", printable(after))),
         _ => PortableError::Altered { name: format!("what follows {}", printable(after)) },
     }
 }
