@@ -14,6 +14,7 @@ mod folder;
 mod import;
 mod plan;
 mod prepare;
+mod reencode;
 mod register;
 mod reload;
 mod request;
@@ -37,6 +38,7 @@ use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 pub use error::EnrolError;
 pub use import::{Import, ImportReport, ImportStep, RefusedImport};
 use prepare::Prepared;
+pub use reencode::{OpenEncoder, OtherEncoder, ReencodeProgress, ReencodeReport, ReencodeStep, RefusedTemplate};
 use register::{Addition, Creation, Register};
 use reload::{BUSY_WAIT, Prepare, Reload};
 use request::Request;
@@ -226,6 +228,7 @@ pub struct Enrolment {
     register: Arc<Register>,
     people_dir: Option<PathBuf>,
     quality_min: f32,
+    encoders: Option<reencode::Encoders>,
 }
 
 impl Enrolment {
@@ -236,7 +239,7 @@ impl Enrolment {
     pub async fn open(parts: EnrolmentParts) -> Result<Self, EnrolError> {
         let EnrolmentParts { photos, store, gallery, clock, people_dir, quality_min, threshold } = parts;
         let register = Register::open(store, gallery, clock, threshold).await?;
-        Ok(Self { photos, register: Arc::new(register), people_dir, quality_min })
+        Ok(Self { photos, register: Arc::new(register), people_dir, quality_min, encoders: None })
     }
 
     /// Enrols a person. When it answers, the next frame can match.

@@ -47,6 +47,7 @@ mod gate;
 mod outgoing;
 mod page;
 mod recognition;
+mod reencode;
 mod server;
 mod status;
 mod system;

@@ -11,8 +11,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -37,6 +37,7 @@ mod import;
 mod mutations;
 mod people;
 mod readers;
+mod reencode;
 mod requests;
 mod schema;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use backup::{BackupFacts, Restored, back_up, restore};
 pub use export::{Export, ExportFacts, export};
 pub use history::{Difference, VersionChange, VersionInfo};
 pub use import::{Candidature, Findings, Standing};
+pub use reencode::Lacking;
 
 /// How long the answer to a request is kept for its repeats.
 const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -219,6 +221,7 @@ struct Inner {
     readers: Readers,
     data_dir: PathBuf,
     epoch: Uuid,
+    space: Mutex<Option<TemplateSpace>>,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
     _lock: File,
@@ -259,7 +262,16 @@ impl Store {
         let epoch = schema::epoch(&connection)?;
         let counts = Arc::new(Counts::default());
         let writer = Writer::start(connection, Arc::clone(&counts))?;
-        Ok(Self(Arc::new(Inner { writer, readers: Readers::new(file), data_dir: data_dir.to_owned(), epoch, clock, counts, _lock: lock })))
+        Ok(Self(Arc::new(Inner {
+            writer,
+            readers: Readers::new(file),
+            data_dir: data_dir.to_owned(),
+            epoch,
+            space: Mutex::default(),
+            clock,
+            counts,
+            _lock: lock,
+        })))
     }
 
     /// What was done since the store was opened.
@@ -335,18 +347,8 @@ impl Store {
 
     /// One subject's samples, oldest first, with templates.
     pub async fn samples(&self, subject: SubjectUid) -> Result<Vec<(Sample, Template)>, StoreError> {
-        self.0.readers.read(move |db| people::samples(db, subject)).await
-    }
-
-    /// Every template, oldest first, to fill the gallery at start; those of other spaces too.
-    pub async fn templates(&self) -> Result<Vec<StoredTemplate>, StoreError> {
-        self.0.readers.read(people::templates).await
-    }
-
-    /// How many templates live in another space than `space`.
-    pub async fn foreign_templates(&self, space: &TemplateSpace) -> Result<u64, StoreError> {
-        let space = space.clone();
-        self.0.readers.read(move |db| people::foreign_templates(db, &space)).await
+        let space = self.space_in_force();
+        self.0.readers.read(move |db| people::samples(db, subject, space.as_ref())).await
     }
 
     /// Samples that came from the enrolment folder, oldest first.

@@ -1,12 +1,14 @@
 //! `doorward gallery`: what the gallery holds, held, and how to go back.
 //!
 //! In: versions and options. Out: the answers of `GetGallery`, `ListGalleryVersions`,
-//! `CompareGalleryVersions`, `RollbackGallery`, `WatchGallery` and `ImportGallery`.
+//! `CompareGalleryVersions`, `RollbackGallery`, `WatchGallery`, `ImportGallery`
+//! and `ReencodeGallery`.
 //! Drops: nothing; lists are read to their last page.
 //! Must not know: how the gallery is searched.
 
 mod backup;
 mod portable;
+mod reencode;
 
 use clap::{Args, Subcommand};
 
@@ -24,6 +26,7 @@ Examples:
   doorward gallery rollback 120 --dry-run
   doorward gallery backup /backup/monday.db
   doorward gallery export /backup/people.tar
+  doorward gallery reencode --encoder sface-2024
   doorward gallery --json | jq .subject_count")]
 pub struct Gallery {
     #[command(subcommand)]
@@ -40,6 +43,7 @@ enum What {
     Restore(backup::Restore),
     Export(portable::Export),
     Import(portable::Import),
+    Reencode(reencode::Reencode),
 }
 
 /// Lists the versions that can be gone back to, newest first
@@ -105,6 +109,7 @@ impl Gallery {
             Some(What::Backup(backup)) => backup.run(*out),
             Some(What::Restore(restore)) => restore.run(*out),
             Some(What::Export(export)) => export.run(*out),
+            Some(What::Reencode(reencode)) => reencode.run(&client.connect().await?, *out).await,
             Some(What::Import(import)) => import.run(&client.connect().await?, *out).await,
         }
     }
@@ -122,7 +127,7 @@ async fn show(daemon: &Daemon, out: Output) -> anyhow::Result<()> {
     table.fact("threshold", format!("{} (where a camera states none)", gallery.threshold));
     table.fact("template space", &gallery.template_space);
     if gallery.foreign_template_count > 0 {
-        let advice = "of another encoder: they never match; add a photo of those people with this encoder";
+        let advice = "of another encoder: they match nothing until `doorward gallery reencode` has made templates anew";
         table.fact("foreign templates", format!("{} {advice}", gallery.foreign_template_count));
     }
     out.table(&table)

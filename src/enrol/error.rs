@@ -101,6 +101,12 @@ pub enum EnrolError {
     /// The file of an import is not what it should be; nothing was changed.
     #[error(transparent)]
     Portable(PortableError),
+    /// The encoder cannot be opened.
+    #[error("{0}")]
+    EncoderUnavailable(String),
+    /// Templates are being made already.
+    #[error("templates for another encoder are being made already; try again when that has ended")]
+    ReencodeBusy,
     /// Another import, or a reload, is under way.
     #[error("another import or a reload is under way; try again when it has ended")]
     ImportBusy,

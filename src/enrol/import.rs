@@ -254,8 +254,8 @@ fn duplicate(register: &Register, before: &GalleryVersion, person: &Person) -> R
     if before.template_count() == 0 {
         return Ok(None);
     }
-    let probes: Vec<_> =
-        person.samples.iter().map(|sample| &sample.template).filter(|template| template.space() == before.space()).collect();
+    let templates = person.samples.iter().flat_map(|sample| &sample.templates);
+    let probes: Vec<_> = templates.filter(|template| template.space() == before.space()).collect();
     // One core: cameras search meanwhile. Whoever is here under the same uid is the same person.
     let others = |uid| uid != person.subject.uid;
     let search = Search { k: 1, admits: &others, cores_max: Some(1) };
@@ -306,17 +306,19 @@ async fn admit(register: &Register, looked_at: LookedAt) -> Result<Taken, EnrolE
 fn take(register: &Register, person: Person, (findings, seen): (&Findings, &mut HashSet<uuid::Uuid>), taken: &mut Taken) {
     let (subject, mut samples) = (person.subject, Vec::new());
     let mut refusals = Vec::new();
-    for (PortableSample { sample, template, photo }, (is_erased, is_taken)) in person.samples.into_iter().zip(&findings.samples) {
+    for (known, (is_erased, is_taken)) in person.samples.into_iter().zip(&findings.samples) {
         let fault = if *is_erased {
             Some(("ERASED_PERSON", "the photo was erased here with its person"))
-        } else if *is_taken || !seen.insert(sample.id.0) {
+        } else if *is_taken || !seen.insert(known.sample.id.0) {
             Some(("SAMPLE_EXISTS", "a sample with this id is there already"))
         } else {
             None
         };
         match fault {
-            Some((reason, message)) => refusals.push(RefusedImport { sample: Some(sample.id), ..refused(&subject.id, reason, message) }),
-            None => samples.push(Mutation::PutSample { sample, template, photo: photo.unwrap_or_default() }),
+            Some((reason, message)) => {
+                refusals.push(RefusedImport { sample: Some(known.sample.id), ..refused(&subject.id, reason, message) })
+            }
+            None => samples.push(known),
         }
     }
     if samples.is_empty() {
@@ -324,15 +326,23 @@ fn take(register: &Register, person: Person, (findings, seen): (&Findings, &mut 
         taken.refused.push(refused(&subject.id, reason, message));
         return;
     }
-    let is_foreign =
-        |mutation: &&Mutation| matches!(mutation, Mutation::PutSample { template, .. } if template.space() != register.gallery.space());
-    taken.report.foreign_templates += samples.iter().filter(is_foreign).count() as u64;
+    let space = register.gallery.space();
+    taken.report.foreign_templates +=
+        samples.iter().filter(|sample| sample.templates.iter().all(|one| one.space() != space)).count() as u64;
     taken.report.subjects_imported += 1;
     taken.report.samples_imported += samples.len() as u64;
     taken.report.samples_refused += refusals.len() as u64;
     taken.refused.append(&mut refusals);
     taken.mutations.push(Mutation::PutSubject(subject));
-    taken.mutations.append(&mut samples);
+    for PortableSample { sample, mut templates, photo } in samples {
+        // The one that matches here first; those of other spaces beside it.
+        templates.sort_by_key(|template| template.space() != space);
+        let mut templates = templates.into_iter();
+        if let Some(template) = templates.next() {
+            taken.mutations.push(Mutation::PutSample { sample: sample.clone(), template, photo: photo.unwrap_or_default() });
+        }
+        taken.mutations.extend(templates.map(|template| Mutation::PutTemplate { subject: sample.subject, sample: sample.id, template }));
+    }
 }
 
 /// Takes a batch in, in its turn.

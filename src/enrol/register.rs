@@ -65,6 +65,7 @@ pub(super) struct Register {
 impl Register {
     /// Fills the gallery from the store.
     pub async fn open(store: Store, gallery: Gallery, clock: Arc<dyn Clock>, threshold: f32) -> Result<Self, EnrolError> {
+        store.put_in_force(gallery.space());
         let version = store.gallery_version().await?;
         let subjects = store.subjects().await?;
         let templates = store.templates().await?;
@@ -82,10 +83,13 @@ impl Register {
         let (current, foreign) = (gallery.current(), gallery.foreign_template_count());
         tracing::info!(version, subjects = current.subject_count(), templates = current.template_count(), "the gallery is filled");
         if foreign > 0 {
+            let subjects = store.subjects_lacking(gallery.space()).await?;
             tracing::warn!(
                 templates = foreign,
+                subjects,
                 space = gallery.space().as_str(),
-                "templates of another model are never compared: enrol these people again with the model in use"
+                "these samples have templates of another encoder only and match nothing, nor do subjects who have no others: \
+                 `doorward gallery reencode` makes templates anew from their photos"
             );
         }
         let policy = Policy { threshold, target_rate: None };

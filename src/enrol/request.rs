@@ -91,6 +91,11 @@ impl Request {
         Self { key: None, method: "import".into(), arguments: String::new() }
     }
 
+    /// Templates that begin to match: nobody repeats this by its request.
+    pub fn reencode() -> Self {
+        Self { key: None, method: "reencode".into(), arguments: String::new() }
+    }
+
     /// What the call is called.
     pub fn method(&self) -> &str {
         &self.method

@@ -38,6 +38,9 @@ impl Change {
     pub fn note(&mut self, mutation: &Mutation) {
         match mutation {
             Mutation::PutSubject(subject) | Mutation::RestoreSubject(subject) => self.note_subject(subject.clone()),
+            Mutation::PutTemplate { subject, sample, template } => {
+                self.added.push(NewRow { subject: *subject, sample: *sample, template: template.clone() });
+            }
             Mutation::PutSample { sample, template, .. } | Mutation::RestoreSample { sample, template } => {
                 self.added.push(NewRow { subject: sample.subject, sample: sample.id, template: template.clone() });
             }

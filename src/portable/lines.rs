@@ -73,7 +73,8 @@ pub(super) struct SampleLine {
     pub content_sha256: String,
     create_time_us: i64,
     folder_path: Option<String>,
-    pub template: TemplateLine,
+    /// At least one, each of another space.
+    pub templates: Vec<TemplateLine>,
     /// Where the photo lies in the file; `null` where it was left out.
     pub photo: Option<String>,
 }
@@ -119,9 +120,8 @@ impl SubjectLine {
 }
 
 impl SampleLine {
-    pub fn of(sample: &Sample, template: &Template, photo: Option<&str>) -> Self {
+    pub fn of(sample: &Sample, templates: &[Template], photo: Option<&str>) -> Self {
         let q = &sample.quality;
-        let numbers: Vec<u8> = template.values().iter().flat_map(|value| value.to_le_bytes()).collect();
         Self {
             id: sample.id.0,
             subject: sample.subject.0,
@@ -139,7 +139,7 @@ impl SampleLine {
             content_sha256: hex(&sample.content_sha256),
             create_time_us: sample.create_time.as_micros(),
             folder_path: sample.folder_path.clone(),
-            template: TemplateLine { space: template.space().as_str().to_owned(), values: STANDARD.encode(numbers) },
+            templates: templates.iter().map(TemplateLine::of).collect(),
             photo: photo.map(str::to_owned),
         }
     }
@@ -172,6 +172,11 @@ impl SampleLine {
 }
 
 impl TemplateLine {
+    fn of(template: &Template) -> Self {
+        let numbers: Vec<u8> = template.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { space: template.space().as_str().to_owned(), values: STANDARD.encode(numbers) }
+    }
+
     /// The template, bit for bit as it was written.
     pub fn template(&self, dimension: usize) -> Result<Template, String> {
         let bytes = STANDARD.decode(&self.values).map_err(|_| "its values are no base64")?;

@@ -55,8 +55,8 @@ pub struct Person {
 pub struct PortableSample {
     /// What is known of it.
     pub sample: Sample,
-    /// Its vector, bit for bit.
-    pub template: Template,
+    /// Its vectors, bit for bit: at least one, each of another space.
+    pub templates: Vec<Template>,
     /// Its photo, where the file holds photos.
     pub photo: Option<Arc<[u8]>>,
 }
@@ -106,9 +106,9 @@ impl Portable {
                         Some(bytes.into())
                     }
                 };
-                let template = samples.template(&line, &self.manifest)?;
+                let templates = samples.templates(&line, &self.manifest)?;
                 let sample = line.into_sample().map_err(|reason| samples.lines.bad(reason))?;
-                person.samples.push(PortableSample { sample, template, photo });
+                person.samples.push(PortableSample { sample, templates, photo });
             }
             if bytes_held > PERSON_BYTES_MAX {
                 person.samples.clear();
@@ -139,12 +139,19 @@ impl SampleReader {
         Ok(self.next.take_if(|line| is_wanted(line)))
     }
 
-    /// The template of a sample, in a space that the manifest names.
-    fn template(&self, line: &SampleLine, manifest: &Manifest) -> Result<Template, PortableError> {
+    /// The templates of a sample, each in another of the spaces that the manifest names.
+    fn templates(&self, line: &SampleLine, manifest: &Manifest) -> Result<Vec<Template>, PortableError> {
         let bad = |reason: String| PortableError::BadTemplate { line: self.lines.number, reason };
-        let space = manifest.template_spaces.iter().find(|space| space.name == line.template.space);
-        let space = space.ok_or_else(|| bad(format!("its space is not in {}", super::MANIFEST)))?;
-        line.template.template(space.dimension).map_err(bad)
+        let mut templates: Vec<Template> = Vec::with_capacity(line.templates.len());
+        for template in &line.templates {
+            let space = manifest.template_spaces.iter().find(|space| space.name == template.space);
+            let space = space.ok_or_else(|| bad(format!("its space is not in {}", super::MANIFEST)))?;
+            if templates.iter().any(|other| other.space().as_str() == space.name) {
+                return Err(bad("the sample has two of one space".into()));
+            }
+            templates.push(template.template(space.dimension).map_err(bad)?);
+        }
+        if templates.is_empty() { Err(bad("the sample has none".into())) } else { Ok(templates) }
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn person(random: &mut fastrand::Rng, (id, photos, space): (&str, u8,
             folder_path: Some(format!("{id}/{number}.jpg")),
         };
         let template = Template::normalised(TemplateSpace::new(space), &values).expect("it has a direction");
-        PortableSample { sample, template, photo: Some(photo.into()) }
+        PortableSample { sample, templates: vec![template], photo: Some(photo.into()) }
     });
     let samples = samples.collect();
     Person { subject, samples }
@@ -56,7 +56,7 @@ pub(crate) fn file_of(people: &[Person]) -> Vec<u8> {
     let samples = || people.iter().flat_map(|person| person.samples.iter().map(move |sample| (&person.subject, sample)));
     manifest.samples = samples().count() as u64;
     manifest.photos = samples().filter(|(_, sample)| sample.photo.is_some()).count() as u64;
-    for (_, PortableSample { template, .. }) in samples() {
+    for template in samples().flat_map(|(_, sample)| &sample.templates) {
         match manifest.template_spaces.iter_mut().find(|space| space.name == template.space().as_str()) {
             Some(space) => space.templates += 1,
             None => manifest.template_spaces.push(SpaceFacts {
@@ -72,7 +72,7 @@ pub(crate) fn file_of(people: &[Person]) -> Vec<u8> {
     let mut writer = Writer::begin(Cursor::new(Vec::new()), &manifest).expect("begun");
     writer.subjects(|lines| people.iter().try_for_each(|person| lines.subject(&person.subject))).expect("written");
     let lines = |lines: &mut Lines<'_>| {
-        samples().try_for_each(|both| lines.sample(&both.1.sample, &both.1.template, photo(&both).map(|(path, _)| path).as_deref()))
+        samples().try_for_each(|both| lines.sample(&both.1.sample, &both.1.templates, photo(&both).map(|(path, _)| path).as_deref()))
     };
     writer.samples(lines).expect("written");
     samples().filter_map(|both| photo(&both)).for_each(|(path, bytes)| writer.photo(&path, &bytes).expect("written"));
@@ -140,7 +140,9 @@ fn forged(part: &str, change: impl Fn(&str) -> String) -> Result<Vec<Person>, Po
 
 #[test]
 fn people_come_back_to_the_bit() {
-    let people = people();
+    let mut people = people();
+    let in_another_space = Template::normalised(TemplateSpace::new("newer"), &[0.3; 8]).expect("it has a direction");
+    people[0].samples[1].templates.push(in_another_space);
     let file = file_of(&people);
     assert_eq!(read(&file).as_ref(), Ok(&people));
     assert_eq!(read(&packed(parts(&file))).as_ref(), Ok(&people), "packed again by another tool");
@@ -221,6 +223,18 @@ fn a_template_that_is_no_unit_vector_of_its_space_gives_nobody() {
         let outcome = with_values(values);
         assert!(matches!(outcome, Err(PortableError::BadTemplate { line: 2, .. })), "{what}: {outcome:?}");
     }
+    let doubled = forged(SAMPLES, |text| {
+        let at = text.find("{\"space\"").expect("a template");
+        let end = at + text[at..].find('}').expect("its end") + 1;
+        format!("{},{}", &text[..end], &text[at..])
+    });
+    assert!(matches!(doubled, Err(PortableError::BadTemplate { line: 1, .. })), "{doubled:?}");
+    let none = forged(SAMPLES, |text| {
+        let at = text.find("{\"space\"").expect("a template");
+        let end = at + text[at..].find('}').expect("its end") + 1;
+        format!("{}{}", &text[..at], &text[end..])
+    });
+    assert!(matches!(none, Err(PortableError::BadTemplate { line: 1, .. })), "{none:?}");
     let other_space = forged(SAMPLES, |text| text.replacen("\"space\":\"sface-1\"", "\"space\":\"unheard-of\"", 1));
     assert!(matches!(other_space, Err(PortableError::BadTemplate { line: 1, .. })), "{other_space:?}");
 }

@@ -48,12 +48,12 @@ impl Lines<'_> {
         self.json(&SubjectLine::of(subject))
     }
 
-    /// Adds a sample with where its photo will lie; in the order of their subjects.
+    /// Adds a sample with a template of each space and where its photo will lie; in the order of their subjects.
     ///
     /// # Errors
     /// What the system says.
-    pub fn sample(&mut self, sample: &Sample, template: &Template, photo: Option<&str>) -> io::Result<()> {
-        self.json(&SampleLine::of(sample, template, photo))
+    pub fn sample(&mut self, sample: &Sample, templates: &[Template], photo: Option<&str>) -> io::Result<()> {
+        self.json(&SampleLine::of(sample, templates, photo))
     }
 
     /// Adds a photo's checksum; in the order of the photos.

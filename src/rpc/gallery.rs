@@ -18,6 +18,7 @@ use super::convert::{request_id, time, uuid};
 use super::gallery_file::import;
 use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, bad_token};
+use super::reencode::reencode;
 use super::status::{bad_field, stopping};
 use crate::enrol::{Allowed, Enrolment, NewSample, NewSubject, ReloadReport, Rollback, SubjectUpdate};
 use crate::pb::gallery_service_server::GalleryService;
@@ -26,8 +27,9 @@ use crate::pb::{
     CreateSubjectResponse, DeleteSampleRequest, DeleteSampleResponse, DeleteSubjectRequest, DeleteSubjectResponse, GalleryVersion,
     GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse, ImportGalleryRequest, ImportGalleryResponse,
     ListGalleryVersionsRequest, ListGalleryVersionsResponse, ListSamplesRequest, ListSamplesResponse, ListSubjectsRequest,
-    ListSubjectsResponse, RefusedFile, ReloadGalleryRequest, ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse,
-    SubjectChange, SubjectDifference, UpdateSubjectRequest, UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
+    ListSubjectsResponse, ReencodeGalleryRequest, ReencodeGalleryResponse, RefusedFile, ReloadGalleryRequest, ReloadGalleryResponse,
+    RollbackGalleryRequest, RollbackGalleryResponse, SubjectChange, SubjectDifference, UpdateSubjectRequest, UpdateSubjectResponse,
+    WatchGalleryRequest, WatchGalleryResponse,
 };
 use crate::store::{Difference, VersionInfo};
 use crate::subject::{SampleId, Subject, SubjectUid};
@@ -221,6 +223,12 @@ impl GalleryService for GalleryApi {
         request: Request<Streaming<ImportGalleryRequest>>,
     ) -> Result<Response<Self::ImportGalleryStream>, Status> {
         import(&self.0, request)
+    }
+
+    type ReencodeGalleryStream = Outgoing<ReencodeGalleryResponse>;
+
+    async fn reencode_gallery(&self, request: Request<ReencodeGalleryRequest>) -> Result<Response<Self::ReencodeGalleryStream>, Status> {
+        reencode(&self.0, request)
     }
 
     async fn get_gallery(&self, _: Request<GetGalleryRequest>) -> Result<Response<GetGalleryResponse>, Status> {

@@ -147,6 +147,8 @@ impl From<EnrolError> for Refusal {
                 not_found("VERSION_NOT_FOUND", message).with("version", version).with("oldest_version", oldest)
             }
             EnrolError::Portable(portable) => portable.into(),
+            EnrolError::EncoderUnavailable(_) => Self::new(Code::FailedPrecondition, "ENCODER_UNAVAILABLE", message).field("encoder"),
+            EnrolError::ReencodeBusy => Self::new(Code::Aborted, "REENCODE_BUSY", message).retry_after(BUSY_RETRY),
             EnrolError::ImportBusy => Self::new(Code::Aborted, "IMPORT_BUSY", message).retry_after(BUSY_RETRY),
             EnrolError::RequestReused => Self::invalid("REQUEST_ID_REUSED", message).field("request_id"),
             EnrolError::Template(template) => template.into(),

@@ -175,8 +175,10 @@ fn manifest(db: &Connection, with_photos: bool) -> Result<Manifest, Failure> {
     manifest.samples = count("FROM samples")?;
     manifest.photos = if with_photos { count(&format!("{IN_ORDER} WHERE length(p.bytes) > 0"))? } else { 0 };
     let mut spaces = db.prepare(
-        "SELECT n.name, max(length(t.vector)) / 4, count(*) FROM samples s JOIN templates t ON t.sample = s.number
-         JOIN spaces n ON n.number = t.space GROUP BY n.number ORDER BY n.name",
+        "SELECT n.name, max(v.length) / 4, count(*) FROM (
+             SELECT t.space, length(t.vector) AS length FROM samples s JOIN templates t ON t.sample = s.number
+             UNION ALL SELECT l.space, length(l.vector) FROM samples s JOIN later_templates l ON l.sample = s.number) v
+         JOIN spaces n ON n.number = v.space GROUP BY n.number ORDER BY n.name",
     )?;
     let mut rows = spaces.query([])?;
     while let Some(row) = rows.next()? {
@@ -198,14 +200,19 @@ fn samples(db: &Connection, lines: &mut Lines<'_>, (with_photos, steps): (bool, 
     let mut spaces = Spaces::of(db)?;
     let mut all = db.prepare(&format!(
         "SELECT s.id, s.subject, s.quality, s.content_sha256, s.create_time_us, s.folder_path, t.space, t.vector,
-                u.id, substr(p.bytes, 1, 8) {IN_ORDER} {ORDER}"
+                u.id, substr(p.bytes, 1, 8), s.number {IN_ORDER} {ORDER}"
     ))?;
+    let mut later = db.prepare("SELECT space, vector FROM later_templates WHERE sample = ?1 AND space IS NOT NULL ORDER BY number")?;
     let mut rows = all.query([])?;
     while let Some(row) = rows.next()? {
-        let (sample, template) = (people::sample_of(row)?, spaces.template(row, 6)?);
+        let (sample, mut templates) = (people::sample_of(row)?, vec![spaces.template(row, 6)?]);
+        let mut others = later.query([row.get::<_, i64>(10)?])?;
+        while let Some(other) = others.next()? {
+            templates.push(spaces.template(other, 0)?);
+        }
         let beginning = row.get_ref(9)?.as_blob().map_err(failure::damaged)?;
         let photo = (with_photos && !beginning.is_empty()).then(|| photo_path_of(row, (8, 0), beginning)).transpose()?;
-        lines.sample(&sample, &template, photo.as_deref())?;
+        lines.sample(&sample, &templates, photo.as_deref())?;
         steps.step();
     }
     Ok(())

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, named_params, params};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -18,6 +18,12 @@ use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 /// What is stated of a subject, in the order in which [`subject_of`] reads it.
 pub(super) const SUBJECT_COLUMNS: &str = "id, uid, display_name, watchlists, attributes, consent_reference, expire_time_us, origin, \
                                           create_time_us, update_time_us, revision";
+/// Joins what a sample's template is: the one of the space called `:space` where there is one, else the one
+/// that was made when the sample came.
+const TEMPLATE_JOIN: &str = "JOIN templates t ON t.sample = s.number LEFT JOIN later_templates l
+                             ON l.sample = s.number AND l.space = (SELECT number FROM spaces WHERE name = :space)";
+/// Its space and its vector.
+const TEMPLATE: &str = "coalesce(l.space, t.space), coalesce(l.vector, t.vector)";
 const SAMPLE: &str = "SELECT s.id, s.subject, s.quality, s.content_sha256, s.create_time_us, s.folder_path";
 
 /// Subjects by id, after `after`, on `watchlist` if given.
@@ -57,13 +63,16 @@ pub(super) fn holds_sample(db: &Connection, sample: SampleId) -> Result<bool, St
 }
 
 /// A sample that is in the gallery or was retired, with its template.
-pub(super) fn sample_wherever(db: &Connection, sample: SampleId) -> Result<Option<(Sample, Template)>, StoreError> {
+pub(super) fn sample_wherever(
+    db: &Connection,
+    sample: SampleId,
+    space: Option<&TemplateSpace>,
+) -> Result<Option<(Sample, Template)>, StoreError> {
     let mut spaces = Spaces::of(db)?;
     for table in ["samples", "retired_samples"] {
-        let mut found = db.prepare_cached(&format!(
-            "{SAMPLE}, t.space, t.vector FROM {table} s JOIN templates t ON t.sample = s.number WHERE s.id = ?1"
-        ))?;
-        let mut found = found.query_and_then([sample.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 6)?)))?;
+        let mut found = db.prepare_cached(&format!("{SAMPLE}, {TEMPLATE} FROM {table} s {TEMPLATE_JOIN} WHERE s.id = :id"))?;
+        let values = named_params! { ":space": space.map(TemplateSpace::as_str), ":id": sample.0.into_bytes() };
+        let mut found = found.query_and_then(values, |row| Ok((sample_of(row)?, spaces.template(row, 6)?)))?;
         if let Some(found) = found.next() {
             return found.map(Some);
         }
@@ -72,33 +81,33 @@ pub(super) fn sample_wherever(db: &Connection, sample: SampleId) -> Result<Optio
 }
 
 /// One subject's samples with templates, oldest first.
-pub(super) fn samples(db: &Connection, subject: SubjectUid) -> Result<Vec<(Sample, Template)>, StoreError> {
+pub(super) fn samples(db: &Connection, subject: SubjectUid, space: Option<&TemplateSpace>) -> Result<Vec<(Sample, Template)>, StoreError> {
     let mut spaces = Spaces::of(db)?;
-    db.prepare_cached(&format!(
-        "{SAMPLE}, t.space, t.vector FROM samples s JOIN templates t ON t.sample = s.number WHERE s.subject = ?1 ORDER BY s.number"
-    ))?
-    .query_and_then([subject.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 6)?)))?
-    .collect()
+    db.prepare_cached(&format!("{SAMPLE}, {TEMPLATE} FROM samples s {TEMPLATE_JOIN} WHERE s.subject = :subject ORDER BY s.number"))?
+        .query_and_then(named_params! { ":space": space.map(TemplateSpace::as_str), ":subject": subject.0.into_bytes() }, |row| {
+            Ok((sample_of(row)?, spaces.template(row, 6)?))
+        })?
+        .collect()
 }
 
-/// Every template, oldest first. Rows are turned into templates one by one as they are read.
-pub(super) fn templates(db: &Connection) -> Result<Vec<StoredTemplate>, StoreError> {
+/// Every sample's template, oldest first. Rows are turned into templates one by one as they are read.
+pub(super) fn templates(db: &Connection, space: Option<&TemplateSpace>) -> Result<Vec<StoredTemplate>, StoreError> {
     let mut spaces = Spaces::of(db)?;
-    db.prepare_cached(
-        "SELECT s.id, s.subject, t.space, t.vector FROM templates t CROSS JOIN samples s ON s.number = t.sample ORDER BY t.sample",
-    )?
-    .query_and_then([], |row| {
-        Ok(StoredTemplate { sample: SampleId(uuid(row, 0)?), subject: SubjectUid(uuid(row, 1)?), template: spaces.template(row, 2)? })
-    })?
-    .collect()
+    db.prepare_cached(&format!("SELECT s.id, s.subject, {TEMPLATE} FROM samples s {TEMPLATE_JOIN} ORDER BY s.number"))?
+        .query_and_then(named_params! { ":space": space.map(TemplateSpace::as_str) }, |row| {
+            Ok(StoredTemplate { sample: SampleId(uuid(row, 0)?), subject: SubjectUid(uuid(row, 1)?), template: spaces.template(row, 2)? })
+        })?
+        .collect()
 }
 
-/// How many templates live elsewhere than in `space`.
+/// How many samples have no template in `space`.
 pub(super) fn foreign_templates(db: &Connection, space: &TemplateSpace) -> Result<u64, StoreError> {
     let count: i64 = db
         .prepare_cached(
             "SELECT count(*) FROM templates t JOIN samples s ON s.number = t.sample
-             WHERE t.space IN (SELECT number FROM spaces WHERE name <> ?1)",
+             WHERE t.space IN (SELECT number FROM spaces WHERE name <> ?1)
+               AND NOT EXISTS (SELECT 1 FROM later_templates l
+                               WHERE l.sample = t.sample AND l.space = (SELECT number FROM spaces WHERE name = ?1))",
         )?
         .query_row([space.as_str()], |row| row.get(0))?;
     Ok(count.cast_unsigned())

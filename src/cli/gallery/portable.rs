@@ -166,7 +166,7 @@ impl Import {
             report.gallery_version
         ))?;
         if report.foreign_templates > 0 {
-            let advice = "come from another encoder and match nothing: add photos of these people with `doorward subject add-sample`";
+            let advice = "come from another encoder and match nothing: `doorward gallery reencode` makes templates anew from their photos";
             out.line(&format!("{} of these samples {advice}", report.foreign_templates))?;
         }
         Ok(())

@@ -172,8 +172,8 @@ async fn somebody_who_is_enrolled_under_another_name_is_refused_unless_allowed()
     let directory = tempfile::tempdir().expect("a directory");
     let (register, _) = register(directory.path()).await;
     let mut twins = people(48, &["anna", "berta"]);
-    let same = twins[0].samples[1].template.clone();
-    twins[1].samples[2].template = same.clone();
+    let same = twins[0].samples[1].templates.clone();
+    twins[1].samples[2].templates = same;
     imported(&register, &file_of(&twins[1..]), Import::default()).await.expect("imported");
     let (_, refused) = imported(&register, &file_of(&twins), Import::default()).await.expect("read");
     assert_eq!(reasons(&refused), [("anna", false, "POSSIBLE_DUPLICATE")]);

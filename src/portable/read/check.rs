@@ -40,9 +40,10 @@ pub(super) fn check(file: &Arc<File>, manifest: &Manifest, parts: &Parts) -> Res
         }
         let mut count = 0;
         while let Some(line) = samples.next_if(|line| line.subject == subject.uid.0)? {
-            let template = samples.template(&line, manifest)?;
-            if let Some(space) = manifest.template_spaces.iter().find(|space| space.name == template.space().as_str()) {
-                *templates.entry(&space.name).or_default() += 1;
+            for template in samples.templates(&line, manifest)? {
+                if let Some(space) = manifest.template_spaces.iter().find(|space| space.name == template.space().as_str()) {
+                    *templates.entry(&space.name).or_default() += 1;
+                }
             }
             photos.check(&line, &subject).map_err(|reason| samples.lines.bad(reason))?;
             line.into_sample().map_err(|reason| samples.lines.bad(reason))?;

@@ -69,7 +69,10 @@ async fn who_is_known_is_exported_while_the_store_is_open_and_nobody_who_is_gone
     for (found, (sample, template, number)) in
         samples.iter().zip([(&second, &templates[1], 2), (&first, &templates[0], 1), (&third, &templates[2], 3)])
     {
-        assert_eq!((&found.sample, &found.template, found.photo.as_deref()), (sample, template, Some(&photo(number)[..])));
+        assert_eq!(
+            (&found.sample, &found.templates[..], found.photo.as_deref()),
+            (sample, std::slice::from_ref(template), Some(&photo(number)[..]))
+        );
     }
     let bytes = std::fs::read(&file).expect("read");
     assert!(!bytes.windows(100).any(|window| window == [4; 100] || window == [5; 100]), "photos of those who are gone");

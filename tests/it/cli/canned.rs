@@ -87,6 +87,7 @@ macro_rules! unanswered {
 type Answer<T> = Result<Response<T>, Status>;
 type Statuses = Pin<Box<dyn Stream<Item = Result<pb::WatchCamerasResponse, Status>> + Send>>;
 type Versions = Pin<Box<dyn Stream<Item = Result<pb::WatchGalleryResponse, Status>> + Send>>;
+type Reencodings = Pin<Box<dyn Stream<Item = Result<pb::ReencodeGalleryResponse, Status>> + Send>>;
 type Imports = Pin<Box<dyn Stream<Item = Result<pb::ImportGalleryResponse, Status>> + Send>>;
 type Events = Pin<Box<dyn Stream<Item = Result<pb::SubscribeResponse, Status>> + Send>>;
 
@@ -125,10 +126,12 @@ impl GalleryService for Answers {
         compare_gallery_versions: CompareGalleryVersionsRequest => pb::CompareGalleryVersionsResponse,
         rollback_gallery: RollbackGalleryRequest => pb::RollbackGalleryResponse,
         watch_gallery: WatchGalleryRequest => Versions,
+        reencode_gallery: ReencodeGalleryRequest => Reencodings,
     }
 
     type WatchGalleryStream = Versions;
     type ImportGalleryStream = Imports;
+    type ReencodeGalleryStream = Reencodings;
 
     /// No test asks this.
     async fn import_gallery(&self, _: Request<tonic::Streaming<pb::ImportGalleryRequest>>) -> Answer<Imports> {
