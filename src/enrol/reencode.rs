@@ -8,6 +8,9 @@
 //! waited for a second goes all the same.
 //! Must not know: how an encoder is opened, SQL.
 
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;

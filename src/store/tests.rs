@@ -27,6 +27,7 @@ mod cameras_and_events;
 mod erasure;
 mod export;
 mod gallery;
+mod reencode;
 
 /// A store in a directory of its own.
 /// A call whose answer is kept.
