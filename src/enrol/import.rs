@@ -316,7 +316,7 @@ fn take(register: &Register, person: Person, (findings, seen): (&Findings, &mut 
         };
         match fault {
             Some((reason, message)) => {
-                refusals.push(RefusedImport { sample: Some(known.sample.id), ..refused(&subject.id, reason, message) })
+                refusals.push(RefusedImport { sample: Some(known.sample.id), ..refused(&subject.id, reason, message) });
             }
             None => samples.push(known),
         }
