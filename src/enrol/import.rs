@@ -4,7 +4,7 @@
 //! The whole file is checked first: one that is cut, altered or wrong changes nothing. Then people come
 //! in a few at a time, each whole or not at all, so that a million of them need neither memory nor one
 //! commit that events wait behind. An import that ended early is run again: who is there is passed over.
-//! Memory: two batches of at most [`BATCH_BYTES_MAX`] and one person.
+//! Memory: two batches of at most [`BATCH_BYTES_MAX`], one person, and 16 bytes for each person of the file.
 //! Drops: nobody in silence; each refusal is told.
 //! Must not know: how the file lies on the disk.
 
@@ -26,7 +26,7 @@ use crate::gallery::{GalleryVersion, Search};
 use crate::mutation::Mutation;
 use crate::portable::{Person, Portable, PortableError, PortableSample};
 use crate::store::{Candidature, Committed, Findings, Standing, StoreError};
-use crate::subject::{SampleId, SubjectId};
+use crate::subject::{SampleId, SubjectId, SubjectUid};
 
 /// The most people, samples and bytes of photos of one commit.
 const BATCH_PEOPLE_MAX: usize = 256;
@@ -108,15 +108,21 @@ async fn import_into(
     (import, tell): (Import, mpsc::Sender<ImportStep>),
 ) -> Result<ImportReport, EnrolError> {
     let _alone = register.reload_turn.try_lock().map_err(|_| EnrolError::ImportBusy)?;
-    let portable = spawn_blocking(move || Portable::open(file)).await.map_err(stopped)??;
+    let open = move || {
+        let portable = Portable::open(file)?;
+        let in_file = portable.uids()?;
+        Ok::<_, PortableError>((portable, in_file))
+    };
+    let (portable, in_file) = spawn_blocking(open).await.map_err(stopped)??;
     let total = portable.manifest().subjects;
     let (ahead, mut batches) = mpsc::channel(BATCHES_AHEAD);
     let reader = spawn_blocking(move || read_batches(&portable, &ahead));
     let before = register.gallery.current();
     let (mut report, mut done) = (ImportReport { version: before.version(), ..ImportReport::default() }, 0);
+    let strangers = Arc::new(Strangers { before, in_file });
     while let Some(batch) = batches.recv().await {
         done += batch.people.len() as u64;
-        let looked_at = look_at(register, batch, (import, Arc::clone(&before))).await?;
+        let looked_at = look_at(register, batch, (!import.allow_duplicate).then(|| Arc::clone(&strangers))).await?;
         let taken = if import.dry_run {
             admit(register, looked_at).await?
         } else {
@@ -201,14 +207,26 @@ impl ImportReport {
     }
 }
 
-/// Checks what is stated of each person, and whether somebody who was there before looks the same.
-async fn look_at(register: &Arc<Register>, batch: Batch, (import, before): (Import, Arc<GalleryVersion>)) -> Result<LookedAt, EnrolError> {
+/// Whom people of the file are compared with: those who were there before and are not in the file. So an
+/// import that goes on compares with the same people as one that was never interrupted.
+struct Strangers {
+    before: Arc<GalleryVersion>,
+    in_file: HashSet<SubjectUid>,
+}
+
+/// Checks what is stated of each person and, where `strangers` are given, whether one of them looks the same.
+async fn look_at(register: &Arc<Register>, batch: Batch, strangers: Option<Arc<Strangers>>) -> Result<LookedAt, EnrolError> {
+    // Who is there already, or cannot come in at all, need not be compared: that takes long.
+    let findings = register.store.standings(candidatures(&batch.people)).await?;
     let register = Arc::clone(register);
     let work = spawn_blocking(move || {
         let mut looked_at = LookedAt::default();
-        for mut person in batch.people {
+        for (mut person, findings) in batch.people.into_iter().zip(findings) {
             let fault = fault_of(&mut person);
-            let fault = if fault.is_none() && !import.allow_duplicate { duplicate(&register, &before, &person)? } else { fault };
+            let fault = match &strangers {
+                Some(strangers) if fault.is_none() && findings.standing == Standing::Free => duplicate(&register, strangers, &person)?,
+                _ => fault,
+            };
             match fault {
                 Some((reason, message)) => looked_at.refused.push(refused(&person.subject.id, reason, message)),
                 None => looked_at.people.push(person),
@@ -217,6 +235,15 @@ async fn look_at(register: &Arc<Register>, batch: Batch, (import, before): (Impo
         Ok(looked_at)
     });
     work.await.map_err(stopped)?
+}
+
+fn candidatures(people: &[Person]) -> Vec<Candidature> {
+    let candidature = |person: &Person| Candidature {
+        uid: person.subject.uid,
+        id: person.subject.id.clone(),
+        samples: person.samples.iter().map(|taken| (taken.sample.id, taken.sample.content_sha256)).collect(),
+    };
+    people.iter().map(candidature).collect()
 }
 
 fn refused(subject: &SubjectId, reason: &'static str, message: impl Into<String>) -> RefusedImport {
@@ -248,17 +275,17 @@ fn fault_of(person: &mut Person) -> Option<(&'static str, String)> {
     }
 }
 
-/// Whether somebody who was in the gallery `before` the import looks like the person. People of the file
-/// are not compared with each other: twins among them were allowed once.
-fn duplicate(register: &Register, before: &GalleryVersion, person: &Person) -> Result<Option<(&'static str, String)>, EnrolError> {
+/// Whether one of the strangers looks like the person.
+fn duplicate(register: &Register, strangers: &Strangers, person: &Person) -> Result<Option<(&'static str, String)>, EnrolError> {
+    let before = &strangers.before;
     if before.template_count() == 0 {
         return Ok(None);
     }
     let templates = person.samples.iter().flat_map(|sample| &sample.templates);
     let probes: Vec<_> = templates.filter(|template| template.space() == before.space()).collect();
-    // One core: cameras search meanwhile. Whoever is here under the same uid is the same person.
-    let others = |uid| uid != person.subject.uid;
-    let search = Search { k: 1, admits: &others, cores_max: Some(1) };
+    let is_stranger = |uid| !strangers.in_file.contains(&uid);
+    // One core: cameras search meanwhile.
+    let search = Search { k: 1, admits: &is_stranger, cores_max: Some(1) };
     for found in before.search_all(&probes, &search)?.into_iter().flatten().filter(|found| register.is_match(found.similarity)) {
         if let Some(other) = register.gallery.subject(found.subject) {
             let message = format!("the face is already enrolled as {} (similarity {:.3})", other.id, found.similarity);
@@ -270,12 +297,7 @@ fn duplicate(register: &Register, before: &GalleryVersion, person: &Person) -> R
 
 /// Looks up who of them can come in now, and makes the mutations that take them in.
 async fn admit(register: &Register, looked_at: LookedAt) -> Result<Taken, EnrolError> {
-    let candidates = looked_at.people.iter().map(|person| Candidature {
-        uid: person.subject.uid,
-        id: person.subject.id.clone(),
-        samples: person.samples.iter().map(|taken| (taken.sample.id, taken.sample.content_sha256)).collect(),
-    });
-    let findings = register.store.standings(candidates.collect()).await?;
+    let findings = register.store.standings(candidatures(&looked_at.people)).await?;
     let mut taken = Taken { refused: looked_at.refused, ..Taken::default() };
     // What the store cannot know yet: who stands twice in one batch.
     let mut seen = HashSet::new();

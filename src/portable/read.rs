@@ -6,6 +6,7 @@
 mod check;
 mod walk;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::lines::{SampleLine, SubjectLine};
 use super::section::{LineReader, Section, Span, unreadable};
 use super::{Manifest, PortableError, SAMPLES, SUBJECTS};
 use crate::face::Template;
-use crate::subject::{Sample, Subject};
+use crate::subject::{Sample, Subject, SubjectUid};
 
 /// The largest photo, in bytes: what enrolment takes.
 const PHOTO_BYTES_MAX: u64 = 32 << 20;
@@ -76,6 +77,19 @@ impl Portable {
     /// What the file says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The uids of all subjects: 16 bytes each are held.
+    ///
+    /// # Errors
+    /// [`PortableError::Unreadable`].
+    pub fn uids(&self) -> Result<HashSet<SubjectUid>, PortableError> {
+        let mut subjects = LineReader::new(SUBJECTS, Section::new(&self.file, self.parts.subjects));
+        let mut uids = HashSet::new();
+        while let Some(subject) = read_subject(&mut subjects)? {
+            uids.insert(subject.uid);
+        }
+        Ok(uids)
     }
 
     /// Gives every person in the order of their ids to `take`, until it fails. Blocks on the disk.

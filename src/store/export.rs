@@ -210,7 +210,8 @@ fn samples(db: &Connection, lines: &mut Lines<'_>, (with_photos, steps): (bool, 
         while let Some(other) = others.next()? {
             templates.push(spaces.template(other, 0)?);
         }
-        let beginning = row.get_ref(9)?.as_blob().map_err(failure::damaged)?;
+        // Of a photo that was left out once, `substr` makes NULL.
+        let beginning = row.get_ref(9)?.as_blob_or_null().map_err(failure::damaged)?.unwrap_or_default();
         let photo = (with_photos && !beginning.is_empty()).then(|| photo_path_of(row, (8, 0), beginning)).transpose()?;
         lines.sample(&sample, &templates, photo.as_deref())?;
         steps.step();
