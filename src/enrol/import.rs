@@ -32,6 +32,8 @@ use crate::subject::{SampleId, SubjectId, SubjectUid};
 const BATCH_PEOPLE_MAX: usize = 256;
 const BATCH_SAMPLES_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 16 << 20;
+/// The closest people that are looked at for a stranger among them.
+const CLOSEST: usize = 16;
 /// Batches that are read ahead; the reader waits when there is one.
 const BATCHES_AHEAD: usize = 1;
 
@@ -285,11 +287,19 @@ fn duplicate(register: &Register, strangers: &Strangers, person: &Person) -> Res
     let probes: Vec<_> = templates.filter(|template| template.space() == before.space()).collect();
     let is_stranger = |uid| !strangers.in_file.contains(&uid);
     // One core: cameras search meanwhile.
-    let search = Search { k: 1, admits: &is_stranger, cores_max: Some(1) };
-    for found in before.search_all(&probes, &search)?.into_iter().flatten().filter(|found| register.is_match(found.similarity)) {
-        if let Some(other) = register.gallery.subject(found.subject) {
-            let message = format!("the face is already enrolled as {} (similarity {:.3})", other.id, found.similarity);
-            return Ok(Some(("POSSIBLE_DUPLICATE", message)));
+    let closest = before.search_all(&probes, &Search { k: CLOSEST, admits: &|_| true, cores_max: Some(1) })?;
+    for (probe, closest) in probes.into_iter().zip(closest) {
+        // Nearly always nobody is close. To ask for strangers alone takes longer, where there are none.
+        let mut similar: Vec<_> = closest.into_iter().filter(|found| register.is_match(found.similarity)).collect();
+        if similar.len() == CLOSEST && !similar.iter().any(|found| is_stranger(found.subject)) {
+            let strangers_alone = Search { k: 1, admits: &is_stranger, cores_max: Some(1) };
+            similar = before.search_all(&[probe], &strangers_alone)?.into_iter().flatten().collect();
+        }
+        for found in similar.into_iter().filter(|found| is_stranger(found.subject) && register.is_match(found.similarity)) {
+            if let Some(other) = register.gallery.subject(found.subject) {
+                let message = format!("the face is already enrolled as {} (similarity {:.3})", other.id, found.similarity);
+                return Ok(Some(("POSSIBLE_DUPLICATE", message)));
+            }
         }
     }
     Ok(None)

@@ -184,6 +184,21 @@ async fn somebody_who_is_enrolled_under_another_name_is_refused_unless_allowed()
     // As after an import that ended between the twins: who is in the file is nobody to be mistaken for.
     let (report, refused) = imported(&register, &file_of(&twins), Import::default()).await.expect("imported");
     assert_eq!((report.subjects_imported, report.subjects_present, refused.len()), (1, 1, 0));
+    // Many of the file who look the same do not hide the one who is not in it.
+    let mut many = people(53, &["x-00"]);
+    many[0].samples[0].templates = twins[1].samples[2].templates.clone();
+    let crowd: Vec<Person> = (0..20)
+        .map(|number| {
+            let mut one = people(60 + number, &[&format!("x-{:02}", number + 1)]).remove(0);
+            one.samples[0].templates = many[0].samples[0].templates.clone();
+            one
+        })
+        .collect();
+    imported(&register, &file_of(&crowd), Import { allow_duplicate: true, dry_run: false }).await.expect("imported");
+    let everybody: Vec<Person> = many.into_iter().chain(crowd).collect();
+    let (report, refused) = imported(&register, &file_of(&everybody), Import::default()).await.expect("read");
+    assert_eq!((reasons(&refused), report.subjects_present), (vec![("x-00", false, "POSSIBLE_DUPLICATE")], 20));
+    assert!(refused[0].message.contains("anna") || refused[0].message.contains("berta"), "{refused:?}");
     // Twins of one file were allowed when they were enrolled.
     let other = tempfile::tempdir().expect("a directory");
     let (fresh, _) = crate::enrol::tests::register(other.path()).await;
