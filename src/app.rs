@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, InferConfig};
 use crate::decide::Policy;
-use crate::enrol::{EnrolError, Enrolment, EnrolmentParts};
+use crate::device::ResolvedDevice;
+use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, OpenEncoder, OtherEncoder};
 use crate::event::{EndReason, Event, EventKind};
 use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
@@ -103,7 +104,7 @@ impl Daemon {
         let listener = listener.with_context(|| format!("cannot listen on {}: choose another server.listen", config.server.listen))?;
         let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
         let engine = {
-            let (infer, models_dir) = (config.infer.clone(), config.models_dir.clone());
+            let (infer, models_dir, device) = (config.infer.clone(), config.models_dir.clone(), device.clone());
             tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &device)).await??
         };
         let facts = engine.facts().clone();
@@ -126,7 +127,8 @@ impl Daemon {
             people_dir: config.people_dir.clone(),
             quality_min: config.recognition.enrol_quality_min,
             threshold,
-        });
+        })
+        .with_encoders(encoders_of(config, device.clone()), engine.clone());
         let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy);
         let stop_serving = CancellationToken::new();
         let (failed, stop) = (engine.failed(), stop_serving.clone());
@@ -229,6 +231,17 @@ impl Daemon {
         }
         !unfinished.is_empty()
     }
+}
+
+/// Opens other encoders of the manifest beside the one in force, with one session each.
+fn encoders_of(config: &Config, device: ResolvedDevice) -> OpenEncoder {
+    let (infer, models_dir) = (config.infer.clone(), config.models_dir.clone());
+    Arc::new(move |name| {
+        let encoder = if name.is_empty() { infer.encoder.clone() } else { Some(name.to_owned()) };
+        let infer = InferConfig { encoder, sessions: 1, ..infer.clone() };
+        let engine = Engine::open(&infer, &models_dir, &device).map_err(|error| error.to_string())?;
+        Ok(OtherEncoder { space: engine.facts().space.clone(), photos: PhotoAnalyst::new(engine) })
+    })
 }
 
 fn scene_settings(config: &Config, policy: Policy) -> SceneSettings {

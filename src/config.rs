@@ -109,6 +109,8 @@ pub struct InferConfig {
     pub device: DeviceChoice,
     /// `auto`, `f32` or `bf16`.
     pub precision: PrecisionChoice,
+    /// The manifest's name of the encoder that is in force; `None` takes its first.
+    pub encoder: Option<String>,
     /// Sessions of one thread each; 0 takes one a core.
     pub sessions: usize,
     /// The longer side of the detector's input, in pixels, a multiple of 32, 160 to 1920. Smaller
@@ -217,6 +219,7 @@ impl Default for InferConfig {
         Self {
             device: DeviceChoice::Auto,
             precision: PrecisionChoice::Auto,
+            encoder: None,
             sessions: 0,
             detector_side: 640,
             detection_score_min: 0.7,

@@ -13,8 +13,10 @@ mod doubt;
 mod error;
 mod fields;
 mod folder;
+mod import;
 mod plan;
 mod prepare;
+mod reencode;
 mod register;
 mod reload;
 mod request;
@@ -37,7 +39,9 @@ use crate::store::{Committed, Difference, Store, VersionInfo};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 pub use check::{Findings, LookAlike, Misfit};
 pub use error::EnrolError;
+pub use import::{Import, ImportReport, ImportStep, RefusedImport};
 use prepare::Prepared;
+pub use reencode::{OpenEncoder, OtherEncoder, ReencodeProgress, ReencodeReport, ReencodeStep, RefusedTemplate};
 use register::{Addition, Creation, Register};
 use reload::{BUSY_WAIT, Prepare, Reload};
 use request::Request;
@@ -231,6 +235,7 @@ pub struct Enrolment {
     register: Arc<Register>,
     people_dir: Option<PathBuf>,
     quality_min: f32,
+    encoders: Option<reencode::Encoders>,
 }
 
 impl Enrolment {
@@ -238,7 +243,7 @@ impl Enrolment {
     pub fn new(parts: EnrolmentParts) -> Self {
         let EnrolmentParts { photos, store, gallery, clock, people_dir, quality_min, threshold } = parts;
         let register = Arc::new(Register::new(store, gallery, clock, threshold));
-        Self { photos, register, people_dir, quality_min }
+        Self { photos, register, people_dir, quality_min, encoders: None }
     }
 
     /// Fills the gallery from the store; the log tells how far it is.

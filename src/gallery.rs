@@ -155,7 +155,10 @@ impl Gallery {
     /// owner.
     pub fn apply(&self, version: u64, mutations: &[Mutation]) {
         let mut change = Change::default();
-        for mutation in mutations {
+        // A template that was made for another encoder is no row of this gallery, nor is it missing one.
+        let is_elsewhere =
+            |mutation: &&Mutation| matches!(mutation, Mutation::PutTemplate { template, .. } if template.space() != &self.shared.space);
+        for mutation in mutations.iter().filter(|mutation| !is_elsewhere(mutation)) {
             change.note(mutation);
         }
         self.publish(version, change);

@@ -214,7 +214,7 @@ impl Engine {
         // Where the file cannot be read the processor is taken to have nothing special.
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let choice = Choice::new(config.precision, &cpuinfo).ok_or(OpenError::NoBf16)?;
-        let manifest = Manifest::load(models_dir)?;
+        let manifest = Manifest::load(models_dir)?.with_encoder(config.encoder.as_deref())?;
         let environment = onnx::environment(&manifest.verified_runtime()?)?;
         let detector_graph = manifest.prepared(Role::Detector)?.path;
         let encoder_graph = manifest.prepared(Role::Encoder)?.path;
@@ -276,6 +276,11 @@ impl Engine {
         permit.map(SessionPermit).map_err(|_| InferError::Stopped)
     }
 
+    /// A session that is idle at this moment, if there is one.
+    pub fn idle_session_now(&self) -> Option<SessionPermit> {
+        self.0.idle.clone().try_acquire_owned().ok().map(SessionPermit)
+    }
+
     /// Waits until a session thread has panicked and tells which, and why. From then on every call
     /// fails with the same words: the daemon should end. Pending as long as all is well.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
@@ -314,6 +319,12 @@ impl Engine {
 }
 
 fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, sessions: usize) -> EngineFacts {
+    // Of several encoders one is in force.
+    let is_in_use = |listed: &Listed| match listed.role {
+        Role::Runtime => false,
+        Role::Detector => true,
+        Role::Encoder => listed.name == manifest.encoder.model.name,
+    };
     let model = |listed: Listed| ModelFacts {
         role: listed.role.name().into(),
         name: listed.name,
@@ -331,6 +342,6 @@ fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, sessions
         runtime_version: manifest.runtime().name.clone(),
         space: manifest.space(),
         threshold: manifest.encoder.threshold,
-        models: manifest.list().into_iter().filter(|listed| listed.role != Role::Runtime).map(model).collect(),
+        models: manifest.list().into_iter().filter(is_in_use).map(model).collect(),
     }
 }

@@ -27,6 +27,7 @@ pub mod device;
 pub mod models;
 pub mod shutdown;
 pub mod telemetry;
+pub mod portable;
 
 // Stages, blind to each other.
 pub mod ingest;

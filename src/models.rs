@@ -70,8 +70,9 @@ impl Manifest {
             credit: String::new(),
             source: entry.source.clone(),
         });
-        let models = [(Role::Detector, &self.detector.model), (Role::Encoder, &self.encoder.model)];
-        let models = models.into_iter().map(|(role, entry)| Listed {
+        let encoders = self.encoders.iter().map(|encoder| (Role::Encoder, &encoder.model));
+        let models = std::iter::once((Role::Detector, &self.detector.model)).chain(encoders);
+        let models = models.map(|(role, entry)| Listed {
             role,
             name: entry.name.clone(),
             path: self.dir.join(&entry.file),
@@ -100,16 +101,20 @@ impl Manifest {
     /// The first published file that is not as it should be, or a graph that cannot be read or
     /// written.
     pub fn install(&self) -> Result<Vec<Installed>, ModelsError> {
-        [Role::Detector, Role::Encoder].into_iter().map(|role| self.prepared(role)).collect()
+        let encoders = self.encoders.iter().map(|encoder| self.prepared_model(Role::Encoder, &encoder.model));
+        std::iter::once(self.prepared(Role::Detector)).chain(encoders).collect()
     }
 
-    /// The rewritten graph of the detector or the encoder, rewritten now where a good one is
+    /// The rewritten graph of the detector or the encoder in force, rewritten now where a good one is
     /// missing. The published file is checked first.
     ///
     /// # Errors
     /// As [`install`](Self::install).
     pub fn prepared(&self, role: Role) -> Result<Installed, ModelsError> {
-        let model = if role == Role::Detector { &self.detector.model } else { &self.encoder.model };
+        self.prepared_model(role, if role == Role::Detector { &self.detector.model } else { &self.encoder.model })
+    }
+
+    fn prepared_model(&self, role: Role, model: &ModelEntry) -> Result<Installed, ModelsError> {
         let original = self.dir.join(&model.file);
         let bytes = file::read_verified(&original, model.bytes, &model.sha256)?;
         let path = rewrite::path_beside(&original);

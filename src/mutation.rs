@@ -39,6 +39,13 @@ pub enum Mutation {
         /// Its vector.
         template: Template,
     },
+    /// Adds a template of another space to a sample that is there: made by an encoder that came later.
+    PutTemplate {
+        /// What is known of it.
+        sample: Sample,
+        /// Its other vector.
+        template: Template,
+    },
     /// Erases the subject, retired or not, with samples, templates, photos and the snapshots of its events. Photos
     /// of the same content stay blocked in the enrolment folder.
     EraseSubject(SubjectUid),

@@ -11,8 +11,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -30,11 +30,14 @@ mod backup;
 mod cameras;
 mod data_dir;
 mod events;
+mod export;
 mod failure;
 mod history;
+mod import;
 mod mutations;
 mod people;
 mod readers;
+mod reencode;
 mod requests;
 mod schema;
 #[cfg(test)]
@@ -42,7 +45,10 @@ pub(crate) mod tests;
 mod writer;
 
 pub use backup::{BackupFacts, Restored, back_up, restore};
+pub use export::{Export, ExportFacts, export};
 pub use history::{Difference, VersionChange, VersionInfo};
+pub use import::{Candidature, Findings, Standing};
+pub use reencode::Lacking;
 
 /// How long the answer to a request is kept for its repeats.
 const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -66,6 +72,9 @@ pub enum StoreError {
         /// What the system said.
         reason: String,
     },
+    /// Give another name: nothing is overwritten.
+    #[error("{0} exists and is not overwritten; give another name")]
+    Exists(PathBuf),
     /// Give up: a newer doorward wrote the database.
     #[error(
         "the database has schema version {found} and this doorward knows up to {known}; run the newer doorward, or restore a backup made before the upgrade"
@@ -212,7 +221,9 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     writer: Writer,
     readers: Readers,
+    data_dir: PathBuf,
     epoch: Uuid,
+    space: Mutex<Option<TemplateSpace>>,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
     _lock: File,
@@ -253,7 +264,16 @@ impl Store {
         let epoch = schema::epoch(&connection)?;
         let counts = Arc::new(Counts::default());
         let writer = Writer::start(connection, Arc::clone(&counts))?;
-        Ok(Self(Arc::new(Inner { writer, readers: Readers::new(file), epoch, clock, counts, _lock: lock })))
+        Ok(Self(Arc::new(Inner {
+            writer,
+            readers: Readers::new(file),
+            data_dir: data_dir.to_owned(),
+            epoch,
+            space: Mutex::default(),
+            clock,
+            counts,
+            _lock: lock,
+        })))
     }
 
     /// What was done since the store was opened.
@@ -329,28 +349,14 @@ impl Store {
 
     /// One subject's samples, oldest first, with templates.
     pub async fn samples(&self, subject: SubjectUid) -> Result<Vec<(Sample, Template)>, StoreError> {
-        self.0.readers.read(move |db| people::samples(db, subject)).await
+        let space = self.space_in_force();
+        self.0.readers.read(move |db| people::samples(db, subject, space.as_ref())).await
     }
 
     /// The negative samples, of whichever subject, that show `uid`: the same photo, or the best shot of
     /// an event of theirs.
     pub async fn negatives_showing(&self, uid: SubjectUid) -> Result<Vec<(SubjectUid, SampleId)>, StoreError> {
         self.0.readers.read(move |db| people::negatives_showing(db, uid)).await
-    }
-
-    /// Gives `take` every template, oldest first, those of other spaces too. It runs where it may take long.
-    pub async fn read_templates<T, F>(&self, take: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut dyn Iterator<Item = Result<StoredTemplate, StoreError>>) -> T + Send + 'static,
-    {
-        self.0.readers.read(|db| people::read_templates(db, take)).await
-    }
-
-    /// How many templates live in another space than `space`.
-    pub async fn foreign_templates(&self, space: &TemplateSpace) -> Result<u64, StoreError> {
-        let space = space.clone();
-        self.0.readers.read(move |db| people::foreign_templates(db, &space)).await
     }
 
     /// Samples that came from the enrolment folder, oldest first.

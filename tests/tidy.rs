@@ -32,6 +32,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("models", &["config", "device", "face"]),
     ("shutdown", &[]),
     ("telemetry", &["config"]),
+    ("portable", &[]),
     // Stages, blind to each other. Only the log of events stands on another, the store.
     ("ingest", &["config", "shutdown"]),
     ("batch", &["config"]),
@@ -42,11 +43,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("gallery", &["config", "simd"]),
     ("decide", &["config"]),
     ("picture", &["config", "simd"]),
-    ("store", &["config"]),
+    ("store", &["config", "portable"]),
     ("event_log", &["config", "store"]),
     // What the stages are put together to do.
     ("photo", &["config", "infer", "quality"]),
-    ("enrol", &["config", "decide", "gallery", "infer", "photo", "quality", "store"]),
+    ("enrol", &["config", "decide", "gallery", "infer", "photo", "portable", "quality", "store"]),
     ("recognise", &["config", "decide", "gallery", "infer", "photo", "quality"]),
     (
         "pipeline",
@@ -81,6 +82,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "infer",
             "pb",
             "photo",
+            "portable",
             "quality",
             "recognise",
             "shutdown",

@@ -159,8 +159,8 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "BAD_SUBJECT_ID" => "choose one of letters, digits, '-', '_' and '.', at most 128 bytes",
         "TOO_MANY_SAMPLES" => "enrol with fewer photos, and add the others with `doorward subject add-sample`",
         "NO_SAMPLE" => "give at least one photo",
-        "NO_TEMPLATE" => "the subject's samples were made by another encoder: add a photo with `doorward subject add-sample`",
-        "TEMPLATE_SPACE_MISMATCH" => "the encoder has changed: enrol again with the one in use",
+        "NO_TEMPLATE" => "the subject's templates are another encoder's: `doorward gallery reencode` makes them anew from the photos",
+        "TEMPLATE_SPACE_MISMATCH" => "the encoder has changed: `doorward gallery reencode` makes templates anew from the photos",
         "CAMERA_EXISTS" => "choose another id, or change it with `doorward camera update`",
         "CAMERA_NOT_FOUND" => "`doorward camera list` shows the cameras",
         "BAD_CAMERA_URL" => "write it like rtsp://192.0.2.7:554/stream1",
@@ -171,6 +171,18 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "NO_ENROLMENT_FOLDER" => "set people_dir in the daemon's configuration and start it again",
         "FOLDER_UNREADABLE" => "let the daemon's user read the folder",
         "MASS_REMOVAL" => "see what would go with --dry-run; --allow-mass-removal does it all the same",
+        "ENCODER_UNAVAILABLE" => {
+            "`doorward models list` shows the encoders; a new one is added to manifest.toml and its file put beside it"
+        }
+        "REENCODE_BUSY" | "IMPORT_BUSY" => "wait until it has ended, then run the command again",
+        "NO_GALLERY_FILE" => "give a file that `doorward gallery export` wrote; `tar -tf FILE` lists what it holds",
+        "GALLERY_FILE_VERSION" => "export again with a doorward of this version, or import with the one that wrote it",
+        "GALLERY_FILE_CUT" | "GALLERY_FILE_ALTERED" => {
+            "copy the file again from where it was exported; unpacked, `sha256sum --check SHA256SUMS` names what differs"
+        }
+        "GALLERY_FILE_BAD_LINE" | "GALLERY_FILE_BAD_TEMPLATE" => {
+            "docs/gallery-file.md says what a file must hold; one that `doorward gallery export` wrote does"
+        }
         "VERSION_NOT_FOUND" => "`doorward gallery versions` lists those that can be gone back to",
         "INFERENCE_BUSY" => "wait a moment and try again: cameras go before photos",
         "SUBSCRIBER_TOO_SLOW" => "subscribe again and read faster; what happened meanwhile is not sent",

@@ -1,12 +1,15 @@
 //! `doorward gallery`: what the gallery holds, held, and how to go back.
 //!
 //! In: versions and options. Out: the answers of `GetGallery`, `ListGalleryVersions`,
-//! `CompareGalleryVersions`, `RollbackGallery` and `WatchGallery`.
+//! `CompareGalleryVersions`, `RollbackGallery`, `WatchGallery`, `ImportGallery`
+//! and `ReencodeGallery`.
 //! Drops: nothing; lists are read to their last page.
 //! Must not know: how the gallery is searched.
 
 mod backup;
 mod check;
+mod portable;
+mod reencode;
 
 use clap::{Args, Subcommand};
 
@@ -14,7 +17,7 @@ use super::client::{ClientOptions, Daemon, request_id};
 use super::output::{Output, Table, moment, spinner};
 use crate::pb;
 
-/// Shows, checks and compares the gallery and its versions; goes back to one; backs everything up and restores it
+/// Shows, checks and compares the gallery and its versions; backs up, restores, exports, imports, encodes anew
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,6 +27,8 @@ Examples:
   doorward gallery rollback 120 --dry-run
   doorward gallery check                people who may be taken for each other
   doorward gallery backup /backup/monday.db
+  doorward gallery export /backup/people.tar
+  doorward gallery reencode --encoder sface-2024
   doorward gallery --json | jq .subject_count")]
 pub struct Gallery {
     #[command(subcommand)]
@@ -39,6 +44,9 @@ enum What {
     Check(check::Check),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Export(portable::Export),
+    Import(portable::Import),
+    Reencode(reencode::Reencode),
 }
 
 /// Lists the versions that can be gone back to, newest first
@@ -104,6 +112,9 @@ impl Gallery {
             Some(What::Check(check)) => check.run(&client.connect().await?, *out).await,
             Some(What::Backup(backup)) => backup.run(*out),
             Some(What::Restore(restore)) => restore.run(*out),
+            Some(What::Export(export)) => export.run(*out),
+            Some(What::Reencode(reencode)) => reencode.run(&client.connect().await?, *out).await,
+            Some(What::Import(import)) => import.run(&client.connect().await?, *out).await,
         }
     }
 }
@@ -120,7 +131,7 @@ async fn show(daemon: &Daemon, out: Output) -> anyhow::Result<()> {
     table.fact("threshold", format!("{} (where a camera states none)", gallery.threshold));
     table.fact("template space", &gallery.template_space);
     if gallery.foreign_template_count > 0 {
-        let advice = "of another encoder: they never match; add a photo of those people with this encoder";
+        let advice = "of another encoder: they match nothing until `doorward gallery reencode` has made templates anew";
         table.fact("foreign templates", format!("{} {advice}", gallery.foreign_template_count));
     }
     out.table(&table)

@@ -129,10 +129,12 @@ fn verified(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
 }
 
 fn installed(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
-    let roles = [Role::Detector, Role::Encoder];
-    let bar = progress(roles.len(), "rewriting");
-    for role in roles {
-        let installed = manifest.prepared(role)?;
+    let names: Vec<Option<&str>> =
+        std::iter::once(None).chain(manifest.encoders.iter().map(|encoder| Some(encoder.model.name.as_str()))).collect();
+    let bar = progress(names.len(), "rewriting");
+    for encoder in names {
+        let role = if encoder.is_some() { Role::Encoder } else { Role::Detector };
+        let installed = manifest.clone().with_encoder(encoder)?.prepared(role)?;
         bar.inc(1);
         let path = installed.path.display().to_string();
         bar.suspend(|| {

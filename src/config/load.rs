@@ -38,6 +38,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("cameras.ca_file", "a path, as text"),
     ("infer.device", "\"auto\", \"cpu\" or \"cuda:N\""),
     ("infer.precision", "\"auto\", \"f32\" or \"bf16\""),
+    ("infer.encoder", "the name of an encoder in manifest.toml, as text"),
     ("infer.sessions", "0 (one a core) to 256"),
     ("infer.detector_side", "a multiple of 32 from 160 to 1920"),
     ("infer.detection_score_min", "0 to 1"),

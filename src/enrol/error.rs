@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::face::{Quality, TemplateError};
 use crate::photo::PhotoError;
+use crate::portable::PortableError;
 use crate::quality::Fault;
 use crate::store::StoreError;
 use crate::subject::SubjectId;
@@ -105,6 +106,18 @@ pub enum EnrolError {
         /// Subjects that there are, however they were enrolled.
         total: usize,
     },
+    /// The file of an import is not what it should be; nothing was changed.
+    #[error(transparent)]
+    Portable(PortableError),
+    /// The encoder cannot be opened.
+    #[error("{0}")]
+    EncoderUnavailable(String),
+    /// Templates are being made already.
+    #[error("templates for another encoder are being made already; try again when that has ended")]
+    ReencodeBusy,
+    /// Another import, or a reload, is under way.
+    #[error("another import or a reload is under way; try again when it has ended")]
+    ImportBusy,
     /// The request id stands for another call, or the same call with other arguments.
     #[error("request_id was used for another call before; make a new one")]
     RequestReused,

@@ -77,6 +77,7 @@ impl Register {
     /// Fills the gallery from the store, and tells in the log how far it is.
     pub async fn fill(&self) -> Result<(), EnrolError> {
         let _turn = self.turn.lock().await;
+        self.store.put_in_force(self.gallery.space());
         let version = self.store.gallery_version().await?;
         let newest = self.store.gallery_versions_before(None, 1).await?;
         let total = newest.first().map_or(0, |newest| newest.samples);
@@ -98,10 +99,13 @@ impl Register {
         let (current, foreign) = (self.gallery.current(), self.gallery.foreign_template_count());
         tracing::info!(version, subjects = current.subject_count(), templates = current.template_count(), "the gallery is filled");
         if foreign > 0 {
+            let subjects = self.store.subjects_lacking(self.gallery.space()).await?;
             tracing::warn!(
                 templates = foreign,
+                subjects,
                 space = self.gallery.space().as_str(),
-                "templates of another model are never compared: enrol these people again with the model in use"
+                "these samples have templates of another encoder only and match nothing, nor do subjects who have no others: \
+                 `doorward gallery reencode` makes templates anew from their photos"
             );
         }
         Ok(())
@@ -334,6 +338,11 @@ impl Register {
             Some(subject) => Err(EnrolError::SubjectExists(subject.id)),
             None => Ok(()),
         }
+    }
+
+    /// Whether two faces of this similarity are taken for one person's.
+    pub fn is_match(&self, similarity: f32) -> bool {
+        verify(self.policy, similarity)
     }
 
     /// Marks the subject as changed now.

@@ -86,6 +86,16 @@ impl Request {
         Self::new("roll_back", if rollback.dry_run { "" } else { request_id }, arguments)
     }
 
+    /// A batch of an import: running the import again passes over who is there, so no answer is kept.
+    pub fn import() -> Self {
+        Self { key: None, method: "import".into(), arguments: String::new() }
+    }
+
+    /// Templates that begin to match: nobody repeats this by its request.
+    pub fn reencode() -> Self {
+        Self { key: None, method: "reencode".into(), arguments: String::new() }
+    }
+
     /// What the call is called.
     pub fn method(&self) -> &str {
         &self.method

@@ -43,7 +43,9 @@ impl Change {
     pub fn note(&mut self, mutation: &Mutation) {
         match mutation {
             Mutation::PutSubject(subject) | Mutation::RestoreSubject(subject) => self.note_subject(subject.clone()),
-            Mutation::PutSample { sample, template, .. } | Mutation::RestoreSample { sample, template } => {
+            Mutation::PutSample { sample, template, .. }
+            | Mutation::RestoreSample { sample, template }
+            | Mutation::PutTemplate { sample, template } => {
                 let Sample { id, subject, negative, .. } = *sample;
                 self.added.push(Row { subject, sample: id, negative, template: template.clone() });
             }

@@ -64,6 +64,16 @@ pub enum ModelsError {
         /// Size of the file that is there.
         bytes_found: u64,
     },
+    /// The manifest names no such encoder.
+    #[error("{path} has no encoder called {name:?}: it has {known}; see infer.encoder")]
+    NoSuchEncoder {
+        /// The manifest.
+        path: PathBuf,
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
     /// A published graph cannot be rewritten.
     #[error("{path}: the graph cannot be rewritten: {reason}")]
     Graph {

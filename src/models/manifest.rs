@@ -157,8 +157,10 @@ pub struct Manifest {
     pub runtimes: Vec<RuntimeEntry>,
     /// The one detector.
     pub detector: DetectorEntry,
-    /// The one encoder.
+    /// The encoder in force: the first, until [`with_encoder`](Self::with_encoder) chooses another.
     pub encoder: EncoderEntry,
+    /// Every encoder, in the order of the file; each has a name of its own.
+    pub encoders: Vec<EncoderEntry>,
 }
 
 /// The file as it is written. Keys of one role only are checked by [`Reader`].
@@ -203,6 +205,25 @@ impl Manifest {
         Reader { path: &path }.manifest(models_dir, raw)
     }
 
+    /// The same, with the encoder called `name` in force; `None` leaves the first.
+    ///
+    /// # Errors
+    /// [`ModelsError::NoSuchEncoder`], naming those that there are.
+    pub fn with_encoder(mut self, name: Option<&str>) -> Result<Self, ModelsError> {
+        let Some(name) = name else { return Ok(self) };
+        match self.encoders.iter().find(|encoder| encoder.model.name == name) {
+            Some(encoder) => {
+                self.encoder = encoder.clone();
+                Ok(self)
+            }
+            None => Err(ModelsError::NoSuchEncoder {
+                name: name.to_owned(),
+                known: self.encoders.iter().map(|encoder| encoder.model.name.as_str()).collect::<Vec<_>>().join(", "),
+                path: self.dir.join("manifest.toml"),
+            }),
+        }
+    }
+
     /// The runtime library for the CPU.
     pub fn runtime(&self) -> &RuntimeEntry {
         // `load` refuses a manifest without a runtime.
@@ -229,23 +250,30 @@ impl Reader<'_> {
         for runtime in &raw.runtime {
             self.file(&format!("runtime {:?}", runtime.name), &runtime.file, &runtime.sha256)?;
         }
-        let (mut detector, mut encoder) = (None, None);
+        let (mut detector, mut encoders) = (None, Vec::<EncoderEntry>::new());
         for model in raw.model {
             let entry = format!("model {:?}", model.name);
             self.file(&entry, &model.file, &model.sha256)?;
-            let doubled = match model.role {
-                Role::Encoder => encoder.replace(self.encoder(&entry, model)?).is_some(),
+            match model.role {
+                Role::Encoder => {
+                    let encoder = self.encoder(&entry, model)?;
+                    if encoders.iter().any(|other| other.model.name == encoder.model.name || other.model.file == encoder.model.file) {
+                        return Err(self.refused(format!("{entry}.name"), "another encoder has this name or this file already"));
+                    }
+                    encoders.push(encoder);
+                }
                 // `Role::Runtime` cannot be written in the file.
-                Role::Detector | Role::Runtime => detector.replace(self.detector(&entry, model)?).is_some(),
-            };
-            if doubled {
-                return Err(self.refused(format!("{entry}.role"), "another model has this role already; one of each is used"));
+                Role::Detector | Role::Runtime => {
+                    if detector.replace(self.detector(&entry, model)?).is_some() {
+                        return Err(self.refused(format!("{entry}.role"), "another model has this role already; one detector is used"));
+                    }
+                }
             }
         }
         let missing = |role: &str| self.refused("model".into(), &format!("an entry with role = \"{role}\" is needed"));
         let detector = detector.ok_or_else(|| missing("detector"))?;
-        let encoder = encoder.ok_or_else(|| missing("encoder"))?;
-        Ok(Manifest { dir: dir.into(), runtimes: raw.runtime, detector, encoder })
+        let encoder = encoders.first().cloned().ok_or_else(|| missing("encoder"))?;
+        Ok(Manifest { dir: dir.into(), runtimes: raw.runtime, detector, encoder, encoders })
     }
 
     fn detector(&self, entry: &str, raw: RawModel) -> Result<DetectorEntry, ModelsError> {

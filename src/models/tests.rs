@@ -84,6 +84,13 @@ fn a_bad_manifest_is_refused_with_file_and_key() {
         let error = load(&good.replace(from, to)).expect_err(to).to_string();
         assert!(error.contains("manifest.toml") && error.contains(key), "{to}: {error}");
     }
+    let two_encoders = [RUNTIME, DETECTOR, ENCODER, &ENCODER.replace("\"e\"", "\"f\"").replace("e.onnx", "f.onnx")].concat();
+    let manifest = load(&two_encoders).expect("it is good");
+    assert_eq!((manifest.encoder.model.name.as_str(), manifest.list().len()), ("e", 4), "the first is in force");
+    assert_eq!(manifest.clone().with_encoder(Some("f")).expect("it is there").encoder.model.name, "f");
+    let error = manifest.with_encoder(Some("g")).expect_err("nobody is called so").to_string();
+    assert!(error.contains("\"g\"") && error.contains("e, f") && error.contains("infer.encoder"), "{error}");
+    assert!(load(&[RUNTIME, DETECTOR, ENCODER, ENCODER].concat()).is_err(), "two of one name");
     for text in [[DETECTOR, ENCODER].concat(), [RUNTIME, ENCODER].concat(), [RUNTIME, DETECTOR, DETECTOR, ENCODER].concat()] {
         assert!(load(&text).is_err());
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::Shared;
@@ -16,8 +16,10 @@ use super::auth;
 use super::check;
 use super::convert::subject::{fields, sample, sample_input, subject, subject_id};
 use super::convert::{request_id, time, uuid};
+use super::gallery_file::import;
 use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, bad_token};
+use super::reencode::reencode;
 use super::status::{bad_field, stopping};
 use crate::enrol::{Allowed, Enrolment, NewSample, NewSubject, ReloadReport, Rollback, SubjectUpdate};
 use crate::pb::gallery_service_server::GalleryService;
@@ -25,9 +27,10 @@ use crate::pb::{
     CheckGalleryRequest, CheckGalleryResponse, CompareGalleryVersionsRequest, CompareGalleryVersionsResponse, CreateSampleRequest,
     CreateSampleResponse, CreateSubjectRequest, CreateSubjectResponse, DeleteSampleRequest, DeleteSampleResponse, DeleteSubjectRequest,
     DeleteSubjectResponse, DoubtfulFile, GalleryVersion, GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse,
-    ListGalleryVersionsRequest, ListGalleryVersionsResponse, ListSamplesRequest, ListSamplesResponse, ListSubjectsRequest,
-    ListSubjectsResponse, RefusedFile, ReloadGalleryRequest, ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse,
-    SubjectChange, SubjectDifference, UpdateSubjectRequest, UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
+    ImportGalleryRequest, ImportGalleryResponse, ListGalleryVersionsRequest, ListGalleryVersionsResponse, ListSamplesRequest,
+    ListSamplesResponse, ListSubjectsRequest, ListSubjectsResponse, ReencodeGalleryRequest, ReencodeGalleryResponse, RefusedFile,
+    ReloadGalleryRequest, ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse, SubjectChange, SubjectDifference,
+    UpdateSubjectRequest, UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
 };
 use crate::store::{Difference, VersionInfo};
 use crate::subject::{SampleId, Subject, SubjectUid};
@@ -218,6 +221,21 @@ impl GalleryService for GalleryApi {
 
     async fn check_gallery(&self, request: Request<CheckGalleryRequest>) -> Result<Response<Self::CheckGalleryStream>, Status> {
         Ok(Response::new(check::start(&self.0, request)))
+    }
+
+    type ImportGalleryStream = Outgoing<ImportGalleryResponse>;
+
+    async fn import_gallery(
+        &self,
+        request: Request<Streaming<ImportGalleryRequest>>,
+    ) -> Result<Response<Self::ImportGalleryStream>, Status> {
+        import(&self.0, request)
+    }
+
+    type ReencodeGalleryStream = Outgoing<ReencodeGalleryResponse>;
+
+    async fn reencode_gallery(&self, request: Request<ReencodeGalleryRequest>) -> Result<Response<Self::ReencodeGalleryStream>, Status> {
+        reencode(&self.0, request)
     }
 
     async fn get_gallery(&self, _: Request<GetGalleryRequest>) -> Result<Response<GetGalleryResponse>, Status> {

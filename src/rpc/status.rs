@@ -19,6 +19,7 @@ use crate::event_log::{EventLogError, SubscriptionEnded};
 use crate::face::{Quality, TemplateError};
 use crate::infer::InferError;
 use crate::photo::PhotoError;
+use crate::portable::{FORMAT_VERSION, PortableError};
 use crate::recognise::RecogniseError;
 use crate::store::StoreError;
 
@@ -148,6 +149,10 @@ impl From<EnrolError> for Refusal {
             EnrolError::VersionUnknown { version, oldest } => {
                 not_found("VERSION_NOT_FOUND", message).with("version", version).with("oldest_version", oldest)
             }
+            EnrolError::Portable(portable) => portable.into(),
+            EnrolError::EncoderUnavailable(_) => Self::new(Code::FailedPrecondition, "ENCODER_UNAVAILABLE", message).field("encoder"),
+            EnrolError::ReencodeBusy => Self::new(Code::Aborted, "REENCODE_BUSY", message).retry_after(BUSY_RETRY),
+            EnrolError::ImportBusy => Self::new(Code::Aborted, "IMPORT_BUSY", message).retry_after(BUSY_RETRY),
             EnrolError::RequestReused => Self::invalid("REQUEST_ID_REUSED", message).field("request_id"),
             EnrolError::Template(template) => template.into(),
             EnrolError::Store(store) => store.into(),
@@ -163,6 +168,25 @@ impl From<PhotoError> for Refusal {
             PhotoError::NoFace => Self::invalid("NO_FACE", message).field("image"),
             PhotoError::SeveralFaces(faces) => Self::invalid("SEVERAL_FACES", message).field("image").with("faces", faces),
             PhotoError::Infer(infer) => infer.into(),
+        }
+    }
+}
+
+impl From<PortableError> for Refusal {
+    fn from(error: PortableError) -> Self {
+        let message = error.to_string();
+        match error {
+            PortableError::NotOurs(_) => Self::invalid("NO_GALLERY_FILE", message),
+            PortableError::WrongVersion { found } => {
+                Self::invalid("GALLERY_FILE_VERSION", message).with("found", found).with("known", FORMAT_VERSION)
+            }
+            PortableError::Cut(_) => Self::invalid("GALLERY_FILE_CUT", message),
+            PortableError::Altered { name } => Self::invalid("GALLERY_FILE_ALTERED", message).with("part", name),
+            PortableError::BadLine { file, line, .. } => {
+                Self::invalid("GALLERY_FILE_BAD_LINE", message).with("part", file).with("line", line)
+            }
+            PortableError::BadTemplate { line, .. } => Self::invalid("GALLERY_FILE_BAD_TEMPLATE", message).with("line", line),
+            PortableError::Unreadable(_) => Self::new(Code::Internal, "GALLERY_FILE_UNREADABLE", message),
         }
     }
 }
@@ -226,6 +250,7 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::Locked(_) => Self::new(Code::FailedPrecondition, "STORE_LOCKED", message),
             StoreError::NotADirectory(_) | StoreError::NoAccess { .. } => Self::new(Code::FailedPrecondition, "STORE_UNUSABLE", message),
+            StoreError::Exists(_) => Self::new(Code::AlreadyExists, "FILE_EXISTS", message),
             StoreError::TooNew { .. } => Self::new(Code::FailedPrecondition, "STORE_TOO_NEW", message),
             StoreError::Damaged { .. } => Self::new(Code::DataLoss, "STORE_DAMAGED", message),
             StoreError::BadBackup { .. } => Self::invalid("BAD_BACKUP", message),

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::face::Template;
+use crate::face::{Template, TemplateSpace};
 use crate::store::people::{self, SUBJECT_COLUMNS};
 use crate::store::{Committed, Store, StoreError, mutations};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
@@ -89,7 +89,8 @@ impl Store {
     /// What differs between version `from` and the later version `to`; `None` is the newest. `None`
     /// is answered when one of them is not kept.
     pub async fn gallery_difference(&self, from: u64, to: Option<u64>) -> Result<Option<Difference>, StoreError> {
-        self.0.readers.read(move |db| difference(db, from, to)).await
+        let space = self.space_in_force();
+        self.0.readers.read(move |db| difference(db, (from, to), space.as_ref())).await
     }
 
     /// The subjects called `id` that were retired and not restored.
@@ -243,6 +244,8 @@ impl Then {
                         first.insert(subject_before(db, row.get(0)?)?);
                     }
                 }
+                // Who matches is not what a version holds: the sample was there before.
+                ("put_template", _) => {}
                 ("retire_sample", Some(sample)) => drop(then.samples.entry(sample).or_insert(true)),
                 // An erased sample is there in no version any more.
                 (_, Some(sample)) => drop(then.samples.entry(sample).or_insert(false)),
@@ -262,7 +265,7 @@ fn subject_before(db: &Connection, sequence: i64) -> Result<Option<Subject>, Sto
         .transpose()
 }
 
-fn difference(db: &Connection, from: u64, to: Option<u64>) -> Result<Option<Difference>, StoreError> {
+fn difference(db: &Connection, (from, to): (u64, Option<u64>), space: Option<&TemplateSpace>) -> Result<Option<Difference>, StoreError> {
     let mut is_kept = db.prepare_cached("SELECT 1 FROM gallery_versions WHERE version = ?1")?;
     for version in [Some(from), to].into_iter().flatten() {
         if !is_kept.exists([version.cast_signed()])? {
@@ -288,7 +291,7 @@ fn difference(db: &Connection, from: u64, to: Option<u64>) -> Result<Option<Diff
         };
         if was_there && !is_there {
             // It may be back already, where the later version is not the newest.
-            difference.samples_gone.extend(people::sample_wherever(db, sample)?);
+            difference.samples_gone.extend(people::sample_wherever(db, sample, space)?);
         } else if is_there && !was_there {
             difference.samples_come.push((uid, sample));
         }

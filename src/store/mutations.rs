@@ -13,7 +13,7 @@ use crate::face::Template;
 use crate::mutation::Mutation;
 use crate::store::history::VersionChange;
 use crate::store::people::SHOWN_CONTENT;
-use crate::store::{Committed, StoreError, history, people, requests};
+use crate::store::{Committed, StoreError, history, people, reencode, requests};
 use crate::subject::{Sample, SampleId, Subject, SubjectUid};
 
 /// Snapshots that show subject `?1`: those that say so, those that a sample was made of, those of
@@ -75,6 +75,7 @@ pub(super) fn commit(db: &Connection, mutations: &[Mutation], (cause, time): (&s
                 history::restore_sample(db, sample.subject, sample.id)?;
                 change.samples_added += 1;
             }
+            Mutation::PutTemplate { sample, template } => reencode::put_template(db, sample.id, template)?,
             Mutation::EraseSubject(subject) => {
                 if let Some(samples) = erase_subject(db, *subject, time, &mut done)? {
                     change.subjects_removed += 1;
@@ -103,6 +104,7 @@ fn record(db: &Connection, mutation: &Mutation, time: Timestamp) -> Result<(i64,
         Mutation::RetireSample { subject, sample } => ("retire_sample", *subject, Some(*sample)),
         Mutation::RestoreSubject(subject) => ("restore_subject", subject.uid, None),
         Mutation::RestoreSample { sample, .. } => ("restore_sample", sample.subject, Some(sample.id)),
+        Mutation::PutTemplate { sample, .. } => ("put_template", sample.subject, Some(sample.id)),
         Mutation::EraseSubject(subject) => ("erase_subject", *subject, None),
         Mutation::EraseSample { subject, sample } => ("erase_sample", *subject, Some(*sample)),
     };
@@ -127,7 +129,9 @@ pub(super) fn people_in(mutations: &[Mutation]) -> Vec<SubjectUid> {
     for mutation in mutations {
         match mutation {
             Mutation::PutSubject(subject) | Mutation::RestoreSubject(subject) => people.insert(subject.uid),
-            Mutation::PutSample { sample, .. } | Mutation::RestoreSample { sample, .. } => people.insert(sample.subject),
+            Mutation::PutSample { sample, .. } | Mutation::RestoreSample { sample, .. } | Mutation::PutTemplate { sample, .. } => {
+                people.insert(sample.subject)
+            }
             Mutation::EraseSample { subject, .. } | Mutation::RetireSample { subject, .. } | Mutation::RetireSubject(subject) => {
                 people.insert(*subject)
             }
@@ -258,6 +262,8 @@ pub(super) fn erase_samples(
     let numbers = format!("IN (SELECT number FROM {table} WHERE {which})");
     let run = |change: &str| -> Result<u32, StoreError> { Ok(rows(db.prepare_cached(change)?.execute([value])?)) };
     done.templates_erased += run(&format!("UPDATE templates SET space = NULL, vector = x'' WHERE sample {numbers}"))?;
+    done.templates_erased +=
+        run(&format!("UPDATE later_templates SET space = NULL, vector = x'' WHERE space IS NOT NULL AND sample {numbers}"))?;
     run(&format!("UPDATE photos SET bytes = x'' WHERE sample {numbers}"))?;
     done.samples_erased += run(&format!("DELETE FROM {table} WHERE {which}"))?;
     Ok(())

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, named_params, params};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -18,6 +18,12 @@ use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 /// What is stated of a subject, in the order in which [`subject_of`] reads it.
 pub(super) const SUBJECT_COLUMNS: &str = "id, uid, display_name, watchlists, attributes, consent_reference, expire_time_us, origin, \
                                           create_time_us, update_time_us, revision";
+/// Joins what a sample's template is: the one of the space called `:space` where there is one, else the one
+/// that was made when the sample came.
+const TEMPLATE_JOIN: &str = "JOIN templates t ON t.sample = s.number LEFT JOIN later_templates l
+                             ON l.sample = s.number AND l.space = (SELECT number FROM spaces WHERE name = :space)";
+/// Its space and its vector.
+const TEMPLATE: &str = "coalesce(l.space, t.space), coalesce(l.vector, t.vector)";
 const SAMPLE: &str = "SELECT s.id, s.subject, s.quality, s.content_sha256, s.create_time_us, s.folder_path, s.negative";
 
 /// Subjects by id, after `after`, on `watchlist` if given.
@@ -56,14 +62,23 @@ pub(super) fn holds_sample(db: &Connection, sample: SampleId) -> Result<bool, St
     Ok(db.prepare_cached("SELECT 1 FROM samples WHERE id = ?1")?.exists([sample.0.into_bytes()])?)
 }
 
+/// What is known of a sample that is in the gallery.
+pub(super) fn sample(db: &Connection, sample: SampleId) -> Result<Option<Sample>, StoreError> {
+    let mut found = db.prepare_cached(&format!("{SAMPLE} FROM samples s WHERE s.id = ?1"))?;
+    found.query_and_then([sample.0.into_bytes()], sample_of)?.next().transpose()
+}
+
 /// A sample that is in the gallery or was retired, with its template.
-pub(super) fn sample_wherever(db: &Connection, sample: SampleId) -> Result<Option<(Sample, Template)>, StoreError> {
+pub(super) fn sample_wherever(
+    db: &Connection,
+    sample: SampleId,
+    space: Option<&TemplateSpace>,
+) -> Result<Option<(Sample, Template)>, StoreError> {
     let mut spaces = Spaces::of(db)?;
     for table in ["samples", "retired_samples"] {
-        let mut found = db.prepare_cached(&format!(
-            "{SAMPLE}, t.space, t.vector FROM {table} s JOIN templates t ON t.sample = s.number WHERE s.id = ?1"
-        ))?;
-        let mut found = found.query_and_then([sample.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 7)?)))?;
+        let mut found = db.prepare_cached(&format!("{SAMPLE}, {TEMPLATE} FROM {table} s {TEMPLATE_JOIN} WHERE s.id = :id"))?;
+        let values = named_params! { ":space": space.map(TemplateSpace::as_str), ":id": sample.0.into_bytes() };
+        let mut found = found.query_and_then(values, |row| Ok((sample_of(row)?, spaces.template(row, 7)?)))?;
         if let Some(found) = found.next() {
             return found.map(Some);
         }
@@ -72,25 +87,25 @@ pub(super) fn sample_wherever(db: &Connection, sample: SampleId) -> Result<Optio
 }
 
 /// One subject's samples with templates, oldest first.
-pub(super) fn samples(db: &Connection, subject: SubjectUid) -> Result<Vec<(Sample, Template)>, StoreError> {
+pub(super) fn samples(db: &Connection, subject: SubjectUid, space: Option<&TemplateSpace>) -> Result<Vec<(Sample, Template)>, StoreError> {
     let mut spaces = Spaces::of(db)?;
-    db.prepare_cached(&format!(
-        "{SAMPLE}, t.space, t.vector FROM samples s JOIN templates t ON t.sample = s.number WHERE s.subject = ?1 ORDER BY s.number"
-    ))?
-    .query_and_then([subject.0.into_bytes()], |row| Ok((sample_of(row)?, spaces.template(row, 7)?)))?
-    .collect()
+    db.prepare_cached(&format!("{SAMPLE}, {TEMPLATE} FROM samples s {TEMPLATE_JOIN} WHERE s.subject = :subject ORDER BY s.number"))?
+        .query_and_then(named_params! { ":space": space.map(TemplateSpace::as_str), ":subject": subject.0.into_bytes() }, |row| {
+            Ok((sample_of(row)?, spaces.template(row, 7)?))
+        })?
+        .collect()
 }
 
-/// Gives `take` every template, oldest first, each turned into a value when its turn comes.
+/// Gives `take` every sample's template, oldest first, each turned into a value when its turn comes.
 pub(super) fn read_templates<T>(
     db: &Connection,
+    space: Option<&TemplateSpace>,
     take: impl FnOnce(&mut dyn Iterator<Item = Result<StoredTemplate, StoreError>>) -> T,
 ) -> Result<T, StoreError> {
     let mut spaces = Spaces::of(db)?;
-    let mut rows = db.prepare_cached(
-        "SELECT s.id, s.subject, s.negative, t.space, t.vector FROM templates t CROSS JOIN samples s ON s.number = t.sample ORDER BY t.sample",
-    )?;
-    let mut rows = rows.query_and_then([], |row| {
+    let mut rows =
+        db.prepare_cached(&format!("SELECT s.id, s.subject, s.negative, {TEMPLATE} FROM samples s {TEMPLATE_JOIN} ORDER BY s.number"))?;
+    let mut rows = rows.query_and_then(named_params! { ":space": space.map(TemplateSpace::as_str) }, |row| {
         Ok(StoredTemplate {
             sample: SampleId(uuid(row, 0)?),
             subject: SubjectUid(uuid(row, 1)?),
@@ -101,12 +116,14 @@ pub(super) fn read_templates<T>(
     Ok(take(&mut rows))
 }
 
-/// How many templates live elsewhere than in `space`.
+/// How many samples have no template in `space`.
 pub(super) fn foreign_templates(db: &Connection, space: &TemplateSpace) -> Result<u64, StoreError> {
     let count: i64 = db
         .prepare_cached(
             "SELECT count(*) FROM templates t JOIN samples s ON s.number = t.sample
-             WHERE t.space IN (SELECT number FROM spaces WHERE name <> ?1)",
+             WHERE t.space IN (SELECT number FROM spaces WHERE name <> ?1)
+               AND NOT EXISTS (SELECT 1 FROM later_templates l
+                               WHERE l.sample = t.sample AND l.space = (SELECT number FROM spaces WHERE name = ?1))",
         )?
         .query_row([space.as_str()], |row| row.get(0))?;
     Ok(count.cast_unsigned())
@@ -202,7 +219,7 @@ pub(super) fn subject_of(row: &Row<'_>) -> Result<Subject, StoreError> {
     })
 }
 
-fn sample_of(row: &Row<'_>) -> Result<Sample, StoreError> {
+pub(super) fn sample_of(row: &Row<'_>) -> Result<Sample, StoreError> {
     let numbers = floats(row.get_ref(2)?.as_blob().map_err(damaged)?)?;
     let [overall, size_pixels, sharpness, brightness, contrast, yaw_degrees, pitch_degrees, roll_degrees, detection_score] = numbers[..]
     else {
@@ -230,10 +247,10 @@ fn sample_of(row: &Row<'_>) -> Result<Sample, StoreError> {
 }
 
 /// The few spaces there are, so that templates share their names.
-struct Spaces(HashMap<i64, TemplateSpace>);
+pub(super) struct Spaces(HashMap<i64, TemplateSpace>);
 
 impl Spaces {
-    fn of(db: &Connection) -> Result<Self, StoreError> {
+    pub(super) fn of(db: &Connection) -> Result<Self, StoreError> {
         let mut spaces = HashMap::new();
         let mut rows = db.prepare_cached("SELECT number, name FROM spaces")?;
         let mut rows = rows.query([])?;
@@ -246,7 +263,7 @@ impl Spaces {
     /// The template whose space and vector are in columns `first` and `first + 1`. Its values keep
     /// their bits: a unit vector of this many dimensions is rounded to itself when it is
     /// normalised again.
-    fn template(&mut self, row: &Row<'_>, first: usize) -> Result<Template, StoreError> {
+    pub(super) fn template(&mut self, row: &Row<'_>, first: usize) -> Result<Template, StoreError> {
         let space = self.0.get(&row.get(first)?).ok_or_else(|| damaged("a template's space is unknown"))?;
         let vector = floats(row.get_ref(first + 1)?.as_blob().map_err(damaged)?)?;
         Template::normalised(space.clone(), &vector).map_err(damaged)

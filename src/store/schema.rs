@@ -13,7 +13,8 @@ use uuid::{Builder, Uuid};
 use crate::store::{StoreError, failure};
 
 /// What brings schema version `n` to `n + 1`, for every `n` from 0.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")];
 
 /// How long the writer waits for readers when it empties the write-ahead log. Events wait behind it.
 const WRITER_PATIENCE: Duration = Duration::from_millis(250);
@@ -57,11 +58,7 @@ pub(super) fn reader(file: &Path) -> Result<Connection, StoreError> {
 /// # Errors
 /// [`StoreError::TooNew`] when a newer doorward has been here; nothing is changed then.
 pub(super) fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
-    let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
-    let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > known {
-        return Err(StoreError::TooNew { found, known });
-    }
+    let found = version_among(db, migrations)?;
     if found == 0 {
         tracing::warn!("a new database was created: it knows nobody yet");
     }
@@ -72,6 +69,26 @@ pub(super) fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<(), St
         step.commit()?;
     }
     Ok(())
+}
+
+fn version_among(db: &Connection, migrations: &[&str]) -> Result<u32, StoreError> {
+    let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+    let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > known { Err(StoreError::TooNew { found, known }) } else { Ok(found) }
+}
+
+/// Whether the tables are those that this program reads, for whoever reads them without migrating.
+///
+/// # Errors
+/// [`StoreError::TooNew`], or [`StoreError::Failed`] for a database that waits for its migration.
+pub(super) fn check_known(db: &Connection) -> Result<(), StoreError> {
+    let found = version_among(db, MIGRATIONS)?;
+    if found as usize == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let reason =
+        format!("the database has schema version {found}, of an older doorward: start the daemon of this version once, then try again");
+    Err(StoreError::Failed(reason))
 }
 
 /// Begins a new epoch of the log of events where the operator has left `marker` beside a database

@@ -19,13 +19,15 @@ use crate::event::{Event, EventKind, VisitId};
 use crate::face::{Quality, Template, TemplateSpace};
 use crate::mutation::Mutation;
 use crate::store::writer::Effect;
-use crate::store::{Answer, Call, NewEvent, Store, StoreError, schema};
+use crate::store::{Answer, Call, NewEvent, Store, StoreError, StoredTemplate, schema};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
 mod backup;
 mod cameras_and_events;
 mod erasure;
+mod export;
 mod gallery;
+mod reencode;
 
 /// A store in a directory of its own.
 /// A call whose answer is kept.
@@ -76,6 +78,10 @@ fn sample(subject: &Subject, content: u8) -> Sample {
 }
 
 /// A template of 128 random numbers.
+async fn templates(store: &Store) -> Vec<StoredTemplate> {
+    store.read_templates(|rows| rows.collect::<Result<_, _>>()).await.expect("they are read").expect("all are whole")
+}
+
 fn template(random: &mut fastrand::Rng) -> Template {
     let values: Vec<f32> = (0..128).map(|_| random.f32() - 0.5).collect();
     Template::normalised(TemplateSpace::new("sface-1"), &values).expect("it has a direction")

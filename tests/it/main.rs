@@ -11,6 +11,7 @@ mod daemon;
 mod enrol;
 mod faces;
 mod ingest;
+mod model_change;
 mod models;
 mod rpc;
 mod rtsp_server;

@@ -2,15 +2,11 @@
 //!
 //! In: mutations. Out: verdicts. Must not know: the gallery in memory.
 
-use super::{commit, keyed, no_answer, put_sample, sample, store, subject, template};
+use super::{commit, keyed, no_answer, put_sample, sample, store, subject, template, templates};
 use crate::face::{Template, TemplateSpace};
 use crate::mutation::Mutation;
 use crate::store::{Committed, Store, StoreError, StoredTemplate};
 use crate::subject::{Origin, SampleId, Subject};
-
-async fn templates(store: &Store) -> Vec<StoredTemplate> {
-    store.read_templates(|rows| rows.collect::<Result<_, _>>()).await.expect("they are read").expect("all are whole")
-}
 
 #[tokio::test]
 async fn a_restart_keeps_people_samples_and_templates_to_the_bit() {

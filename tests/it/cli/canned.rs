@@ -88,6 +88,8 @@ type Answer<T> = Result<Response<T>, Status>;
 type Statuses = Pin<Box<dyn Stream<Item = Result<pb::WatchCamerasResponse, Status>> + Send>>;
 type Versions = Pin<Box<dyn Stream<Item = Result<pb::WatchGalleryResponse, Status>> + Send>>;
 type Doubts = Pin<Box<dyn Stream<Item = Result<pb::CheckGalleryResponse, Status>> + Send>>;
+type Reencodings = Pin<Box<dyn Stream<Item = Result<pb::ReencodeGalleryResponse, Status>> + Send>>;
+type Imports = Pin<Box<dyn Stream<Item = Result<pb::ImportGalleryResponse, Status>> + Send>>;
 type Events = Pin<Box<dyn Stream<Item = Result<pb::SubscribeResponse, Status>> + Send>>;
 
 impl Answers {
@@ -126,10 +128,18 @@ impl GalleryService for Answers {
         rollback_gallery: RollbackGalleryRequest => pb::RollbackGalleryResponse,
         watch_gallery: WatchGalleryRequest => Versions,
         check_gallery: CheckGalleryRequest => Doubts,
+        reencode_gallery: ReencodeGalleryRequest => Reencodings,
     }
 
     type WatchGalleryStream = Versions;
     type CheckGalleryStream = Doubts;
+    type ImportGalleryStream = Imports;
+    type ReencodeGalleryStream = Reencodings;
+
+    /// No test asks this.
+    async fn import_gallery(&self, _: Request<tonic::Streaming<pb::ImportGalleryRequest>>) -> Answer<Imports> {
+        Err(Status::unimplemented("no test asks this"))
+    }
 
     /// Nobody's face is ever good enough.
     async fn create_subject(&self, request: Request<pb::CreateSubjectRequest>) -> Answer<pb::CreateSubjectResponse> {
