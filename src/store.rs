@@ -33,13 +33,13 @@ mod events;
 mod export;
 mod failure;
 mod history;
-mod import;
 mod mutations;
 mod people;
 mod readers;
 mod reencode;
 mod requests;
 mod schema;
+mod standing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
@@ -47,8 +47,8 @@ mod writer;
 pub use backup::{BackupFacts, Restored, back_up, restore};
 pub use export::{Export, ExportFacts, export};
 pub use history::{Difference, VersionChange, VersionInfo};
-pub use import::{Candidature, Findings, Standing};
 pub use reencode::Lacking;
+pub use standing::{Candidature, Findings, Standing};
 
 /// How long the answer to a request is kept for its repeats.
 const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

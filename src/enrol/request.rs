@@ -87,8 +87,8 @@ impl Request {
     }
 
     /// A batch of an import: running the import again passes over who is there, so no answer is kept.
-    pub fn import() -> Self {
-        Self { key: None, method: "import".into(), arguments: String::new() }
+    pub fn import_gallery() -> Self {
+        Self { key: None, method: "import_gallery".into(), arguments: String::new() }
     }
 
     /// Templates that begin to match: nobody repeats this by its request.

@@ -16,7 +16,7 @@ use super::auth;
 use super::outgoing::Outgoing;
 use super::status::{Refusal, bad_field, stopping};
 use super::{RpcParts, Shared};
-use crate::enrol::{Import, ImportReport, ImportStep, RefusedImport};
+use crate::enrol::{ImportOptions, ImportReport, ImportStep, RefusedImport};
 use crate::pb;
 use crate::pb::import_gallery_request::Part;
 use crate::pb::import_gallery_response::Step;
@@ -56,20 +56,20 @@ async fn run(
             let _ = out.send(ImportGalleryResponse { step: Some(step_of(step)) }).await;
         }
     };
-    let (report, ()) = tokio::join!(parts.enrolment.import(file, options, tell), forward);
+    let (report, ()) = tokio::join!(parts.enrolment.import_gallery(file, options, tell), forward);
     let _ = out.send(ImportGalleryResponse { step: Some(Step::Report(report_of(&report?))) }).await;
     Ok(())
 }
 
 /// Writes what comes to a nameless file.
-async fn receive(parts: &RpcParts, incoming: &mut Streaming<ImportGalleryRequest>) -> Result<(Import, std::fs::File), Status> {
+async fn receive(parts: &RpcParts, incoming: &mut Streaming<ImportGalleryRequest>) -> Result<(ImportOptions, std::fs::File), Status> {
     let failed = |error: io::Error| Status::from(parts.store.scratch_failure(&error));
     let mut file = File::from_std(parts.store.scratch_file()?);
-    let (mut import, mut is_first) = (Import::default(), true);
+    let (mut import, mut is_first) = (ImportOptions::default(), true);
     while let Some(request) = incoming.message().await? {
         match request.part {
             Some(Part::Options(options)) if is_first => {
-                import = Import { dry_run: options.dry_run, allow_duplicate: options.allow_duplicate };
+                import = ImportOptions { dry_run: options.dry_run, allow_duplicate: options.allow_duplicate };
             }
             Some(Part::Options(_)) => return Err(bad_field("options", "must come first, and once").into()),
             Some(Part::Chunk(bytes)) => file.write_all(&bytes).await.map_err(failed)?,

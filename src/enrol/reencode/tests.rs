@@ -216,7 +216,9 @@ async fn who_has_no_photo_is_named_and_counted() {
     let bare = crate::portable::tests::person(&mut fastrand::Rng::with_seed(51), ("bare", 1, "space"));
     let sample = bare.samples[0].sample.clone();
     let put = Mutation::PutSample { sample: sample.clone(), template: bare.samples[0].templates[0].clone(), photo: Arc::default() };
-    old.commit(Request::import(), vec![Mutation::PutSubject(bare.subject), put], |_: &Committed| Matching).await.expect("committed");
+    old.commit(Request::import_gallery(), vec![Mutation::PutSubject(bare.subject), put], |_: &Committed| Matching)
+        .await
+        .expect("committed");
     let (encode, _) = undisturbed();
     let (report, steps) = reencode(&old, (new_space(), &encode), usize::MAX).await;
     let report = report.expect("made");

@@ -39,7 +39,7 @@ const BATCHES_AHEAD: usize = 1;
 
 /// How a file is imported.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Import {
+pub struct ImportOptions {
     /// Only say what it would do.
     pub dry_run: bool,
     /// Take people who look like somebody who was there before.
@@ -99,7 +99,12 @@ impl Enrolment {
     /// # Errors
     /// [`EnrolError::Portable`], and nothing was changed; [`EnrolError::ImportBusy`];
     /// [`EnrolError::Store`], and who came in before stays.
-    pub async fn import(&self, file: File, import: Import, tell: mpsc::Sender<ImportStep>) -> Result<ImportReport, EnrolError> {
+    pub async fn import_gallery(
+        &self,
+        file: File,
+        import: ImportOptions,
+        tell: mpsc::Sender<ImportStep>,
+    ) -> Result<ImportReport, EnrolError> {
         import_into(&self.register, file, (import, tell)).await
     }
 }
@@ -107,7 +112,7 @@ impl Enrolment {
 async fn import_into(
     register: &Arc<Register>,
     file: File,
-    (import, tell): (Import, mpsc::Sender<ImportStep>),
+    (import, tell): (ImportOptions, mpsc::Sender<ImportStep>),
 ) -> Result<ImportReport, EnrolError> {
     let _alone = register.reload_turn.try_lock().map_err(|_| EnrolError::ImportBusy)?;
     let open = move || {
@@ -129,7 +134,7 @@ async fn import_into(
             admit(register, looked_at).await?
         } else {
             let take = |register: Arc<Register>, request| async move { commit(&register, request, looked_at).await };
-            register.in_turn(Request::import(), take).await?
+            register.in_turn(Request::import_gallery(), take).await?
         };
         report.add(&taken);
         let refusals = taken.refused.into_iter().map(ImportStep::Refused);
