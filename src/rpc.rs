@@ -43,6 +43,7 @@ mod events;
 mod feed;
 mod gallery;
 mod gate;
+mod import;
 mod outgoing;
 mod page;
 mod recognition;
@@ -80,6 +81,8 @@ struct Shared {
     /// When the server was opened, and with it the daemon.
     start_time: Timestamp,
     places: Arc<Semaphore>,
+    imports: Arc<Semaphore>,
+    message_bytes_max: usize,
     stopping: CancellationToken,
 }
 
@@ -108,8 +111,15 @@ impl Server {
     pub async fn open(config: &ServerConfig, listener: TcpListener, parts: RpcParts) -> Result<Self, RpcError> {
         let bound = Bound::open(config, listener).await?;
         let start_time = parts.clock.now();
-        let places = Arc::new(Semaphore::new(SUBSCRIBERS_MAX));
-        Ok(Self { bound, shared: Arc::new(Shared { parts, start_time, places, stopping: CancellationToken::new() }) })
+        let shared = Shared {
+            parts,
+            start_time,
+            places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            imports: Arc::new(Semaphore::new(import::IMPORTS_MAX)),
+            message_bytes_max: config.message_bytes_max,
+            stopping: CancellationToken::new(),
+        };
+        Ok(Self { bound, shared: Arc::new(shared) })
     }
 
     /// Steers the server while it serves.

@@ -43,6 +43,7 @@ mod writer;
 
 pub use backup::{BackupFacts, Restored, back_up, restore};
 pub use history::{Difference, VersionChange, VersionInfo};
+pub use people::KnownContent;
 
 /// How long the answer to a request is kept for its repeats.
 const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -349,6 +350,11 @@ impl Store {
     /// Whether photos of this content were erased with their subject.
     pub async fn is_erased_content(&self, sha256: [u8; 32]) -> Result<bool, StoreError> {
         self.0.readers.read(move |db| people::is_erased_content(db, sha256)).await
+    }
+
+    /// What is known of photos of these contents, in their order.
+    pub async fn known_contents(&self, sha256s: Vec<[u8; 32]>) -> Result<Vec<KnownContent>, StoreError> {
+        self.0.readers.read(move |db| sha256s.iter().map(|sha256| people::known_content(db, *sha256)).collect()).await
     }
 
     // Cameras.

@@ -54,7 +54,7 @@ pub(super) struct Register {
     pub store: Store,
     pub gallery: Gallery,
     pub clock: Arc<dyn Clock>,
-    policy: Policy,
+    pub policy: Policy,
     turn: Arc<Mutex<()>>,
     /// Held by the one reload that is under way; its photos are encoded before its turn.
     pub reload_turn: Mutex<()>,
@@ -107,11 +107,26 @@ impl Register {
         T: Answer + Send + 'static,
         F: Future<Output = Result<T, EnrolError>> + Send + 'static,
     {
+        self.alone(|register| {
+            let change = change(Arc::clone(&register), request.clone());
+            async move {
+                if let Some(first) = register.first_answer(&request).await? {
+                    return Ok(first);
+                }
+                change.await
+            }
+        })
+        .await
+    }
+
+    /// [`in_turn`](Self::in_turn) for a change without a request id.
+    pub async fn alone<T, F>(self: &Arc<Self>, change: impl FnOnce(Arc<Self>) -> F) -> Result<T, EnrolError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, EnrolError>> + Send + 'static,
+    {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        if let Some(first) = self.first_answer(&request).await? {
-            return Ok(first);
-        }
-        let change = change(Arc::clone(self), request);
+        let change = change(Arc::clone(self));
         let work = tokio::spawn(async move {
             let answer = change.await;
             drop(turn);
@@ -333,7 +348,7 @@ impl Register {
     }
 
     /// Whether the sample looks like any other of its subject's, of which there may be none.
-    fn check_consistent(&self, templates: &[Template], sample: usize, allowed: Allowed) -> Result<(), EnrolError> {
+    pub fn check_consistent(&self, templates: &[Template], sample: usize, allowed: Allowed) -> Result<(), EnrolError> {
         let others = templates.iter().enumerate().filter(|(other, _)| *other != sample);
         let similarities = others.filter_map(|(_, other)| templates[sample].similarity(other).ok());
         match similarities.reduce(f32::max) {

@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::Shared;
 use super::auth;
 use super::convert::subject::{fields, sample, sample_input, subject, subject_id};
 use super::convert::{request_id, time, uuid};
+use super::import;
 use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, bad_token};
 use super::status::{bad_field, stopping};
@@ -23,10 +24,10 @@ use crate::pb::gallery_service_server::GalleryService;
 use crate::pb::{
     CompareGalleryVersionsRequest, CompareGalleryVersionsResponse, CreateSampleRequest, CreateSampleResponse, CreateSubjectRequest,
     CreateSubjectResponse, DeleteSampleRequest, DeleteSampleResponse, DeleteSubjectRequest, DeleteSubjectResponse, GalleryVersion,
-    GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse, ListGalleryVersionsRequest, ListGalleryVersionsResponse,
-    ListSamplesRequest, ListSamplesResponse, ListSubjectsRequest, ListSubjectsResponse, RefusedFile, ReloadGalleryRequest,
-    ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse, SubjectChange, SubjectDifference, UpdateSubjectRequest,
-    UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
+    GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse, ImportSubjectsRequest, ImportSubjectsResponse,
+    ListGalleryVersionsRequest, ListGalleryVersionsResponse, ListSamplesRequest, ListSamplesResponse, ListSubjectsRequest,
+    ListSubjectsResponse, RefusedFile, ReloadGalleryRequest, ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse,
+    SubjectChange, SubjectDifference, UpdateSubjectRequest, UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
 };
 use crate::store::{Difference, VersionInfo};
 use crate::subject::{SampleId, Subject, SubjectUid};
@@ -211,6 +212,15 @@ impl GalleryService for GalleryApi {
                 () = auth::revoked(admission) => auth::no_longer_admitted(),
             }
         })))
+    }
+
+    type ImportSubjectsStream = Outgoing<ImportSubjectsResponse>;
+
+    async fn import_subjects(
+        &self,
+        request: Request<Streaming<ImportSubjectsRequest>>,
+    ) -> Result<Response<Self::ImportSubjectsStream>, Status> {
+        import::begin(&self.0, request)
     }
 
     async fn get_gallery(&self, _: Request<GetGalleryRequest>) -> Result<Response<GetGalleryResponse>, Status> {

@@ -15,6 +15,15 @@ use crate::store::failure::damaged;
 use crate::store::{StoreError, StoredTemplate};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
+/// What is known of photos of one content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownContent {
+    /// Whose samples they are.
+    pub owners: Vec<SubjectId>,
+    /// Whether they were erased with their subject.
+    pub is_erased: bool,
+}
+
 /// What is stated of a subject, in the order in which [`subject_of`] reads it.
 pub(super) const SUBJECT_COLUMNS: &str = "id, uid, display_name, watchlists, attributes, consent_reference, expire_time_us, origin, \
                                           create_time_us, update_time_us, revision";
@@ -114,6 +123,17 @@ pub(super) fn folder_samples(db: &Connection) -> Result<Vec<Sample>, StoreError>
 /// Whether a photo with this hash was erased with its subject.
 pub(super) fn is_erased_content(db: &Connection, sha256: [u8; 32]) -> Result<bool, StoreError> {
     Ok(db.prepare_cached("SELECT 1 FROM erased_content WHERE sha256 = ?1")?.exists([sha256])?)
+}
+
+/// Who has a sample of this content, and whether it was erased with its subject.
+pub(super) fn known_content(db: &Connection, sha256: [u8; 32]) -> Result<KnownContent, StoreError> {
+    let owners = db
+        .prepare_cached(
+            "SELECT DISTINCT subjects.id FROM samples JOIN subjects ON subjects.uid = samples.subject WHERE samples.content_sha256 = ?1",
+        )?
+        .query_and_then([sha256], |row| SubjectId::parse(row.get_ref(0)?.as_str().map_err(damaged)?).map_err(damaged))?
+        .collect::<Result<_, StoreError>>()?;
+    Ok(KnownContent { owners, is_erased: is_erased_content(db, sha256)? })
 }
 
 /// How an origin is written.

@@ -13,7 +13,7 @@ use uuid::{Builder, Uuid};
 use crate::store::{StoreError, failure};
 
 /// What brings schema version `n` to `n + 1`, for every `n` from 0.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_4.sql")];
 
 /// How long the writer waits for readers when it empties the write-ahead log. Events wait behind it.
 const WRITER_PATIENCE: Duration = Duration::from_millis(250);
