@@ -110,6 +110,10 @@ impl Daemon {
         self.endpoint().connect().await.expect("it listens")
     }
 
+    pub fn url(&self) -> &str {
+        &self.server
+    }
+
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
