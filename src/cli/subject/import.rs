@@ -122,7 +122,7 @@ impl Reader {
             let is_taken = match read(&self.import.dir.join(photo.path()), self.image_bytes_max) {
                 Ok(image) => self.requests.blocking_send(self.request(photo, image)).is_ok(),
                 Err((reason, message)) => {
-                    self.unread.blocking_send(listing::refused(&photo.path(), &photo.subject, (reason, &message))).is_ok()
+                    self.unread.blocking_send(listing::refused(&photo.path(), photo.subject.as_str(), (reason, &message))).is_ok()
                 }
             };
             if !is_taken {

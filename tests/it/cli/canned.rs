@@ -146,7 +146,13 @@ impl GalleryService for Answers {
                 Some(b'!') => return Err(refused(Code::Unavailable, "STOPPING", "the daemon is stopping", &[])),
                 _ => {
                     let status = pb::ImportStatus::Refused.into();
-                    pb::ImportResult { status, reason: "NO_FACE".into(), message: "no \"face\" was found".into(), ..result }
+                    pb::ImportResult {
+                        status,
+                        reason: "NO_FACE".into(),
+                        message: "no \"face\" was found".into(),
+                        gallery_version: 0,
+                        ..result
+                    }
                 }
             };
             Ok(pb::ImportSubjectsResponse { results: vec![result], image_bytes_max: None })

@@ -51,7 +51,7 @@ impl Listing {
                 continue;
             };
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => listing.subject(root, subject),
+                Ok(kind) if kind.is_dir() => listing.subject(root, &subject),
                 Ok(kind) => listing.refused.push(no_photo(&shown, "", (kind, "put photos into a directory named after their subject"))),
                 Err(error) => listing.refused.push(refused(&shown, "", ("UNREADABLE", &error.to_string()))),
             }
@@ -59,7 +59,7 @@ impl Listing {
         Ok(listing)
     }
 
-    fn subject(&mut self, root: &Path, subject: SubjectId) {
+    fn subject(&mut self, root: &Path, subject: &SubjectId) {
         let entries = match sorted_entries(&root.join(subject.as_str())) {
             Ok(entries) => entries,
             Err(error) => return self.refused.push(refused(subject.as_str(), subject.as_str(), ("UNREADABLE", &error.to_string()))),
@@ -69,14 +69,14 @@ impl Listing {
             let path = format!("{subject}/{}", name.to_string_lossy());
             let kind = entry.file_type();
             let why = match (name.to_str(), kind) {
-                (_, Err(error)) => refused(&path, &subject, ("UNREADABLE", &error.to_string())),
+                (_, Err(error)) => refused(&path, subject.as_str(), ("UNREADABLE", &error.to_string())),
                 (_, Ok(kind)) if !kind.is_file() => {
-                    no_photo(&path, &subject, (kind, "only photos may lie here, no directories or devices"))
+                    no_photo(&path, subject.as_str(), (kind, "only photos may lie here, no directories or devices"))
                 }
-                (None, _) => refused(&path, &subject, ("ODD_NAME", "use a name of UTF-8 text")),
-                (Some(name), _) if name.starts_with('.') => refused(&path, &subject, ("ODD_NAME", "hidden files are not read")),
+                (None, _) => refused(&path, subject.as_str(), ("ODD_NAME", "use a name of UTF-8 text")),
+                (Some(name), _) if name.starts_with('.') => refused(&path, subject.as_str(), ("ODD_NAME", "hidden files are not read")),
                 (Some(name), _) if !is_named_as_photo(name) => {
-                    refused(&path, &subject, ("NOT_A_PHOTO", "give a photo that ends with .jpg, .jpeg, .png or .pgm"))
+                    refused(&path, subject.as_str(), ("NOT_A_PHOTO", "give a photo that ends with .jpg, .jpeg, .png or .pgm"))
                 }
                 (Some(name), _) => {
                     self.photos.push(Found { subject: subject.clone(), name: name.into() });
@@ -89,10 +89,10 @@ impl Listing {
 }
 
 /// A row for what is refused before the daemon has seen it.
-pub fn refused(path: &str, subject: impl ToString, (reason, message): (&str, &str)) -> pb::ImportResult {
+pub fn refused(path: &str, subject: &str, (reason, message): (&str, &str)) -> pb::ImportResult {
     pb::ImportResult {
         item_key: path.to_owned(),
-        subject_id: subject.to_string(),
+        subject_id: subject.to_owned(),
         status: pb::ImportStatus::Refused.into(),
         reason: reason.to_owned(),
         message: message.to_owned(),
@@ -100,7 +100,7 @@ pub fn refused(path: &str, subject: impl ToString, (reason, message): (&str, &st
     }
 }
 
-fn no_photo(path: &str, subject: impl ToString, (kind, advice): (FileType, &str)) -> pb::ImportResult {
+fn no_photo(path: &str, subject: &str, (kind, advice): (FileType, &str)) -> pb::ImportResult {
     if kind.is_symlink() {
         return refused(path, subject, ("SYMLINK", "symbolic links are not followed; put a copy here"));
     }
