@@ -14,6 +14,7 @@ mod error;
 mod fields;
 mod folder;
 mod gallery_file;
+mod import;
 mod plan;
 mod prepare;
 mod reencode;
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Clock, Timestamp};
 use crate::event::SnapshotId;
@@ -40,6 +41,8 @@ use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 pub use check::{Findings, LookAlike, Misfit};
 pub use error::EnrolError;
 pub use gallery_file::{ImportOptions, ImportReport, ImportStep, RefusedImport};
+use import::{GROUP_WAIT, Import};
+pub use import::{ImportItem, ImportResult, Imported};
 use prepare::Prepared;
 pub use reencode::{OpenEncoder, OtherEncoder, ReencodeProgress, ReencodeReport, ReencodeStep, RefusedTemplate};
 use register::{Addition, Creation, Register};
@@ -360,12 +363,20 @@ impl Enrolment {
     pub async fn reload(&self, allow_mass_removal: bool, dry_run: bool, request_id: &str) -> Result<ReloadReport, EnrolError> {
         let request = Request::reload(request_id, allow_mass_removal, dry_run)?;
         let folder = self.people_dir.clone().ok_or(EnrolError::NoFolder)?;
-        let (photos, quality_min) = (self.photos.clone(), self.quality_min);
-        let prepare: Prepare = Arc::new(move |photo| {
-            let photos = photos.clone();
-            Box::pin(async move { Prepared::of(&photos, photo, quality_min).await })
-        });
-        Reload { register: &self.register, folder, allow_mass_removal, dry_run, busy_wait: BUSY_WAIT }.run(request, prepare).await
+        let reload = Reload { register: &self.register, folder, allow_mass_removal, dry_run, busy_wait: BUSY_WAIT };
+        reload.run(request, self.preparation()).await
+    }
+
+    /// Takes photos until there are no more, each on its own, and tells what became of each once it is on
+    /// disk and matching. A photo that is there already is told so and not looked at, so an import that
+    /// ended early is resumed by repeating it. Dropping it ends it: what was not told may be there or not.
+    ///
+    /// # Errors
+    /// Only what is about no single photo: [`EnrolError::Store`], and [`EnrolError::Photo`] when
+    /// inference failed or had no room for a minute. What was told stays.
+    pub async fn import(&self, items: mpsc::Receiver<ImportItem>, results: mpsc::Sender<Vec<ImportResult>>) -> Result<(), EnrolError> {
+        let register = Arc::clone(&self.register);
+        Import { register, prepare: self.preparation(), busy_wait: BUSY_WAIT, group_wait: GROUP_WAIT }.run(items, results).await
     }
 
     /// Makes the gallery hold what it held in an earlier version, in one change. Who was erased since
@@ -413,6 +424,14 @@ impl Enrolment {
     /// [`EnrolError::Store`].
     pub async fn facts(&self) -> Result<GalleryFacts, EnrolError> {
         self.register.facts().await
+    }
+
+    fn preparation(&self) -> Prepare {
+        let (photos, quality_min) = (self.photos.clone(), self.quality_min);
+        Arc::new(move |photo| {
+            let photos = photos.clone();
+            Box::pin(async move { Prepared::of(&photos, photo, quality_min).await })
+        })
     }
 
     async fn prepare(&self, sample: SampleInput) -> Result<Prepared, EnrolError> {

@@ -45,6 +45,7 @@ mod feed;
 mod gallery;
 mod gallery_file;
 mod gate;
+mod import;
 mod outgoing;
 mod page;
 mod recognition;
@@ -85,6 +86,8 @@ struct Shared {
     places: Arc<Semaphore>,
     /// Held by the one check of the gallery that is under way.
     check_turn: Mutex<()>,
+    imports: Arc<Semaphore>,
+    message_bytes_max: usize,
     stopping: CancellationToken,
 }
 
@@ -114,11 +117,16 @@ impl Server {
     pub async fn open(config: &ServerConfig, listener: TcpListener, parts: RpcParts) -> Result<Self, RpcError> {
         let bound = Bound::open(config, listener).await?;
         let start_time = parts.clock.now();
-        let places = Arc::new(Semaphore::new(SUBSCRIBERS_MAX));
-        Ok(Self {
-            bound,
-            shared: Arc::new(Shared { parts, start_time, places, check_turn: Mutex::default(), stopping: CancellationToken::new() }),
-        })
+        let shared = Shared {
+            parts,
+            start_time,
+            places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            imports: Arc::new(Semaphore::new(import::IMPORTS_MAX)),
+            check_turn: Mutex::default(),
+            message_bytes_max: config.message_bytes_max,
+            stopping: CancellationToken::new(),
+        };
+        Ok(Self { bound, shared: Arc::new(shared) })
     }
 
     /// Steers the server while it serves.

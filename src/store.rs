@@ -48,7 +48,7 @@ pub use backup::{BackupFacts, Restored, back_up, restore};
 pub use export::{Export, ExportFacts, export};
 pub use history::{Difference, VersionChange, VersionInfo};
 pub use reencode::Lacking;
-pub use standing::{Candidature, Findings, Standing};
+pub use standing::{Candidature, Findings, KnownContent, Standing};
 
 /// How long the answer to a request is kept for its repeats.
 const ANSWER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -17,6 +17,7 @@ use super::output::printable;
 const REFUSED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
+const PARTLY_REFUSED: u8 = 4;
 
 /// The options contradict each other, or one is missing.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,11 @@ pub struct Usage(pub String);
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was told before")]
 pub struct Told;
+
+/// Some were refused and the others were taken, which was told: only the exit code remains.
+#[derive(Debug, thiserror::Error)]
+#[error("some were refused, and the others were taken")]
+pub struct PartlyRefused;
 
 /// Nobody answers at the daemon's address.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +65,7 @@ pub fn in_a_row<'a>(causes: impl Iterator<Item = &'a (dyn Error + 'static)>) -> 
 pub struct Failure {
     /// For standard error; empty when there is nothing to say.
     pub text: String,
-    /// 1 refused or failed, 2 wrong usage, 3 no daemon reached; 0 for a reader that went away.
+    /// 1 refused or failed, 2 wrong usage, 3 no daemon reached, 4 partly refused; 0 for a reader that went away.
     pub exit_code: u8,
 }
 
@@ -67,6 +73,9 @@ pub struct Failure {
 pub fn describe(error: &anyhow::Error) -> Failure {
     if error.is::<Told>() {
         return Failure { text: String::new(), exit_code: REFUSED };
+    }
+    if error.is::<PartlyRefused>() {
+        return Failure { text: String::new(), exit_code: PARTLY_REFUSED };
     }
     if let Some(status) = error.chain().find_map(|cause| cause.downcast_ref::<Status>()) {
         let exit_code = if status.code() == Code::Unavailable { UNREACHABLE } else { REFUSED };
@@ -150,6 +159,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "FACE_UNUSABLE" => "give a larger, sharper, evenly lit photo from the front",
         "POSSIBLE_DUPLICATE" => "look at the other subject (`doorward subject show ID`); --allow-duplicate enrols it all the same",
         "INCONSISTENT_SAMPLE" => "see that the photo shows the same person; where it does, --allow-inconsistent takes it all the same",
+        "DISK_FULL" => "free space where data_dir lies, then run the command again",
         "SUBJECT_EXISTS" => "choose another id, or add the photo with `doorward subject add-sample`",
         "SUBJECT_NOT_FOUND" => "`doorward subject list` shows who is enrolled",
         "SAMPLE_NOT_FOUND" => "`doorward subject samples ID` shows the samples",
@@ -185,6 +195,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         }
         "VERSION_NOT_FOUND" => "`doorward gallery versions` lists those that can be gone back to",
         "INFERENCE_BUSY" => "wait a moment and try again: cameras go before photos",
+        "TOO_MANY_IMPORTS" => "wait until another import has ended, then run the command again",
         "SUBSCRIBER_TOO_SLOW" => "subscribe again and read faster; what happened meanwhile is not sent",
         "NEGATIVE_SHOWS_SUBJECT" => "look at the photo: it must show somebody else; --allow-inconsistent takes it all the same",
         "STARTING" => "wait until it has started, then run the command again; its log tells how far it is",
@@ -269,6 +280,7 @@ mod tests {
         assert_eq!(code(anyhow::anyhow!("disk full")), 1);
         assert_eq!(code(anyhow::Error::new(Usage("both".into())).context("verify")), 2);
         assert_eq!(code(Status::unavailable("gone").into()), 3);
+        assert_eq!(describe(&PartlyRefused.into()), Failure { text: String::new(), exit_code: 4 });
         let nobody = std::io::Error::new(ErrorKind::ConnectionRefused, "connection refused");
         let unreachable = describe(&Unreachable::new("http://127.0.0.1:1", &nobody).into());
         assert_eq!(unreachable.exit_code, 3);

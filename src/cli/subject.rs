@@ -4,6 +4,7 @@
 //! Drops: nothing.
 //! Must not know: how a photo becomes a template.
 
+mod import;
 mod samples;
 
 use std::collections::HashMap;
@@ -23,10 +24,12 @@ use crate::pb;
 #[command(after_help = "\
 Examples:
   doorward subject add anna anna.jpg --name \"Anna K.\" --watchlist staff
+  doorward subject import people/ --report refused.csv
   doorward subject list
   doorward subject remove anna")]
 pub enum Subject {
     Add(Add),
+    Import(import::Import),
     List(List),
     Show(Show),
     Update(Update),
@@ -178,6 +181,7 @@ impl Subject {
     pub async fn run(self, client: &ClientOptions, out: &Output) -> anyhow::Result<()> {
         match self {
             Self::Add(add) => add.run(client, *out).await,
+            Self::Import(import) => import.run(client, *out).await,
             Self::List(list) => list.run(&client.connect().await?, *out).await,
             Self::Show(show) => show.run(&client.connect().await?, *out).await,
             Self::Update(update) => update.run(client, *out).await,

@@ -53,6 +53,18 @@ pub enum EnrolError {
     /// The id is taken.
     #[error("subject {0} exists; choose another id, or add samples to it")]
     SubjectExists(SubjectId),
+    /// The subject is the enrolment folder's, which alone says what photos it has.
+    #[error("subject {0} came from the enrolment folder; put the photo there, or choose another id")]
+    FromFolder(SubjectId),
+    /// The very picture is a sample of somebody else.
+    #[error("the same picture is a sample of {0}; one picture cannot show two people")]
+    PhotoOfAnother(SubjectId),
+    /// The picture was erased with its subject.
+    #[error("the photo was erased with its subject; enrol the person by CreateSubject to bring them back")]
+    ErasedPerson,
+    /// The subject has as many samples as one may have.
+    #[error("the subject has {0} photos, as many as one may have; keep the best ones")]
+    TooManyPhotos(usize),
     /// Nobody has this id.
     #[error("there is no subject {0}")]
     SubjectUnknown(String),
@@ -127,4 +139,41 @@ pub enum EnrolError {
     /// The database failed; nothing was changed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl EnrolError {
+    /// Whether it is about the one photo and what is stated with it, so that another may do better; else
+    /// enrolment itself has failed.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Photo(PhotoError::BadImage(_) | PhotoError::NoFace | PhotoError::SeveralFaces(_))
+            | Self::Unusable { .. }
+            | Self::PossibleDuplicate { .. }
+            | Self::Inconsistent { .. }
+            | Self::NegativeShowsSubject { .. }
+            | Self::SubjectExists(_)
+            | Self::FromFolder(_)
+            | Self::PhotoOfAnother(_)
+            | Self::ErasedPerson
+            | Self::TooManyPhotos(_)
+            | Self::BadField { .. } => true,
+            Self::Photo(PhotoError::Infer(_))
+            | Self::SubjectUnknown(_)
+            | Self::SampleUnknown(_)
+            | Self::NoSample
+            | Self::StaleEtag { .. }
+            | Self::SnapshotUnknown(_)
+            | Self::NoFolder
+            | Self::FolderUnreadable { .. }
+            | Self::VersionUnknown { .. }
+            | Self::MassRemoval { .. }
+            | Self::Portable(_)
+            | Self::EncoderUnavailable(_)
+            | Self::ReencodeBusy
+            | Self::ImportBusy
+            | Self::RequestReused
+            | Self::Template(_)
+            | Self::Store(_) => false,
+        }
+    }
 }

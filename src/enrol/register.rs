@@ -118,11 +118,26 @@ impl Register {
         T: Answer + Send + 'static,
         F: Future<Output = Result<T, EnrolError>> + Send + 'static,
     {
+        self.alone(|register| {
+            let change = change(Arc::clone(&register), request.clone());
+            async move {
+                if let Some(first) = register.first_answer(&request).await? {
+                    return Ok(first);
+                }
+                change.await
+            }
+        })
+        .await
+    }
+
+    /// [`in_turn`](Self::in_turn) for a change without a request id.
+    pub async fn alone<T, F>(self: &Arc<Self>, change: impl FnOnce(Arc<Self>) -> F) -> Result<T, EnrolError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, EnrolError>> + Send + 'static,
+    {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        if let Some(first) = self.first_answer(&request).await? {
-            return Ok(first);
-        }
-        let change = change(Arc::clone(self), request);
+        let change = change(Arc::clone(self));
         let work = tokio::spawn(async move {
             let answer = change.await;
             drop(turn);

@@ -183,7 +183,7 @@ fn note(
 }
 
 /// Prepares a photo, waiting while inference has no room.
-async fn patiently(prepare: &Prepare, photo: Arc<[u8]>, busy_wait: Duration) -> Result<Prepared, EnrolError> {
+pub(super) async fn patiently(prepare: &Prepare, photo: Arc<[u8]>, busy_wait: Duration) -> Result<Prepared, EnrolError> {
     for _ in 0..BUSY_ATTEMPTS_MAX {
         match prepare(Arc::clone(&photo)).await {
             Err(EnrolError::Photo(PhotoError::Infer(InferError::Busy))) => tokio::time::sleep(busy_wait).await,

@@ -78,6 +78,11 @@ impl Request {
         Self::new("reload", if dry_run { "" } else { request_id }, arguments)
     }
 
+    /// A part of an import, which is repeated by content and needs no id.
+    pub fn import_subjects() -> Self {
+        Self { key: None, method: "import_subjects".into(), arguments: String::new() }
+    }
+
     /// A dry run changes nothing, so nothing of it needs to be kept.
     pub fn roll_back(request_id: &str, rollback: &Rollback) -> Result<Self, EnrolError> {
         let mut arguments = Arguments::default();

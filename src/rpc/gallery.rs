@@ -16,7 +16,8 @@ use super::auth;
 use super::check;
 use super::convert::subject::{fields, sample, sample_input, subject, subject_id};
 use super::convert::{request_id, time, uuid};
-use super::gallery_file::import;
+use super::gallery_file;
+use super::import;
 use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, bad_token};
 use super::reencode::reencode;
@@ -27,10 +28,11 @@ use crate::pb::{
     CheckGalleryRequest, CheckGalleryResponse, CompareGalleryVersionsRequest, CompareGalleryVersionsResponse, CreateSampleRequest,
     CreateSampleResponse, CreateSubjectRequest, CreateSubjectResponse, DeleteSampleRequest, DeleteSampleResponse, DeleteSubjectRequest,
     DeleteSubjectResponse, DoubtfulFile, GalleryVersion, GetGalleryRequest, GetGalleryResponse, GetSubjectRequest, GetSubjectResponse,
-    ImportGalleryRequest, ImportGalleryResponse, ListGalleryVersionsRequest, ListGalleryVersionsResponse, ListSamplesRequest,
-    ListSamplesResponse, ListSubjectsRequest, ListSubjectsResponse, ReencodeGalleryRequest, ReencodeGalleryResponse, RefusedFile,
-    ReloadGalleryRequest, ReloadGalleryResponse, RollbackGalleryRequest, RollbackGalleryResponse, SubjectChange, SubjectDifference,
-    UpdateSubjectRequest, UpdateSubjectResponse, WatchGalleryRequest, WatchGalleryResponse,
+    ImportGalleryRequest, ImportGalleryResponse, ImportSubjectsRequest, ImportSubjectsResponse, ListGalleryVersionsRequest,
+    ListGalleryVersionsResponse, ListSamplesRequest, ListSamplesResponse, ListSubjectsRequest, ListSubjectsResponse,
+    ReencodeGalleryRequest, ReencodeGalleryResponse, RefusedFile, ReloadGalleryRequest, ReloadGalleryResponse, RollbackGalleryRequest,
+    RollbackGalleryResponse, SubjectChange, SubjectDifference, UpdateSubjectRequest, UpdateSubjectResponse, WatchGalleryRequest,
+    WatchGalleryResponse,
 };
 use crate::store::{Difference, VersionInfo};
 use crate::subject::{SampleId, Subject, SubjectUid};
@@ -229,13 +231,22 @@ impl GalleryService for GalleryApi {
         &self,
         request: Request<Streaming<ImportGalleryRequest>>,
     ) -> Result<Response<Self::ImportGalleryStream>, Status> {
-        import(&self.0, request)
+        gallery_file::import(&self.0, request)
     }
 
     type ReencodeGalleryStream = Outgoing<ReencodeGalleryResponse>;
 
     async fn reencode_gallery(&self, request: Request<ReencodeGalleryRequest>) -> Result<Response<Self::ReencodeGalleryStream>, Status> {
         reencode(&self.0, request)
+    }
+
+    type ImportSubjectsStream = Outgoing<ImportSubjectsResponse>;
+
+    async fn import_subjects(
+        &self,
+        request: Request<Streaming<ImportSubjectsRequest>>,
+    ) -> Result<Response<Self::ImportSubjectsStream>, Status> {
+        import::begin(&self.0, request)
     }
 
     async fn get_gallery(&self, _: Request<GetGalleryRequest>) -> Result<Response<GetGalleryResponse>, Status> {

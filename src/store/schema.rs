@@ -13,8 +13,13 @@ use uuid::{Builder, Uuid};
 use crate::store::{StoreError, failure};
 
 /// What brings schema version `n` to `n + 1`, for every `n` from 0.
-pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
+];
 
 /// How long the writer waits for readers when it empties the write-ahead log. Events wait behind it.
 const WRITER_PATIENCE: Duration = Duration::from_millis(250);

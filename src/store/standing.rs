@@ -1,6 +1,6 @@
-//! What the return of an exported gallery has to know of whoever is there already, or was.
+//! What an import has to know of whoever is there already, or was.
 //!
-//! In: ids. Out: whether they are free. Also a place for the file while it is read.
+//! In: ids, contents of photos. Out: whether they are free. Also a place for the file while it is read.
 //! Must not know: the file's inside, what is refused.
 
 use std::fs::{File, OpenOptions};
@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use crate::store::{Store, StoreError, failure};
+use crate::store::{Store, StoreError, failure, people};
 use crate::subject::{SampleId, SubjectId, SubjectUid};
 
 /// Whether a subject can come in under its uid and its id.
@@ -49,7 +49,21 @@ pub struct Findings {
     pub samples: Vec<(bool, bool)>,
 }
 
+/// What is known of photos of one content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownContent {
+    /// Whose samples they are.
+    pub owners: Vec<SubjectId>,
+    /// Whether they were erased with their subject.
+    pub is_erased: bool,
+}
+
 impl Store {
+    /// What is known of photos of these contents, in their order.
+    pub async fn known_contents(&self, sha256s: Vec<[u8; 32]>) -> Result<Vec<KnownContent>, StoreError> {
+        self.0.readers.read(move |db| sha256s.iter().map(|sha256| known_content(db, *sha256)).collect()).await
+    }
+
     /// Looks all of `candidates` up, at one moment.
     pub async fn standings(&self, candidates: Vec<Candidature>) -> Result<Vec<Findings>, StoreError> {
         self.0.readers.read(move |db| candidates.iter().map(|candidate| findings(db, candidate)).collect()).await
@@ -71,6 +85,17 @@ impl Store {
     pub fn scratch_failure(&self, error: &std::io::Error) -> StoreError {
         failure::of_file(&self.0.data_dir, error)
     }
+}
+
+/// Whom a sample of this content shows, and whether it was erased with its subject.
+fn known_content(db: &Connection, sha256: [u8; 32]) -> Result<KnownContent, StoreError> {
+    let owners = db
+        .prepare_cached(
+            "SELECT DISTINCT subjects.id FROM samples JOIN subjects ON subjects.uid = samples.subject WHERE samples.content_sha256 = ?1 AND NOT samples.negative",
+        )?
+        .query_and_then([sha256], |row| SubjectId::parse(row.get_ref(0)?.as_str().map_err(failure::damaged)?).map_err(failure::damaged))?
+        .collect::<Result<_, StoreError>>()?;
+    Ok(KnownContent { owners, is_erased: people::is_erased_content(db, sha256)? })
 }
 
 fn findings(db: &Connection, candidate: &Candidature) -> Result<Findings, StoreError> {

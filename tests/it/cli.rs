@@ -82,6 +82,66 @@ fn one_refused_photo_does_not_keep_the_others_out() {
 }
 
 #[test]
+fn an_import_takes_what_it_can_and_reports_the_rest() {
+    let (daemon, folder) = (Canned::start(), tempfile::tempdir().expect("a temporary directory"));
+    let people = folder.path().join("people");
+    for person in ["anna", "bo", "no id"] {
+        std::fs::create_dir_all(people.join(person)).expect("it is writable");
+    }
+    let photos: [(&str, &[u8]); 6] = [
+        ("anna/1.jpg", b"good"),
+        ("anna/2.PNG", b"old"),
+        ("bo/1,2.jpg", b"bad"),
+        ("bo/large.jpg", &[b'g'; 1001]),
+        ("bo/note.txt", b"x"),
+        ("stray.jpg", b"g"),
+    ];
+    for (name, bytes) in photos {
+        file(&people, name, bytes);
+    }
+    std::os::unix::fs::symlink(people.join("anna/1.jpg"), people.join("bo/link.jpg")).expect("a link");
+    let (dir, report) = (people.display().to_string(), folder.path().join("report.csv"));
+    let ran = run(&["--server", &daemon.url, "subject", "import", &dir, "--report", &report.display().to_string()]);
+    assert_eq!(ran.exit_code, 4, "{ran:?}");
+    assert!(ran.out.contains("1 added, 1 already there, 6 refused; gallery version 9"), "{ran:?}");
+    assert!(ran.out.contains("refused: 1 BAD_IMAGE, 2 NOT_A_PHOTO, 1 NO_FACE, 1 ODD_NAME, 1 SYMLINK; "), "{ran:?}");
+    assert_eq!(daemon.seen.lock().unwrap().imported, ["anna/1.jpg", "anna/2.PNG", "bo/1,2.jpg"], "only photos that can be read are sent");
+    let rows = std::fs::read_to_string(&report).expect("the report");
+    assert_eq!(rows.lines().count(), 7, "a heading and a row for each that was refused: {rows}");
+    for row in ["photo,subject,status,reason,message,gallery_version", "bo/link.jpg,bo,REFUSED,SYMLINK,", "no id,,REFUSED,ODD_NAME,"] {
+        assert!(rows.contains(row), "{row}: {rows}");
+    }
+    assert!(rows.contains("\"bo/1,2.jpg\",bo,REFUSED,NO_FACE,\"no \"\"face\"\" was found\",\r\n"), "{rows}");
+
+    let named = run(&["--server", &daemon.url, "subject", "import", &dir]);
+    assert!(named.exit_code == 4 && named.err.contains("bo/1,2.jpg: NO_FACE: no \"face\" was found"), "{named:?}");
+    let json = run(&["--server", &daemon.url, "subject", "import", "--json", "--all", &dir]);
+    let lines: Vec<serde_json::Value> = json.out.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    let added = lines.iter().filter(|line| line["status"] == "IMPORT_STATUS_ADDED").count();
+    assert_eq!((lines.len(), added, &lines[8]["refused_by_reason"]["NOT_A_PHOTO"]), (9, 1, &2.into()), "{json:?}");
+}
+
+#[test]
+fn an_import_that_ends_early_says_how_far_it_came_and_to_run_it_again() {
+    let (daemon, folder) = (Canned::start(), tempfile::tempdir().expect("a temporary directory"));
+    let anna = folder.path().join("anna");
+    std::fs::create_dir(&anna).expect("it is writable");
+    for name in 0..9 {
+        file(&anna, &format!("{name}.jpg"), b"good");
+    }
+    let dir = folder.path().display().to_string();
+    let whole = run(&["--server", &daemon.url, "subject", "import", &dir]);
+    assert!(whole.exit_code == 0 && whole.out.contains("9 added, 0 already there, 0 refused"), "{whole:?}");
+    file(&anna, "4.jpg", b"!");
+    let cut = run(&["--server", &daemon.url, "subject", "import", &dir]);
+    assert_eq!(cut.exit_code, 3, "{cut:?}");
+    assert!(cut.err.contains("after 4 of 9 photos; run it again") && cut.err.contains("reason: STOPPING"), "{cut:?}");
+    let nothing = tempfile::tempdir().expect("a temporary directory");
+    let empty = run(&["--server", &daemon.url, "subject", "import", &nothing.path().display().to_string()]);
+    assert!(empty.exit_code == 1 && empty.err.contains("<subject>/<photo>"), "{empty:?}");
+}
+
+#[test]
 fn watch_prints_the_event_saves_its_pictures_and_fails_when_the_stream_ends() {
     let (daemon, folder) = (Canned::start(), tempfile::tempdir().expect("a temporary directory"));
     let shots = folder.path().join("shots");

@@ -10,6 +10,7 @@ mod clip;
 mod daemon;
 mod enrol;
 mod faces;
+mod import;
 mod ingest;
 mod model_change;
 mod models;

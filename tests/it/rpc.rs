@@ -4,6 +4,7 @@
 //! Must not know: RTSP; the cameras here are disabled.
 
 mod events;
+mod import;
 mod served;
 
 use doorward::pb;
