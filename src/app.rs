@@ -17,7 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, InferConfig};
 use crate::decide::Policy;
 use crate::device::ResolvedDevice;
-use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, OpenEncoder, OtherEncoder};
+use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncoder, OtherEncoder, ReloadReport};
 use crate::event::{EndReason, Event, EventKind};
 use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
@@ -55,11 +55,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(listen = %daemon.server.local_address(), "ready");
 
     let stop = signals.stop();
+    let mut people = FolderWatch::over(config.people_dir.clone(), Duration::from_secs(config.gallery.watch_people_s.into()));
     // A reload may take minutes, and nothing waits for it: neither a stop nor a stage that ends.
     let reloads = async {
         loop {
-            signals.reload().await;
-            daemon.reload().await;
+            let outcome = tokio::select! {
+                () = signals.reload() => daemon.reload().await,
+                () = people.changed() => daemon.reload_people().await,
+            };
+            people.note(&outcome);
         }
     };
     let failed = tokio::select! {
@@ -179,14 +183,22 @@ impl Daemon {
     }
 
     /// What SIGHUP asks for: the enrolment folder and the tokens are read again.
-    async fn reload(&self) {
+    async fn reload(&self) -> Result<ReloadReport, EnrolError> {
         notify(&[NotifyState::Reloading]);
         match self.server.reload_tokens() {
             Ok(true) => tracing::info!("tokens were read again"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "tokens could not be read again; the old ones stay in force"),
         }
-        match self.enrolment.reload(false, false, "").await {
+        let outcome = self.reload_people().await;
+        notify(&[NotifyState::Ready]);
+        outcome
+    }
+
+    /// Reads the enrolment folder again and tells the log what came of it.
+    async fn reload_people(&self) -> Result<ReloadReport, EnrolError> {
+        let outcome = self.enrolment.reload(false, false, "").await;
+        match &outcome {
             Ok(report) => {
                 for file in &report.refused {
                     tracing::warn!(file = %file.path, reason = file.reason, "{}", file.message);
@@ -207,7 +219,7 @@ impl Daemon {
             Err(EnrolError::NoFolder) => {}
             Err(error) => tracing::warn!(%error, "the enrolment folder was not read again; the gallery is as it was"),
         }
-        notify(&[NotifyState::Ready]);
+        outcome
     }
 
     /// Ends the stages in the order of the data, within the deadline. Answers whether something

@@ -150,11 +150,14 @@ pub struct GalleryConfig {
     /// How long the gallery can be brought back to an earlier version. What a reload or a rollback takes
     /// out of it is kept so long, apart, and then erased; what is deleted by RPC is erased at once.
     pub history_days: u32,
+    /// How often the enrolment folder is looked at for changes, in seconds; 0: never. One that has changed
+    /// and then kept still for as long is read again.
+    pub watch_people_s: u32,
 }
 
 impl Default for GalleryConfig {
     fn default() -> Self {
-        Self { history_days: 30 }
+        Self { history_days: 30, watch_people_s: 0 }
     }
 }
 

@@ -40,6 +40,7 @@ use crate::store::{Committed, Difference, Store, VersionInfo};
 use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 pub use check::{Findings, LookAlike, Misfit};
 pub use error::EnrolError;
+pub use folder::FolderWatch;
 pub use gallery_file::{ImportOptions, ImportReport, ImportStep, RefusedImport};
 use import::{GROUP_WAIT, Import};
 pub use import::{ImportItem, ImportResult, Imported};
@@ -172,7 +173,7 @@ pub struct ReloadReport {
     pub added: u32,
     /// Subjects that gained or lost samples.
     pub changed: u32,
-    /// Subjects erased.
+    /// Subjects taken out of the gallery; they are kept apart for a rollback.
     pub removed: u32,
     /// Samples that stayed as they were.
     pub unchanged_samples: u32,

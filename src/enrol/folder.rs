@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::fs::{DirEntry, File, FileType};
@@ -17,6 +18,7 @@ use super::prepare::sha256;
 use super::{EnrolError, FileRemark};
 use crate::photo::{PHOTO_BYTES_MAX, PhotoError};
 use crate::subject::SubjectId;
+pub use watch::FolderWatch;
 
 /// The most refused files, and doubtful ones, that a report names; one more entry counts the rest.
 pub const REMARKS_MAX: usize = 1000;
