@@ -21,7 +21,7 @@ use crate::support::{Clip, Daemon, resources};
 /// How long an event may take to come: far beyond what it takes, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn enrol(channel: &Channel, id: &str, photo: PathBuf) -> pb::CreateSubjectResponse {
+pub async fn enrol(channel: &Channel, id: &str, photo: PathBuf) -> pb::CreateSubjectResponse {
     let image = std::fs::read(photo).expect("the photo is there");
     let request = pb::CreateSubjectRequest {
         subject: Some(pb::Subject { id: id.into(), display_name: id.to_uppercase(), ..Default::default() }),
@@ -32,7 +32,7 @@ async fn enrol(channel: &Channel, id: &str, photo: PathBuf) -> pb::CreateSubject
     client.create_subject(request).await.expect("the photo enrols").into_inner()
 }
 
-async fn add_camera(channel: &Channel, id: &str, url: &str) {
+pub async fn add_camera(channel: &Channel, id: &str, url: &str) {
     let camera = pb::Camera { id: id.into(), url: url.into(), role: pb::CameraRole::Entry.into(), ..Default::default() };
     let mut client = CameraServiceClient::new(channel.clone());
     let request = pb::CreateCameraRequest { camera: Some(camera), ..Default::default() };
@@ -40,7 +40,7 @@ async fn add_camera(channel: &Channel, id: &str, url: &str) {
 }
 
 /// Reads events until `enough` says so; panics when they do not come.
-async fn events_until(stream: &mut tonic::Streaming<pb::SubscribeResponse>, enough: impl Fn(&[pb::Event]) -> bool) -> Vec<pb::Event> {
+pub async fn events_until(stream: &mut tonic::Streaming<pb::SubscribeResponse>, enough: impl Fn(&[pb::Event]) -> bool) -> Vec<pb::Event> {
     let mut seen = Vec::new();
     let reading = async {
         while !enough(&seen) {
@@ -55,15 +55,15 @@ async fn events_until(stream: &mut tonic::Streaming<pb::SubscribeResponse>, enou
     seen
 }
 
-fn identified(events: &[pb::Event], id: &str) -> bool {
+pub fn identified(events: &[pb::Event], id: &str) -> bool {
     events.iter().any(|e| e.r#type() == EventType::Identified && e.subject.as_ref().is_some_and(|s| s.id == id))
 }
 
-fn of_type(events: &[pb::Event], kind: EventType) -> Vec<&pb::Event> {
+pub fn of_type(events: &[pb::Event], kind: EventType) -> Vec<&pb::Event> {
     events.iter().filter(|e| e.r#type() == kind).collect()
 }
 
-async fn subscribe(channel: &Channel) -> tonic::Streaming<pb::SubscribeResponse> {
+pub async fn subscribe(channel: &Channel) -> tonic::Streaming<pb::SubscribeResponse> {
     let mut client = EventServiceClient::new(channel.clone());
     let mut stream = client.subscribe(pb::SubscribeRequest::default()).await.expect("subscribed").into_inner();
     let first = stream.message().await.expect("it begins").expect("the first response says where");

@@ -14,6 +14,7 @@ mod import;
 mod ingest;
 mod model_change;
 mod models;
+mod reload;
 mod rpc;
 mod rtsp_server;
 mod stills;
