@@ -36,7 +36,7 @@ class Events(threading.Thread):
             arrived = time.time()
             event = json.loads(line)
             if event.get("type") == "EVENT_TYPE_IDENTIFIED":
-                captured = datetime.fromisoformat(event["captureTime"]).timestamp()
+                captured = datetime.fromisoformat(event["capture_time"]).timestamp()
                 self.times.append((arrived, (arrived - captured) * 1000))
 
     def between(self, begin: float, end: float) -> list[float]:
@@ -97,7 +97,7 @@ def measured(arguments: argparse.Namespace, scratch: Path, processes: list[subpr
         begin = time.time()
         report = json.loads(run([*command, "reload", "--json"]))
         end = time.time()
-        encoded = arguments.photos - len(report.get("refusedFiles", []))
+        encoded = arguments.photos - len(report.get("refused_files", []))
         reloading += events.between(begin, end)
         took.append(end - begin)
         # As long without.

@@ -90,8 +90,8 @@ fn main() -> anyhow::Result<()> {
         let line = line?;
         let answer = match line.split_once(' ').unwrap_or((&line, "")) {
             ("search", together) => bench.search(together.parse()?)?,
-            ("cores", _) => bench.cores()?,
-            ("bandwidth", _) => json!({ "read_gb_per_s": read_bandwidth() }),
+            ("cores", together) => bench.cores(together.parse()?)?,
+            ("bandwidth", _) => json!({ "read_gb_per_s": read_bandwidth(1) }),
             ("compare", _) => bench.compare()?,
             ("publish", _) => bench.publish()?,
             _ => anyhow::bail!("{line:?} is not known"),
@@ -137,16 +137,18 @@ impl Bench {
         Ok(json!({ "query_ms": median(&times), "scan_gb_per_s": gb_per_s }))
     }
 
-    /// The median times of single queries on one core and on all, in turns.
-    fn cores(&self) -> anyhow::Result<serde_json::Value> {
+    /// The median times of `together` queries at once on one core and on all, in turns; and how much
+    /// faster all read memory than one does.
+    fn cores(&self, together: usize) -> anyhow::Result<serde_json::Value> {
         let version = self.gallery.current();
         let (mut one, mut all) = (Vec::new(), Vec::new());
-        for probe in self.probes.chunks_exact(1) {
-            one.push(time_of(&version, probe, Some(1))?);
-            all.push(time_of(&version, probe, None)?);
+        for probes in self.probes.chunks_exact(together) {
+            one.push(time_of(&version, probes, Some(1))?);
+            all.push(time_of(&version, probes, None)?);
         }
         let cores = std::thread::available_parallelism()?.get();
-        Ok(json!({ "cores": cores, "one_ms": median(&one), "all_ms": median(&all) }))
+        let memory_ratio = read_bandwidth(cores) / read_bandwidth(1);
+        Ok(json!({ "cores": cores, "one_ms": median(&one), "all_ms": median(&all), "memory_ratio": memory_ratio }))
     }
 
     /// Whether the gallery answers as a plain scan over the same vectors, made once more.
@@ -211,7 +213,7 @@ impl Bench {
 
 /// Six bits a number, and two numbers a row.
 fn scanned_bytes(dimension: usize) -> usize {
-    dimension.div_ceil(128) * 96 + size_of::<(f32, f32)>()
+    dimension.div_ceil(16) * 12 + size_of::<(f32, f32)>()
 }
 
 /// Milliseconds of one search for all `probes`.
@@ -234,13 +236,16 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// Gigabytes a second that one core reads: the best of some sums over memory that no cache holds.
-fn read_bandwidth() -> f64 {
+/// Gigabytes a second that so many cores read: the best of some sums over memory that no cache holds.
+fn read_bandwidth(cores: usize) -> f64 {
     let numbers: Vec<u64> = (0..64 << 20).collect();
     let once = || {
         let began = Instant::now();
-        let sum = numbers.iter().fold(0_u64, |sum, number| sum.wrapping_add(*number));
-        std::hint::black_box(sum);
+        std::thread::scope(|scope| {
+            for part in numbers.chunks(numbers.len().div_ceil(cores)) {
+                scope.spawn(|| std::hint::black_box(part.iter().fold(0_u64, |sum, number| sum.wrapping_add(*number))));
+            }
+        });
         size_of_val(numbers.as_slice()) as f64 / 1e9 / began.elapsed().as_secs_f64()
     };
     (0..10).map(|_| once()).fold(0.0, f64::max)

@@ -211,10 +211,11 @@ impl Template {
     }
 }
 
-/// Lanes of the one summation order that every similarity in doorward is computed in.
-const LANES: usize = 16;
+/// Lanes of the one summation order that every similarity in doorward is computed in: as many as it
+/// takes for the widest vectors to add without waiting for each other.
+pub const LANES: usize = 64;
 
-/// The dot product of two vectors of one length, always summed in the same order: sixteen lanes
+/// The dot product of two vectors of one length, always summed in the same order: [`LANES`] lanes
 /// over the elements, then the lanes pairwise. So the same pair gives the same bits everywhere.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {

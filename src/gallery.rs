@@ -9,6 +9,7 @@ mod change;
 mod codes;
 mod nearest;
 mod negatives;
+mod pages;
 mod products;
 mod scan;
 mod segment;
@@ -441,6 +442,7 @@ impl Tail {
     fn push(&mut self, segments: &mut Vec<Arc<Segment>>, write: impl FnOnce(&mut Segment)) {
         if self.segment.is_full() {
             let next = self.segment.next_with_room_for(self.awaited);
+            self.segment.settle();
             segments.push(Arc::new(std::mem::replace(&mut self.segment, next)));
         }
         write(&mut self.segment);

@@ -21,99 +21,146 @@
 
 use std::ops::Range;
 
-use super::products::{self, BLOCK, BYTE_MAX, Bytes, CODE_MAX, pack, products};
+use super::pages;
+use super::products::{BANDS, Block, Bytes, CODE_MAX, ROWS, Sums, WIDTH, byte_max, products};
+use crate::face::LANES;
 use crate::simd::widest_vectors;
 
 /// The code of zero; as many codes stand for numbers below as above.
 const MIDDLE: f32 = (CODE_MAX / 2) as f32;
 /// Templates are unit vectors within 0.001 ([`Template`](crate::face::Template)).
 const NORM_MAX: f32 = 1.001;
-/// Rows whose bounds are computed together: their codes fit in the nearest cache.
-pub(super) const BLOCK_ROWS: usize = 64;
 
 /// What `dot` and the arithmetic of a bound may be off together, for unit vectors of `dimension`
-/// numbers: sixteen lanes of `dimension / 16` products each, then four additions (Higham, Accuracy
+/// numbers: lanes of `dimension / LANES` products each, then their additions in pairs (Higham, Accuracy
 /// and Stability of Numerical Algorithms, 2nd ed., section 3.1: `γ_n = n·u / (1 − n·u)`), and
 /// another two dozen operations. It is in proportion to `‖x‖ + ‖x − x̂‖`, since no number that occurs
 /// is greater than twice that.
 fn rounding(dimension: usize) -> f32 {
     const UNIT: f32 = f32::EPSILON / 2.0;
-    let steps = (dimension.div_ceil(16) + 5 + 48) as f32;
+    let steps = (dimension.div_ceil(LANES) + LANES.ilog2() as usize + 1 + 48) as f32;
     NORM_MAX * NORM_MAX * steps * UNIT / (1.0 - steps * UNIT)
 }
 
-/// The rows of a segment as codes.
+/// The rows of a segment as codes, in bands of [`ROWS`].
 pub(super) struct Codes {
-    /// Blocks of a row.
+    /// Blocks of a band.
     blocks: usize,
-    packed: Vec<products::Codes>,
-    /// For each row its step s and how far it is off, rounded up.
-    steps: Vec<(f32, f32)>,
+    rows: usize,
+    packed: Vec<Block>,
+    /// Each row's step s, and 0 for those that the last band does not have.
+    steps: Vec<f32>,
+    /// How far each row is off, rounded up.
+    off: Vec<f32>,
 }
 
 impl Codes {
     /// No rows yet, with room for `rows`.
     pub fn with_room_for(rows: usize, dimension: usize) -> Self {
-        let blocks = dimension.div_ceil(BLOCK);
-        Self { blocks, packed: Vec::with_capacity(rows * blocks), steps: Vec::with_capacity(rows) }
+        let (bands, blocks) = (rows.div_ceil(ROWS), dimension.div_ceil(WIDTH));
+        let numbers = || Vec::with_capacity(bands * ROWS);
+        Self { blocks, rows: 0, packed: Vec::with_capacity(bands * blocks), steps: numbers(), off: numbers() }
+    }
+
+    /// These rows, with room for `rows` in all.
+    pub fn copy_with_room_for(&self, rows: usize) -> Self {
+        let mut copy = Self::with_room_for(rows, self.blocks * WIDTH);
+        copy.packed.extend_from_slice(&self.packed);
+        copy.steps.extend_from_slice(&self.steps);
+        copy.off.extend_from_slice(&self.off);
+        Self { rows: self.rows, ..copy }
+    }
+
+    /// Prepares for being scanned many times.
+    pub fn settle(&self) {
+        pages::enlarge(&self.packed);
+    }
+
+    /// Bands, of which the last may have less rows than the others.
+    pub fn bands(&self) -> usize {
+        self.rows.div_ceil(ROWS)
     }
 
     /// Adds a unit vector.
     pub fn push(&mut self, vector: &[f32]) {
         let (step, inverse) = step(vector, MIDDLE);
         let mut square = 0.0;
-        let mut codes = [0; BLOCK];
-        for block in vector.chunks(BLOCK) {
-            for (value, code) in block.iter().zip(&mut codes) {
+        let (band, row) = self.add_row();
+        for (numbers, block) in vector.chunks(WIDTH).zip(band) {
+            let mut codes = [0; WIDTH];
+            for (value, code) in numbers.iter().zip(&mut codes) {
                 let whole = rounded(*value * inverse).clamp(-MIDDLE, MIDDLE);
                 *code = (whole + MIDDLE) as u8;
                 square += f64::from(*value - whole * step).powi(2);
             }
-            self.packed.push(pack(&codes[..block.len()]));
+            block.put(row, &codes[..numbers.len()]);
         }
-        self.steps.push((step, norm_above(square)));
+        self.set_scale((step, norm_above(square)));
     }
 
-    /// Adds `rows` of other codes as they are.
-    pub fn extend(&mut self, from: &Self, rows: Range<usize>) {
-        self.packed.extend_from_slice(&from.packed[rows.start * self.blocks..rows.end * self.blocks]);
-        self.steps.extend_from_slice(&from.steps[rows]);
+    /// Adds a row of other codes as it is.
+    pub fn push_from(&mut self, other: &Self, from: usize) {
+        let (band, row) = self.add_row();
+        for (block, other) in band.iter_mut().zip(&other.packed[from / ROWS * other.blocks..]) {
+            block.copy_row(row, other, from % ROWS);
+        }
+        self.set_scale((other.steps[from], other.off[from]));
     }
 
-    /// Compares `rows`, at most [`BLOCK_ROWS`], with what is wanted of each probe.
-    pub fn scan<const N: usize>(&self, probes: &Probes<N>, rows: Range<usize>, found: &mut Excess<N>) {
-        let (sums, by) = (&mut found.sums[..rows.len()], &mut found.by[..rows.len()]);
-        products(&self.packed[rows.start * self.blocks..rows.end * self.blocks], &probes.bytes, sums);
-        exceed(&self.steps[rows], sums, (&probes.terms, &found.wanted), by);
+    /// Makes room for a row: the last band, and which of its rows it is.
+    fn add_row(&mut self) -> (&mut [Block], usize) {
+        let row = self.rows % ROWS;
+        if row == 0 {
+            self.packed.resize(self.packed.len() + self.blocks, Block::EMPTY);
+            self.steps.resize(self.steps.len() + ROWS, 0.0);
+            self.off.resize(self.off.len() + ROWS, 0.0);
+        }
+        self.rows += 1;
+        let first = self.packed.len() - self.blocks;
+        (&mut self.packed[first..], row)
+    }
+
+    /// Of the row that was added last.
+    fn set_scale(&mut self, (step, off): (f32, f32)) {
+        (self.steps[self.rows - 1], self.off[self.rows - 1]) = (step, off);
+    }
+
+    /// By how much the bound of a row is above what its codes say of its similarity to probe `n`.
+    pub fn slack<const N: usize>(&self, probes: &Probes<N>, n: usize, row: usize) -> f32 {
+        probes.terms[n].slack(self.off[row])
+    }
+
+    /// For each row of some bands, at most [`BANDS`], a number that its similarity to each probe does not
+    /// exceed. What stands for rows that the last band does not have means nothing.
+    pub fn bound<const N: usize>(&self, probes: &Probes<N>, bands: Range<usize>, bounds: &mut Bounds<N>) {
+        products(&self.packed[bands.start * self.blocks..bands.end * self.blocks], &probes.bytes, &mut bounds.sums);
+        let rows = bands.start * ROWS..bands.end * ROWS;
+        let scales = (&self.steps[rows.clone()], &self.off[rows]);
+        for ((terms, sums), bounds) in probes.terms.iter().zip(&bounds.sums).zip(&mut bounds.of_rows) {
+            bounds_of(terms, scales, sums.as_flattened(), bounds);
+        }
     }
 }
 
 widest_vectors! {
-    /// By how much each row's bound is above what is wanted of each probe.
-    fn exceed [const N: usize] (
-        steps: &[(f32, f32)], sums: &[[i32; N]], probes: (&[Terms; N], &[f32; N]), excess: &mut [[f32; N]],
-    ) {
-        let (terms, wanted) = probes;
-        for ((excess, sums), (step, off)) in excess.iter_mut().zip(sums).zip(steps) {
-            for n in 0..N {
-                excess[n] = terms[n].product(sums[n]) * step + terms[n].slack(*off) - wanted[n];
-            }
+    fn bounds_of(terms: &Terms, scales: (&[f32], &[f32]), sums: &[i32], bounds: &mut [f32]) {
+        let (steps, off) = scales;
+        for (((bound, sum), step), off) in bounds.iter_mut().zip(sums).zip(steps).zip(off) {
+            *bound = terms.product(*sum) * step + terms.slack(*off);
         }
     }
 }
 
-/// What a scan of some rows finds.
-pub(super) struct Excess<const N: usize> {
-    /// Put in before: the similarity that is wanted of each probe.
-    pub wanted: [f32; N],
-    sums: [[i32; N]; BLOCK_ROWS],
-    /// For each row by how much its bound is above what is wanted.
-    pub by: [[f32; N]; BLOCK_ROWS],
+/// What no similarity of some rows to each of `N` probes exceeds.
+pub(super) struct Bounds<const N: usize> {
+    sums: [Sums; N],
+    /// For each probe, by row.
+    pub of_rows: [[f32; BANDS * ROWS]; N],
 }
 
-impl<const N: usize> Default for Excess<N> {
+impl<const N: usize> Default for Bounds<N> {
     fn default() -> Self {
-        Self { wanted: [0.0; N], sums: [[0; N]; BLOCK_ROWS], by: [[0.0; N]; BLOCK_ROWS] }
+        Self { sums: [[[0; ROWS]; BANDS]; N], of_rows: [[0.0; BANDS * ROWS]; N] }
     }
 }
 
@@ -151,14 +198,14 @@ impl<const N: usize> Probes<N> {
     /// The bytes of `N` unit vectors of one dimension.
     pub fn of(vectors: [&[f32]; N]) -> Self {
         let dimension = vectors.first().map_or(0, |vector| vector.len());
-        let mut bytes = vec![[[0; BLOCK]; N]; dimension.div_ceil(BLOCK)];
+        let mut bytes = vec![[Bytes::default(); N]; dimension.div_ceil(WIDTH)];
+        let byte_max = f32::from(byte_max());
         let terms = std::array::from_fn(|n| {
-            let byte_max = f32::from(BYTE_MAX);
             let (step, inverse) = step(vectors[n], byte_max);
             let (mut sum, mut square) = (0, 0.0);
             for (i, value) in vectors[n].iter().enumerate() {
                 let byte = rounded(*value * inverse).clamp(-byte_max, byte_max);
-                bytes[i / BLOCK][n][i % BLOCK] = byte as i8;
+                bytes[i / WIDTH][n].as_flattened_mut()[i % WIDTH] = byte as i8;
                 sum += byte as i32;
                 square += f64::from(*value - byte * step).powi(2);
             }
@@ -222,11 +269,11 @@ mod tests {
                 rows.iter().for_each(|row| codes.push(row));
                 for probe in vectors(&mut rng, dimension).into_iter().chain(rows.iter().cloned()) {
                     let probes = Probes::of([&probe[..]]);
-                    let mut found = Excess::default();
-                    codes.scan(&probes, 0..rows.len(), &mut found);
+                    let mut bounds = Bounds::default();
+                    codes.bound(&probes, 0..codes.bands(), &mut bounds);
                     for (row, vector) in rows.iter().enumerate() {
                         let similarity = dot(vector, &probe);
-                        let bound = found.by[row][0];
+                        let bound = bounds.of_rows[0][row];
                         assert!(similarity <= bound, "dimension {dimension}: {similarity} above {bound}");
                         assert!(bound - similarity < 0.5, "dimension {dimension}: {bound} says nothing of {similarity}");
                     }
@@ -244,11 +291,11 @@ mod tests {
             let (row, probe) = (vector(), vector());
             let mut codes = Codes::with_room_for(1, 512);
             codes.push(&row);
-            let mut found = Excess::default();
+            let mut bounds = Bounds::default();
             let probes = Probes::of([&probe[..]]);
-            codes.scan(&probes, 0..1, &mut found);
+            codes.bound(&probes, 0..1, &mut bounds);
             let similarity = dot(&row, &probe);
-            let above = found.by[0][0] - similarity;
+            let above = bounds.of_rows[0][0] - similarity;
             assert!(above < 0.08, "{above}");
         }
     }

@@ -20,9 +20,14 @@ impl Nearest {
         Self { k, best: Vec::new() }
     }
 
+    /// Whether there are as many as are looked for.
+    pub fn is_full(&self) -> bool {
+        self.best.len() >= self.k
+    }
+
     /// The least similarity that could be among the best: nearly every row of a scan has less.
     pub fn wanted(&self) -> f32 {
-        if self.best.len() < self.k { f32::NEG_INFINITY } else { self.best.last().map_or(f32::INFINITY, |worst| worst.similarity) }
+        if self.is_full() { self.best.last().map_or(f32::INFINITY, |worst| worst.similarity) } else { f32::NEG_INFINITY }
     }
 
     /// Whether a candidate of this similarity could be among the best.

@@ -8,23 +8,26 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::codes::{BLOCK_ROWS, Excess, Probes};
+use super::codes::{Bounds, Probes};
 use super::nearest::Nearest;
 use super::negatives::Negatives;
+use super::products::{BANDS, ROWS};
 use super::segment::Segment;
 use crate::clock::Timestamp;
 use crate::event::Candidate;
 use crate::face::dot;
-use crate::simd::{prefetch, widest_vectors};
+use crate::simd::{at_least, prefetch, widest_vectors};
 use crate::subject::SubjectUid;
 
 /// Numbers that are scanned while a thread is started and awaited, some times over: below, another
 /// core costs more than it gives (`script/bench gallery` shows both).
 const NUMBERS_A_CORE_MIN: usize = 8 << 20;
-/// Rows that wait to be compared while their vectors are brought from memory.
-const PENDING_MAX: usize = 16;
-/// Bounds that are looked at together.
-const BOUNDS_TOGETHER: usize = 16;
+/// Rows with the highest bounds that are compared first of all, so that something is known of the best.
+const FIRST_COMPARED: usize = 16;
+/// Rows of which it is put off to compare them: most turn out not to need it.
+const PUT_OFF_MAX: usize = 256;
+/// So many rows before it is compared, a row's vector is asked for.
+const AHEAD: usize = 3;
 
 /// Which rows are looked for.
 #[derive(Clone, Copy)]
@@ -62,14 +65,14 @@ pub(super) fn search(segments: &[Arc<Segment>], probes: &[&[f32]], k: usize, (el
 }
 
 /// What is looked up together, in groups that share each row's way from memory.
-struct Lookups<'p> {
-    eights: Vec<Group<'p, 8>>,
-    fours: Vec<Group<'p, 4>>,
-    ones: Vec<Group<'p, 1>>,
+struct Lookups<'a> {
+    eights: Vec<Group<'a, 8>>,
+    fours: Vec<Group<'a, 4>>,
+    ones: Vec<Group<'a, 1>>,
 }
 
-impl<'p> Lookups<'p> {
-    fn of(probes: &[&'p [f32]], k: usize) -> Self {
+impl<'a> Lookups<'a> {
+    fn of(probes: &[&'a [f32]], k: usize) -> Self {
         let (eights, rest) = probes.as_chunks();
         let (fours, ones) = rest.as_chunks();
         Self {
@@ -80,7 +83,7 @@ impl<'p> Lookups<'p> {
     }
 
     /// Searches `segments`; the answers are in the order of the probes.
-    fn search(mut self, segments: &[Arc<Segment>], eligible: Eligible<'_>) -> Vec<Nearest> {
+    fn search(mut self, segments: &'a [Arc<Segment>], eligible: Eligible<'_>) -> Vec<Nearest> {
         for segment in segments {
             self.eights.iter_mut().for_each(|group| group.search(segment, eligible));
             self.fours.iter_mut().for_each(|group| group.search(segment, eligible));
@@ -89,44 +92,42 @@ impl<'p> Lookups<'p> {
         let eights = self.eights.into_iter().flat_map(|group| group.lookups);
         let fours = self.fours.into_iter().flat_map(|group| group.lookups);
         let ones = self.ones.into_iter().flat_map(|group| group.lookups);
-        eights.chain(fours).chain(ones).map(|lookup| lookup.nearest).collect()
+        eights.chain(fours).chain(ones).map(|lookup| lookup.finish(eligible)).collect()
     }
 }
 
 /// `N` probes that are compared with each row together.
-struct Group<'p, const N: usize> {
+struct Group<'a, const N: usize> {
     probes: Probes<N>,
-    lookups: [Lookup<'p>; N],
+    lookups: [Lookup<'a>; N],
 }
 
-impl<'p, const N: usize> Group<'p, N> {
-    fn of(probes: [&'p [f32]; N], k: usize) -> Self {
+impl<'a, const N: usize> Group<'a, N> {
+    fn of(probes: [&'a [f32]; N], k: usize) -> Self {
         Self { probes: Probes::of(probes), lookups: probes.map(|probe| Lookup::of(probe, k)) }
     }
 
-    /// Offers every row that may be among the best: most are left out by their codes alone.
-    fn search(&mut self, segment: &Segment, eligible: Eligible<'_>) {
-        let mut found = Excess::default();
-        for first in (0..segment.rows()).step_by(BLOCK_ROWS) {
-            let rows = first..segment.rows().min(first + BLOCK_ROWS);
-            found.wanted = std::array::from_fn(|n| self.lookups[n].nearest.wanted());
-            segment.codes.scan(&self.probes, rows.clone(), &mut found);
-            for (together, by) in found.by[..rows.len()].as_flattened().chunks(BOUNDS_TOGETHER).enumerate() {
-                // Nearly always all are negative, which their signs tell at once.
-                if by.iter().fold(u32::MAX, |signs, by| signs & by.to_bits()) >> 31 == 1 {
-                    continue;
+    /// Looks for rows that may be among the best: most are left out by their codes alone.
+    fn search(&mut self, segment: &'a Segment, eligible: Eligible<'_>) {
+        let wanted: [f32; N] = std::array::from_fn(|n| self.lookups[n].nearest.wanted());
+        let mut bounds = Bounds::default();
+        for first in (0..segment.codes.bands()).step_by(BANDS) {
+            let bands = first..segment.codes.bands().min(first + BANDS);
+            segment.codes.bound(&self.probes, bands, &mut bounds);
+            for (n, (bounds, wanted)) in bounds.of_rows.iter().zip(wanted).enumerate() {
+                let mut passing = at_least(wanted, bounds);
+                while passing != 0 {
+                    let at = passing.trailing_zeros() as usize;
+                    passing &= passing - 1;
+                    let row = first * ROWS + at;
+                    if row < segment.rows() {
+                        let estimate = bounds[at] - segment.codes.slack(&self.probes, n, row);
+                        self.lookups[n].note(Passing { bound: bounds[at], estimate, segment, row });
+                    }
                 }
-                for (at, _) in by.iter().enumerate().filter(|(_, by)| **by >= 0.0) {
-                    let (row, n) = (first + (together * BOUNDS_TOGETHER + at) / N, at % N);
-                    prefetch(segment.vector(row));
-                    self.lookups[n].pending.push(row);
-                }
-            }
-            for lookup in self.lookups.iter_mut().filter(|lookup| lookup.pending.len() >= PENDING_MAX) {
-                lookup.compare(segment, eligible);
             }
         }
-        self.lookups.iter_mut().for_each(|lookup| lookup.compare(segment, eligible));
+        self.lookups.iter_mut().for_each(|lookup| lookup.compare_likely(eligible));
     }
 }
 
@@ -137,27 +138,85 @@ widest_vectors! {
     }
 }
 
-/// One probe on its way through the gallery.
-struct Lookup<'p> {
-    values: &'p [f32],
-    nearest: Nearest,
-    /// Rows of the segment at hand that may be similar enough, while their vectors are brought
-    /// from memory.
-    pending: Vec<usize>,
+/// A row that may be similar enough.
+#[derive(Clone, Copy)]
+struct Passing<'a> {
+    /// It is no more similar than this,
+    bound: f32,
+    /// and about as similar as this.
+    estimate: f32,
+    segment: &'a Segment,
+    row: usize,
 }
 
-impl<'p> Lookup<'p> {
-    fn of(values: &'p [f32], k: usize) -> Self {
-        Self { values, nearest: Nearest::of(k), pending: Vec::with_capacity(PENDING_MAX + BLOCK_ROWS) }
+impl<'a> Passing<'a> {
+    fn vector(&self) -> &'a [f32] {
+        self.segment.vector(self.row)
+    }
+}
+
+/// One probe on its way through the gallery.
+struct Lookup<'a> {
+    values: &'a [f32],
+    nearest: Nearest,
+    /// Rows that are not compared in full yet. Those that are likely among the best are compared
+    /// soon; the better the best become, the fewer of the others have to be.
+    pending: Vec<Passing<'a>>,
+}
+
+impl<'a> Lookup<'a> {
+    fn of(values: &'a [f32], k: usize) -> Self {
+        Self { values, nearest: Nearest::of(k), pending: Vec::new() }
     }
 
-    /// Compares the rows that wait in full, and takes in those subjects that are among the best.
-    fn compare(&mut self, segment: &Segment, eligible: Eligible<'_>) {
-        for row in self.pending.drain(..) {
-            if segment.expires[row] <= eligible.now {
+    fn note(&mut self, row: Passing<'a>) {
+        if row.estimate >= self.nearest.wanted() && self.nearest.is_full() {
+            prefetch(row.vector());
+        }
+        self.pending.push(row);
+    }
+
+    /// Compares rows that are likely among the best, and all when too many wait.
+    fn compare_likely(&mut self, eligible: Eligible<'_>) {
+        if self.nearest.is_full() {
+            let wanted = self.nearest.wanted();
+            let likely: Vec<_> = self.pending.extract_if(.., |row| row.estimate >= wanted).collect();
+            self.compare(likely, eligible);
+        } else if self.pending.len() > FIRST_COMPARED {
+            self.pending.select_nth_unstable_by(FIRST_COMPARED, |a, b| b.bound.total_cmp(&a.bound));
+            let rest = self.pending.split_off(FIRST_COMPARED);
+            let first = std::mem::replace(&mut self.pending, rest);
+            self.compare(first, eligible);
+        }
+        if self.pending.len() > PUT_OFF_MAX {
+            let wanted = self.nearest.wanted();
+            self.pending.retain(|row| row.bound >= wanted);
+        }
+        if self.pending.len() > PUT_OFF_MAX {
+            let all = std::mem::take(&mut self.pending);
+            self.compare(all, eligible);
+        }
+    }
+
+    /// Compares whatever was put off.
+    fn finish(mut self, eligible: Eligible<'_>) -> Nearest {
+        let all = std::mem::take(&mut self.pending);
+        self.compare(all, eligible);
+        self.nearest
+    }
+
+    /// Compares rows in full, and takes in those subjects that are among the best.
+    fn compare(&mut self, mut rows: Vec<Passing<'a>>, eligible: Eligible<'_>) {
+        let wanted = self.nearest.wanted();
+        rows.retain(|row| row.bound >= wanted);
+        for (at, Passing { bound, segment, row, .. }) in rows.iter().enumerate() {
+            if let Some(later) = rows.get(at + AHEAD) {
+                prefetch(later.vector());
+            }
+            if *bound < self.nearest.wanted() || segment.expires[*row] <= eligible.now {
                 continue;
             }
-            let candidate = Candidate { subject: segment.subjects[row], similarity: similarity(segment.vector(row), self.values) };
+            let candidate = Candidate { subject: segment.subjects[*row], similarity: similarity(segment.vector(*row), self.values) };
             let is_eligible =
                 |candidate: Candidate| (eligible.admits)(candidate.subject) && !eligible.negatives.forbid(candidate, self.values);
             if self.nearest.may_take(candidate.similarity) && is_eligible(candidate) {

@@ -8,6 +8,7 @@ use std::collections::hash_map::Entry;
 
 use super::change::{Change, Row};
 use super::codes::Codes;
+use super::pages;
 use crate::clock::Timestamp;
 use crate::subject::{SampleId, SubjectUid};
 
@@ -49,11 +50,17 @@ impl Segment {
     pub fn copy_with_room_for(&self, awaited: usize) -> Self {
         let mut copy = self.next_with_room_for(self.rows() + awaited);
         copy.numbers.extend_from_slice(&self.numbers);
-        copy.codes.extend(&self.codes, 0..self.rows());
+        copy.codes = self.codes.copy_with_room_for(self.rows() + awaited);
         copy.subjects.extend_from_slice(&self.subjects);
         copy.samples.extend_from_slice(&self.samples);
         copy.expires.extend_from_slice(&self.expires);
         copy
+    }
+
+    /// Prepares for being scanned many times: no row comes or goes any more.
+    pub fn settle(&self) {
+        pages::enlarge(&self.numbers);
+        self.codes.settle();
     }
 
     pub fn rows(&self) -> usize {
@@ -82,7 +89,7 @@ impl Segment {
 
     pub fn push_from(&mut self, from: &Self, row: usize) {
         self.numbers.extend_from_slice(from.vector(row));
-        self.codes.extend(&from.codes, row..row + 1);
+        self.codes.push_from(&from.codes, row);
         self.subjects.push(from.subjects[row]);
         self.samples.push(from.samples[row]);
         self.expires.push(from.expires[row]);

@@ -422,6 +422,33 @@ fn probes_asked_together_on_any_number_of_cores_get_the_answers_of_each_alone() 
 }
 
 #[test]
+fn rows_that_their_codes_do_not_tell_apart_are_all_compared() {
+    for seed in [SEEDS[0], SEEDS[3]] {
+        println!("seed {seed}");
+        let mut rng = Rng::with_seed(seed);
+        let gallery = Gallery::new(space());
+        let mut plain = Plain::default();
+        let mut mutations = Vec::new();
+        // All close to one direction, by far closer than six bits; every third a repeat.
+        for owner in 0..2_000_u128 {
+            let values: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) + 1e-5 * (rng.f32() - 0.5)).collect();
+            let row = if owner % 3 == 2 { plain.rows[rng.usize(0..plain.rows.len())].2.clone() } else { template(&values) };
+            mutations.extend([Mutation::PutSubject(subject(owner / 2)), put_sample(owner / 2, owner, row.clone())]);
+            plain.rows.push((owner / 2, owner, row));
+        }
+        gallery.apply(1, &mutations);
+        let probes: Vec<&Template> = plain.rows.iter().step_by(211).map(|row| &row.2).collect();
+        for k in [1, 10, 300] {
+            let found = gallery.current().search_all(&probes, &Search::best(k)).expect("one space");
+            for (probe, found) in probes.iter().zip(found) {
+                let found: Vec<_> = found.iter().map(|c| (c.subject, c.similarity)).collect();
+                assert_eq!(found, plain.search(probe, k), "seed {seed}, k {k}");
+            }
+        }
+    }
+}
+
+#[test]
 fn only_admitted_subjects_are_found_and_all_of_them() {
     let gallery = Gallery::new(space());
     let mut rng = Rng::with_seed(3);
