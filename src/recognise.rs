@@ -3,11 +3,14 @@
 //! In: pictures. Out: faces, similarities, decisions; each answer rests on one gallery version.
 //! Must not know: the store, the wire.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use crate::decide::{Compared, Policy, identify, undecidable, verify};
 use crate::event::{Candidate, Decision, Purpose};
 use crate::face::{Template, TemplateError, TemplateSpace};
 use crate::frame::Size;
-use crate::gallery::{Closeness, Gallery, GalleryVersion};
+use crate::gallery::{Closeness, Gallery, GalleryVersion, Search};
 use crate::infer::InferError;
 use crate::photo::{Photo, PhotoAnalyst, PhotoError, PhotoFace};
 use crate::quality;
@@ -36,6 +39,14 @@ pub enum Claim<'a> {
     Subject(SubjectUid, String),
     /// The person on another picture.
     OtherImage(&'a [u8]),
+}
+
+/// Who is looked for.
+pub struct Wanted {
+    /// How many at most.
+    pub candidates_max: usize,
+    /// Only who is on one of these; empty: anybody.
+    pub watchlists: HashSet<String>,
 }
 
 /// The answer to a claim.
@@ -146,7 +157,7 @@ impl Recogniser {
         let templates = self.photos.encode(crops).await?;
         let gallery = self.gallery.current();
         // The decision needs the runner-up, whatever the caller wants to see.
-        let found = nearest(gallery.clone(), templates, candidates_max.max(2)).await?;
+        let found = nearest(gallery.clone(), templates, (candidates_max.max(2), |_| true)).await?;
 
         let mut found = found.into_iter();
         let mut identified = Vec::with_capacity(faces.len());
@@ -172,11 +183,14 @@ impl Recogniser {
     ///
     /// # Errors
     /// [`RecogniseError::Photo`] unless the picture shows exactly one face.
-    pub async fn search(&self, image: &[u8], candidates_max: usize) -> Result<Searched, RecogniseError> {
+    pub async fn search(&self, image: &[u8], wanted: Wanted) -> Result<Searched, RecogniseError> {
         let (face, template) = self.photos.only_template(image).await?;
         let gallery = self.gallery.current();
         let gallery_version = gallery.version();
-        let candidates = nearest(gallery, vec![template], candidates_max).await?.pop().unwrap_or_default();
+        let Wanted { candidates_max, watchlists } = wanted;
+        let names = self.gallery.clone();
+        let is_listed = move |uid: SubjectUid| names.subject(uid).is_some_and(|subject| subject.is_on_any(&watchlists));
+        let candidates = nearest(gallery, vec![template], (candidates_max, is_listed)).await?.pop().unwrap_or_default();
         Ok(Searched { face, candidates, gallery_version })
     }
 
@@ -190,14 +204,17 @@ impl Recogniser {
     }
 }
 
-/// The `k` closest subjects of each template. A scan of a large gallery takes milliseconds of
-/// computing, which must not hold up the tasks of a runtime thread.
+/// The `k` closest subjects of each template, of those that `admits` lets in. A scan of a large gallery
+/// takes milliseconds of computing, which must not hold up the tasks of a runtime thread.
 async fn nearest(
-    gallery: std::sync::Arc<GalleryVersion>,
+    gallery: Arc<GalleryVersion>,
     templates: Vec<Template>,
-    k: usize,
+    (k, admits): (usize, impl Fn(SubjectUid) -> bool + Send + Sync + 'static),
 ) -> Result<Vec<Vec<Candidate>>, RecogniseError> {
-    let work = tokio::task::spawn_blocking(move || templates.iter().map(|template| gallery.search(template, k)).collect::<Result<_, _>>());
+    let work = tokio::task::spawn_blocking(move || {
+        let probes: Vec<&Template> = templates.iter().collect();
+        gallery.search_all(&probes, &Search { k, admits: &admits, cores_max: None })
+    });
     let found = work.await.map_err(|ended| PhotoError::from(InferError::Session(format!("searching the gallery ended: {ended}"))))?;
     Ok(found?)
 }

@@ -3,7 +3,7 @@
 //! In: what an operator states. Out: values that are valid once they exist.
 //! Must not know: templates' numbers, the database, the wire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -102,6 +102,13 @@ pub struct Subject {
     pub update_time: Timestamp,
     /// Counts the changes of this subject; its text form is the etag.
     pub revision: u64,
+}
+
+impl Subject {
+    /// Whether it stands on one of `watchlists` at least; an empty set asks for none.
+    pub fn is_on_any(&self, watchlists: &HashSet<String>) -> bool {
+        watchlists.is_empty() || self.watchlists.iter().any(|list| watchlists.contains(list))
+    }
 }
 
 /// A photo given for enrolment, without its picture or its template.

@@ -54,7 +54,7 @@ impl<J: Send + 'static> Pool<J> {
     where
         W: FnMut(J) + Send + 'static,
     {
-        let state = Mutex::new(State { lanes: Lanes::default(), is_open: true });
+        let state = Mutex::new(State { lanes: Lanes::of(workers.len()), is_open: true });
         let shared = Arc::new(Shared { state, ready: Condvar::new(), clock: SystemClock::new(), failure: watch::Sender::new(None) });
         let live_places = Arc::new(Semaphore::new(workers.len() * LIVE_PER_THREAD));
         let mut pool = Self { shared, live_places, threads: Vec::with_capacity(workers.len()) };
@@ -101,8 +101,13 @@ impl<J> Shared<J> {
     /// lost a session would only seem to work.
     fn run(&self, mut worker: impl FnMut(J)) {
         let work = || {
-            while let Some(entry) = self.next() {
+            while let Some((lane, entry)) = self.next() {
                 worker(entry.job);
+                if lane == Lane::Photo {
+                    self.lock().lanes.photo_done();
+                    // Another thread may have left a photo waiting, of which it may be time now.
+                    self.ready.notify_one();
+                }
             }
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
@@ -112,11 +117,11 @@ impl<J> Shared<J> {
         }
     }
 
-    fn next(&self) -> Option<Entry<J>> {
+    fn next(&self) -> Option<(Lane, Entry<J>)> {
         let mut state = self.lock();
         while state.is_open {
-            if let Some(entry) = state.lanes.take(self.clock.now()) {
-                return Some(entry);
+            if let Some(taken) = state.lanes.take(self.clock.now()) {
+                return Some(taken);
             }
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -69,7 +69,7 @@ impl Filter {
         (self.types.is_empty() || self.types.contains(&convert::event::event_type(kind)))
             && any(&self.cameras, &|| self.cameras.contains(camera))
             && any(&self.subjects, &|| subject.is_some_and(|s| self.subjects.contains(s.id.as_str())))
-            && any(&self.watchlists, &|| subject.is_some_and(|s| s.watchlists.iter().any(|list| self.watchlists.contains(list))))
+            && any(&self.watchlists, &|| subject.is_some_and(|s| s.is_on_any(&self.watchlists)))
     }
 }
 

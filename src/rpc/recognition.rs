@@ -19,10 +19,11 @@ use crate::pb::{
     VerifyResponse,
 };
 use crate::photo::PhotoFace;
-use crate::recognise::Claim;
+use crate::recognise::{Claim, Wanted};
 
 /// What compares two templates in this version.
 const HEAD: &str = "cosine";
+const WATCHLISTS_MAX: usize = 1_000;
 
 /// The service.
 pub(super) struct RecognitionApi(pub(super) Arc<Shared>);
@@ -85,7 +86,11 @@ impl RecognitionService for RecognitionApi {
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
         let request = request.get_ref();
         let count = candidates_max(request.candidates_max, 10, 1_000)?;
-        let found = self.0.parts.recogniser.search(picture(&request.image, "image")?, count).await?;
+        if request.watchlists.len() > WATCHLISTS_MAX {
+            return Err(bad_field("watchlists", format!("has more than {WATCHLISTS_MAX} entries")).into());
+        }
+        let wanted = Wanted { candidates_max: count, watchlists: request.watchlists.iter().cloned().collect() };
+        let found = self.0.parts.recogniser.search(picture(&request.image, "image")?, wanted).await?;
         Ok(Response::new(SearchResponse {
             face: Some(face(&found.face)),
             candidates: self.candidates(&found.candidates),
