@@ -1,12 +1,14 @@
 //! Measures the gallery's exact search on random unit vectors.
 //!
 //! Fills a gallery, then answers each line of standard input with one JSON object: `search N` (the
-//! time of a query when N are asked at once, on one core), `cores` (one query on one core and on all),
+//! time of a query when N are asked at once, on one core), `cores N` (N queries on one core and on all),
 //! `bandwidth` (what one core reads at most), `compare` (whether the answers are those of a plain
 //! scan of the same vectors) and `publish` (the time to publish one enrolment, and of searches
-//! meanwhile). `script/bench gallery` runs it beside FAISS.
+//! meanwhile). `script/bench gallery` runs it beside FAISS. With `--store`, it puts the same people into a
+//! daemon's data directory instead, for `script/bench start`.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,9 @@ use doorward::clock::Timestamp;
 use doorward::event::Candidate;
 use doorward::face::{Quality, Template, TemplateSpace};
 use doorward::gallery::{Gallery, GalleryVersion, Row, Search};
+use doorward::models::Manifest;
 use doorward::mutation::Mutation;
+use doorward::store::{Call, Store};
 use doorward::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 use fastrand::Rng;
 use serde_json::json;
@@ -29,6 +33,8 @@ const COMPARED: usize = 16;
 const PUBLISHED: usize = 400;
 const ENROLMENTS_A_SEARCH: usize = 10;
 const ENROLMENT_PAUSE: Duration = Duration::from_millis(2);
+/// People that are stored in one commit.
+const STORED_TOGETHER: usize = 10_000;
 
 #[derive(Parser)]
 struct Arguments {
@@ -44,6 +50,12 @@ struct Arguments {
     /// Seed of the vectors.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// A new data directory to put the people into, for the encoder of `--models`.
+    #[arg(long, requires = "models")]
+    store: Option<PathBuf>,
+    /// Where the models lie.
+    #[arg(long)]
+    models: Option<PathBuf>,
 }
 
 fn space() -> TemplateSpace {
@@ -84,8 +96,25 @@ fn sample_id(number: usize) -> SampleId {
     SampleId(Uuid::from_u128(number as u128))
 }
 
+fn sample(owner: usize) -> Sample {
+    Sample {
+        id: sample_id(owner),
+        subject: uid(owner),
+        quality: Quality::default(),
+        content_sha256: [0; 32],
+        create_time: Timestamp::default(),
+        folder_path: None,
+        negative: false,
+    }
+}
+
 fn main() -> anyhow::Result<()> {
-    let bench = Bench::filled(Arguments::parse())?;
+    let arguments = Arguments::parse();
+    if let (Some(data), Some(models)) = (&arguments.store, &arguments.models) {
+        let space = Manifest::load(models)?.space();
+        return tokio::runtime::Runtime::new()?.block_on(store(data, &space, &arguments));
+    }
+    let bench = Bench::filled(arguments)?;
     for line in std::io::stdin().lines() {
         let line = line?;
         let answer = match line.split_once(' ').unwrap_or((&line, "")) {
@@ -101,6 +130,24 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts everybody into a new data directory, with a template each of `space` and no photo.
+async fn store(data: &Path, space: &TemplateSpace, arguments: &Arguments) -> anyhow::Result<()> {
+    let store = Store::open(data)?;
+    let mut rng = Rng::with_seed(arguments.seed);
+    for first in (0..arguments.templates).step_by(STORED_TOGETHER) {
+        let mut mutations = Vec::with_capacity(2 * STORED_TOGETHER);
+        for number in first..arguments.templates.min(first + STORED_TOGETHER) {
+            let template = random_unit(&mut rng, arguments.dimension)?;
+            let template = Template::normalised(space.clone(), template.values())?;
+            mutations.push(Mutation::PutSubject(subject(number)?));
+            mutations.push(Mutation::PutSample { sample: sample(number), template, photo: Arc::new([]) });
+        }
+        let call = Call { method: "bench".into(), request_key: None };
+        store.mutate(mutations, call, Box::new(|_| Vec::new())).await?;
+    }
+    Ok(())
+}
+
 /// A filled gallery.
 struct Bench {
     arguments: Arguments,
@@ -110,7 +157,7 @@ struct Bench {
 
 impl Bench {
     fn filled(arguments: Arguments) -> anyhow::Result<Self> {
-        let Arguments { templates, dimension, queries, seed } = arguments;
+        let Arguments { templates, dimension, queries, seed, .. } = arguments;
         let gallery = Gallery::new(space());
         let subjects = (0..templates).map(subject).collect::<anyhow::Result<Vec<_>>>()?;
         let mut rng = Rng::with_seed(seed);
@@ -189,11 +236,11 @@ impl Bench {
         let mut rng = Rng::with_seed(self.arguments.seed ^ 0xaaaa);
         let first = self.arguments.templates;
         let enrolment = |owner: usize| {
-            let now = Timestamp::default();
-            let (id, quality) = (sample_id(owner), Quality::default());
-            let sample =
-                Sample { id, subject: uid(owner), quality, content_sha256: [0; 32], create_time: now, folder_path: None, negative: false };
-            let put = Mutation::PutSample { sample, template: random_unit(&mut rng, self.arguments.dimension)?, photo: Arc::new([]) };
+            let put = Mutation::PutSample {
+                sample: sample(owner),
+                template: random_unit(&mut rng, self.arguments.dimension)?,
+                photo: Arc::new([]),
+            };
             Ok([Mutation::PutSubject(subject(owner)?), put])
         };
         (first..first + count).map(enrolment).collect()

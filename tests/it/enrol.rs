@@ -5,6 +5,7 @@
 //! Prints what is left out where they are missing.
 //! Must not know: the wire.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use doorward::frame::CameraId;
 use doorward::gallery::Gallery;
 use doorward::infer::Engine;
 use doorward::photo::{PhotoAnalyst, PhotoError};
-use doorward::recognise::{Claim, RecogniseError, Recogniser};
+use doorward::recognise::{Claim, RecogniseError, Recogniser, Wanted};
 use doorward::store::{NewEvent, Snapshot, Store, StoreError};
 use doorward::subject::SubjectId;
 use image::{ImageFormat, RgbImage};
@@ -145,7 +146,17 @@ async fn one_photo_enrols_a_person_who_is_then_known_on_others_and_after_a_resta
     assert!(!house.recogniser.verify(&biden, Claim::Subject(uid, "obama".into())).await.expect("a good picture").matched);
     let same = house.recogniser.verify(&read(&photos, "obama2.jpg"), Claim::OtherImage(&read(&photos, "obama3.jpg"))).await;
     assert!(same.expect("good pictures").matched);
-    assert_eq!(house.recogniser.search(&biden, 10).await.expect("a good picture").candidates.len(), 1, "a search decides nothing");
+    assert_eq!(
+        house
+            .recogniser
+            .search(&biden, Wanted { candidates_max: 10, watchlists: HashSet::new() })
+            .await
+            .expect("a good picture")
+            .candidates
+            .len(),
+        1,
+        "a search decides nothing"
+    );
 
     let house = house.restart().await;
     assert_eq!(house.who(&read(&photos, "obama2.jpg")).await.as_deref(), Ok("obama"));
@@ -161,7 +172,10 @@ async fn a_photo_without_exactly_one_usable_face_is_refused_and_nothing_is_store
     assert_eq!(house.recogniser.detect(&two).await.expect("a good picture").1.len(), 2);
     let nobody = jpeg(&RgbImage::from_fn(320, 240, |x, y| image::Rgb([x as u8, y as u8, 128])));
     assert!(matches!(house.enrol("nobody", nobody.clone()).await, Err(EnrolError::Photo(PhotoError::NoFace))));
-    assert!(matches!(house.recogniser.search(&nobody, 1).await, Err(RecogniseError::Photo(PhotoError::NoFace))));
+    assert!(matches!(
+        house.recogniser.search(&nobody, Wanted { candidates_max: 1, watchlists: HashSet::new() }).await,
+        Err(RecogniseError::Photo(PhotoError::NoFace))
+    ));
     assert!(matches!(house.enrol("text", b"no picture".to_vec()).await, Err(EnrolError::Photo(PhotoError::BadImage(_)))));
     let mut huge = b"P5\n30000 30000\n255\n".to_vec();
     huge.resize(4096, 0);

@@ -52,8 +52,21 @@ async fn an_enrolled_person_is_known_until_erased() {
     assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "SUBJECT_NOT_FOUND"));
     let detected = recognition.detect_faces(pb::DetectFacesRequest { image: biden }).await.expect("answered").into_inner();
     assert_eq!((detected.faces.len(), detected.faces[0].landmarks.len()), (1, 5));
-    let found = recognition.search(pb::SearchRequest { image: another, candidates_max: 1 }).await.expect("answered").into_inner();
+    let found = recognition.search(search(&another, &[])).await.expect("answered").into_inner();
     assert_eq!(found.candidates[0].subject_uid, subject.uid);
+    let update = pb::UpdateSubjectRequest {
+        subject: Some(pb::Subject { id: "obama".into(), watchlists: vec!["guests".into()], ..Default::default() }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["watchlists".into()] }),
+        ..Default::default()
+    };
+    gallery.update_subject(update).await.expect("changed");
+    for (watchlists, count) in [(&["staff", "guests"][..], 1), (&["staff"], 0)] {
+        let found = recognition.search(search(&another, watchlists)).await.expect("answered").into_inner();
+        assert_eq!(found.candidates.len(), count, "of {watchlists:?}");
+    }
+    let many = vec!["w"; 1_001];
+    let refused = recognition.search(search(&another, &many)).await.expect_err("too many");
+    assert_eq!((refused.code(), refused.message().contains("watchlists")), (Code::InvalidArgument, true));
 
     let erase = pb::DeleteSubjectRequest { id: "obama".into(), ..Default::default() };
     let receipt = gallery.delete_subject(erase).await.expect("erased").into_inner();
@@ -62,6 +75,11 @@ async fn an_enrolled_person_is_known_until_erased() {
     assert!(gone.identifications[0].subject.is_none());
     let gone = gallery.get_subject(pb::GetSubjectRequest { id: "obama".into() }).await.expect_err("erased");
     assert_eq!(gone.code(), Code::NotFound);
+}
+
+fn search(image: &[u8], watchlists: &[&str]) -> pb::SearchRequest {
+    let watchlists = watchlists.iter().map(|&list| list.to_owned()).collect();
+    pb::SearchRequest { image: image.to_vec(), candidates_max: 1, watchlists }
 }
 
 #[tokio::test]
