@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use doorward::clock::Timestamp;
-use doorward::config::{DeviceChoice, InferConfig};
+use doorward::config::{DeviceChoice, InferConfig, PrecisionChoice};
 use doorward::device;
 use doorward::face::{AlignedFace, Detection, Template};
 use doorward::frame::{CameraId, ColourMatrix, ColourRange, Frame, PixelFormat, PixelLayout, Plane, Size};
@@ -46,10 +46,15 @@ fn is_there(path: &Path, left_out: &str) -> bool {
     is_there
 }
 
-/// An engine with a session for each core.
+/// An engine with a session for each core, in the precision that is best on this processor.
 pub fn engine(models_dir: &Path) -> Engine {
+    engine_in(models_dir, PrecisionChoice::Auto)
+}
+
+/// The same in a precision of choice.
+pub fn engine_in(models_dir: &Path, precision: PrecisionChoice) -> Engine {
     let device = device::resolve(&DeviceChoice::Cpu).expect("there is a CPU");
-    Engine::open(&InferConfig::default(), models_dir, &device).expect("the models are good")
+    Engine::open(&InferConfig { precision, ..InferConfig::default() }, models_dir, &device).expect("the models are good")
 }
 
 /// A photo as a frame.
