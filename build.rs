@@ -13,6 +13,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&protos, ["proto"])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out_dir.join("doorward.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_server(false).compile_fds(descriptors.clone())?;
+    // The servers use the same messages, but for the response that carries events: theirs holds events
+    // that were encoded before, once for all subscribers.
+    let servers = out_dir.join("servers");
+    std::fs::create_dir_all(&servers)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(servers)
+        .extern_path(".doorward.v1", "crate::pb")
+        .extern_path(".doorward.v1.SubscribeResponse", "crate::pb::EncodedSubscribeResponse")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 /// CPU time is what is measured; one session keeps it free of contention.
 const SESSIONS: usize = 1;
 /// Subscriber's lag: more events than any video gives.
-const LAG_MAX: usize = 65_536;
+const RECENT_MAX: usize = 65_536;
 
 #[derive(Parser)]
 struct Arguments {
@@ -106,7 +106,7 @@ impl Bench {
         let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_700_000_000_000_000)));
         let store = Store::open(data.path())?;
         let gallery = Gallery::with_clock(engine.facts().space.clone(), clock.clone());
-        let events = EventLog::open(store.clone(), LAG_MAX, clock.clone()).await?;
+        let events = EventLog::open(store.clone(), RECENT_MAX).await?;
         let enrolment = Enrolment::new(EnrolmentParts {
             photos: PhotoAnalyst::new(engine.clone()),
             store,

@@ -13,8 +13,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cameras::{CameraDefaults, Cameras};
-use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, InferConfig};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::{Config, EventsConfig, InferConfig};
 use crate::decide::Policy;
 use crate::device::ResolvedDevice;
 use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncoder, OtherEncoder, ReloadReport};
@@ -27,13 +27,13 @@ use crate::pipeline::{Pipeline, SceneSettings};
 use crate::recognise::Recogniser;
 use crate::rpc::{RpcParts, Server, ServerHandle};
 use crate::shutdown::{self, Signals, Tasks};
-use crate::store::{NewEvent, Store, StoreError};
+use crate::store::{NewEvent, Retention, Store, StoreError};
 use crate::track::TrackPolicy;
 use crate::visit::VisitPolicy;
 use crate::{device, ingest, rpc};
 
-/// How often events past their retention are deleted.
-const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// How often what is past its retention is deleted.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// A track is believed when it was seen in this many frames.
 const SIGHTINGS_MIN: u32 = 2;
 const SECONDS_A_DAY: u64 = 86_400;
@@ -119,7 +119,7 @@ impl Daemon {
         let threshold = config.recognition.threshold.unwrap_or(facts.threshold);
         let policy = Policy { threshold, target_rate: None };
         let gallery = Gallery::with_clock(facts.space.clone(), Arc::clone(&clock));
-        let events = EventLog::open(store.clone(), config.events.subscriber_lag_max, Arc::clone(&clock)).await?;
+        let events = EventLog::open(store.clone(), config.events.recent_max).await?;
         end_open_visits(&store, &events, clock.as_ref()).await?;
 
         let photos = PhotoAnalyst::new(engine.clone());
@@ -171,8 +171,7 @@ impl Daemon {
         tasks.spawn("the pipeline", async move { pipeline.run(stop).await });
         let (cameras, stop) = (self.cameras.clone(), self.stop_work.clone());
         tasks.spawn("the camera announcer", async move { cameras.announce(stop).await });
-        let days = |days: u32| Duration::from_secs(u64::from(days) * SECONDS_A_DAY);
-        let kept = (days(config.events.retention_days), days(config.gallery.history_days));
+        let kept = Kept::of(config);
         tasks.spawn("the retention", prune(self.store.clone(), Arc::clone(&self.clock), kept, self.stop_work.clone()));
         if let Some(interval) = sd_notify::watchdog_enabled() {
             tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));
@@ -303,19 +302,40 @@ async fn end_open_visits(store: &Store, events: &EventLog, clock: &dyn Clock) ->
     Ok(())
 }
 
-/// Deletes events and the gallery's history past their times.
-async fn prune(
-    store: Store,
-    clock: Arc<dyn Clock>,
-    (events, history): (Duration, Duration),
-    stop: CancellationToken,
-) -> Result<(), std::convert::Infallible> {
-    loop {
-        if let Err(error) = store.prune(clock.now().minus(events)).await {
-            tracing::error!(%error, "old events could not be deleted; trying again in an hour");
+/// What is kept of the past.
+struct Kept {
+    events: EventsConfig,
+    history: Duration,
+}
+
+impl Kept {
+    fn of(config: &Config) -> Self {
+        Self { events: config.events.clone(), history: days(config.gallery.history_days) }
+    }
+
+    fn at(&self, now: Timestamp) -> Retention {
+        let bytes = |megabytes: u32| u64::from(megabytes) * 1_000_000;
+        Retention {
+            events_since: now.minus(days(self.events.retention_days)),
+            event_bytes_max: bytes(self.events.size_max_mb),
+            snapshots_since: now.minus(days(self.events.snapshot_retention_days)),
+            snapshot_bytes_max: bytes(self.events.snapshot_size_max_mb),
         }
-        if let Err(error) = store.prune_gallery_history(clock.now().minus(history)).await {
-            tracing::error!(%error, "old versions of the gallery could not be deleted; trying again in an hour");
+    }
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * SECONDS_A_DAY)
+}
+
+/// Deletes events, pictures and the gallery's history past what is kept of them.
+async fn prune(store: Store, clock: Arc<dyn Clock>, kept: Kept, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+    loop {
+        if let Err(error) = store.prune(kept.at(clock.now())).await {
+            tracing::error!(%error, "old events could not be deleted; trying again in ten minutes");
+        }
+        if let Err(error) = store.prune_gallery_history(clock.now().minus(kept.history)).await {
+            tracing::error!(%error, "old versions of the gallery could not be deleted; trying again in ten minutes");
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -165,12 +165,18 @@ impl Default for GalleryConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventsConfig {
-    /// How long events and their snapshots are kept.
+    /// How long events are kept.
     pub retention_days: u32,
+    /// The most room that events take, in megabytes; the oldest go first.
+    pub size_max_mb: u32,
     /// Whether best shots are kept as pictures.
     pub snapshots: bool,
-    /// How many events a subscriber may be behind before it is ended with a status that says so.
-    pub subscriber_lag_max: usize,
+    /// How long pictures are kept.
+    pub snapshot_retention_days: u32,
+    /// The most room that pictures take, in megabytes; the oldest go first.
+    pub snapshot_size_max_mb: u32,
+    /// How many of the newest events stay in memory: a subscriber that is further behind is served from disk.
+    pub recent_max: usize,
 }
 
 /// What the daemon says of itself.
@@ -246,7 +252,14 @@ impl Default for RecognitionConfig {
 
 impl Default for EventsConfig {
     fn default() -> Self {
-        Self { retention_days: 30, snapshots: true, subscriber_lag_max: 4_096 }
+        Self {
+            retention_days: 30,
+            size_max_mb: 2_000,
+            snapshots: true,
+            snapshot_retention_days: 30,
+            snapshot_size_max_mb: 20_000,
+            recent_max: 4_096,
+        }
     }
 }
 

@@ -233,8 +233,8 @@ pub struct LoggedEvent {
     pub sequence: u64,
     /// Names the log; it changes when a log is created or restored, never at a restart.
     pub epoch: Uuid,
-    /// When it was on disk and given to subscribers, on the daemon's clock.
-    pub publish_time: Timestamp,
+    /// When the log took it, on the daemon's clock.
+    pub log_time: Timestamp,
     /// What happened.
     pub event: Arc<Event>,
 }

@@ -1,8 +1,9 @@
 //! The log of events: ordered, durable, and delivered to subscribers in order, each once.
 //!
-//! In: events. Out: the same on disk, then to every subscriber, with sequence, epoch and the time
-//! they were published. The newest events stay in a ring of `lag_max`; a subscriber that falls
-//! further behind is ended and told so. Nobody waits for a subscriber, and nothing is left out.
+//! In: events. Out: the same on disk, then to every subscriber, with sequence and epoch. The newest
+//! `recent_max` events stay in a ring, from which live subscribers are served; whoever is further
+//! behind is served from the disk, at its own pace. Nobody waits for a subscriber, and nothing is left
+//! out: one that asks for what is no longer kept is told so.
 //! Must not know: who subscribes, the wire, how events are stored.
 
 use std::collections::VecDeque;
@@ -12,16 +13,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::clock::{Clock, Timestamp};
 use crate::event::{Event, LoggedEvent};
-use crate::store::{NewEvent, Store, StoreError};
+use crate::store::{Appended, LogSpan, NewEvent, Store, StoreError};
 
 #[cfg(test)]
 mod tests;
 
 /// How many events one call of [`Subscription::next`] answers at most: enough to spare a busy
-/// stream most of its messages, few enough for one message.
-const DELIVERED_AT_ONCE: u64 = 64;
+/// stream most of its messages, few enough that a client that stops reading holds little.
+const DELIVERED_AT_ONCE: usize = 128;
 
 /// How long events wait before they are offered to a full disk again, and after how many attempts
 /// that is told again.
@@ -36,18 +36,72 @@ pub enum EventLogError {
     Store(#[from] StoreError),
 }
 
-/// A subscription ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubscriptionEnded {
-    /// It fell behind by more than the bound: what it missed can no longer be delivered.
-    #[error("the subscriber fell {behind} events behind and was ended; subscribe again")]
-    TooSlow {
-        /// How many events it has not seen.
-        behind: u64,
+/// A subscription cannot begin there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The place is in another log: of another daemon, or of this one before a backup was put back.
+    #[error("the cursor belongs to another log ({asked}; this one is {}): begin from the earliest event, or from now", current.epoch)]
+    OtherEpoch {
+        /// The log that the place is in.
+        asked: Uuid,
+        /// The newest event of this one.
+        current: Position,
     },
+    /// What comes next after the place is no longer kept.
+    #[error(
+        "events are kept from {} to {} and the cursor asks for {asked}: what lies between is lost; begin from the earliest",
+        span.oldest, span.newest
+    )]
+    TooOld {
+        /// The first event that was asked for.
+        asked: u64,
+        /// What is kept.
+        span: LogSpan,
+    },
+    /// The place was never reached.
+    #[error("the cursor stands after event {asked}, and the newest is {newest}: this daemon never gave it out")]
+    InFuture {
+        /// The event that was asked for what comes after.
+        asked: u64,
+        /// The newest event.
+        newest: u64,
+    },
+    /// The log cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A subscription ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscriptionEnded {
+    /// What comes next was deleted, by age or for want of room, before the subscriber had read it.
+    #[error(
+        "the subscriber is at event {at} and what comes next is no longer kept (from {} to {} is): it read too slowly; begin from the earliest",
+        span.oldest, span.newest
+    )]
+    TooSlow {
+        /// The newest event that it has seen.
+        at: u64,
+        /// What is kept.
+        span: LogSpan,
+    },
+    /// The log cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The daemon stops; everything published before was delivered.
     #[error("the daemon is stopping")]
     Closed,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the next event.
+    Now,
+    /// With the oldest event that is kept.
+    Earliest,
+    /// With the event after this place.
+    After(Position),
 }
 
 /// A place in the order.
@@ -69,14 +123,13 @@ pub struct EventLog {
 /// What the log and its subscriptions share.
 struct Shared {
     epoch: Uuid,
-    lag_max: usize,
-    clock: Arc<dyn Clock>,
+    recent_max: usize,
     ring: Mutex<Ring>,
     /// Holds no value: it wakes whoever waits for a change of the ring.
     changed: watch::Sender<()>,
 }
 
-/// The newest events, at most `lag_max` of them, with consecutive sequences.
+/// The newest events, at most `recent_max` of them, with consecutive sequences.
 struct Ring {
     events: VecDeque<LoggedEvent>,
     newest: u64,
@@ -84,15 +137,15 @@ struct Ring {
 }
 
 impl EventLog {
-    /// Opens the log of `store`; a subscriber more than `lag_max` events behind is ended. `clock`
-    /// says when events are published. From here on events are appended through this log alone.
+    /// Opens the log of `store` and keeps the `recent_max` newest events in memory. From here on
+    /// events are appended through this log alone.
     ///
     /// # Errors
     /// [`EventLogError::Store`] when the newest sequence cannot be read.
-    pub async fn open(store: Store, lag_max: usize, clock: Arc<dyn Clock>) -> Result<Self, EventLogError> {
+    pub async fn open(store: Store, recent_max: usize) -> Result<Self, EventLogError> {
         let newest = store.last_sequence().await?;
         let ring = Mutex::new(Ring { events: VecDeque::new(), newest, closed: false });
-        let shared = Shared { epoch: store.epoch(), lag_max, clock, ring, changed: watch::Sender::new(()) };
+        let shared = Shared { epoch: store.epoch(), recent_max, ring, changed: watch::Sender::new(()) };
         Ok(Self { store, shared: Arc::new(shared) })
     }
 
@@ -107,7 +160,7 @@ impl EventLog {
         }
         let published: Vec<_> = events.iter().map(|e| Arc::new(e.event.clone())).collect();
         let shared = Arc::clone(&self.shared);
-        self.store.append_events_then(events, Box::new(move |first| shared.publish(first, published))).await?;
+        self.store.append_events_then(events, Box::new(move |appended| shared.publish(appended, published))).await?;
         Ok(())
     }
 
@@ -143,10 +196,40 @@ impl EventLog {
 
     /// Everything from the next event on.
     pub fn subscribe(&self) -> Subscription {
+        self.subscribe_after(None)
+    }
+
+    /// Everything from `start` on, whether it is in memory or on disk.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when that is not to be had whole.
+    pub async fn subscribe_from(&self, start: Start) -> Result<Subscription, SubscribeError> {
+        let current = self.position();
+        let after = match start {
+            Start::Now => return Ok(self.subscribe()),
+            Start::Earliest => self.store.log_span().await?.oldest.saturating_sub(1),
+            Start::After(asked) if asked.epoch != current.epoch => {
+                return Err(SubscribeError::OtherEpoch { asked: asked.epoch, current });
+            }
+            Start::After(Position { sequence, .. }) if sequence > current.sequence => {
+                return Err(SubscribeError::InFuture { asked: sequence, newest: current.sequence });
+            }
+            Start::After(Position { sequence, .. }) => {
+                let span = self.store.log_span().await?;
+                if sequence + 1 < span.oldest {
+                    return Err(SubscribeError::TooOld { asked: sequence + 1, span });
+                }
+                sequence
+            }
+        };
+        Ok(self.subscribe_after(Some(after)))
+    }
+
+    fn subscribe_after(&self, sequence: Option<u64>) -> Subscription {
         // The receiver comes first, so that no change after the position is read goes unnoticed.
         let changed = self.shared.changed.subscribe();
-        let delivered = self.shared.ring().newest;
-        Subscription { shared: Arc::clone(&self.shared), delivered, changed }
+        let delivered = sequence.unwrap_or_else(|| self.shared.ring().newest);
+        Subscription { log: self.clone(), delivered, changed }
     }
 
     /// The newest published event's place.
@@ -168,15 +251,14 @@ impl Shared {
     }
 
     /// Hands `events` to the subscribers. The store calls this in sequence order, without gaps.
-    fn publish(&self, first: u64, events: Vec<Arc<Event>>) {
-        let publish_time: Timestamp = self.clock.now();
+    fn publish(&self, Appended { first, time }: Appended, events: Vec<Arc<Event>>) {
         let mut ring = self.ring();
         for (sequence, event) in (first..).zip(events) {
-            if ring.events.len() >= self.lag_max {
-                // Whoever has not seen this one yet is ended when it asks next.
+            if ring.events.len() >= self.recent_max {
+                // Whoever has not seen this one yet finds it on the disk.
                 ring.events.pop_front();
             }
-            ring.events.push_back(LoggedEvent { sequence, epoch: self.epoch, publish_time, event });
+            ring.events.push_back(LoggedEvent { sequence, epoch: self.epoch, log_time: time, event });
             ring.newest = sequence;
         }
         drop(ring);
@@ -186,46 +268,65 @@ impl Shared {
 
 /// One subscriber's view.
 pub struct Subscription {
-    shared: Arc<Shared>,
+    log: EventLog,
     delivered: u64,
     changed: watch::Receiver<()>,
 }
 
+/// What the ring has for a subscriber.
+enum Recent {
+    Events(Vec<LoggedEvent>),
+    /// What comes next has left the ring.
+    OnDisk,
+    Nothing,
+}
+
 impl Subscription {
-    /// Waits for the next events: all there are, at most 64. Dropping the answer's future loses
+    /// Waits for the next events: all there are, at most 128. Dropping the answer's future loses
     /// nothing.
     ///
     /// # Errors
     /// [`SubscriptionEnded`], again at every later call.
     pub async fn next(&mut self) -> Result<Vec<LoggedEvent>, SubscriptionEnded> {
         loop {
-            if let Some(events) = self.take()? {
-                return Ok(events);
-            }
-            if self.changed.changed().await.is_err() {
-                return Err(SubscriptionEnded::Closed);
-            }
+            let events = match self.recent()? {
+                Recent::Events(events) => events,
+                Recent::OnDisk => self.on_disk().await?,
+                Recent::Nothing => {
+                    if self.changed.changed().await.is_err() {
+                        return Err(SubscriptionEnded::Closed);
+                    }
+                    continue;
+                }
+            };
+            self.delivered += events.len() as u64;
+            return Ok(events);
         }
     }
 
     /// The place up to which events were delivered: where it began, before the first.
     pub fn position(&self) -> Position {
-        Position { epoch: self.shared.epoch, sequence: self.delivered }
+        Position { epoch: self.log.shared.epoch, sequence: self.delivered }
     }
 
-    /// What can be delivered now.
-    fn take(&mut self) -> Result<Option<Vec<LoggedEvent>>, SubscriptionEnded> {
-        let ring = self.shared.ring();
-        let behind = ring.newest - self.delivered;
-        let Some(from) = (ring.events.len() as u64).checked_sub(behind) else {
-            return Err(SubscriptionEnded::TooSlow { behind });
-        };
+    /// What can be delivered from memory now.
+    fn recent(&self) -> Result<Recent, SubscriptionEnded> {
+        let ring = self.log.shared.ring();
+        let behind = usize::try_from(ring.newest - self.delivered).unwrap_or(usize::MAX);
         if behind == 0 {
-            return if ring.closed { Err(SubscriptionEnded::Closed) } else { Ok(None) };
+            return if ring.closed { Err(SubscriptionEnded::Closed) } else { Ok(Recent::Nothing) };
         }
-        let count = behind.min(DELIVERED_AT_ONCE);
-        let events = ring.events.iter().skip(from as usize).take(count as usize).cloned().collect();
-        self.delivered += count;
-        Ok(Some(events))
+        let Some(from) = ring.events.len().checked_sub(behind) else { return Ok(Recent::OnDisk) };
+        Ok(Recent::Events(ring.events.iter().skip(from).take(DELIVERED_AT_ONCE).cloned().collect()))
+    }
+
+    /// The next events from the disk, without a gap.
+    async fn on_disk(&self) -> Result<Vec<LoggedEvent>, SubscriptionEnded> {
+        let events = self.log.store.events_after(self.delivered, DELIVERED_AT_ONCE).await?;
+        let follows = |(event, expected): (&LoggedEvent, u64)| event.sequence == expected;
+        if events.is_empty() || !events.iter().zip(self.delivered + 1..).all(follows) {
+            return Err(SubscriptionEnded::TooSlow { at: self.delivered, span: self.log.store.log_span().await? });
+        }
+        Ok(events)
     }
 }

@@ -40,8 +40,10 @@ mod cameras;
 mod check;
 mod connection;
 mod convert;
+mod encoded;
 mod events;
 mod feed;
+mod filter;
 mod gallery;
 mod gallery_file;
 mod gate;
@@ -84,6 +86,7 @@ struct Shared {
     /// When the server was opened, and with it the daemon.
     start_time: Timestamp,
     places: Arc<Semaphore>,
+    encoded: Arc<encoded::EncodedEvents>,
     /// Held by the one check of the gallery that is under way.
     check_turn: Mutex<()>,
     imports: Arc<Semaphore>,
@@ -121,6 +124,7 @@ impl Server {
             parts,
             start_time,
             places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            encoded: Arc::new(encoded::EncodedEvents::new()),
             imports: Arc::new(Semaphore::new(import::IMPORTS_MAX)),
             check_turn: Mutex::default(),
             message_bytes_max: config.message_bytes_max,

@@ -38,7 +38,9 @@ mod people;
 mod readers;
 mod reencode;
 mod requests;
+mod retention;
 mod schema;
+mod snapshots;
 mod standing;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -48,6 +50,7 @@ pub use backup::{BackupFacts, Restored, back_up, restore};
 pub use export::{Export, ExportFacts, export};
 pub use history::{Difference, VersionChange, VersionInfo};
 pub use reencode::Lacking;
+pub use retention::Retention;
 pub use standing::{Candidature, Findings, KnownContent, Standing};
 
 /// How long the answer to a request is kept for its repeats.
@@ -173,6 +176,39 @@ pub struct NewEvent {
     pub snapshot: Option<Snapshot>,
 }
 
+/// Where appended events stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The sequence of the first; the others follow.
+    pub first: u64,
+    /// When the log took them, just before they were synced.
+    pub time: Timestamp,
+}
+
+/// Which events are kept: all from the oldest to the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSpan {
+    /// The oldest that is kept; the one after the newest when none is.
+    pub oldest: u64,
+    /// The newest that was ever written; 0 before the first.
+    pub newest: u64,
+}
+
+/// Which part of the past is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Only later events than this sequence.
+    pub after: u64,
+    /// Only earlier events than this sequence.
+    pub before: u64,
+    /// Only what was captured at this time or later.
+    pub since: Timestamp,
+    /// Only what was captured before this time.
+    pub until: Timestamp,
+    /// The newest come first instead of the oldest.
+    pub newest_first: bool,
+}
+
 /// A visit the log shows as started and not ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenVisit {
@@ -209,8 +245,8 @@ pub struct Call {
 
 /// How a call's answer is made from what was committed, for repeats of its request.
 pub type Answer = Box<dyn FnOnce(&Committed) -> Vec<u8> + Send>;
-/// What is told the first sequence of appended events, see [`Store::append_events_then`].
-pub type Appended = Box<dyn FnOnce(u64) + Send>;
+/// Who is told where appended events stand, see [`Store::append_events_then`].
+pub type Told = Box<dyn FnOnce(Appended) + Send>;
 
 /// A handle on the database. Clones share it; the last one waits for queued changes, closes the
 /// database and gives the directory free. Reads and writes run on the store's own threads.
@@ -419,81 +455,5 @@ impl Store {
     pub async fn credential(&self, camera: &CameraId) -> Result<Option<Credential>, StoreError> {
         let camera = camera.clone();
         self.0.readers.read(move |db| cameras::credential(db, &camera)).await
-    }
-
-    // Events.
-
-    /// Names this log; made when the database was created.
-    pub fn epoch(&self) -> Uuid {
-        self.0.epoch
-    }
-
-    /// The newest event's sequence, 0 before the first.
-    pub async fn last_sequence(&self) -> Result<u64, StoreError> {
-        self.0.readers.read(events::last_sequence).await
-    }
-
-    /// Appends durably in order, opening and closing visits as the kinds say; answers the first
-    /// sequence. Concurrent appends share a sync (group commit).
-    ///
-    /// # Errors
-    /// [`StoreError::Full`] and others; none of `events` is written then.
-    pub async fn append_events(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
-        self.append_events_then(events, Box::new(|_| ())).await
-    }
-
-    /// [`append_events`](Self::append_events), and tells `appended` the first sequence: after the
-    /// commit, before the call is answered, on the writer's thread, in sequence order over all
-    /// calls and without gaps, even when the caller no longer waits. It must not wait, and is
-    /// not called when nothing was written.
-    ///
-    /// # Errors
-    /// As [`append_events`](Self::append_events).
-    pub async fn append_events_then(&self, events: Vec<NewEvent>, appended: Appended) -> Result<u64, StoreError> {
-        let events = events::prepare(events)?;
-        let counts = Arc::clone(&self.0.counts);
-        let work = move |db: &_| events::append(db, &events, &counts);
-        self.0.writer.write_then(Effect::Keeps, work, Box::new(move |first| appended(*first))).await
-    }
-
-    /// Waits in the writer's queue like any change, and changes nothing: for the watchdog.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the writer has stopped or the disk cannot be written.
-    pub async fn pass_token(&self) -> Result<(), StoreError> {
-        self.0.writer.write(Effect::Keeps, |_| Ok(())).await
-    }
-
-    /// Visits that were started and never ended, oldest first.
-    pub async fn open_visits(&self) -> Result<Vec<OpenVisit>, StoreError> {
-        self.0.readers.read(events::open_visits).await
-    }
-
-    /// One snapshot; `None` when it was never kept, was erased, or is too old.
-    pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
-        self.0.readers.read(move |db| events::snapshot(db, id)).await
-    }
-
-    /// Deletes events and snapshots captured before `before`, and request answers older than a
-    /// day, in steps between which other changes are made. Events of open visits are kept.
-    pub async fn prune(&self, before: Timestamp) -> Result<(), StoreError> {
-        let answers_before = self.0.clock.now().minus(ANSWER_KEPT);
-        self.prune_in_steps(move |db| events::prune_step(db, before, answers_before)).await
-    }
-
-    /// Takes steps, between which other changes are made, until one finds nothing to delete. What they
-    /// deleted then leaves the write-ahead log too, once for all of them.
-    async fn prune_in_steps(
-        &self,
-        step: impl Fn(&rusqlite::Connection) -> Result<usize, StoreError> + Clone + Send + 'static,
-    ) -> Result<(), StoreError> {
-        let mut pruned = 0;
-        loop {
-            match self.0.writer.write(Effect::Keeps, step.clone()).await? {
-                0 if pruned == 0 => return Ok(()),
-                0 => return self.0.writer.write(Effect::Erases, |_| Ok(())).await,
-                deleted => pruned += deleted,
-            }
-        }
     }
 }

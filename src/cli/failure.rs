@@ -196,7 +196,15 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "VERSION_NOT_FOUND" => "`doorward gallery versions` lists those that can be gone back to",
         "INFERENCE_BUSY" => "wait a moment and try again: cameras go before photos",
         "TOO_MANY_IMPORTS" => "wait until another import has ended, then run the command again",
-        "SUBSCRIBER_TOO_SLOW" => "subscribe again and read faster; what happened meanwhile is not sent",
+        "CURSOR_TOO_OLD" => {
+            "what came next was deleted (events.retention_days, events.size_max_mb): note the gap, and begin with --from earliest and without the old --resume file"
+        }
+        "CURSOR_OTHER_EPOCH" => {
+            "the cursor is another daemon's, or a backup was put back since: begin with --from earliest and without the old --resume file"
+        }
+        "CURSOR_IN_FUTURE" | "BAD_CURSOR" => "give a cursor as it came with an event, or --from earliest",
+        "WATCHLIST_NOT_FOUND" => "`doorward subject list` shows who is on which list; --allow-missing waits for the first",
+        "EVENT_NOT_FOUND" => "`doorward event list` shows those that are kept",
         "NEGATIVE_SHOWS_SUBJECT" => "look at the photo: it must show somebody else; --allow-inconsistent takes it all the same",
         "STARTING" => "wait until it has started, then run the command again; its log tells how far it is",
         "STOPPING" => "wait until the daemon is back, then run the command again",

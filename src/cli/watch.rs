@@ -1,34 +1,54 @@
-//! `doorward watch`: prints recognition events as they arrive.
+//! `doorward watch`: prints recognition events as they arrive, and acts on them.
 //!
-//! In: filters. Out: one line an event, and best shots as files.
-//! Drops: nothing; a picture that cannot be had is told on standard error and the event printed
-//! without. A stream that ends is an error: a door must not go on as if nothing happened.
+//! In: filters, a place to begin. Out: one line an event, best shots as files, commands that run.
+//! A connection that breaks is made again and the stream goes on after the last event: nothing is
+//! missed or told twice. What cannot go on so is an error: a door must not go on as if nothing happened.
+//! Drops: nothing; a picture that cannot be had is told on standard error and the event printed without.
 //! Must not know: how events are made.
 
+mod door;
+mod place;
+
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use prost_types::Timestamp;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use super::client::{ClientOptions, Daemon};
 use super::event_line;
-use super::failure;
+use super::failure::{self, Unreachable};
 use super::output::{Output, json, moment};
 use crate::pb;
+use crate::pb::subscribe_request::{Earliest, Now, Start};
+use door::DaemonClock;
+use place::Place;
+
+/// How long a broken connection waits to be made again, at first and at the most.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// Prints recognition events as they arrive, until Ctrl-C
 ///
-/// Every event from now on arrives, in order, once. When the daemon ends the stream the command
-/// fails and says why; what happens until it runs again is not printed.
+/// Every event from the beginning on arrives, in order, once, over restarts of the daemon too; with
+/// --resume also over restarts of this command.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   doorward watch
   doorward watch --camera front-door --type identified --type unidentified
   doorward watch --snapshots shots/
-  doorward watch --watchlist staff --json | jq -r '.subject.id'")]
+  doorward watch --watchlist staff --json | jq -r '.subject.id'
+  doorward watch --from earliest --resume attendance.cursor --json | tee -a attendance.jsonl
+  doorward watch --camera front-door --type identified --type reasserted --resume door.cursor --exec \"curl -fsSX POST http://127.0.0.1:8080/open\"
+
+A command of --exec finds DOORWARD_TYPE, DOORWARD_CAMERA, DOORWARD_SUBJECT, DOORWARD_NAME, DOORWARD_VISIT,
+DOORWARD_EPOCH, DOORWARD_SEQUENCE, DOORWARD_CURSOR and DOORWARD_ACTIONABLE_UNTIL in its environment, and the
+whole event as JSON on its standard input.")]
 pub struct Watch {
     /// Only events of this camera (repeatable)
     #[arg(long = "camera", value_name = "ID")]
@@ -42,6 +62,22 @@ pub struct Watch {
     /// Only events of people on this list (repeatable)
     #[arg(long = "watchlist", value_name = "LIST")]
     watchlists: Vec<String>,
+    /// Wait for cameras, people and lists that are not there yet, instead of refusing their names
+    #[arg(long)]
+    allow_missing: bool,
+    /// Where to begin: now, earliest, or after the event with this cursor
+    #[arg(long, value_name = "PLACE", default_value = "now")]
+    from: String,
+    /// Remember in this file how far the events were read, and go on from there the next time
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Run this command (by sh) for each event of the given types: at most once for each event, and only
+    /// before it expires (actionable_until)
+    #[arg(long, value_name = "COMMAND", requires = "types")]
+    exec: Option<String>,
+    /// Fail when the connection breaks, instead of making it again
+    #[arg(long)]
+    no_reconnect: bool,
     /// Save each best shot (face and whole frame, JPEG) in this folder and print its path
     #[arg(long, value_name = "DIR")]
     snapshots: Option<PathBuf>,
@@ -80,7 +116,7 @@ struct Shots {
 }
 
 impl Watch {
-    /// Prints events until the stream ends.
+    /// Prints events until what is missed could not be made good.
     ///
     /// # Errors
     /// Always at the end: why the stream ended.
@@ -88,26 +124,92 @@ impl Watch {
         if let Some(folder) = &self.snapshots {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         }
-        let daemon = client.connect().await?;
-        let request = pb::SubscribeRequest {
-            start: Some(pb::subscribe_request::Start::Now(pb::subscribe_request::Now {})),
-            camera_ids: self.cameras,
-            types: self.types.into_iter().map(Into::into).collect(),
-            subject_ids: self.subjects,
-            watchlists: self.watchlists,
-        };
-        let mut stream = daemon.events().subscribe(request).await?.into_inner();
+        let mut place = Place::of(self.resume.clone())?;
+        let mut wait = RECONNECT_AFTER;
+        loop {
+            let ended = match client.connect().await {
+                Ok(daemon) => self.follow(&daemon, &mut place, *out).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = ended else { return Ok(()) };
+            // Before the first event a wrong address is told at once; later it is only a daemon that is away.
+            if self.no_reconnect || !place.has_begun() || !is_passing(&error) {
+                return Err(error);
+            }
+            if place.has_moved() {
+                wait = RECONNECT_AFTER;
+            }
+            eprintln!("{}\n  connecting again in {} s", failure::describe(&error).text, wait.as_secs());
+            tokio::time::sleep(wait).await;
+            wait = (2 * wait).min(RECONNECT_AFTER_MAX);
+        }
+    }
+
+    /// Prints events and acts on them until the connection breaks.
+    async fn follow(&self, daemon: &Daemon, place: &mut Place, out: Output) -> anyhow::Result<()> {
+        let mut stream = daemon.events().subscribe(self.request(place.cursor())).await?.into_inner();
+        // Another connection may be to a daemon whose clock was set meanwhile.
+        let mut clock = DaemonClock::default();
         while let Some(response) = stream.message().await? {
+            clock.heard(response.server_time.as_ref(), door::running_time());
             for event in &response.events {
-                let shots = match &self.snapshots {
-                    Some(folder) if !event.snapshot_id.is_empty() => kept_shots(&daemon, folder, event).await,
-                    _ => None,
-                };
-                shown(*out, event, response.server_time.as_ref(), shots)?;
+                shown(out, event, response.server_time.as_ref(), self.kept_shots(daemon, event).await)?;
+                if let Some(command) = &self.exec {
+                    // Remembered first: a command that ends this machine is not run again after it.
+                    place.reached(&event.cursor)?;
+                    act(command, event, &clock).await?;
+                }
+            }
+            if let Some(position) = &response.position {
+                place.reached(&position.cursor)?;
             }
         }
-        anyhow::bail!("the daemon ended the stream; run the command again to go on watching")
+        Err(Status::unavailable("the daemon ended the stream").into())
     }
+
+    fn request(&self, cursor: Option<&str>) -> pb::SubscribeRequest {
+        let start = match (cursor, self.from.as_str()) {
+            (Some(cursor), _) => Start::Cursor(cursor.to_owned()),
+            (None, "now") => Start::Now(Now {}),
+            (None, "earliest") => Start::Earliest(Earliest {}),
+            (None, cursor) => Start::Cursor(cursor.to_owned()),
+        };
+        pb::SubscribeRequest {
+            start: Some(start),
+            camera_ids: self.cameras.clone(),
+            types: self.types.iter().map(|kind| i32::from(*kind)).collect(),
+            subject_ids: self.subjects.clone(),
+            watchlists: self.watchlists.clone(),
+            allow_missing: self.allow_missing,
+        }
+    }
+
+    async fn kept_shots(&self, daemon: &Daemon, event: &pb::Event) -> Option<Shots> {
+        let folder = self.snapshots.as_ref().filter(|_| !event.snapshot_id.is_empty())?;
+        kept_shots(daemon, folder, event).await
+    }
+}
+
+/// Whether a failure passes by itself: the daemon is away, or the connection broke.
+fn is_passing(error: &anyhow::Error) -> bool {
+    if error.chain().any(|cause| cause.is::<Unreachable>()) {
+        return true;
+    }
+    let status = error.chain().find_map(|cause| cause.downcast_ref::<Status>());
+    // What the daemon refuses it gives a reason for; a transport that broke has none.
+    status.is_some_and(|status| status.code() == Code::Unavailable || status.get_details_error_info().is_none())
+}
+
+/// Runs the command for an event that has not expired, and says what came of it.
+async fn act(command: &str, event: &pb::Event, clock: &DaemonClock) -> anyhow::Result<()> {
+    if !clock.allows(event, door::running_time()) {
+        eprintln!("not acted on, because it has expired: {}", event_line::line(event));
+        return Ok(());
+    }
+    if let Err(error) = door::run(command, event, &json("Event", event)?).await {
+        eprintln!("error: {error:#}\n  the event is not acted on again: {}", event_line::line(event));
+    }
+    Ok(())
 }
 
 fn shown(out: Output, event: &pb::Event, server_time: Option<&Timestamp>, shots: Option<Shots>) -> anyhow::Result<()> {

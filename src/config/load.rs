@@ -52,8 +52,11 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("gallery.history_days", "0 to 36500"),
     ("gallery.watch_people_s", "0 (never) to 86400, and people_dir set"),
     ("events.retention_days", "1 to 36500"),
+    ("events.size_max_mb", "1 to 10000000"),
     ("events.snapshots", "true or false"),
-    ("events.subscriber_lag_max", "16 to 1000000"),
+    ("events.snapshot_retention_days", "1 to 36500"),
+    ("events.snapshot_size_max_mb", "1 to 10000000"),
+    ("events.recent_max", "16 to 1000000"),
     ("log.filter", "a filter such as \"info\" or \"doorward=debug,warn\""),
     ("log.json", "true or false"),
 ];
@@ -198,7 +201,10 @@ impl Config {
             ("gallery.history_days", self.gallery.history_days <= 36_500),
             ("gallery.watch_people_s", self.gallery.watch_people_s <= if self.people_dir.is_some() { 86_400 } else { 0 }),
             ("events.retention_days", (1..=36_500).contains(&self.events.retention_days)),
-            ("events.subscriber_lag_max", (16..=1_000_000).contains(&self.events.subscriber_lag_max)),
+            ("events.size_max_mb", (1..=10_000_000).contains(&self.events.size_max_mb)),
+            ("events.snapshot_retention_days", (1..=36_500).contains(&self.events.snapshot_retention_days)),
+            ("events.snapshot_size_max_mb", (1..=10_000_000).contains(&self.events.snapshot_size_max_mb)),
+            ("events.recent_max", (16..=1_000_000).contains(&self.events.recent_max)),
             ("log.filter", EnvFilter::builder().parse(&self.log.filter).is_ok()),
         ];
         match rules.iter().find(|(_, is_allowed)| !is_allowed) {

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::clock::{SimulatedClock, Timestamp};
 use crate::event::{Event, EventKind, LoggedEvent, TrackId};
-use crate::event_log::{EventLog, EventLogError, Position, Subscription, SubscriptionEnded};
+use crate::event_log::{EventLog, EventLogError, Position, Start, SubscribeError, Subscription, SubscriptionEnded};
 use crate::store::tests::poll_once;
-use crate::store::{NewEvent, Store, StoreError};
+use crate::store::{LogSpan, NewEvent, Retention, Store, StoreError};
 
 struct Bench {
     directory: TempDir,
@@ -23,11 +23,11 @@ struct Bench {
     log: EventLog,
 }
 
-async fn bench(lag_max: usize) -> Bench {
+async fn bench(recent_max: usize) -> Bench {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = Store::open(directory.path()).expect("the store opens");
     let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(500)));
-    let log = EventLog::open(store.clone(), lag_max, Arc::clone(&clock) as _).await.expect("the log opens");
+    let store = Store::open_with_clock(directory.path(), Arc::clone(&clock) as _).expect("the store opens");
+    let log = EventLog::open(store.clone(), recent_max).await.expect("the log opens");
     Bench { directory, store, clock, log }
 }
 
@@ -58,7 +58,7 @@ async fn a_subscriber_gets_what_comes_after_it_began() {
     let logged = |sequence| LoggedEvent {
         sequence,
         epoch: store.epoch(),
-        publish_time: Timestamp::from_micros(507),
+        log_time: Timestamp::from_micros(507),
         event: Arc::new(event(sequence).event),
     };
     assert_eq!(subscription.next().await, Ok(vec![logged(2), logged(3)]));
@@ -83,40 +83,112 @@ async fn a_busy_stream_is_delivered_in_portions() {
     let Bench { log, .. } = bench(200).await;
     let mut subscription = log.subscribe();
     log.append((1..=150).map(event).collect()).await.expect("appended");
-    for portion in [1..65, 65..129, 129..151] {
+    for portion in [1..129, 129..151] {
         assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(portion.collect()));
     }
 }
 
+/// Everything that can be had without new events.
+async fn rest(subscription: &mut Subscription, newest: u64) -> Vec<u64> {
+    let mut seen = Vec::new();
+    while subscription.position().sequence < newest {
+        seen.extend(sequences(&subscription.next().await.expect("it goes on")));
+    }
+    seen
+}
+
 #[tokio::test]
-async fn a_subscriber_may_be_as_far_behind_as_allowed_and_no_further() {
-    for lag_max in [1, 16, 17, 100] {
-        let Bench { log, .. } = bench(lag_max).await;
-        let (mut at_the_bound, mut beyond) = (log.subscribe(), log.subscribe());
-        log.append(vec![event(1)]).await.expect("appended");
-        assert_eq!(at_the_bound.next().await.map(|e| sequences(&e)), Ok(vec![1]));
-        for number in 0..lag_max as u64 {
-            log.append(vec![event(number + 2)]).await.expect("appended");
+async fn a_subscriber_that_falls_behind_memory_is_served_from_disk_and_loses_nothing() {
+    for recent_max in [1, 16, 17, 400] {
+        let Bench { log, .. } = bench(recent_max).await;
+        let mut slow = log.subscribe();
+        for number in 0..10 {
+            log.append((0..50).map(|n| event(number * 50 + n)).collect()).await.expect("appended");
         }
-        let mut seen = Vec::new();
-        while seen.len() < lag_max {
-            seen.extend(sequences(&at_the_bound.next().await.expect("it is not too far behind")));
-        }
-        assert_eq!(seen, (2..lag_max as u64 + 2).collect::<Vec<_>>(), "lag_max {lag_max}");
-        let behind = lag_max as u64 + 1;
-        for _ in 0..2 {
-            assert_eq!(ready(&mut beyond).await, Some(Err(SubscriptionEnded::TooSlow { behind })), "lag_max {lag_max}");
-        }
+        assert_eq!(rest(&mut slow, 500).await, (1..=500).collect::<Vec<_>>(), "recent_max {recent_max}");
+        assert_eq!(ready(&mut slow).await, None);
+        log.append(vec![event(501)]).await.expect("appended");
+        assert_eq!(rest(&mut slow, 501).await, [501], "and goes on live");
     }
 }
 
 #[tokio::test]
-async fn one_append_larger_than_the_bound_is_told_too() {
-    let Bench { log, .. } = bench(16).await;
-    let mut subscription = log.subscribe();
-    log.append((0..40).map(event).collect()).await.expect("appended");
-    assert_eq!(subscription.next().await, Err(SubscriptionEnded::TooSlow { behind: 40 }));
-    assert_eq!(ready(&mut log.subscribe()).await, None, "a new one begins at the end");
+async fn an_event_is_the_same_from_memory_and_from_disk() {
+    let Bench { clock, log, .. } = bench(16).await;
+    let mut live = log.subscribe();
+    clock.advance(Duration::from_micros(77));
+    log.append((1..=20).map(event).collect()).await.expect("appended");
+    let mut from_disk = log.subscribe_from(Start::Earliest).await.expect("kept");
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    while a.len() < 20 || b.len() < 20 {
+        if a.len() < 20 {
+            a.extend(live.next().await.expect("delivered"));
+        }
+        if b.len() < 20 {
+            b.extend(from_disk.next().await.expect("delivered"));
+        }
+    }
+    assert_eq!(a, b);
+    assert_eq!(a[0].log_time, Timestamp::from_micros(577));
+}
+
+#[tokio::test]
+async fn a_subscription_begins_where_it_is_asked_to() {
+    let Bench { store, log, .. } = bench(16).await;
+    let at = |sequence| Start::After(Position { epoch: store.epoch(), sequence });
+    let empty = log.subscribe_from(Start::Earliest).await.expect("an empty log");
+    assert_eq!(empty.position().sequence, 0);
+    log.append((1..=40).map(event).collect()).await.expect("appended");
+    for (start, first) in [(Start::Earliest, 1), (at(0), 1), (at(1), 2), (at(23), 24), (at(24), 25), (at(39), 40)] {
+        let mut subscription = log.subscribe_from(start).await.expect("kept");
+        assert_eq!(rest(&mut subscription, 40).await, (first..=40).collect::<Vec<_>>(), "{start:?}");
+    }
+    for start in [Start::Now, at(40)] {
+        let mut subscription = log.subscribe_from(start).await.expect("kept");
+        assert_eq!(ready(&mut subscription).await, None, "{start:?}");
+    }
+}
+
+fn cut(bytes: u64) -> Retention {
+    let past = Timestamp::from_micros(i64::MIN);
+    Retention { events_since: past, event_bytes_max: bytes, snapshots_since: past, snapshot_bytes_max: u64::MAX }
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_whole_is_refused_and_told_with_what_is_kept() {
+    let Bench { store, log, .. } = bench(1).await;
+    log.append((1..=9).map(event).collect()).await.expect("appended");
+    let size = serde_json::to_string(&event(1).event).expect("JSON").len() as u64;
+    store.prune(cut(4 * size)).await.expect("pruned");
+    let span = LogSpan { oldest: 6, newest: 9 };
+    assert_eq!(store.log_span().await, Ok(span));
+    let at = |epoch, sequence| log.subscribe_from(Start::After(Position { epoch, sequence }));
+    let ours = store.epoch();
+    assert_eq!(at(ours, 4).await.err(), Some(SubscribeError::TooOld { asked: 5, span }));
+    assert_eq!(at(ours, 5).await.map(|s| s.position().sequence).ok(), Some(5), "the oldest that is kept comes next");
+    assert_eq!(at(ours, 10).await.err(), Some(SubscribeError::InFuture { asked: 10, newest: 9 }));
+    assert_eq!(at(ours, u64::MAX).await.err(), Some(SubscribeError::InFuture { asked: u64::MAX, newest: 9 }));
+    let other = Uuid::from_u128(1);
+    assert_eq!(at(other, 7).await.err(), Some(SubscribeError::OtherEpoch { asked: other, current: log.position() }));
+    let mut all = log.subscribe_from(Start::Earliest).await.expect("kept");
+    assert_eq!(rest(&mut all, 9).await, [6, 7, 8, 9]);
+}
+
+#[tokio::test]
+async fn a_subscriber_whose_next_event_was_deleted_is_told_and_skips_nothing() {
+    let Bench { store, log, .. } = bench(2).await;
+    let mut slow = log.subscribe();
+    log.append((1..=9).map(event).collect()).await.expect("appended");
+    store.prune(cut(0)).await.expect("pruned");
+    log.append((10..=14).map(event).collect()).await.expect("appended");
+    let span = LogSpan { oldest: 10, newest: 14 };
+    for _ in 0..2 {
+        assert_eq!(ready_or_read(&mut slow).await, Err(SubscriptionEnded::TooSlow { at: 0, span }));
+    }
+}
+
+async fn ready_or_read(subscription: &mut Subscription) -> Result<Vec<u64>, SubscriptionEnded> {
+    subscription.next().await.map(|events| sequences(&events))
 }
 
 /// Every subscriber that is not told otherwise has seen every sequence, whatever the interleaving.
@@ -214,32 +286,32 @@ async fn events_wait_for_room_on_a_full_disk_and_are_told_once_there_is() {
 async fn closing_delivers_what_was_appended_and_ends_everybody() {
     let Bench { store, log, .. } = bench(100).await;
     let (mut behind, mut waiting) = (log.subscribe(), log.subscribe());
-    log.append((0..70).map(event).collect()).await.expect("appended");
-    for count in [64, 6] {
+    log.append((0..140).map(event).collect()).await.expect("appended");
+    for count in [128, 12] {
         assert_eq!(waiting.next().await.map(|e| e.len()), Ok(count));
     }
     let waits = tokio::spawn(async move { waiting.next().await });
     tokio::task::yield_now().await;
     log.close();
     assert_eq!(waits.await.expect("it does not panic"), Err(SubscriptionEnded::Closed));
-    assert_eq!(behind.next().await.map(|e| e.len()), Ok(64));
-    assert_eq!(behind.next().await.map(|e| e.len()), Ok(6));
+    assert_eq!(behind.next().await.map(|e| e.len()), Ok(128));
+    assert_eq!(behind.next().await.map(|e| e.len()), Ok(12));
     assert_eq!(behind.next().await, Err(SubscriptionEnded::Closed));
     assert_eq!(log.subscribe().next().await, Err(SubscriptionEnded::Closed));
-    log.append(vec![event(71)]).await.expect("visits that end at the end are still written");
-    assert_eq!(store.last_sequence().await, Ok(71));
+    log.append(vec![event(141)]).await.expect("visits that end at the end are still written");
+    assert_eq!(store.last_sequence().await, Ok(141));
 }
 
 #[tokio::test]
 async fn a_restart_goes_on_where_the_log_was() {
-    let Bench { directory, store, clock, log } = bench(16).await;
+    let Bench { directory, store, log, .. } = bench(16).await;
     log.append(vec![event(1), event(2)]).await.expect("appended");
     let place: Position = log.position();
     assert_eq!((place.epoch, place.sequence), (store.epoch(), 2));
     assert_ne!(place.epoch, Uuid::nil());
     drop((store, log));
     let store = Store::open(directory.path()).expect("it opens again");
-    let log = EventLog::open(store, 16, clock).await.expect("the log opens");
+    let log = EventLog::open(store, 16).await.expect("the log opens");
     assert_eq!(log.position(), place);
     let mut subscription = log.subscribe();
     log.append(vec![event(3)]).await.expect("appended");

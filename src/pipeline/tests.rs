@@ -135,7 +135,7 @@ impl House {
         let data = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000_000)));
         let store = Store::open(data.path()).expect("it opens");
-        let events = EventLog::open(store.clone(), 10_000, clock.clone()).await.expect("it opens");
+        let events = EventLog::open(store.clone(), 10_000).await.expect("it opens");
         let gallery = Gallery::with_clock(space(), clock.clone());
         let uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
         let made_up = (0..sessions).map(|_| MadeUp { faults, encoded: 0 }).collect();

@@ -1,44 +1,68 @@
-//! `EventService`: what happens, as it happens, and the pictures that belong to it.
+//! `EventService`: what happens, as it happens, what happened, and the pictures that belong to it.
 //!
-//! In: subscriptions, snapshot ids. Out: streams of events, JPEGs.
-//! A subscriber too many is refused; one that is too slow is ended with a status that says so.
+//! In: subscriptions, pages of the past, snapshot ids. Out: streams of events, events, JPEGs.
+//! A subscriber too many is refused; one that asks for what is no longer kept is told so.
 //! Must not know: who writes events.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
+use sha2::{Digest, Sha256};
 use tonic::{Code, Request, Response, Status};
 
-use super::Shared;
-use super::auth;
-use super::convert::{time, uuid};
-use super::feed::{self, Filter, View};
+use super::convert::{event, moment, time, uuid};
+use super::feed::{self, View};
+use super::filter::{Filter, Wanted};
 use super::outgoing::Outgoing;
+use super::page::{Page, place};
 use super::status::{Refusal, stopping};
+use super::{Shared, auth};
+use crate::clock::Timestamp;
 use crate::event::SnapshotId;
+use crate::event_log::Start;
 use crate::pb::event_service_server::EventService;
-use crate::pb::{GetSnapshotRequest, GetSnapshotResponse, SubscribeRequest, SubscribeResponse, subscribe_request::Start};
+use crate::pb::subscribe_request::Start as AskedStart;
+use crate::pb::{
+    EncodedSubscribeResponse, Event, GetEventRequest, GetEventResponse, GetSnapshotRequest, GetSnapshotResponse, ListEventsRequest,
+    ListEventsResponse, SubscribeRequest,
+};
+use crate::store::Past;
 
 /// How long a subscriber may take the last events when the daemon stops.
 const LAST_EVENTS_MAX: Duration = Duration::from_secs(1);
+/// How many events are read at once for a list.
+const READ_AT_ONCE: usize = 512;
+/// How many events one page is searched for; a filter that lets little through takes more pages.
+const SEARCHED_MAX: usize = 8_192;
 
 /// The service.
 pub(super) struct EventsApi(pub(super) Arc<Shared>);
 
 #[tonic::async_trait]
 impl EventService for EventsApi {
-    type SubscribeStream = Outgoing<SubscribeResponse>;
+    type SubscribeStream = Outgoing<EncodedSubscribeResponse>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         let admission = auth::admission(&request);
         let request = request.into_inner();
-        from_now(request.start.as_ref())?;
-        let filter = Filter::read(&request)?;
-        let place = self.0.subscriber_place()?;
+        let start = start(request.start.as_ref())?;
+        let filter = Filter::read(&Wanted::from(&request))?;
         let parts = &self.0.parts;
-        let mut subscription = parts.events.subscribe();
-        let position = subscription.position();
-        let view = View { filter, gallery: parts.gallery.clone(), clock: parts.clock.clone(), position };
+        if !request.allow_missing {
+            filter.refuse_missing(&parts.cameras, &parts.store).await?;
+        }
+        let place = self.0.subscriber_place()?;
+        let newest_at_start = parts.events.position().sequence;
+        let mut subscription = parts.events.subscribe_from(start).await?;
+        let view = View {
+            filter,
+            gallery: parts.gallery.clone(),
+            encoded: Arc::clone(&self.0.encoded),
+            clock: parts.clock.clone(),
+            position: subscription.position(),
+            newest_at_start,
+        };
         let stop = self.0.stopping.clone();
         Ok(Response::new(Outgoing::spawn(|out| async move {
             let _place = place;
@@ -50,6 +74,42 @@ impl EventService for EventsApi {
                 () = auth::revoked(admission) => auth::no_longer_admitted(),
             }
         })))
+    }
+
+    async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
+        let request = request.into_inner();
+        let filter = Filter::read(&Wanted::from(&request))?;
+        let list = list_name(&request);
+        let page = Page::read(request.page_size, &request.page_token, &list)?;
+        let mut past = past(&request, page.after.as_deref())?;
+        let (mut events, mut searched, mut is_end) = (Vec::new(), 0, false);
+        while events.len() < page.size && searched < SEARCHED_MAX && !is_end {
+            let found = self.0.parts.store.past_events(past, READ_AT_ONCE).await?;
+            is_end = found.len() < READ_AT_ONCE;
+            searched += found.len();
+            for logged in found {
+                if events.len() == page.size {
+                    is_end = false;
+                    break;
+                }
+                *(if past.newest_first { &mut past.before } else { &mut past.after }) = logged.sequence;
+                events.extend(self.wire(&logged, &filter));
+            }
+        }
+        let reached = if past.newest_first { past.before } else { past.after };
+        let next_page_token = if is_end { String::new() } else { Page::token(&list, &reached.to_string()) };
+        Ok(Response::new(ListEventsResponse { events, next_page_token }))
+    }
+
+    async fn get_event(&self, request: Request<GetEventRequest>) -> Result<Response<GetEventResponse>, Status> {
+        let at = place(&request.get_ref().cursor, "cursor")?;
+        let store = &self.0.parts.store;
+        let found = if at.epoch == store.epoch() { store.event(at.sequence).await? } else { None };
+        let Some(event) = found.and_then(|logged| self.wire(&logged, &Filter::default())) else {
+            let message = "there is no such event, or it is no longer kept";
+            return Err(Refusal::new(Code::NotFound, "EVENT_NOT_FOUND", message).with("sequence", at.sequence).into());
+        };
+        Ok(Response::new(GetEventResponse { event: Some(event) }))
     }
 
     async fn get_snapshot(&self, request: Request<GetSnapshotRequest>) -> Result<Response<GetSnapshotResponse>, Status> {
@@ -67,30 +127,44 @@ impl EventService for EventsApi {
     }
 }
 
-fn from_now(start: Option<&Start>) -> Result<(), Status> {
-    let asked = match start {
-        None | Some(Start::Now(_)) => return Ok(()),
-        Some(Start::Earliest(_)) => "earliest",
-        Some(Start::Cursor(_)) => "cursor",
-    };
-    let message = format!("start: this version serves events from `now` only, not from `{asked}`; leave `start` out or give `now`");
-    Err(Refusal::new(Code::Unimplemented, "START_NOT_SUPPORTED", message).with("start", asked).field("start").into())
+impl EventsApi {
+    /// The event as it is called now, if the filter lets it through.
+    fn wire(&self, logged: &crate::event::LoggedEvent, filter: &Filter) -> Option<Event> {
+        let gallery = &self.0.parts.gallery;
+        let subject = logged.event.subject.and_then(|uid| gallery.subject(uid));
+        filter
+            .lets_through(logged.event.kind, &logged.event.camera, subject.as_deref())
+            .then(|| event::event(logged, subject.as_ref(), gallery))
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use tonic_types::StatusExt;
+fn start(asked: Option<&AskedStart>) -> Result<Start, Status> {
+    Ok(match asked {
+        None | Some(AskedStart::Now(_)) => Start::Now,
+        Some(AskedStart::Earliest(_)) => Start::Earliest,
+        Some(AskedStart::Cursor(cursor)) => Start::After(place(cursor, "cursor")?),
+    })
+}
 
-    use super::*;
-    use crate::pb::subscribe_request::{Earliest, Now};
+/// Names the list that `request` asks for, whatever the page: a token belongs to one list.
+fn list_name(request: &ListEventsRequest) -> String {
+    let list = ListEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
+    Sha256::digest(list.encode_to_vec()).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
 
-    #[test]
-    fn a_start_in_the_past_is_refused_with_what_works() {
-        assert!(from_now(None).is_ok() && from_now(Some(&Start::Now(Now {}))).is_ok());
-        for start in [Start::Earliest(Earliest {}), Start::Cursor("x-1".into())] {
-            let status = from_now(Some(&start)).expect_err("not in this version");
-            assert_eq!(status.get_details_error_info().map(|info| info.reason).as_deref(), Some("START_NOT_SUPPORTED"));
-            assert!(status.message().contains("`now`"), "{}", status.message());
-        }
+/// The part of the past that `request` asks for, from where the page before ended.
+fn past(request: &ListEventsRequest, reached: Option<&str>) -> Result<Past, Status> {
+    let bound = |time: Option<&prost_types::Timestamp>, field, open| time.map_or(Ok(open), |time| moment(time, field));
+    let mut past = Past {
+        after: 0,
+        before: u64::MAX,
+        since: bound(request.start_time.as_ref(), "start_time", Timestamp::from_micros(i64::MIN))?,
+        until: bound(request.end_time.as_ref(), "end_time", Timestamp::from_micros(i64::MAX))?,
+        newest_first: request.newest_first,
+    };
+    if let Some(reached) = reached {
+        let reached = reached.parse().map_err(|_| super::page::bad_token())?;
+        *(if past.newest_first { &mut past.before } else { &mut past.after }) = reached;
     }
+    Ok(past)
 }

@@ -9,6 +9,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::status::{Refusal, bad_field};
+use crate::event_log::Position;
 
 /// What a page holds when the caller does not say.
 const PAGE_SIZE_DEFAULT: usize = 100;
@@ -50,7 +51,12 @@ impl Page {
             return String::new();
         }
         entries.truncate(self.size);
-        entries.last().map(|last| URL_SAFE_NO_PAD.encode(format!("{query}\0{}", key(last)))).unwrap_or_default()
+        entries.last().map(|last| Self::token(query, &key(last))).unwrap_or_default()
+    }
+
+    /// The token of the page that comes after `key` in the list `query`.
+    pub(super) fn token(query: &str, key: &str) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{query}\0{key}"))
     }
 }
 
@@ -64,6 +70,18 @@ pub(super) fn bad_token() -> Status {
 /// The resume point just after `sequence` in the log `epoch`. Opaque to clients.
 pub(super) fn cursor(epoch: Uuid, sequence: u64) -> String {
     format!("{}-{sequence:x}", epoch.simple())
+}
+
+/// The place that a cursor which a client handed back in `field` stands for.
+pub(super) fn place(cursor_text: &str, field: &str) -> Result<Position, Status> {
+    let parts = cursor_text.split_once('-').and_then(|(epoch, sequence)| {
+        Some(Position { epoch: Uuid::try_parse(epoch).ok()?, sequence: u64::from_str_radix(sequence, 16).ok()? })
+    });
+    // Only what this daemon would write itself: a cursor that was cut or mistyped must not lead elsewhere.
+    parts.filter(|at| cursor(at.epoch, at.sequence) == cursor_text).ok_or_else(|| {
+        let message = format!("{field}: no cursor of this daemon; hand back one that came with an event or a position, as it is");
+        Refusal::invalid("BAD_CURSOR", message).field(field).into()
+    })
 }
 
 #[cfg(test)]
@@ -94,6 +112,21 @@ mod tests {
         let size = |size| Page::read(size, "", "q").map(|page| page.size);
         assert_eq!((size(0).ok(), size(7).ok(), size(i32::MAX).ok()), (Some(100), Some(7), Some(1_000)));
         assert_eq!(size(-1).expect_err("negative").code(), tonic::Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_cursor_leads_back_to_its_place_and_nothing_else_is_one() {
+        let epoch = Uuid::from_u128(0xabc);
+        for sequence in [0, 1, 255, u64::MAX] {
+            assert_eq!(place(&cursor(epoch, sequence), "cursor").expect("a cursor"), Position { epoch, sequence });
+        }
+        let good = cursor(epoch, 0x1f);
+        let hyphenated = format!("{}-1f", epoch.hyphenated());
+        for bad in
+            ["", "-", "x-1", &good[1..], &good[..33], &good.to_uppercase(), &format!("{good} "), &good.replace("1f", "01f"), &hyphenated]
+        {
+            assert_eq!(place(bad, "cursor").expect_err(bad).code(), tonic::Code::InvalidArgument, "{bad}");
+        }
     }
 
     #[test]

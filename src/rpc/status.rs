@@ -15,13 +15,13 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::cameras::CamerasError;
 use crate::enrol::EnrolError;
-use crate::event_log::{EventLogError, SubscriptionEnded};
+use crate::event_log::{EventLogError, SubscribeError, SubscriptionEnded};
 use crate::face::{Quality, TemplateError};
 use crate::infer::InferError;
 use crate::photo::PhotoError;
 use crate::portable::{FORMAT_VERSION, PortableError};
 use crate::recognise::RecogniseError;
-use crate::store::StoreError;
+use crate::store::{LogSpan, StoreError};
 
 /// The domain of every reason (`google.rpc.ErrorInfo.domain`).
 pub(super) const DOMAIN: &str = "doorward.v1";
@@ -276,16 +276,38 @@ impl From<EventLogError> for Refusal {
     }
 }
 
+impl From<SubscribeError> for Refusal {
+    fn from(error: SubscribeError) -> Self {
+        let message = error.to_string();
+        match error {
+            SubscribeError::OtherEpoch { asked, current } => Self::new(Code::OutOfRange, "CURSOR_OTHER_EPOCH", message)
+                .with("cursor_epoch", asked)
+                .with("epoch", current.epoch)
+                .with("newest_sequence", current.sequence)
+                .field("cursor"),
+            SubscribeError::TooOld { span, .. } => too_old(message, span),
+            SubscribeError::InFuture { newest, .. } => {
+                Self::new(Code::OutOfRange, "CURSOR_IN_FUTURE", message).with("newest_sequence", newest).field("cursor")
+            }
+            SubscribeError::Store(store) => store.into(),
+        }
+    }
+}
+
 impl From<SubscriptionEnded> for Refusal {
     fn from(error: SubscriptionEnded) -> Self {
         let message = error.to_string();
         match error {
-            SubscriptionEnded::TooSlow { behind } => {
-                Self::new(Code::ResourceExhausted, "SUBSCRIBER_TOO_SLOW", message).with("behind", behind)
-            }
+            SubscriptionEnded::TooSlow { span, .. } => too_old(message, span),
+            SubscriptionEnded::Store(store) => store.into(),
             SubscriptionEnded::Closed => stopping(),
         }
     }
+}
+
+fn too_old(message: String, span: LogSpan) -> Refusal {
+    let refusal = Refusal::new(Code::OutOfRange, "CURSOR_TOO_OLD", message).field("cursor");
+    refusal.with("oldest_sequence", span.oldest).with("newest_sequence", span.newest)
 }
 
 /// Lets a service use `?` on the errors of the stages.
@@ -298,7 +320,7 @@ macro_rules! status_by_refusal {
         }
     )+};
 }
-status_by_refusal!(EnrolError, PhotoError, RecogniseError, CamerasError, StoreError, SubscriptionEnded);
+status_by_refusal!(EnrolError, PhotoError, RecogniseError, CamerasError, StoreError, SubscribeError, SubscriptionEnded);
 
 /// Explains a status that the transport made, which carries no reason yet: a message that is no
 /// protobuf or too long, a method that does not exist.

@@ -1,32 +1,99 @@
-//! Events, the visits they leave open, and their pictures as rows.
+//! The log of events as rows, and the visits that they leave open.
 //!
-//! In: events in order. Out: their sequences; open visits; snapshots. Events are written once and
-//! only ever deleted by age. Drops: pictures of a subject who was erased before they came; counted.
-//! Must not know: subscribers.
+//! In: events in order. Out: their sequences; the same events from any place in the order; open
+//! visits. Events are written once; retention cuts the log at its old end only.
+//! Must not know: subscribers, pictures' insides.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::event::{Event, EventKind, SnapshotId, VisitId};
-use crate::frame::CameraId;
+use crate::event::{Event, EventKind, LoggedEvent, VisitId};
 use crate::store::failure::damaged;
-use crate::store::{Counts, NewEvent, OpenVisit, Snapshot, StoreError};
-use crate::subject::SubjectUid;
-
-/// Rows that one step of pruning takes from each table: a few milliseconds of the writer's time.
-const PRUNED_AT_ONCE: i64 = 256;
-/// Snapshots, which are large, that one step takes.
-const SNAPSHOTS_PRUNED_AT_ONCE: i64 = 32;
+use crate::store::writer::Effect;
+use crate::store::{Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, Snapshot, Store, StoreError, Told, snapshots};
 
 /// An event, ready to be written.
-pub(super) struct Prepared {
+struct Prepared {
     event: Event,
     body: String,
     snapshot: Option<(Snapshot, [u8; 32])>,
+}
+
+impl Store {
+    /// Names this log; made when the database was created.
+    pub fn epoch(&self) -> Uuid {
+        self.0.epoch
+    }
+
+    /// The newest event's sequence, 0 before the first.
+    pub async fn last_sequence(&self) -> Result<u64, StoreError> {
+        self.0.readers.read(last_sequence).await
+    }
+
+    /// Which events are kept.
+    pub async fn log_span(&self) -> Result<LogSpan, StoreError> {
+        self.0.readers.read(span).await
+    }
+
+    /// At most `limit` kept events after `sequence`, in order, without gaps among them. The first is
+    /// a later one than the next only if that is no longer kept.
+    pub async fn events_after(&self, sequence: u64, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
+        let epoch = self.0.epoch;
+        self.0.readers.read(move |db| after(db, (epoch, sequence), limit)).await
+    }
+
+    /// At most `limit` of the kept events that `past` asks for.
+    pub async fn past_events(&self, past: Past, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
+        let epoch = self.0.epoch;
+        self.0.readers.read(move |db| past_events(db, epoch, past, limit)).await
+    }
+
+    /// One event; `None` when it is not or no longer kept.
+    pub async fn event(&self, sequence: u64) -> Result<Option<LoggedEvent>, StoreError> {
+        let found = self.events_after(sequence.saturating_sub(1), 1).await?;
+        Ok(found.into_iter().find(|logged| logged.sequence == sequence))
+    }
+
+    /// Appends durably in order, opening and closing visits as the kinds say; answers the first
+    /// sequence. Concurrent appends share a sync (group commit).
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and others; none of `events` is written then.
+    pub async fn append_events(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
+        self.append_events_then(events, Box::new(|_| ())).await
+    }
+
+    /// [`append_events`](Self::append_events), and calls `told` with where they stand: after the
+    /// commit, before the call is answered, on the writer's thread, in sequence order over all
+    /// calls and without gaps, even when the caller no longer waits. It must not wait, and is
+    /// not called when nothing was written.
+    ///
+    /// # Errors
+    /// As [`append_events`](Self::append_events).
+    pub async fn append_events_then(&self, events: Vec<NewEvent>, told: Told) -> Result<u64, StoreError> {
+        let events = prepare(events)?;
+        let (counts, clock) = (Arc::clone(&self.0.counts), Arc::clone(&self.0.clock));
+        let work = move |db: &_| append(db, &events, clock.now(), &counts);
+        let appended = self.0.writer.write_then(Effect::Keeps, work, Box::new(move |appended| told(*appended))).await?;
+        Ok(appended.first)
+    }
+
+    /// Waits in the writer's queue like any change, and changes nothing: for the watchdog.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the writer has stopped or the disk cannot be written.
+    pub async fn pass_token(&self) -> Result<(), StoreError> {
+        self.0.writer.write(Effect::Keeps, |_| Ok(())).await
+    }
+
+    /// Visits that were started and never ended, oldest first.
+    pub async fn open_visits(&self) -> Result<Vec<OpenVisit>, StoreError> {
+        self.0.readers.read(open_visits).await
+    }
 }
 
 /// Does on the caller's thread what needs no database.
@@ -34,7 +101,7 @@ pub(super) struct Prepared {
 /// # Errors
 /// [`StoreError::Contradiction`] for an event that could not be read again, such as one with a
 /// similarity that is no number: it would stand in the way of every later start.
-pub(super) fn prepare(events: Vec<NewEvent>) -> Result<Vec<Prepared>, StoreError> {
+fn prepare(events: Vec<NewEvent>) -> Result<Vec<Prepared>, StoreError> {
     let unreadable = |e: serde_json::Error| StoreError::Contradiction(format!("an event cannot be kept as it is: {e}"));
     let prepare = |NewEvent { event, snapshot }: NewEvent| {
         let body = serde_json::to_string(&event).map_err(unreadable)?;
@@ -48,11 +115,13 @@ pub(super) fn prepare(events: Vec<NewEvent>) -> Result<Vec<Prepared>, StoreError
     events.into_iter().map(prepare).collect()
 }
 
-/// Writes `events` in order and answers the first one's sequence.
-pub(super) fn append(db: &Connection, events: &[Prepared], counts: &Counts) -> Result<u64, StoreError> {
-    let mut first = None;
+/// Writes `events` in order at `time` and answers where they stand.
+fn append(db: &Connection, events: &[Prepared], time: Timestamp, counts: &Counts) -> Result<Appended, StoreError> {
+    let first = last_sequence(db)? + 1;
+    let mut offset = end_offset(db)?;
     let mut insert = db.prepare_cached(
-        "INSERT INTO events (kind, camera, capture_time_us, visit, subject, snapshot, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO events (kind, camera, capture_time_us, visit, subject, snapshot, body, log_time_us, log_offset)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for Prepared { event, body, snapshot } in events {
         insert.execute(params![
@@ -62,32 +131,70 @@ pub(super) fn append(db: &Connection, events: &[Prepared], counts: &Counts) -> R
             event.visit.map(|v| v.0.into_bytes()),
             event.subject.map(|s| s.0.into_bytes()),
             event.snapshot.map(|s| s.0.into_bytes()),
-            body
+            body,
+            time.as_micros(),
+            offset
         ])?;
-        let sequence = db.last_insert_rowid();
-        first.get_or_insert(sequence.cast_unsigned());
-        follow_visit(db, event, sequence)?;
-        if let Some((snapshot, crop_sha256)) = snapshot {
-            if is_of_erased(db, [event.subject, snapshot.subject])? {
-                counts.snapshots_of_erased.fetch_add(1, Ordering::Relaxed);
-            } else {
-                put_snapshot(db, snapshot, crop_sha256)?;
-            }
+        offset += i64::try_from(body.len()).unwrap_or(i64::MAX);
+        follow_visit(db, event, body)?;
+        if let Some(snapshot) = snapshot {
+            snapshots::put(db, snapshot, event.subject, counts)?;
         }
     }
-    first.map_or_else(|| Ok(last_sequence(db)? + 1), Ok)
+    Ok(Appended { first, time })
 }
 
 /// The newest event's sequence, even when it was pruned since.
-pub(super) fn last_sequence(db: &Connection) -> Result<u64, StoreError> {
+fn last_sequence(db: &Connection) -> Result<u64, StoreError> {
     let newest: Option<i64> =
         db.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'events'")?.query_row([], |row| row.get(0))?;
     Ok(newest.unwrap_or_default().cast_unsigned())
 }
 
-/// Visits that are still open, oldest first.
-pub(super) fn open_visits(db: &Connection) -> Result<Vec<OpenVisit>, StoreError> {
-    db.prepare_cached("SELECT v.visit, e.body FROM open_visits v JOIN events e ON e.sequence = v.sequence ORDER BY v.sequence")?
+/// Where in the log, in bytes of bodies, the next event begins.
+pub(super) fn end_offset(db: &Connection) -> Result<i64, StoreError> {
+    let mut newest = db.prepare_cached("SELECT log_offset + octet_length(body) FROM events ORDER BY sequence DESC LIMIT 1")?;
+    Ok(newest.query_row([], |row| row.get(0)).optional()?.unwrap_or_default())
+}
+
+fn span(db: &Connection) -> Result<LogSpan, StoreError> {
+    // One statement, so that both are of one moment.
+    let mut ends =
+        db.prepare_cached("SELECT (SELECT min(sequence) FROM events), (SELECT max(seq) FROM sqlite_sequence WHERE name = 'events')")?;
+    let (oldest, newest) = ends.query_row([], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
+    let newest = newest.unwrap_or_default().cast_unsigned();
+    Ok(LogSpan { oldest: oldest.map_or(newest + 1, i64::cast_unsigned), newest })
+}
+
+fn after(db: &Connection, (epoch, sequence): (Uuid, u64), limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
+    let mut events = db.prepare_cached("SELECT sequence, log_time_us, body FROM events WHERE sequence > ?1 ORDER BY sequence LIMIT ?2")?;
+    events.query_and_then(params![bounded(sequence), bounded(limit as u64)], |row| logged(row, epoch))?.collect()
+}
+
+fn past_events(db: &Connection, epoch: Uuid, past: Past, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
+    let order = if past.newest_first { "DESC" } else { "ASC" };
+    let sql = format!(
+        "SELECT sequence, log_time_us, body FROM events
+         WHERE sequence > ?1 AND sequence < ?2 AND capture_time_us >= ?3 AND capture_time_us < ?4 ORDER BY sequence {order} LIMIT ?5"
+    );
+    let (since, until) = (past.since.as_micros(), past.until.as_micros());
+    let asked = params![bounded(past.after), bounded(past.before), since, until, bounded(limit as u64)];
+    db.prepare_cached(&sql)?.query_and_then(asked, |row| logged(row, epoch))?.collect()
+}
+
+/// SQLite's numbers are signed.
+fn bounded(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn logged(row: &Row<'_>, epoch: Uuid) -> Result<LoggedEvent, StoreError> {
+    let event: Event = serde_json::from_str(row.get_ref(2)?.as_str().map_err(damaged)?).map_err(damaged)?;
+    let sequence = row.get::<_, i64>(0)?.cast_unsigned();
+    Ok(LoggedEvent { sequence, epoch, log_time: Timestamp::from_micros(row.get(1)?), event: Arc::new(event) })
+}
+
+fn open_visits(db: &Connection) -> Result<Vec<OpenVisit>, StoreError> {
+    db.prepare_cached("SELECT visit, body FROM open_visits ORDER BY sequence")?
         .query_and_then([], |row| {
             let started = serde_json::from_str(row.get_ref(1)?.as_str().map_err(damaged)?).map_err(damaged)?;
             Ok(OpenVisit { visit: VisitId(Uuid::from_bytes(row.get(0)?)), started })
@@ -95,84 +202,20 @@ pub(super) fn open_visits(db: &Connection) -> Result<Vec<OpenVisit>, StoreError>
         .collect()
 }
 
-/// One snapshot.
-pub(super) fn snapshot(db: &Connection, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
-    db.prepare_cached(
-        "SELECT camera, capture_time_us, subject, crop_jpeg, frame_jpeg FROM snapshots WHERE id = ?1 AND crop_sha256 IS NOT NULL",
-    )?
-    .query_and_then([id.0.into_bytes()], |row| {
-        Ok(Snapshot {
-            id,
-            camera: CameraId::parse(row.get_ref(0)?.as_str().map_err(damaged)?).map_err(damaged)?,
-            capture_time: Timestamp::from_micros(row.get(1)?),
-            subject: row.get::<_, Option<[u8; 16]>>(2)?.map(|uid| SubjectUid(Uuid::from_bytes(uid))),
-            crop_jpeg: row.get(3)?,
-            frame_jpeg: row.get(4)?,
-        })
-    })?
-    .next()
-    .transpose()
-}
-
-/// Deletes some of what is too old and answers how many rows that were; 0 when nothing is left.
-pub(super) fn prune_step(db: &Connection, before: Timestamp, answers_before: Timestamp) -> Result<usize, StoreError> {
-    let events = db
-        .prepare_cached(
-            "DELETE FROM events WHERE sequence IN (
-                 SELECT sequence FROM events
-                 WHERE capture_time_us < ?1 AND sequence NOT IN (SELECT sequence FROM open_visits) LIMIT ?2)",
-        )?
-        .execute(params![before.as_micros(), PRUNED_AT_ONCE])?;
-    let snapshots = db
-        .prepare_cached("DELETE FROM snapshots WHERE number IN (SELECT number FROM snapshots WHERE capture_time_us < ?1 LIMIT ?2)")?
-        .execute(params![before.as_micros(), SNAPSHOTS_PRUNED_AT_ONCE])?;
-    let requests = db
-        .prepare_cached("DELETE FROM requests WHERE key IN (SELECT key FROM requests WHERE time_us < ?1 LIMIT ?2)")?
-        .execute(params![answers_before.as_micros(), PRUNED_AT_ONCE])?;
-    Ok(events + snapshots + requests)
-}
-
-/// Opens or closes the event's visit.
-fn follow_visit(db: &Connection, event: &Event, sequence: i64) -> Result<(), StoreError> {
+/// Opens or closes the event's visit; the event was inserted just now.
+fn follow_visit(db: &Connection, event: &Event, body: &str) -> Result<(), StoreError> {
     let Some(visit) = event.visit.map(|v| v.0.into_bytes()) else { return Ok(()) };
     match event.kind {
         EventKind::VisitStarted => {
-            db.prepare_cached("INSERT INTO open_visits (visit, sequence) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET sequence = ?2")?
-                .execute(params![visit, sequence])?;
+            let sql =
+                "INSERT INTO open_visits (visit, sequence, body) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET sequence = ?2, body = ?3";
+            db.prepare_cached(sql)?.execute(params![visit, db.last_insert_rowid(), body])?;
         }
         EventKind::VisitEnded => {
             db.prepare_cached("DELETE FROM open_visits WHERE visit = ?1")?.execute([visit])?;
         }
         EventKind::Identified | EventKind::Unidentified | EventKind::CameraOnline | EventKind::CameraOffline => {}
     }
-    Ok(())
-}
-
-/// Whether one of `subjects` was erased: a search may have found somebody who is gone by now.
-fn is_of_erased(db: &Connection, subjects: [Option<SubjectUid>; 2]) -> Result<bool, StoreError> {
-    let mut erased = db.prepare_cached("SELECT 1 FROM mutations WHERE kind = 'erase_subject' AND subject = ?1")?;
-    for subject in subjects.into_iter().flatten() {
-        if erased.exists([subject.0.into_bytes()])? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn put_snapshot(db: &Connection, snapshot: &Snapshot, crop_sha256: &[u8; 32]) -> Result<(), StoreError> {
-    db.prepare_cached(
-        "INSERT INTO snapshots (id, camera, capture_time_us, subject, crop_sha256, crop_jpeg, frame_jpeg)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?
-    .execute(params![
-        snapshot.id.0.into_bytes(),
-        snapshot.camera.as_str(),
-        snapshot.capture_time.as_micros(),
-        snapshot.subject.map(|s| s.0.into_bytes()),
-        crop_sha256,
-        snapshot.crop_jpeg,
-        snapshot.frame_jpeg
-    ])?;
     Ok(())
 }
 

@@ -145,7 +145,7 @@ fn an_import_that_ends_early_says_how_far_it_came_and_to_run_it_again() {
 fn watch_prints_the_event_saves_its_pictures_and_fails_when_the_stream_ends() {
     let (daemon, folder) = (Canned::start(), tempfile::tempdir().expect("a temporary directory"));
     let shots = folder.path().join("shots");
-    let ran = run(&["watch", "--server", &daemon.url, "--snapshots", &shots.display().to_string()]);
+    let ran = run(&["watch", "--no-reconnect", "--server", &daemon.url, "--snapshots", &shots.display().to_string()]);
     assert_eq!(ran.exit_code, 3, "{ran:?}");
     let (line, path) = ran.out.trim_end().split_once(" → ").expect("the path of the picture");
     assert_eq!(line, "2026-11-23T19:00:01Z front-door IDENTIFIED anna \"Anna K.\" similarity 0.71 ≥ 0.363 (of 2) 180 ms");
@@ -157,7 +157,7 @@ fn watch_prints_the_event_saves_its_pictures_and_fails_when_the_stream_ends() {
 #[test]
 fn json_is_one_object_a_line_with_the_protos_names() {
     let (daemon, folder) = (Canned::start(), tempfile::tempdir().expect("a temporary directory"));
-    let ran = run(&["watch", "--json", "--server", &daemon.url, "--snapshots", &folder.path().display().to_string()]);
+    let ran = run(&["watch", "--no-reconnect", "--json", "--server", &daemon.url, "--snapshots", &folder.path().display().to_string()]);
     let event: serde_json::Value = serde_json::from_str(&ran.out).expect("one object");
     assert_eq!((&event["sequence"], &event["type"]), (&41.into(), &"EVENT_TYPE_IDENTIFIED".into()));
     assert_eq!((&event["subject"]["id"], &event["server_time"]), (&"anna".into(), &"2026-11-23T19:00:01.200Z".into()));

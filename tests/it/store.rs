@@ -10,9 +10,8 @@ use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use doorward::clock::{SystemClock, Timestamp};
+use doorward::clock::Timestamp;
 use doorward::event::{Event, EventKind, SnapshotId, VisitId};
 use doorward::event_log::EventLog;
 use doorward::face::{Quality, Template, TemplateSpace};
@@ -139,7 +138,7 @@ fn child_that_changes_a_store_until_it_is_killed() {
         if let Ok(times) = std::env::var(CHILD_ENROLMENTS) {
             return enrol(store, times.parse().expect("a number")).await;
         }
-        let log = EventLog::open(store.clone(), 64, Arc::new(SystemClock::new())).await.expect("the log opens");
+        let log = EventLog::open(store.clone(), 64).await.expect("the log opens");
         let work = [
             tokio::spawn(append_events(store.clone())),
             tokio::spawn(append_events(store.clone())),

@@ -118,7 +118,7 @@ def errors_have_reasons(client):
     client.refused(code.INVALID_ARGUMENT, "BAD_IMAGE", "RecognitionService/DetectFaces", image=b"no picture")
     subject = {"subject": {"id": "python-grey"}, "samples": [{"image": png(200, 200, 128)}]}
     client.refused(code.INVALID_ARGUMENT, "NO_FACE", "GalleryService/CreateSubject", **subject)
-    client.refused(code.UNIMPLEMENTED, "START_NOT_SUPPORTED", "EventService/Subscribe", earliest={})
+    client.refused(code.INVALID_ARGUMENT, "BAD_CURSOR", "EventService/Subscribe", cursor="x")
     client.refused(code.INVALID_ARGUMENT, "BAD_PAGE_TOKEN", "CameraService/ListCameras", page_token="x")
     camera = {"id": "python-bad", "url": f"rtsp://admin:{PASSWORD}@127.0.0.1/"}
     client.refused(code.INVALID_ARGUMENT, "CREDENTIAL_IN_URL", "CameraService/CreateCamera", camera=camera)

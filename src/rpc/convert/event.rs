@@ -98,7 +98,7 @@ fn decision(decision: &Decision, shots: &ShotCounts, gallery: &Gallery) -> pb::D
 }
 
 fn stage_times(times: StageTimes, logged: &LoggedEvent, event: &Event) -> pb::StageTimes {
-    let published = logged.publish_time.since(Timestamp::from_micros(event.decision_time_us));
+    let published = logged.log_time.since(Timestamp::from_micros(event.decision_time_us));
     pb::StageTimes {
         decode_ms: times.decode_ms,
         wait_ms: times.wait_ms,

@@ -1,13 +1,15 @@
 //! What a subscriber sees, with time stopped.
 
+use prost::Message;
 use uuid::Uuid;
 
 use super::*;
 use crate::clock::{SimulatedClock, Timestamp};
-use crate::event::{Event, SnapshotId};
+use crate::event::{Event, EventKind, SnapshotId};
 use crate::face::TemplateSpace;
 use crate::mutation::Mutation;
-use crate::subject::{Origin, SubjectId, SubjectUid};
+use crate::store::LogSpan;
+use crate::subject::{Origin, Subject, SubjectId, SubjectUid};
 
 const EPOCH: Uuid = Uuid::from_u128(7);
 const ANNA: SubjectUid = SubjectUid(Uuid::from_u128(1));
@@ -18,7 +20,7 @@ fn logged(sequence: u64, kind: EventKind, camera: &str, subject: Option<SubjectU
     event.subject = subject;
     event.snapshot = Some(SnapshotId(Uuid::from_u128(u128::from(sequence))));
     event.stage_times = Some(crate::event::StageTimes::default());
-    LoggedEvent { sequence, epoch: EPOCH, publish_time: Timestamp::from_micros(1_002_500), event: Arc::new(event) }
+    LoggedEvent { sequence, epoch: EPOCH, log_time: Timestamp::from_micros(1_002_500), event: Arc::new(event) }
 }
 
 fn gallery() -> Gallery {
@@ -42,17 +44,29 @@ fn gallery() -> Gallery {
 
 fn view(request: &pb::SubscribeRequest) -> View {
     View {
-        filter: Filter::read(request).expect("a good filter"),
+        filter: Filter::read(&request.into()).expect("a good filter"),
         gallery: gallery(),
+        encoded: Arc::new(EncodedEvents::new()),
         clock: Arc::new(SimulatedClock::at(Timestamp::from_micros(9_000_000))),
         position: Position { epoch: EPOCH, sequence: 40 },
+        newest_at_start: 40,
     }
+}
+
+fn decoded(bytes: &Bytes) -> pb::Event {
+    pb::Event::decode(bytes.clone()).expect("an event")
+}
+
+fn sequences(response: &EncodedSubscribeResponse) -> Vec<u64> {
+    response.events.iter().map(|bytes| decoded(bytes).sequence).collect()
 }
 
 type Given = Result<Vec<LoggedEvent>, SubscriptionEnded>;
 
 /// A feed on a log that the test plays.
-fn feed(request: &pb::SubscribeRequest) -> (mpsc::Sender<Given>, mpsc::Receiver<pb::SubscribeResponse>, tokio::task::JoinHandle<Status>) {
+fn feed(
+    request: &pb::SubscribeRequest,
+) -> (mpsc::Sender<Given>, mpsc::Receiver<EncodedSubscribeResponse>, tokio::task::JoinHandle<Status>) {
     let (log, mut taken) = mpsc::channel::<Given>(64);
     let (out, responses) = mpsc::channel(1);
     let view = view(request);
@@ -61,7 +75,7 @@ fn feed(request: &pb::SubscribeRequest) -> (mpsc::Sender<Given>, mpsc::Receiver<
     (log, responses, task)
 }
 
-fn position(response: &pb::SubscribeResponse) -> u64 {
+fn position(response: &EncodedSubscribeResponse) -> u64 {
     response.position.as_ref().map_or(0, |p| p.sequence)
 }
 
@@ -110,7 +124,7 @@ async fn events_that_come_thick_share_a_response() {
     let batch = (41..=43).map(|n| logged(n, EventKind::CameraOnline, "front", None)).collect();
     log.send(Ok(batch)).await.expect("the feed takes it");
     let response = responses.recv().await.expect("the events");
-    assert_eq!(response.events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [41, 42, 43]);
+    assert_eq!(sequences(&response), [41, 42, 43]);
     assert_eq!(position(&response), 43);
 }
 
@@ -125,20 +139,21 @@ async fn a_client_that_does_not_read_leaves_events_in_the_log() {
     responses.recv().await.expect("the first response");
     loop {
         let response = responses.recv().await.expect("the event, perhaps after a bookmark");
-        if let Some(event) = response.events.first() {
-            assert_eq!(event.sequence, 41);
+        if !response.events.is_empty() {
+            assert_eq!(sequences(&response), [41]);
             break;
         }
     }
 }
 
 #[tokio::test]
-async fn a_client_that_is_too_slow_is_told_so() {
+async fn a_client_that_asks_for_what_is_deleted_is_told_so() {
     let (log, mut responses, task) = feed(&pb::SubscribeRequest::default());
     responses.recv().await.expect("the first response");
-    log.send(Err(SubscriptionEnded::TooSlow { behind: 5_000 })).await.expect("the feed takes it");
+    let span = LogSpan { oldest: 99, newest: 120 };
+    log.send(Err(SubscriptionEnded::TooSlow { at: 40, span })).await.expect("the feed takes it");
     let status = task.await.expect("no panic");
-    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    assert_eq!(status.code(), tonic::Code::OutOfRange);
     assert!(responses.recv().await.is_none());
 }
 
@@ -160,6 +175,7 @@ fn an_event_must_pass_every_filter() {
         subject_ids: subjects.iter().map(|&s| s.into()).collect(),
         watchlists: lists.iter().map(|&s| s.into()).collect(),
         start: None,
+        allow_missing: false,
     };
     let known = pb::EventType::Identified;
     for (request, sees_identified, sees_online) in [
@@ -188,13 +204,16 @@ fn a_filter_that_can_match_nothing_is_refused() {
         pb::SubscribeRequest { subject_ids: vec!["../anna".into()], ..pb::SubscribeRequest::default() },
         pb::SubscribeRequest { watchlists: vec!["w".into(); 1_001], ..pb::SubscribeRequest::default() },
     ] {
-        assert_eq!(Filter::read(&request).expect_err("refused").code(), tonic::Code::InvalidArgument);
+        assert_eq!(Filter::read(&(&request).into()).expect_err("refused").code(), tonic::Code::InvalidArgument);
     }
 }
 
 #[test]
 fn an_event_is_delivered_with_todays_name() {
-    let event = view(&pb::SubscribeRequest::default()).deliver(&logged(41, EventKind::Identified, "front", Some(ANNA))).expect("seen");
+    let event = view(&pb::SubscribeRequest::default())
+        .deliver(&logged(41, EventKind::Identified, "front", Some(ANNA)))
+        .map(|bytes| decoded(&bytes))
+        .expect("seen");
     let subject = event.subject.expect("a subject");
     assert_eq!((subject.id.as_str(), subject.display_name.as_str(), subject.erased), ("anna", "Anna", false));
     assert_eq!((event.epoch, event.sequence), (EPOCH.to_string(), 41));
@@ -204,9 +223,57 @@ fn an_event_is_delivered_with_todays_name() {
 
 #[test]
 fn an_erased_subject_is_shown_without_name_or_picture() {
-    let event = view(&pb::SubscribeRequest::default()).deliver(&logged(41, EventKind::Identified, "front", Some(GONE))).expect("seen");
+    let event = view(&pb::SubscribeRequest::default())
+        .deliver(&logged(41, EventKind::Identified, "front", Some(GONE)))
+        .map(|bytes| decoded(&bytes))
+        .expect("seen");
     let subject = event.subject.expect("a subject");
     assert_eq!((subject.uid, subject.erased), (GONE.0.to_string(), true));
     assert!(subject.id.is_empty() && subject.display_name.is_empty() && event.snapshot_id.is_empty());
     assert_eq!(event.actionable_until, event.capture_time, "no door opens by a decision about somebody who was erased since");
+}
+
+#[tokio::test]
+async fn a_client_that_begins_in_the_past_learns_when_it_has_caught_up() {
+    let (log, mut taken) = mpsc::channel::<Given>(64);
+    let (out, mut responses) = mpsc::channel(1);
+    let request = pb::SubscribeRequest { camera_ids: vec!["back".into()], ..pb::SubscribeRequest::default() };
+    let view = View { newest_at_start: 43, ..view(&request) };
+    let _task =
+        tokio::spawn(async move { run(async move || taken.recv().await.unwrap_or(Err(SubscriptionEnded::Closed)), view, out).await });
+    assert!(!responses.recv().await.expect("at once").caught_up);
+    log.send(Ok(vec![logged(41, EventKind::CameraOnline, "back", None)])).await.expect("the feed takes it");
+    let response = responses.recv().await.expect("the event");
+    assert_eq!((sequences(&response), response.caught_up), (vec![41], false));
+    let filtered_out = (42..=43).map(|n| logged(n, EventKind::CameraOnline, "front", None)).collect();
+    log.send(Ok(filtered_out)).await.expect("the feed takes it");
+    let bookmark = responses.recv().await.expect("a bookmark, without waiting for ten seconds");
+    assert_eq!((bookmark.events.len(), position(&bookmark), bookmark.caught_up), (0, 43, true));
+}
+
+#[test]
+fn an_event_is_encoded_once_for_all_and_anew_when_a_name_has_changed() {
+    let view = view(&pb::SubscribeRequest::default());
+    let event = logged(41, EventKind::Identified, "front", Some(ANNA));
+    let (first, second) = (view.deliver(&event).expect("seen"), view.deliver(&event).expect("seen"));
+    assert_eq!(first.as_ptr(), second.as_ptr(), "the same bytes in the same place");
+    let renamed = Subject { display_name: "Anne".into(), ..(*view.gallery.subject(ANNA).expect("she is known")).clone() };
+    view.gallery.apply(2, &[Mutation::PutSubject(renamed)]);
+    let third = decoded(&view.deliver(&event).expect("seen"));
+    assert_eq!(third.subject.map(|s| s.display_name).as_deref(), Some("Anne"));
+    view.gallery.apply(3, &[Mutation::EraseSubject(ANNA)]);
+    assert!(decoded(&view.deliver(&event).expect("seen")).subject.is_some_and(|s| s.erased));
+    let another = logged(41 + 1_024, EventKind::CameraOnline, "front", None);
+    assert_eq!(decoded(&view.deliver(&another).expect("seen")).sequence, 1_065, "never another event's bytes");
+}
+
+#[test]
+fn what_the_server_sends_is_what_the_contract_says() {
+    let view = view(&pb::SubscribeRequest::default());
+    let mut view = View { newest_at_start: 42, ..view };
+    let events = [logged(41, EventKind::CameraOnline, "front", None), logged(42, EventKind::Identified, "front", Some(ANNA))];
+    let sent = view.pass(&events).expect("both pass");
+    let received = pb::SubscribeResponse::decode(sent.encode_to_vec().as_slice()).expect("the contract's own message");
+    assert_eq!(received.events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [41, 42]);
+    assert!(received.caught_up && received.server_time == sent.server_time && received.position == sent.position);
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::camera::CameraId;
+use crate::event_log::Position;
 use crate::face::TemplateSpace;
 use crate::quality::Fault;
 use crate::subject::SubjectId;
@@ -109,19 +110,33 @@ fn every_camera_error_has_its_code_and_reason() {
 fn every_other_error_has_its_code_and_reason() {
     let space = |name| TemplateSpace::new(name);
     let mismatch = TemplateError::SpaceMismatch { left: space("a"), right: space("b") };
+    let span = LogSpan { oldest: 5, newest: 7 };
+    let current = Position { epoch: uuid::Uuid::max(), sequence: 7 };
     let cases: Vec<(Status, Code, &str)> = vec![
         (RecogniseError::NoTemplate("anna".into()).into(), Code::FailedPrecondition, "NO_TEMPLATE"),
         (RecogniseError::Expired("anna".into()).into(), Code::FailedPrecondition, "SUBJECT_EXPIRED"),
         (RecogniseError::Photo(PhotoError::NoFace).into(), Code::InvalidArgument, "NO_FACE"),
         (RecogniseError::Template(TemplateError::NoDirection).into(), Code::Internal, "TEMPLATE_WITHOUT_DIRECTION"),
         (RecogniseError::Template(mismatch).into(), Code::FailedPrecondition, "TEMPLATE_SPACE_MISMATCH"),
-        (SubscriptionEnded::TooSlow { behind: 5_000 }.into(), Code::ResourceExhausted, "SUBSCRIBER_TOO_SLOW"),
+        (SubscriptionEnded::TooSlow { at: 1, span }.into(), Code::OutOfRange, "CURSOR_TOO_OLD"),
+        (SubscriptionEnded::Store(failed()).into(), Code::Internal, "STORE_FAILED"),
+        (SubscribeError::TooOld { asked: 2, span }.into(), Code::OutOfRange, "CURSOR_TOO_OLD"),
+        (SubscribeError::OtherEpoch { asked: uuid::Uuid::nil(), current }.into(), Code::OutOfRange, "CURSOR_OTHER_EPOCH"),
+        (SubscribeError::InFuture { asked: 9, newest: 7 }.into(), Code::OutOfRange, "CURSOR_IN_FUTURE"),
+        (SubscribeError::Store(failed()).into(), Code::Internal, "STORE_FAILED"),
         (SubscriptionEnded::Closed.into(), Code::Unavailable, "STOPPING"),
         (Refusal::from(EventLogError::Store(failed())).into(), Code::Internal, "STORE_FAILED"),
     ];
     for (status, code, expected) in cases {
         assert_eq!((status.code(), reason(&status).as_str()), (code, expected));
     }
+}
+
+#[test]
+fn a_cursor_that_is_too_old_is_told_what_is_kept() {
+    let status = Status::from(SubscribeError::TooOld { asked: 2, span: LogSpan { oldest: 5, newest: 7 } });
+    let metadata = status.get_details_error_info().expect("a reason").metadata;
+    assert_eq!((metadata["oldest_sequence"].as_str(), metadata["newest_sequence"].as_str()), ("5", "7"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{keyed, no_answer, started, store};
 use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRect, Region, Role, Secret, Transport};
 use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
-use crate::store::{CredentialChange, NewEvent, OpenVisit, Snapshot, Store, StoreError};
+use crate::store::{CredentialChange, LogSpan, NewEvent, OpenVisit, Past, Retention, Snapshot, Store, StoreError};
 use crate::subject::SubjectUid;
 
 fn id(text: &str) -> CameraId {
@@ -200,6 +200,15 @@ fn at(kind: EventKind, seconds: i64) -> NewEvent {
     NewEvent { event, snapshot: Some(pictures) }
 }
 
+/// Keeps what was logged and taken at `since` or later, in so much room.
+fn kept(since: Timestamp, event_bytes_max: u64, snapshot_bytes_max: u64) -> Retention {
+    Retention { events_since: since, event_bytes_max, snapshots_since: since, snapshot_bytes_max }
+}
+
+fn seconds(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
 #[tokio::test]
 async fn pruning_takes_what_is_old_and_sequences_never_return() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -210,29 +219,80 @@ async fn pruning_takes_what_is_old_and_sequences_never_return() {
     let old: Vec<_> = (0..600).map(|n| at(EventKind::Unidentified, n % 10)).collect();
     store.append_events(old.clone()).await.expect("appended");
     store.append_events(vec![at(EventKind::VisitStarted, 5)]).await.expect("appended");
+    clock.advance(Duration::from_secs(10));
     let young = at(EventKind::Unidentified, 10);
     store.append_events(vec![young.clone()]).await.expect("appended");
     clock.advance(Duration::from_secs(24 * 60 * 60));
     store.mutate(vec![], keyed("a day"), no_answer()).await.expect("committed");
     clock.advance(Duration::from_secs(1));
 
-    store.prune(Timestamp::from_micros(10_000_000)).await.expect("pruned");
+    store.prune(kept(seconds(10), u64::MAX, u64::MAX)).await.expect("pruned");
     let snapshot = |event: &NewEvent| store.snapshot(event.event.snapshot.expect("it has one"));
     for event in &old {
         assert_eq!(snapshot(event).await, Ok(None));
     }
     assert_eq!(snapshot(&young).await, Ok(young.snapshot.clone()));
-    assert_eq!(store.open_visits().await.map(|v| v.len()), Ok(1), "an open visit keeps its event");
+    assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 602, newest: 602 }), "the event that a visit began with goes too");
+    assert_eq!(store.open_visits().await.map(|v| v.len()), Ok(1), "and the visit is open all the same");
     assert_eq!(store.request_answer("old").await, Ok(None));
     assert_eq!(store.request_answer("a day").await, Ok(Some(vec![])));
-    let db = rusqlite::Connection::open(directory.path().join("doorward.db")).expect("it opens");
-    let events = || db.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).expect("counted");
-    assert_eq!(events(), 2);
 
-    store.prune(Timestamp::from_micros(i64::MAX)).await.expect("pruned");
-    assert_eq!(events(), 1);
+    store.prune(kept(Timestamp::from_micros(i64::MAX), u64::MAX, u64::MAX)).await.expect("pruned");
+    assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 603, newest: 602 }), "nothing is kept");
     drop(store);
     let store = open();
     assert_eq!(store.last_sequence().await, Ok(602));
     assert_eq!(store.append_events(vec![at(EventKind::Unidentified, 11)]).await, Ok(603));
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_leaves_no_gap_in_what_is_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = |second| {
+        let clock = Arc::new(SimulatedClock::at(seconds(second)));
+        Store::open_with_clock(directory.path(), clock as Arc<dyn Clock>).expect("it opens")
+    };
+    // A daemon's own clock never goes back; the machine's may, between two starts.
+    for second in [100, 200, 50, 60, 300] {
+        open(second).append_events(vec![at(EventKind::Unidentified, second)]).await.expect("appended");
+    }
+    let store = open(300);
+    store.prune(kept(seconds(150), u64::MAX, u64::MAX)).await.expect("pruned");
+    let rest = store.events_after(0, 9).await.expect("read");
+    let times: Vec<_> = rest.iter().map(|logged| (logged.sequence, logged.log_time)).collect();
+    assert_eq!(times, [(2, seconds(200)), (3, seconds(50)), (4, seconds(60)), (5, seconds(300))]);
+}
+
+#[tokio::test]
+async fn what_takes_too_much_room_goes_oldest_first() {
+    let (_directory, store) = store();
+    let events: Vec<_> = (0..1_000).map(|n| at(EventKind::Unidentified, n)).collect();
+    let size = |event: &NewEvent| serde_json::to_string(&event.event).expect("JSON").len() as u64;
+    for some in events.chunks(300) {
+        store.append_events(some.to_vec()).await.expect("appended");
+    }
+    let last_hundred: u64 = events[900..].iter().map(size).sum();
+    let always = Timestamp::from_micros(i64::MIN);
+    store.prune(kept(always, last_hundred, 20)).await.expect("pruned");
+    assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 901, newest: 1_000 }));
+    let has_picture = async |event: &NewEvent| store.snapshot(event.event.snapshot.expect("one")).await.expect("read").is_some();
+    assert!(!has_picture(&events[997]).await && has_picture(&events[998]).await && has_picture(&events[999]).await, "ten bytes each");
+    store.append_events(vec![events[0].clone()]).await.expect("appended");
+    store.prune(kept(always, last_hundred, 20)).await.expect("pruned");
+    let span = store.log_span().await.expect("read");
+    assert!((901..=903).contains(&span.oldest) && span.newest == 1_001, "{span:?}");
+}
+
+#[tokio::test]
+async fn the_past_can_be_read_both_ways_and_by_time() {
+    let (_directory, store) = store();
+    store.append_events((1..=9).map(|n| at(EventKind::Unidentified, n)).collect()).await.expect("appended");
+    let all = Past { after: 0, before: u64::MAX, since: seconds(0), until: seconds(99), newest_first: false };
+    let read = async |past, limit| store.past_events(past, limit).await.expect("read").iter().map(|e| e.sequence).collect::<Vec<_>>();
+    assert_eq!(read(all, 3).await, [1, 2, 3]);
+    assert_eq!(read(Past { after: 3, ..all }, 2).await, [4, 5]);
+    assert_eq!(read(Past { newest_first: true, before: 9, ..all }, 2).await, [8, 7]);
+    assert_eq!(read(Past { since: seconds(3), until: seconds(5), ..all }, 9).await, [3, 4]);
+    assert_eq!(store.event(7).await.expect("read").map(|e| e.sequence), Some(7));
+    assert_eq!((store.event(0).await, store.event(10).await), (Ok(None), Ok(None)));
 }

@@ -12,6 +12,7 @@ use doorward::pb::camera_service_server::{CameraService, CameraServiceServer};
 use doorward::pb::event_service_server::{EventService, EventServiceServer};
 use doorward::pb::gallery_service_server::{GalleryService, GalleryServiceServer};
 use doorward::pb::recognition_service_server::{RecognitionService, RecognitionServiceServer};
+use prost::Message;
 use prost_types::Timestamp;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
@@ -92,7 +93,7 @@ type Doubts = Pin<Box<dyn Stream<Item = Result<pb::CheckGalleryResponse, Status>
 type Reencodings = Pin<Box<dyn Stream<Item = Result<pb::ReencodeGalleryResponse, Status>> + Send>>;
 type Imports = Pin<Box<dyn Stream<Item = Result<pb::ImportGalleryResponse, Status>> + Send>>;
 type Imported = Pin<Box<dyn Stream<Item = Result<pb::ImportSubjectsResponse, Status>> + Send>>;
-type Events = Pin<Box<dyn Stream<Item = Result<pb::SubscribeResponse, Status>> + Send>>;
+type Events = Pin<Box<dyn Stream<Item = Result<pb::EncodedSubscribeResponse, Status>> + Send>>;
 
 impl Answers {
     fn see<T>(&self, request: &Request<T>) -> std::sync::MutexGuard<'_, Seen> {
@@ -264,9 +265,18 @@ impl EventService for Answers {
             snapshot_id: SNAPSHOT_ID.into(),
             ..pb::Event::default()
         };
-        let response = pb::SubscribeResponse { events: vec![event], server_time: time(200_000_000), ..Default::default() };
+        let response = pb::EncodedSubscribeResponse {
+            events: vec![event.encode_to_vec().into()],
+            server_time: time(200_000_000),
+            ..Default::default()
+        };
         let end = refused(Code::Unavailable, "STOPPING", "the daemon is stopping; connect again when it is back", &[]);
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(response), Err(end)]))))
+    }
+
+    unanswered! {
+        list_events: ListEventsRequest => pb::ListEventsResponse,
+        get_event: GetEventRequest => pb::GetEventResponse,
     }
 
     async fn get_snapshot(&self, _: Request<pb::GetSnapshotRequest>) -> Answer<pb::GetSnapshotResponse> {

@@ -14,6 +14,7 @@ use doorward::pb;
 use doorward::pb::camera_service_client::CameraServiceClient;
 use doorward::pb::event_service_client::EventServiceClient;
 use doorward::pb::gallery_service_client::GalleryServiceClient;
+use doorward::pb::subscribe_request::Start;
 use doorward::store::NewEvent;
 use doorward::subject::SubjectUid;
 use tonic::transport::Endpoint;
@@ -69,17 +70,24 @@ async fn events_are_delivered_with_names_until_the_person_is_erased() {
     let subject = after.events[0].subject.as_ref().expect("a uid");
     assert_eq!((subject.uid.as_str(), subject.id.as_str(), subject.erased), (uid.as_str(), "", true));
 
-    let past =
-        pb::SubscribeRequest { start: Some(pb::subscribe_request::Start::Cursor(after.events[0].cursor.clone())), ..Default::default() };
-    let refused = EventServiceClient::new(served.channel.clone()).subscribe(past).await.expect_err("not in this version");
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unimplemented, "START_NOT_SUPPORTED"));
+    let cursor = events[0].cursor.clone();
+    let mut resumed = subscribe(&served, from(Start::Cursor(cursor))).await;
+    let again = next(&mut resumed).await.expect("delivered");
+    assert_eq!(again.events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [2, 3]);
+    assert!(again.caught_up);
+    let seen_before = again.events[0].subject.as_ref().expect("a uid");
+    assert_eq!((seen_before.id.as_str(), seen_before.erased), ("", true), "the past has no name of hers any more");
     let missing = pb::GetSnapshotRequest { snapshot_id: uuid::Uuid::new_v4().to_string() };
     let missing = EventServiceClient::new(served.channel.clone()).get_snapshot(missing).await.expect_err("no such snapshot");
     assert_eq!(reason(&missing), "SNAPSHOT_NOT_FOUND");
 }
 
+fn from(start: Start) -> pb::SubscribeRequest {
+    pb::SubscribeRequest { start: Some(start), ..Default::default() }
+}
+
 #[tokio::test]
-async fn a_subscriber_that_does_not_read_is_ended_and_costs_nobody_anything() {
+async fn a_subscriber_that_does_not_read_costs_nobody_anything_and_loses_nothing() {
     const BATCHES: u64 = 200;
     const BATCH: u64 = 500;
     let Some(served) = serve("a slow subscriber", 1_024).await else { return };
@@ -99,19 +107,91 @@ async fn a_subscriber_that_does_not_read_is_ended_and_costs_nobody_anything() {
         }
     }
     let mut last = 0;
-    let status = loop {
-        match next(&mut idle).await {
-            Ok(response) => {
-                for event in response.events {
-                    last += 1;
-                    assert_eq!(event.sequence, last, "nothing is skipped in silence");
-                }
-            }
-            Err(status) => break status,
+    while last < BATCHES * BATCH {
+        for event in next(&mut idle).await.expect("it goes on where it was").events {
+            last += 1;
+            assert_eq!(event.sequence, last, "nothing is skipped");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_that_leads_nowhere_is_refused_with_a_reason() {
+    let Some(served) = serve("cursors", 16).await else { return };
+    served.events.append((1..=9).map(|n| happened(EventKind::CameraOnline, n)).collect()).await.expect("written");
+    let mut events = EventServiceClient::new(served.channel.clone());
+    let mut refused = async |start| {
+        let status = events.subscribe(from(start)).await.expect_err("refused");
+        (status.code(), reason(&status))
     };
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "SUBSCRIBER_TOO_SLOW"), "after {last}: {status:?}");
-    assert!(last < BATCHES * BATCH);
+    let epoch = served.events.position().epoch.simple().to_string();
+    for (cursor, code, expected) in [
+        (format!("{epoch}-a"), Code::OutOfRange, "CURSOR_IN_FUTURE"),
+        (format!("{}-3", uuid::Uuid::from_u128(7).simple()), Code::OutOfRange, "CURSOR_OTHER_EPOCH"),
+        ("rubbish".to_owned(), Code::InvalidArgument, "BAD_CURSOR"),
+        (String::new(), Code::InvalidArgument, "BAD_CURSOR"),
+        (format!("{epoch}-03"), Code::InvalidArgument, "BAD_CURSOR"),
+    ] {
+        assert_eq!(refused(Start::Cursor(cursor.clone())).await, (code, expected.to_owned()), "{cursor:?}");
+    }
+    let mut all = subscribe(&served, from(Start::Earliest(pb::subscribe_request::Earliest {}))).await;
+    assert_eq!(next(&mut all).await.expect("delivered").events.len(), 9);
+}
+
+#[tokio::test]
+async fn a_filter_that_names_nothing_is_refused_unless_it_may_wait() {
+    let Some(served) = serve("filters that name nothing", 16).await else { return };
+    let names = |cameras: &[&str], subjects: &[&str], watchlists: &[&str]| pb::SubscribeRequest {
+        camera_ids: cameras.iter().map(|&s| s.into()).collect(),
+        subject_ids: subjects.iter().map(|&s| s.into()).collect(),
+        watchlists: watchlists.iter().map(|&s| s.into()).collect(),
+        ..Default::default()
+    };
+    for (request, expected) in [
+        (names(&["frnt"], &[], &[]), "CAMERA_NOT_FOUND"),
+        (names(&[], &["ana"], &[]), "SUBJECT_NOT_FOUND"),
+        (names(&[], &[], &["stuff"]), "WATCHLIST_NOT_FOUND"),
+    ] {
+        let status = EventServiceClient::new(served.channel.clone()).subscribe(request.clone()).await.expect_err("refused");
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, expected));
+        subscribe(&served, pb::SubscribeRequest { allow_missing: true, ..request }).await;
+    }
+}
+
+#[tokio::test]
+async fn the_past_is_listed_in_pages_and_one_event_by_its_cursor() {
+    let Some(served) = serve("the list of events", 16).await else { return };
+    let kinds = [EventKind::CameraOnline, EventKind::CameraOffline];
+    let appended = (1..=1_200).map(|n| happened(kinds[usize::from(n % 100 == 0)], n)).collect();
+    served.events.append(appended).await.expect("written");
+    let mut client = EventServiceClient::new(served.channel.clone());
+    for newest_first in [false, true] {
+        let mut request =
+            pb::ListEventsRequest { types: vec![pb::EventType::CameraOffline.into()], newest_first, page_size: 5, ..Default::default() };
+        let (mut listed, mut pages) = (Vec::new(), 0);
+        loop {
+            let page = client.list_events(request.clone()).await.expect("a page").into_inner();
+            assert!(page.events.len() <= 5);
+            listed.extend(page.events.iter().map(|e| e.sequence));
+            pages += 1;
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                break;
+            }
+        }
+        let mut expected: Vec<u64> = (1..=12).map(|n| n * 100).collect();
+        if newest_first {
+            expected.reverse();
+        }
+        assert_eq!((listed, pages), (expected, 3), "newest first: {newest_first}");
+        let of_another = pb::ListEventsRequest { page_token: "x".into(), ..request };
+        assert_eq!(reason(&client.list_events(of_another).await.expect_err("refused")), "BAD_PAGE_TOKEN");
+    }
+    let cursor = |sequence| format!("{}-{sequence:x}", served.events.position().epoch.simple());
+    let one = client.get_event(pb::GetEventRequest { cursor: cursor(700) }).await.expect("kept").into_inner();
+    assert_eq!(one.event.map(|e| (e.sequence, e.r#type)), Some((700, pb::EventType::CameraOffline.into())));
+    let none = client.get_event(pb::GetEventRequest { cursor: cursor(1_201) }).await.expect_err("not there");
+    assert_eq!(reason(&none), "EVENT_NOT_FOUND");
 }
 
 #[tokio::test]

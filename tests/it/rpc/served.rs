@@ -45,7 +45,7 @@ pub(super) struct Served {
     pub(super) _data: tempfile::TempDir,
 }
 
-pub(super) async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
+pub(super) async fn serve(left_out: &str, recent_max: usize) -> Option<Served> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
     let models = faces::models_dir(left_out)?;
     let engine = ENGINE.get_or_init(|| Some(faces::engine(&models))).clone()?;
@@ -54,7 +54,7 @@ pub(super) async fn serve(left_out: &str, lag_max: usize) -> Option<Served> {
     let store = Store::open(data.path()).expect("a new store");
     let facts = engine.facts().clone();
     let gallery = Gallery::new(facts.space.clone());
-    let events = EventLog::open(store.clone(), lag_max, Arc::clone(&clock)).await.expect("a new log");
+    let events = EventLog::open(store.clone(), recent_max).await.expect("a new log");
     let photos = PhotoAnalyst::new(engine.clone());
     let threshold = facts.threshold;
     let enrolment = EnrolmentParts {

@@ -1,0 +1,80 @@
+//! Best shots as rows.
+//!
+//! In: the pictures of an event, with the event. Out: the same pictures, until they are too old or
+//! whom they show is erased. Drops: pictures of a subject who was erased before they came; counted.
+//! Must not know: JPEG.
+
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::event::SnapshotId;
+use crate::frame::CameraId;
+use crate::store::failure::damaged;
+use crate::store::{Counts, Snapshot, Store, StoreError};
+use crate::subject::SubjectUid;
+
+impl Store {
+    /// One snapshot; `None` when it was never kept, was erased, or is too old.
+    pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
+        self.0.readers.read(move |db| snapshot(db, id)).await
+    }
+}
+
+fn snapshot(db: &Connection, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
+    db.prepare_cached(
+        "SELECT camera, capture_time_us, subject, crop_jpeg, frame_jpeg FROM snapshots WHERE id = ?1 AND crop_sha256 IS NOT NULL",
+    )?
+    .query_and_then([id.0.into_bytes()], |row| {
+        Ok(Snapshot {
+            id,
+            camera: CameraId::parse(row.get_ref(0)?.as_str().map_err(damaged)?).map_err(damaged)?,
+            capture_time: Timestamp::from_micros(row.get(1)?),
+            subject: row.get::<_, Option<[u8; 16]>>(2)?.map(|uid| SubjectUid(Uuid::from_bytes(uid))),
+            crop_jpeg: row.get(3)?,
+            frame_jpeg: row.get(4)?,
+        })
+    })?
+    .next()
+    .transpose()
+}
+
+/// Keeps the pictures of an event about `subject`, given with the SHA-256 of the crop.
+pub(super) fn put(
+    db: &Connection,
+    (snapshot, crop_sha256): &(Snapshot, [u8; 32]),
+    subject: Option<SubjectUid>,
+    counts: &Counts,
+) -> Result<(), StoreError> {
+    if is_of_erased(db, [subject, snapshot.subject])? {
+        counts.snapshots_of_erased.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    db.prepare_cached(
+        "INSERT INTO snapshots (id, camera, capture_time_us, subject, crop_sha256, crop_jpeg, frame_jpeg)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        snapshot.id.0.into_bytes(),
+        snapshot.camera.as_str(),
+        snapshot.capture_time.as_micros(),
+        snapshot.subject.map(|s| s.0.into_bytes()),
+        crop_sha256,
+        snapshot.crop_jpeg,
+        snapshot.frame_jpeg
+    ])?;
+    Ok(())
+}
+
+/// Whether one of `subjects` was erased: a search may have found somebody who is gone by now.
+fn is_of_erased(db: &Connection, subjects: [Option<SubjectUid>; 2]) -> Result<bool, StoreError> {
+    let mut erased = db.prepare_cached("SELECT 1 FROM mutations WHERE kind = 'erase_subject' AND subject = ?1")?;
+    for subject in subjects.into_iter().flatten() {
+        if erased.exists([subject.0.into_bytes()])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
