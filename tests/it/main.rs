@@ -7,6 +7,7 @@
 mod accuracy;
 mod cli;
 mod clip;
+mod contract;
 mod daemon;
 mod enrol;
 mod faces;

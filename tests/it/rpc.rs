@@ -5,7 +5,7 @@
 
 mod events;
 mod import;
-mod served;
+pub mod served;
 
 use doorward::pb;
 use doorward::pb::camera_service_client::CameraServiceClient;

@@ -4,7 +4,7 @@
 //! Must not know: what the tests assert.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,26 +32,34 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
 /// Far beyond what anything here takes, on the slowest machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server on the real stages. One engine serves all tests: its sessions are the machine's cores.
-pub(super) struct Served {
-    pub(super) address: SocketAddr,
-    pub(super) channel: Channel,
-    pub(super) events: EventLog,
-    pub(super) stop: oneshot::Sender<()>,
-    pub(super) ended: tokio::task::JoinHandle<()>,
-    pub(super) people: tempfile::TempDir,
-    pub(super) _data: tempfile::TempDir,
+pub struct Served {
+    pub address: SocketAddr,
+    pub channel: Channel,
+    pub events: EventLog,
+    pub store: Store,
+    pub stop: oneshot::Sender<()>,
+    pub ended: tokio::task::JoinHandle<()>,
+    pub people: tempfile::TempDir,
+    pub _data: Option<tempfile::TempDir>,
 }
 
-pub(super) async fn serve(left_out: &str, recent_max: usize) -> Option<Served> {
+pub async fn serve(left_out: &str, recent_max: usize) -> Option<Served> {
+    let data = tempfile::tempdir().expect("a directory");
+    let served = serve_in(left_out, recent_max, (data.path(), SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
+    Some(Served { _data: Some(data), ..served })
+}
+
+/// A server over the data in a directory that stays.
+pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path, SocketAddr)) -> Option<Served> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
     let models = faces::models_dir(left_out)?;
     let engine = ENGINE.get_or_init(|| Some(faces::engine(&models))).clone()?;
-    let (data, people) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let people = tempfile::tempdir().expect("a directory");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let store = Store::open(data.path()).expect("a new store");
+    let store = Store::open(data).expect("the store opens");
     let facts = engine.facts().clone();
     let gallery = Gallery::new(facts.space.clone());
     let events = EventLog::open(store.clone(), recent_max).await.expect("a new log");
@@ -74,12 +82,12 @@ pub(super) async fn serve(left_out: &str, recent_max: usize) -> Option<Served> {
         recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy),
         cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), CameraDefaults { scene: scene(policy), ca_file: None }),
         events: events.clone(),
-        store,
+        store: store.clone(),
         gallery,
         engine_facts: facts,
         clock,
     };
-    let config = ServerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ServerConfig::default() };
+    let config = ServerConfig { listen, ..ServerConfig::default() };
     let listener = tokio::net::TcpListener::bind(config.listen).await.expect("bound");
     let server = Server::open(&config, listener, parts).await.expect("opened");
     let (handle, address) = (server.handle(), server.handle().local_address());
@@ -92,10 +100,10 @@ pub(super) async fn serve(left_out: &str, recent_max: usize) -> Option<Served> {
         server.serve(stopped).await.expect("an orderly end");
     });
     let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("connected");
-    Some(Served { address, channel, events, stop, ended, people, _data: data })
+    Some(Served { address, channel, events, store, stop, ended, people, _data: None })
 }
 
-pub(super) fn scene(policy: Policy) -> SceneSettings {
+pub fn scene(policy: Policy) -> SceneSettings {
     let second = Duration::from_secs(1);
     SceneSettings {
         detector_side: None,
@@ -113,7 +121,7 @@ pub(super) fn scene(policy: Policy) -> SceneSettings {
 }
 
 /// A photo that `script/bootstrap` took from the registries, else one of the shared test data.
-pub(super) fn photo(name: &str, left_out: &str) -> Option<PathBuf> {
+pub fn photo(name: &str, left_out: &str) -> Option<PathBuf> {
     let part = format!("photos/{name}");
     let taken =
         std::env::var_os("DOORWARD_FACES").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data"), PathBuf::from);
@@ -121,15 +129,15 @@ pub(super) fn photo(name: &str, left_out: &str) -> Option<PathBuf> {
     if taken.exists() { Some(taken) } else { faces::shared_data(&part, left_out) }
 }
 
-pub(super) fn bytes(name: &str, left_out: &str) -> Option<Vec<u8>> {
+pub fn bytes(name: &str, left_out: &str) -> Option<Vec<u8>> {
     photo(name, left_out).map(|path| std::fs::read(path).expect("the photo is readable"))
 }
 
-pub(super) fn image(bytes: &[u8]) -> pb::SampleSource {
+pub fn image(bytes: &[u8]) -> pb::SampleSource {
     pb::SampleSource { source: Some(Source::Image(bytes.to_vec())) }
 }
 
-pub(super) fn new_subject(id: &str, photo: &[u8]) -> pb::CreateSubjectRequest {
+pub fn new_subject(id: &str, photo: &[u8]) -> pb::CreateSubjectRequest {
     pb::CreateSubjectRequest {
         subject: Some(pb::Subject {
             id: id.into(),
@@ -142,6 +150,6 @@ pub(super) fn new_subject(id: &str, photo: &[u8]) -> pb::CreateSubjectRequest {
     }
 }
 
-pub(super) fn reason(status: &Status) -> String {
+pub fn reason(status: &Status) -> String {
     status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
 }
