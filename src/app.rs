@@ -172,7 +172,10 @@ impl Daemon {
         let (cameras, stop) = (self.cameras.clone(), self.stop_work.clone());
         tasks.spawn("the camera announcer", async move { cameras.announce(stop).await });
         let kept = Kept::of(config);
-        tasks.spawn("the retention", prune(self.store.clone(), Arc::clone(&self.clock), kept, self.stop_work.clone()));
+        tasks.spawn(
+            "the retention",
+            prune((self.events.clone(), self.store.clone()), Arc::clone(&self.clock), kept, self.stop_work.clone()),
+        );
         if let Some(interval) = sd_notify::watchdog_enabled() {
             tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));
         }
@@ -329,9 +332,14 @@ fn days(days: u32) -> Duration {
 }
 
 /// Deletes events, pictures and the gallery's history past what is kept of them.
-async fn prune(store: Store, clock: Arc<dyn Clock>, kept: Kept, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+async fn prune(
+    (events, store): (EventLog, Store),
+    clock: Arc<dyn Clock>,
+    kept: Kept,
+    stop: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
     loop {
-        if let Err(error) = store.prune(kept.at(clock.now())).await {
+        if let Err(error) = events.prune(kept.at(clock.now())).await {
             tracing::error!(%error, "old events could not be deleted; trying again in ten minutes");
         }
         if let Err(error) = store.prune_gallery_history(clock.now().minus(kept.history)).await {

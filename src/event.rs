@@ -226,6 +226,22 @@ impl Event {
     }
 }
 
+impl Event {
+    /// Whether all of its numbers are numbers: what is kept as text must be readable again.
+    pub fn is_finite(&self) -> bool {
+        let decision = self.decision.iter().flat_map(|decision| {
+            let second = decision.runner_up.map(|second| second.similarity);
+            [Some(decision.threshold), decision.similarity, decision.margin, second, decision.target_rate.map(|rate| rate as f32)]
+        });
+        let place = self.box_in_frame.iter().flat_map(|place| [place.x, place.y, place.width, place.height]).map(Some);
+        let times = self.stage_times.iter().flat_map(|times| {
+            [times.decode_ms, times.wait_ms, times.detect_ms, times.encode_ms, times.match_ms, times.decide_ms].map(Some)
+        });
+        let all = [self.detection_score, self.quality].into_iter().chain(decision).chain(place).chain(times);
+        all.flatten().all(f32::is_finite)
+    }
+}
+
 /// An event in its place: the same pair of epoch and sequence names it for ever.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoggedEvent {

@@ -7,21 +7,26 @@
 //! Must not know: who subscribes, the wire, how events are stored.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::event::{Event, LoggedEvent};
-use crate::store::{Appended, LogSpan, NewEvent, Store, StoreError};
+use crate::store::{Appended, LogSpan, NewEvent, Retention, Store, StoreError};
 
+mod blocks;
 #[cfg(test)]
 mod tests;
 
+use blocks::Blocks;
+
 /// How many events one call of [`Subscription::next`] answers at most: enough to spare a busy
-/// stream most of its messages, few enough that a client that stops reading holds little.
-const DELIVERED_AT_ONCE: usize = 128;
+/// stream most of its messages, few enough that a message fits into the window that a client usually
+/// grants, 64 KiB, and that one which stops reading holds little.
+const DELIVERED_AT_ONCE: usize = 64;
 
 /// How long events wait before they are offered to a full disk again, and after how many attempts
 /// that is told again.
@@ -125,6 +130,10 @@ struct Shared {
     epoch: Uuid,
     recent_max: usize,
     ring: Mutex<Ring>,
+    /// What was read from disk lately.
+    blocks: Blocks,
+    /// How far each subscriber is; those that have ended are gone.
+    subscribers: Mutex<Vec<Weak<Progress>>>,
     /// Holds no value: it wakes whoever waits for a change of the ring.
     changed: watch::Sender<()>,
 }
@@ -145,7 +154,14 @@ impl EventLog {
     pub async fn open(store: Store, recent_max: usize) -> Result<Self, EventLogError> {
         let newest = store.last_sequence().await?;
         let ring = Mutex::new(Ring { events: VecDeque::new(), newest, closed: false });
-        let shared = Shared { epoch: store.epoch(), recent_max, ring, changed: watch::Sender::new(()) };
+        let shared = Shared {
+            epoch: store.epoch(),
+            recent_max,
+            ring,
+            blocks: Blocks::default(),
+            subscribers: Mutex::default(),
+            changed: watch::Sender::new(()),
+        };
         Ok(Self { store, shared: Arc::new(shared) })
     }
 
@@ -155,12 +171,24 @@ impl EventLog {
     /// # Errors
     /// [`EventLogError::Store`]; nothing was written and nobody is told.
     pub async fn append(&self, events: Vec<NewEvent>) -> Result<(), EventLogError> {
+        self.append_then(events, |_| ()).await
+    }
+
+    /// As [`append`](Self::append), and calls `told` with where they stand at the moment they are
+    /// delivered, on the store's own thread: it must not wait. For measurements.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub async fn append_then(&self, events: Vec<NewEvent>, told: impl FnOnce(Appended) + Send + 'static) -> Result<(), EventLogError> {
         if events.is_empty() {
             return Ok(());
         }
-        let published: Vec<_> = events.iter().map(|e| Arc::new(e.event.clone())).collect();
         let shared = Arc::clone(&self.shared);
-        self.store.append_events_then(events, Box::new(move |appended| shared.publish(appended, published))).await?;
+        let publish = move |appended, events| {
+            told(appended);
+            shared.publish(appended, events);
+        };
+        self.store.append_events_then(events, Box::new(publish)).await?;
         Ok(())
     }
 
@@ -183,6 +211,16 @@ impl EventLog {
             }
             tokio::time::sleep(ROOM_WAIT).await;
         }
+        Ok(())
+    }
+
+    /// Deletes what `kept` does not allow, as [`Store::prune`] does.
+    ///
+    /// # Errors
+    /// [`EventLogError::Store`].
+    pub async fn prune(&self, kept: Retention) -> Result<(), EventLogError> {
+        self.store.prune(kept).await?;
+        self.shared.blocks.clear();
         Ok(())
     }
 
@@ -225,11 +263,27 @@ impl EventLog {
         Ok(self.subscribe_after(Some(after)))
     }
 
+    /// Who subscribes, and how far each is.
+    pub fn subscribers(&self) -> Vec<Subscriber> {
+        let newest = self.position().sequence;
+        let subscribers = self.shared.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = subscribers.iter().filter_map(Weak::upgrade);
+        let progress = all.map(|progress| Subscriber {
+            peer: progress.peer.get().cloned().unwrap_or_default(),
+            lag: newest.saturating_sub(progress.delivered.load(Ordering::Relaxed)),
+        });
+        progress.collect()
+    }
+
     fn subscribe_after(&self, sequence: Option<u64>) -> Subscription {
         // The receiver comes first, so that no change after the position is read goes unnoticed.
         let changed = self.shared.changed.subscribe();
         let delivered = sequence.unwrap_or_else(|| self.shared.ring().newest);
-        Subscription { log: self.clone(), delivered, changed }
+        let progress = Arc::new(Progress { peer: OnceLock::new(), delivered: AtomicU64::new(delivered) });
+        let mut subscribers = self.shared.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        subscribers.push(Arc::downgrade(&progress));
+        Subscription { log: self.clone(), delivered, progress, changed }
     }
 
     /// The newest published event's place.
@@ -266,10 +320,26 @@ impl Shared {
     }
 }
 
+/// A subscriber, as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// Who it is, for people; empty where nobody said.
+    pub peer: String,
+    /// How many events it has not taken yet.
+    pub lag: u64,
+}
+
+/// How far a subscriber is, for those who ask.
+struct Progress {
+    peer: OnceLock<String>,
+    delivered: AtomicU64,
+}
+
 /// One subscriber's view.
 pub struct Subscription {
     log: EventLog,
     delivered: u64,
+    progress: Arc<Progress>,
     changed: watch::Receiver<()>,
 }
 
@@ -282,7 +352,7 @@ enum Recent {
 }
 
 impl Subscription {
-    /// Waits for the next events: all there are, at most 128. Dropping the answer's future loses
+    /// Waits for the next events: all there are, at most 64. Dropping the answer's future loses
     /// nothing.
     ///
     /// # Errors
@@ -300,8 +370,15 @@ impl Subscription {
                 }
             };
             self.delivered += events.len() as u64;
+            self.progress.delivered.store(self.delivered, Ordering::Relaxed);
             return Ok(events);
         }
+    }
+
+    /// Says who subscribes, for [`EventLog::subscribers`]; only the first name counts.
+    pub fn name(&self, peer: String) {
+        // Somebody who has a name already keeps it.
+        let _ = self.progress.peer.set(peer);
     }
 
     /// The place up to which events were delivered: where it began, before the first.
@@ -322,7 +399,7 @@ impl Subscription {
 
     /// The next events from the disk, without a gap.
     async fn on_disk(&self) -> Result<Vec<LoggedEvent>, SubscriptionEnded> {
-        let events = self.log.store.events_after(self.delivered, DELIVERED_AT_ONCE).await?;
+        let events = self.log.shared.blocks.after(self.delivered, DELIVERED_AT_ONCE, &self.log.store).await?;
         let follows = |(event, expected): (&LoggedEvent, u64)| event.sequence == expected;
         if events.is_empty() || !events.iter().zip(self.delivered + 1..).all(follows) {
             return Err(SubscriptionEnded::TooSlow { at: self.delivered, span: self.log.store.log_span().await? });

@@ -55,6 +55,8 @@ struct Shared {
     /// What subjects are called. Names change nothing about matching, so they stand beside the
     /// versions: put in before a version that can match them, taken out after the last one.
     subjects: DashMap<SubjectUid, Arc<Subject>>,
+    /// Counts the changes of `subjects`.
+    names_revision: AtomicU64,
     /// Held by the one change that is being applied: how many templates each subject has.
     writer: Mutex<HashMap<SubjectUid, u32>>,
     foreign: AtomicU64,
@@ -134,6 +136,7 @@ impl Gallery {
             cores: std::thread::available_parallelism().map_or(1, NonZero::get),
             current: ArcSwap::from_pointee(empty),
             subjects: DashMap::new(),
+            names_revision: AtomicU64::new(0),
             writer: Mutex::default(),
             foreign: AtomicU64::new(0),
         };
@@ -198,12 +201,19 @@ impl Gallery {
             tail.close(&mut segments);
         }
         self.store_version(version, (dimension, segments, Arc::new(negatives)), templates_of.len() as u64);
+        self.shared.names_revision.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
     /// What the subject is called now, `None` once erased: joined when events are delivered.
     pub fn subject(&self, uid: SubjectUid) -> Option<Arc<Subject>> {
         self.shared.subjects.get(&uid).map(|subject| Arc::clone(subject.value()))
+    }
+
+    /// Another number after each change of what [`subject`](Self::subject) answers: what was read
+    /// before is as it was while this is the same before and after.
+    pub fn names_revision(&self) -> u64 {
+        self.shared.names_revision.load(Ordering::Acquire)
     }
 
     /// How many templates were left out since the start because they live in another space.
@@ -243,6 +253,7 @@ impl Gallery {
         for (uid, _) in change.subjects.iter().filter(|(_, subject)| subject.is_none()) {
             self.shared.subjects.remove(uid);
         }
+        self.shared.names_revision.fetch_add(1, Ordering::Release);
     }
 
     fn store_version(

@@ -246,7 +246,7 @@ pub struct Call {
 /// How a call's answer is made from what was committed, for repeats of its request.
 pub type Answer = Box<dyn FnOnce(&Committed) -> Vec<u8> + Send>;
 /// Who is told where appended events stand, see [`Store::append_events_then`].
-pub type Told = Box<dyn FnOnce(Appended) + Send>;
+pub type Told = Box<dyn FnOnce(Appended, Vec<Arc<Event>>) + Send>;
 
 /// A handle on the database. Clones share it; the last one waits for queued changes, closes the
 /// database and gives the directory free. Reads and writes run on the store's own threads.

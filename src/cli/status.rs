@@ -50,6 +50,9 @@ fn facts(server: &str, response: &pb::GetStatusResponse) -> Table {
     table.fact("gallery", format!("version {}, {} subjects", response.gallery_version, response.gallery_subject_count));
     table.fact("cameras", format!("{} of {} online", response.cameras_online, response.camera_count));
     table.fact("events", format!("{} in epoch {}", response.event_sequence, response.event_epoch));
+    let furthest = response.subscribers.iter().max_by_key(|subscriber| subscriber.lag).filter(|subscriber| subscriber.lag > 0);
+    let behind = furthest.map(|subscriber| format!(", {} is {} events behind", subscriber.peer, subscriber.lag)).unwrap_or_default();
+    table.fact("subscribers", format!("{}{behind}", response.subscribers.len()));
     table
 }
 

@@ -45,6 +45,7 @@ impl EventService for EventsApi {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         let admission = auth::admission(&request);
+        let peer = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
         let request = request.into_inner();
         let start = start(request.start.as_ref())?;
         let filter = Filter::read(&Wanted::from(&request))?;
@@ -55,6 +56,7 @@ impl EventService for EventsApi {
         let place = self.0.subscriber_place()?;
         let newest_at_start = parts.events.position().sequence;
         let mut subscription = parts.events.subscribe_from(start).await?;
+        subscription.name(peer);
         let view = View {
             filter,
             gallery: parts.gallery.clone(),
@@ -131,10 +133,10 @@ impl EventsApi {
     /// The event as it is called now, if the filter lets it through.
     fn wire(&self, logged: &crate::event::LoggedEvent, filter: &Filter) -> Option<Event> {
         let gallery = &self.0.parts.gallery;
-        let subject = logged.event.subject.and_then(|uid| gallery.subject(uid));
-        filter
-            .lets_through(logged.event.kind, &logged.event.camera, subject.as_deref())
-            .then(|| event::event(logged, subject.as_ref(), gallery))
+        filter.lets_through(&logged.event, gallery).then(|| {
+            let subject = logged.event.subject.and_then(|uid| gallery.subject(uid));
+            event::event(logged, subject.as_ref(), gallery)
+        })
     }
 }
 

@@ -67,10 +67,8 @@ impl View {
     }
 
     fn deliver(&self, logged: &LoggedEvent) -> Option<Bytes> {
-        let subject = logged.event.subject.and_then(|uid| self.gallery.subject(uid));
-        self.filter
-            .lets_through(logged.event.kind, &logged.event.camera, subject.as_deref())
-            .then(|| self.encoded.bytes(logged, subject.as_ref(), &self.gallery))
+        let passes = self.filter.lets_through(&logged.event, &self.gallery);
+        passes.then(|| self.encoded.bytes(logged, &self.gallery))
     }
 }
 

@@ -11,10 +11,10 @@ use tonic::{Code, Status};
 use super::convert;
 use super::status::{Refusal, bad_field};
 use crate::cameras::Cameras;
-use crate::event::EventKind;
+use crate::event::Event;
+use crate::gallery::Gallery;
 use crate::pb;
 use crate::store::Store;
-use crate::subject::Subject;
 
 /// The most entries of one filter.
 const ENTRIES_MAX: usize = 1_000;
@@ -89,13 +89,21 @@ impl Filter {
         Ok(())
     }
 
-    /// Whether an event of `kind` at `camera` passes; `subject` is what is known of its subject now.
-    pub(super) fn lets_through(&self, kind: EventKind, camera: &str, subject: Option<&Subject>) -> bool {
-        let any = |set: &HashSet<String>, found: &dyn Fn() -> bool| set.is_empty() || found();
-        (self.types.is_empty() || self.types.contains(&convert::event::event_type(kind)))
-            && any(&self.cameras, &|| self.cameras.contains(camera))
-            && any(&self.subjects, &|| subject.is_some_and(|s| self.subjects.contains(s.id.as_str())))
-            && any(&self.watchlists, &|| subject.is_some_and(|s| s.is_on_any(&self.watchlists)))
+    /// Whether `event` passes; its subject is looked up where a filter asks for it.
+    pub(super) fn lets_through(&self, event: &Event, gallery: &Gallery) -> bool {
+        let (any_camera, any_type) = (self.cameras.is_empty(), self.types.is_empty());
+        (any_camera || self.cameras.contains(&*event.camera))
+            && (any_type || self.types.contains(&convert::event::event_type(event.kind)))
+            && self.lets_through_subject(event, gallery)
+    }
+
+    fn lets_through_subject(&self, event: &Event, gallery: &Gallery) -> bool {
+        if self.subjects.is_empty() && self.watchlists.is_empty() {
+            return true;
+        }
+        let Some(subject) = event.subject.and_then(|uid| gallery.subject(uid)) else { return false };
+        (self.subjects.is_empty() || self.subjects.contains(subject.id.as_str()))
+            && (self.watchlists.is_empty() || subject.is_on_any(&self.watchlists))
     }
 }
 

@@ -12,7 +12,7 @@ use super::convert::{duration, time};
 use crate::camera::CameraState;
 use crate::infer::EngineFacts;
 use crate::pb::system_service_server::SystemService;
-use crate::pb::{GetStatusRequest, GetStatusResponse, InferenceStatus, ModelStatus};
+use crate::pb::{GetStatusRequest, GetStatusResponse, InferenceStatus, ModelStatus, SubscriberStatus};
 
 /// The service.
 pub(super) struct SystemApi(pub(super) Arc<Shared>);
@@ -35,6 +35,7 @@ impl SystemService for SystemApi {
             event_sequence: position.sequence,
             camera_count: u32::try_from(cameras.len()).unwrap_or(u32::MAX),
             cameras_online: u32::try_from(online).unwrap_or(u32::MAX),
+            subscribers: parts.events.subscribers().into_iter().map(|s| SubscriberStatus { peer: s.peer, lag: s.lag }).collect(),
         }))
     }
 }

@@ -18,7 +18,7 @@ use crate::store::{Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, Snapsho
 
 /// An event, ready to be written.
 struct Prepared {
-    event: Event,
+    event: Arc<Event>,
     body: String,
     snapshot: Option<(Snapshot, [u8; 32])>,
 }
@@ -64,10 +64,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Full`] and others; none of `events` is written then.
     pub async fn append_events(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
-        self.append_events_then(events, Box::new(|_| ())).await
+        self.append_events_then(events, Box::new(|_, _| ())).await
     }
 
-    /// [`append_events`](Self::append_events), and calls `told` with where they stand: after the
+    /// [`append_events`](Self::append_events), and calls `told` with where they stand and with them: after the
     /// commit, before the call is answered, on the writer's thread, in sequence order over all
     /// calls and without gaps, even when the caller no longer waits. It must not wait, and is
     /// not called when nothing was written.
@@ -76,9 +76,10 @@ impl Store {
     /// As [`append_events`](Self::append_events).
     pub async fn append_events_then(&self, events: Vec<NewEvent>, told: Told) -> Result<u64, StoreError> {
         let events = prepare(events)?;
+        let kept: Vec<_> = events.iter().map(|prepared| Arc::clone(&prepared.event)).collect();
         let (counts, clock) = (Arc::clone(&self.0.counts), Arc::clone(&self.0.clock));
         let work = move |db: &_| append(db, &events, clock.now(), &counts);
-        let appended = self.0.writer.write_then(Effect::Keeps, work, Box::new(move |appended| told(*appended))).await?;
+        let appended = self.0.writer.write_then(Effect::Keeps, work, Box::new(move |appended| told(*appended, kept))).await?;
         Ok(appended.first)
     }
 
@@ -100,17 +101,20 @@ impl Store {
 ///
 /// # Errors
 /// [`StoreError::Contradiction`] for an event that could not be read again, such as one with a
-/// similarity that is no number: it would stand in the way of every later start.
+/// similarity that is no number: it would stand in the way of every later reader.
 fn prepare(events: Vec<NewEvent>) -> Result<Vec<Prepared>, StoreError> {
-    let unreadable = |e: serde_json::Error| StoreError::Contradiction(format!("an event cannot be kept as it is: {e}"));
     let prepare = |NewEvent { event, snapshot }: NewEvent| {
-        let body = serde_json::to_string(&event).map_err(unreadable)?;
-        serde_json::from_str::<Event>(&body).map_err(unreadable)?;
+        if !event.is_finite() {
+            return Err(StoreError::Contradiction("an event cannot be kept as it is: one of its numbers is none".into()));
+        }
+        let unwritable = |e: serde_json::Error| StoreError::Contradiction(format!("an event cannot be kept as it is: {e}"));
+        let body = serde_json::to_string(&event).map_err(unwritable)?;
+        debug_assert!(serde_json::from_str::<Event>(&body).is_ok(), "{body} cannot be read again");
         let snapshot = snapshot.map(|s| {
             let hash = Sha256::digest(&s.crop_jpeg).into();
             (s, hash)
         });
-        Ok(Prepared { event, body, snapshot })
+        Ok(Prepared { event: Arc::new(event), body, snapshot })
     };
     events.into_iter().map(prepare).collect()
 }

@@ -23,7 +23,7 @@ use doorward::event_log::EventLog;
 use doorward::pb;
 use doorward::pb::event_service_client::EventServiceClient;
 use doorward::pb::subscribe_request::{Earliest, Start};
-use doorward::store::{NewEvent, Retention, Store};
+use doorward::store::{NewEvent, Retention};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -61,7 +61,7 @@ fn child_that_serves_a_log_until_it_is_killed() {
         let quiet = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> =
             (0..WRITERS).map(|writer| tokio::spawn(write(serving.events.clone(), format!("{run}-{writer}"), Arc::clone(&quiet)))).collect();
-        let cutting = tokio::spawn(cut(serving.store.clone()));
+        let cutting = tokio::spawn(cut(serving.events.clone()));
         // Until the parent says that it is enough; mostly it kills instead.
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await.expect("read").expect("a line");
         quiet.store(true, Ordering::Relaxed);
@@ -94,11 +94,11 @@ async fn write(log: EventLog, name: String, quiet: Arc<AtomicBool>) {
     }
 }
 
-async fn cut(store: Store) {
+async fn cut(log: EventLog) {
     let always = Timestamp::from_micros(i64::MIN);
     let kept = Retention { events_since: always, event_bytes_max: KEPT_BYTES, snapshots_since: always, snapshot_bytes_max: u64::MAX };
     loop {
-        store.prune(kept).await.expect("pruned");
+        log.prune(kept).await.expect("pruned");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

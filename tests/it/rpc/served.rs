@@ -39,7 +39,6 @@ pub struct Served {
     pub address: SocketAddr,
     pub channel: Channel,
     pub events: EventLog,
-    pub store: Store,
     pub stop: oneshot::Sender<()>,
     pub ended: tokio::task::JoinHandle<()>,
     pub people: tempfile::TempDir,
@@ -82,7 +81,7 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
         recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy),
         cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), CameraDefaults { scene: scene(policy), ca_file: None }),
         events: events.clone(),
-        store: store.clone(),
+        store,
         gallery,
         engine_facts: facts,
         clock,
@@ -100,7 +99,7 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
         server.serve(stopped).await.expect("an orderly end");
     });
     let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("connected");
-    Some(Served { address, channel, events, store, stop, ended, people, _data: None })
+    Some(Served { address, channel, events, stop, ended, people, _data: None })
 }
 
 pub fn scene(policy: Policy) -> SceneSettings {
