@@ -126,6 +126,8 @@ def start(arguments: argparse.Namespace, scratch: Path, processes: list[subproce
         "server.listen": f"127.0.0.1:{port}",
         "server.request_timeout_ms": 3_600_000,
         "recognition.visit_gap_ms": 1000,
+        # Each showing is a visit of its own.
+        "recognition.visit_resume_ms": 0,
         "log.filter": "warn",
     }
     daemon = [str(arguments.programs / "doorward"), "serve"]

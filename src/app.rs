@@ -274,6 +274,9 @@ fn scene_settings(config: &Config, policy: Policy) -> SceneSettings {
         },
         visit: VisitPolicy {
             decision_deadline: millis(config.recognition.decision_deadline_ms),
+            decide_after: Some(millis(config.recognition.entry_decision_ms)),
+            reassert_every: Some(millis(config.recognition.reassert_ms)).filter(|every| !every.is_zero()),
+            resume_within: millis(config.recognition.visit_resume_ms),
             actionable: millis(config.recognition.actionable_ms),
         },
         encode_every_face: config.infer.encode_every_face,

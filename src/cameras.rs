@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::batch::{SlotPolicy, SlotSettings};
-use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason};
+use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason, Role};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{BoxInFrame, EndReason, Event, EventKind};
 use crate::ingest::{self, Sinks, SourceSettings, StateSink};
@@ -420,6 +420,11 @@ impl Cameras {
         scene.region_of_interest = camera.region_of_interest;
         scene.face_pixels_min = camera.face_pixels_min;
         scene.policy.threshold = camera.threshold.unwrap_or(scene.policy.threshold);
+        if camera.role != Role::Entry {
+            // Nobody waits for a door to open there.
+            scene.visit.decide_after = None;
+            scene.visit.reassert_every = None;
+        }
         let slot = SlotSettings { role: camera.role, analysis_fps_max: camera.analysis_fps_max, policy: SlotPolicy::NewestWins };
         Watch { camera: camera.id.clone(), slot, scene }
     }

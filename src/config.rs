@@ -134,8 +134,14 @@ pub struct RecognitionConfig {
     pub actionable_ms: u64,
     /// How long a visit at a camera may stay undecided.
     pub decision_deadline_ms: u64,
-    /// How long a face may be unseen before its visit has ended.
+    /// How soon after the first usable shot a visit at an entry camera is decided by what there is.
+    pub entry_decision_ms: u64,
+    /// How often an entry camera tells again who is there; 0 never.
+    pub reassert_ms: u64,
+    /// How long a face may be unseen before its track is over.
     pub visit_gap_ms: u64,
+    /// Whoever comes back within this goes on with the visit, which ends only then.
+    pub visit_resume_ms: u64,
     /// The least overall quality of a shot that is encoded at the door, 0 to 1. Low, because a poor
     /// shot weighs less among the visit's others, and a small camera shows nothing better.
     pub quality_min: f32,
@@ -243,7 +249,10 @@ impl Default for RecognitionConfig {
             threshold: None,
             actionable_ms: 5_000,
             decision_deadline_ms: 3_000,
+            entry_decision_ms: 500,
+            reassert_ms: 3_000,
             visit_gap_ms: 2_000,
+            visit_resume_ms: 60_000,
             quality_min: 0.05,
             enrol_quality_min: 0.3,
         }

@@ -39,6 +39,10 @@ pub enum EventKind {
     Identified,
     /// The visitor is nobody in the gallery, or could not be seen well enough to tell.
     Unidentified,
+    /// What was told of the visitor was wrong: it is another subject, or nobody known.
+    IdentityRevised,
+    /// Whoever was identified at a door is still there, or back.
+    Reasserted,
     /// The visitor is gone.
     VisitEnded,
     /// Frames arrive from a camera.
@@ -53,6 +57,8 @@ pub enum EventKind {
 pub enum EndReason {
     /// The face was not seen for a while.
     Gone,
+    /// The visitor turned out to be one who was here a moment ago, whose visit goes on.
+    Resumed,
     /// The camera went offline.
     CameraOffline,
     /// The camera was deleted, disabled or changed by the operator.
@@ -90,6 +96,8 @@ pub enum Rejection {
     BelowThreshold,
     /// No shot was good enough to be encoded before a decision was due.
     NoUsableShot,
+    /// The closest subject is at the same camera at the same moment, as another and better match.
+    Conflict,
 }
 
 /// An open-set decision with everything it rests on.
@@ -98,18 +106,24 @@ pub struct Decision {
     /// What it was made for.
     pub purpose: Purpose,
     /// The subject that matched; `None` is *unknown*.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectUid>,
     /// Why it is unknown; `None` when somebody matched.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rejection: Option<Rejection>,
     /// Similarity of the closest subject; `None` with an empty gallery or no usable shot.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub similarity: Option<f32>,
     /// The least similarity that would have matched.
     pub threshold: f32,
     /// The error rate that the threshold stands for, where a calibration says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target_rate: Option<f64>,
     /// The second-closest subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub runner_up: Option<Candidate>,
     /// Similarity of the closest subject less that of the runner-up.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<f32>,
     /// How many subjects the probe was compared with.
     pub gallery_subjects: u64,
@@ -167,8 +181,10 @@ pub struct Event {
     /// At which camera.
     pub camera: Arc<str>,
     /// In which visit.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub visit: Option<VisitId>,
     /// On which track of the camera.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<TrackId>,
     /// When the deciding picture was taken, in microseconds since the Unix epoch.
     pub capture_time_us: i64,
@@ -177,26 +193,42 @@ pub struct Event {
     /// A door acts on the event only before this moment, likewise.
     pub actionable_until_us: i64,
     /// Who it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectUid>,
+    /// Who it was said to be before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_subject: Option<SubjectUid>,
+    /// Another visit at the same moment that is taken for the same subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflicting_visit: Option<VisitId>,
     /// Why the daemon says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// Where the face was.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub box_in_frame: Option<BoxInFrame>,
     /// The detector's score of the deciding shot.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub detection_score: Option<f32>,
     /// Overall quality of the deciding shot, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<f32>,
     /// What became of the visit's shots.
     pub shots: ShotCounts,
     /// The best shot's pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
     /// Where the time went.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stage_times: Option<StageTimes>,
     /// Why a visit ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
     /// How long a visit lasted, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     /// What a person should know, such as why a camera is offline. Never a credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
@@ -212,6 +244,8 @@ impl Event {
             decision_time_us: time.as_micros(),
             actionable_until_us: time.as_micros(),
             subject: None,
+            previous_subject: None,
+            conflicting_visit: None,
             decision: None,
             box_in_frame: None,
             detection_score: None,

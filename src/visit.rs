@@ -2,11 +2,14 @@
 //!
 //! In: the sightings of each frame, faces refused by quality, templates, decisions. Out: when a
 //! face is worth another look, and events without pictures or measured times.
-//! One visit a track. It says at most once that it is unidentified and at most once who it is:
-//! a better look may still name a visitor that was unidentified at first, never the other way round.
+//! A visit is one person's presence, over as many tracks as it takes: whoever comes back soon goes on
+//! with the visit. The first time that somebody is named is `IDENTIFIED`, even after `UNIDENTIFIED`;
+//! what was told and turns out to be wrong is `IDENTITY_REVISED`.
 //! Must not know: pixels, the gallery, the log. Pure: time is an argument.
 
 mod evidence;
+mod identity;
+mod presence;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +29,13 @@ pub use evidence::Fused;
 pub struct VisitPolicy {
     /// A visit that is undecided for this long is unidentified.
     pub decision_deadline: Duration,
+    /// So soon after the first usable shot a visit is decided by what there is, if that is more than one
+    /// shot; `None` waits for the deadline.
+    pub decide_after: Option<Duration>,
+    /// How often it is told again who is there; `None` never.
+    pub reassert_every: Option<Duration>,
+    /// Whoever was out of sight for no longer goes on with the visit.
+    pub resume_within: Duration,
     /// How long a door may act on an event after the picture was taken.
     pub actionable: Duration,
 }
@@ -65,24 +75,20 @@ pub struct Ending {
     pub time: Timestamp,
 }
 
-/// Above the threshold by this much, one shot is enough to say who it is; below it by this much,
-/// three are enough to say nobody. In between another shot is worth its time.
-const CLEAR_MARGIN: f32 = 0.10;
 /// Even the poorest shot that quality lets through weighs something.
 const QUALITY_FLOOR: f32 = 0.05;
-/// Shots that make a narrow match sure.
-const SHOTS_FOR_MATCH: u32 = 2;
-/// Shots that make a clear stranger sure.
-const SHOTS_FOR_STRANGER: u32 = 3;
-/// With so many shots nothing is gained by waiting.
-const SHOTS_ENOUGH: u32 = 8;
-
 /// The visits of one camera.
 #[derive(Debug)]
 pub struct Visits {
     camera: String,
     policy: VisitPolicy,
+    /// Visitors who are on a track.
     open: BTreeMap<TrackId, Visit>,
+    /// Visitors who are out of sight and may come back.
+    away: Vec<Visit>,
+    /// When the newest frame was taken in which somebody was sighted.
+    newest: Timestamp,
+    told: Vec<Event>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,14 +101,21 @@ enum Standing {
 #[derive(Debug)]
 struct Visit {
     id: VisitId,
+    track: TrackId,
     started: Timestamp,
     seen: Timestamp,
+    /// Whether it was told that it began.
+    announced: bool,
     standing: Standing,
     evidence: Evidence,
     shots: ShotCounts,
     last: Look,
     /// The shot that was fused last, and when it was taken: what a decision rests on.
     shown: Option<(Look, Timestamp)>,
+    /// When the first usable shot was taken.
+    first_shot: Option<Timestamp>,
+    /// When it was last told who it is.
+    named: Option<Timestamp>,
     decision: Option<Decision>,
     snapshot: Option<SnapshotId>,
 }
@@ -110,35 +123,34 @@ struct Visit {
 impl Visits {
     /// No visits at `camera` yet.
     pub fn new(camera: &str, policy: VisitPolicy) -> Self {
-        Self { camera: camera.to_owned(), policy, open: BTreeMap::new() }
+        Self { camera: camera.to_owned(), policy, open: BTreeMap::new(), away: Vec::new(), newest: Timestamp::default(), told: Vec::new() }
     }
 
-    /// Changes the policy, for visits that are under way too.
-    pub fn set_policy(&mut self, policy: VisitPolicy) {
-        self.policy = policy;
-    }
-
-    /// A confirmed track was seen at `time`. Answers `VISIT_STARTED` for a new one, and whether
-    /// its face is worth aligning and encoding now.
-    pub fn sighted(&mut self, look: Look, time: Timestamp) -> (Option<Event>, bool) {
-        let is_new = !self.open.contains_key(&look.track);
+    /// A confirmed track was seen at `time`. Answers whether its face is worth aligning and encoding
+    /// now.
+    pub fn sighted(&mut self, look: Look, time: Timestamp) -> bool {
+        let reassert_every = self.policy.reassert_every;
         let visit = self.open.entry(look.track).or_insert_with(|| Visit {
             id: VisitId(Uuid::now_v7()),
+            track: look.track,
             started: time,
             seen: time,
+            announced: false,
             standing: Standing::Undecided,
             evidence: Evidence::default(),
             shots: ShotCounts::default(),
             last: look,
             shown: None,
+            first_shot: None,
+            named: None,
             decision: None,
             snapshot: None,
         });
         (visit.seen, visit.last) = (time, look);
+        self.newest = self.newest.max(time);
         let decided = visit.standing != Standing::Undecided;
-        let wanted = visit.evidence.wants(&look, decided, time);
-        let started = is_new.then(|| self.event(EventKind::VisitStarted, look.track, time)).flatten();
-        (started, wanted)
+        let is_due = matches!((reassert_every, visit.named), (Some(every), Some(named)) if time.since(named) >= every);
+        visit.evidence.wants(&look, decided && !is_due, time)
     }
 
     /// The face that was worth a look turned out to be unusable.
@@ -156,6 +168,9 @@ impl Visits {
     /// # Errors
     /// [`TemplateError`] when the template has no direction or lives in another space.
     pub fn fuse(&mut self, track: TrackId, shot: EncodedShot<'_>) -> Result<Option<Fused>, TemplateError> {
+        if self.open.get(&track).is_some_and(|visit| !visit.announced) {
+            self.resume_or_announce(track, shot.template)?;
+        }
         let Some(visit) = self.open.get_mut(&track) else { return Ok(None) };
         let promise = visit.last.promise;
         let fused = visit.evidence.fuse(shot.template, shot.quality.max(QUALITY_FLOOR), promise)?;
@@ -163,83 +178,52 @@ impl Visits {
         if matches!(fused, Fused::Same(_)) {
             visit.shots.fused += 1;
             visit.shown = Some((visit.last, shot.time));
+            visit.first_shot.get_or_insert(shot.time);
         }
         Ok(Some(fused))
     }
 
-    /// A comparison of the fused template was decided at `time`. Answers the event to tell, if
-    /// the evidence suffices and says something new; else it is compared again at the deadline.
-    pub fn decided(&mut self, track: TrackId, decision: Decision, time: Timestamp) -> Option<Event> {
-        let visit = self.open.get_mut(&track)?;
-        let is_news = is_news(visit.standing, &decision, visit.shots.fused);
-        if is_news { self.settle(track, decision, time) } else { None }
-    }
-
-    /// Visits that are undecided beyond the deadline at `now`. Each is judged by the gallery of that
-    /// moment, so that nobody is named who was erased meanwhile: `judge` gets the fused template,
-    /// or nothing where there is none that is surely of whoever is there.
-    pub fn overdue(&mut self, now: Timestamp, judge: impl Fn(Option<&Template>) -> Decision) -> Vec<Event> {
-        let deadline = self.policy.decision_deadline;
-        let is_late = |visit: &Visit| visit.standing == Standing::Undecided && now.since(visit.started) >= deadline;
-        let late: Vec<TrackId> = self.open.iter().filter(|(_, visit)| is_late(visit)).map(|(track, _)| *track).collect();
-        let settle = |track| {
-            let decision = judge(self.open.get(&track)?.evidence.of_one_person());
-            self.settle(track, decision, now)
-        };
-        late.into_iter().filter_map(settle).collect()
+    /// Tells what is due at `now`: visits that begin, that are undecided beyond a deadline, that are
+    /// over. An undecided one is judged by the gallery of that moment, so that nobody is named who was
+    /// erased meanwhile: `judge` gets the fused template, or nothing where there is none that is
+    /// surely of whoever is there.
+    pub fn overdue(&mut self, now: Timestamp, judge: impl Fn(Option<&Template>) -> Decision) {
+        let tracks: Vec<TrackId> = self.open.keys().copied().collect();
+        for track in tracks {
+            self.announce_if_new(track, now);
+            self.settle_if_overdue(track, now, &judge);
+        }
+        self.end_those_who_stay_away(now);
     }
 
     /// The snapshot that shows the visitor best.
-    pub fn set_snapshot(&mut self, track: TrackId, snapshot: SnapshotId) {
-        if let Some(visit) = self.open.get_mut(&track) {
-            visit.snapshot = Some(snapshot);
+    pub fn set_snapshot(&mut self, visit: VisitId, snapshot: SnapshotId) {
+        let open = self.open.values_mut().chain(&mut self.away);
+        for known in open.filter(|known| known.id == visit) {
+            known.snapshot = Some(snapshot);
         }
     }
 
-    /// The visitor is gone. `judge` as in [`overdue`](Self::overdue): a visit is never left without
-    /// an answer.
-    pub fn ended(&mut self, track: TrackId, ending: Ending, judge: impl Fn(Option<&Template>) -> Decision) -> Vec<Event> {
-        let mut events = Vec::new();
-        let Some(visit) = self.open.get(&track) else { return events };
-        if visit.standing == Standing::Undecided {
-            let decision = judge(visit.evidence.of_one_person());
-            events.extend(self.settle(track, decision, ending.time));
-        }
-        if let Some(mut event) = self.event(EventKind::VisitEnded, track, ending.time)
-            && let Some(visit) = self.open.remove(&track)
-        {
-            event.end_reason = Some(ending.reason);
-            event.duration_ms = u64::try_from(visit.seen.since(visit.started).as_millis()).ok();
-            events.push(event);
-        }
-        events
+    /// Whose visit a track belongs to; it changes when the visitor turns out to be one who was here
+    /// before.
+    pub fn visit_of(&self, track: TrackId) -> Option<VisitId> {
+        self.open.get(&track).map(|visit| visit.id)
     }
 
-    /// The tracks with an open visit.
-    pub fn tracks(&self) -> Vec<TrackId> {
-        self.open.keys().copied().collect()
+    /// What there is to tell since this was asked last, in order.
+    pub fn take_told(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.told)
     }
 
-    fn settle(&mut self, track: TrackId, decision: Decision, now: Timestamp) -> Option<Event> {
-        let visit = self.open.get_mut(&track)?;
-        let (kind, standing) = match decision.subject {
-            Some(subject) => (EventKind::Identified, Standing::Identified(subject)),
-            None => (EventKind::Unidentified, Standing::Unidentified),
-        };
-        visit.standing = standing;
-        visit.decision = Some(decision);
-        self.event(kind, track, now)
-    }
-
-    fn event(&self, kind: EventKind, track: TrackId, now: Timestamp) -> Option<Event> {
-        let visit = self.open.get(&track)?;
-        let decides = matches!(kind, EventKind::Identified | EventKind::Unidentified);
+    /// An event of the visit on `track`, decided at `now`, with what is known of the visitor.
+    fn event(&self, kind: EventKind, visit: &Visit, now: Timestamp) -> Event {
+        let decides = matches!(kind, EventKind::Identified | EventKind::Unidentified | EventKind::IdentityRevised | EventKind::Reasserted);
         // A decision is about the picture that it rests on, however late it is taken.
         let (look, seen) = visit.shown.filter(|_| decides).unwrap_or((visit.last, visit.seen));
         let mut event = Event::new(kind, &self.camera, seen);
         event.decision_time_us = now.as_micros();
         event.visit = Some(visit.id);
-        event.track = Some(track);
+        event.track = Some(visit.track);
         event.box_in_frame = Some(look.box_in_frame);
         event.detection_score = Some(look.detection_score);
         event.shots = visit.shots.clone();
@@ -254,17 +238,7 @@ impl Visits {
         if decides {
             event.actionable_until_us = seen.plus(self.policy.actionable).as_micros();
         }
-        Some(event)
-    }
-}
-
-/// Whether a decision that rests on `shots` is sure, and says more than was told before.
-fn is_news(standing: Standing, decision: &Decision, shots: u32) -> bool {
-    let clear = decision.similarity.is_none_or(|similarity| (similarity - decision.threshold).abs() >= CLEAR_MARGIN);
-    match (standing, decision.subject) {
-        (Standing::Undecided | Standing::Unidentified, Some(_)) => clear || shots >= SHOTS_FOR_MATCH,
-        (Standing::Undecided, None) => (clear && shots >= SHOTS_FOR_STRANGER) || shots >= SHOTS_ENOUGH,
-        _ => false,
+        event
     }
 }
 

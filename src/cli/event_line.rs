@@ -58,6 +58,7 @@ fn ending(event: &pb::Event) -> Option<String> {
         event.visit_duration.and_then(|duration| Duration::try_from(duration).ok()).map(|duration| format!("after {}", span(duration)));
     let reason = match event.visit_end_reason() {
         pb::VisitEndReason::Unspecified | pb::VisitEndReason::Gone => None,
+        pb::VisitEndReason::Resumed => Some("(resumed)"),
         pb::VisitEndReason::CameraOffline => Some("(camera offline)"),
         pb::VisitEndReason::CameraRemoved => Some("(camera removed)"),
         pb::VisitEndReason::DaemonRestarted => Some("(daemon restarted)"),

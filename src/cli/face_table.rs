@@ -45,5 +45,6 @@ pub fn why_unknown(rejection: pb::IdentificationRejection) -> &'static str {
         pb::IdentificationRejection::EmptyGallery => "unknown (nobody is enrolled)",
         pb::IdentificationRejection::BelowThreshold => "unknown (nobody is close enough)",
         pb::IdentificationRejection::NoUsableShot => "unknown (no usable shot)",
+        pb::IdentificationRejection::Conflict => "unknown (somebody else here is a better match)",
     }
 }

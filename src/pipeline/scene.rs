@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::camera::{CameraId, NormalisedRect};
 use crate::clock::{Clock, Timestamp};
 use crate::decide::{self, Compared, Policy};
-use crate::event::{BoxInFrame, Candidate, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId};
+use crate::event::{BoxInFrame, Candidate, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId, VisitId};
 use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
 use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
@@ -64,7 +64,7 @@ pub struct Scene {
     clock: Arc<dyn Clock>,
     tracker: Tracker,
     visits: Visits,
-    best: HashMap<TrackId, BestShot>,
+    best: HashMap<VisitId, BestShot>,
     outbox: Vec<Pending>,
     /// How far the newest frame's capture time lay behind the present when it was analysed.
     lag: Duration,
@@ -79,6 +79,8 @@ pub struct BestShot {
     /// The face in it.
     pub rect: Rect,
     rank: f32,
+    /// Whether it went out with an event already.
+    is_kept: bool,
 }
 
 /// An event that is not in the log yet, with the picture that belongs to it.
@@ -165,8 +167,7 @@ impl Scene {
                 box_in_frame: normalised(&detection.box_in_frame, frame),
                 detection_score: detection.score,
             };
-            let (started, wanted) = self.visits.sighted(look, time);
-            self.outbox.extend(started.map(|event| Pending { event, picture: None }));
+            let wanted = self.visits.sighted(look, time);
             if wanted && let Some(shot) = self.shoot(frame, detection, sighting.track) {
                 followed[sighting.detection] = true;
                 shots.push(shot);
@@ -192,11 +193,12 @@ impl Scene {
         let measured = quality::assess(detection, &aligned);
         // Quality ends at "as good as needed", where most faces are: among those the larger is better.
         let rank = measured.overall * measured.size_pixels;
-        let is_better = self.settings.snapshots && self.best.get(&track).is_none_or(|best| rank > best.rank * BETTER_SHOT);
-        let picture = is_better.then(|| BestShot { frame: frame.copied(), rect: detection.box_in_frame, rank });
+        let visit = self.visits.visit_of(track)?;
+        let is_better = self.settings.snapshots && self.best.get(&visit).is_none_or(|best| rank > best.rank * BETTER_SHOT);
+        let picture = is_better.then(|| BestShot { frame: frame.copied(), rect: detection.box_in_frame, rank, is_kept: false });
         if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
             self.visits.rejected(track, fault.name(), frame.capture_time);
-            self.best.extend(picture.map(|picture| (track, picture)));
+            self.best.extend(picture.map(|picture| (visit, picture)));
             return None;
         }
         Some(Shot { track: Some(track), aligned, quality: measured.overall, picture })
@@ -214,6 +216,7 @@ impl Scene {
     ) -> Result<(), TemplateError> {
         let Some(track) = shot.track.filter(|_| !self.closed) else { return Ok(()) };
         let picture = shot.picture.take();
+        let before = self.visits.visit_of(track);
         let fused = match self.visits.fuse(track, EncodedShot { template, quality: shot.quality, time: passage.captured })? {
             Some(Fused::Same(fused)) => fused,
             // The shot, and the picture that came with it, show somebody else.
@@ -224,16 +227,27 @@ impl Scene {
             }
             None => return Ok(()),
         };
-        if let Some(picture) = picture {
-            self.best.insert(track, picture);
-        }
+        self.keep_best(before, track, picture);
         let decision = compare(self.settings.policy, &fused, gallery)?;
         passage.matched = self.now(passage.captured);
         let now = self.now(passage.captured);
-        if let Some(event) = self.visits.decided(track, decision, now) {
-            self.tell(event, self.settings.measure.then_some(*passage));
-        }
+        let before = self.visits.visit_of(track);
+        self.visits.decided(track, decision, now);
+        self.keep_best(before, track, None);
+        self.tell_all(self.settings.measure.then_some(*passage));
         Ok(())
+    }
+
+    /// Keeps the visitor's best picture: a new one, or one of a visit that turned out to be another's.
+    fn keep_best(&mut self, before: Option<VisitId>, track: TrackId, picture: Option<BestShot>) {
+        let Some(visit) = self.visits.visit_of(track) else { return };
+        let orphan = before.filter(|before| *before != visit).and_then(|before| self.best.remove(&before));
+        for picture in orphan.into_iter().chain(picture) {
+            let known = self.best.get(&visit);
+            if known.is_none_or(|known| picture.rank > known.rank * BETTER_SHOT) {
+                self.best.insert(visit, picture);
+            }
+        }
     }
 
     /// Ends what is over at `now`: tracks out of sight, visits past their deadline.
@@ -242,9 +256,8 @@ impl Scene {
             self.end(track, Ending { reason: EndReason::Gone, time: now }, gallery);
         }
         let policy = self.settings.policy;
-        for event in self.visits.overdue(now, |fused| judge(policy, fused, gallery)) {
-            self.tell(event, None);
-        }
+        self.visits.overdue(now, |fused| judge(policy, fused, gallery));
+        self.tell_all(None);
     }
 
     /// What time it is in the scene when it is `now` elsewhere: frames tell the time, and they come
@@ -257,9 +270,9 @@ impl Scene {
     /// Ends every visit, because the camera shows nothing any more.
     pub fn clear(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
         self.tracker.clear();
-        for track in self.visits.tracks() {
-            self.end(track, Ending { reason, time: now }, gallery);
-        }
+        let policy = self.settings.policy;
+        self.visits.end_all(Ending { reason, time: now }, |fused| judge(policy, fused, gallery));
+        self.tell_all(None);
     }
 
     /// Ends every visit and takes no further frame.
@@ -296,25 +309,42 @@ impl Scene {
 
     fn end(&mut self, track: TrackId, ending: Ending, gallery: &GalleryVersion) {
         let policy = self.settings.policy;
-        for event in self.visits.ended(track, ending, |fused| judge(policy, fused, gallery)) {
-            self.tell(event, None);
+        self.visits.ended(track, ending, |fused| judge(policy, fused, gallery));
+        self.tell_all(None);
+    }
+
+    fn tell_all(&mut self, passage: Option<Passage>) {
+        for event in self.visits.take_told() {
+            self.tell(event, passage);
         }
-        self.best.remove(&track);
     }
 
     fn tell(&mut self, mut event: Event, passage: Option<Passage>) {
         // The decision was taken now, whatever time it is in the scene.
         event.decision_time_us = self.now(Timestamp::from_micros(event.decision_time_us)).as_micros();
-        event.stage_times = passage.map(|p| stage_times(&p, event.decision_time_us));
-        let decides = matches!(event.kind, EventKind::Identified | EventKind::Unidentified);
-        let best = event.track.filter(|_| decides).and_then(|track| Some((track, self.best.get(&track)?.clone())));
-        let picture = best.map(|(track, shot)| {
-            let id = SnapshotId(Uuid::now_v7());
-            event.snapshot = Some(id);
-            self.visits.set_snapshot(track, id);
-            (id, shot)
-        });
+        event.stage_times = passage.filter(|_| event.kind != EventKind::VisitStarted).map(|p| stage_times(&p, event.decision_time_us));
+        let picture = event.visit.and_then(|visit| self.picture_for(&mut event, visit));
         self.outbox.push(Pending { event, picture });
+    }
+
+    /// The best shot that goes out with an event: with a decision, and with the end if it was surpassed.
+    fn picture_for(&mut self, event: &mut Event, visit: VisitId) -> Option<(SnapshotId, BestShot)> {
+        let (decides, ends) = match event.kind {
+            EventKind::Identified | EventKind::Unidentified | EventKind::IdentityRevised => (true, false),
+            EventKind::VisitEnded => (false, true),
+            _ => return None,
+        };
+        let best = self.best.get_mut(&visit)?;
+        let picture = (decides || !best.is_kept).then(|| best.clone());
+        best.is_kept = true;
+        if ends {
+            self.best.remove(&visit);
+        }
+        let picture = picture?;
+        let id = SnapshotId(Uuid::now_v7());
+        event.snapshot = Some(id);
+        self.visits.set_snapshot(visit, id);
+        Some((id, picture))
     }
 }
 

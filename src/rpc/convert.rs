@@ -117,6 +117,7 @@ pub(super) fn rejection(rejection: Option<crate::event::Rejection>) -> pb::Ident
         Some(Rejection::EmptyGallery) => pb::IdentificationRejection::EmptyGallery,
         Some(Rejection::BelowThreshold) => pb::IdentificationRejection::BelowThreshold,
         Some(Rejection::NoUsableShot) => pb::IdentificationRejection::NoUsableShot,
+        Some(Rejection::Conflict) => pb::IdentificationRejection::Conflict,
     }
 }
 

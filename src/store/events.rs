@@ -218,7 +218,12 @@ fn follow_visit(db: &Connection, event: &Event, body: &str) -> Result<(), StoreE
         EventKind::VisitEnded => {
             db.prepare_cached("DELETE FROM open_visits WHERE visit = ?1")?.execute([visit])?;
         }
-        EventKind::Identified | EventKind::Unidentified | EventKind::CameraOnline | EventKind::CameraOffline => {}
+        EventKind::Identified
+        | EventKind::Unidentified
+        | EventKind::IdentityRevised
+        | EventKind::Reasserted
+        | EventKind::CameraOnline
+        | EventKind::CameraOffline => {}
     }
     Ok(())
 }
@@ -228,6 +233,8 @@ fn kind_name(kind: EventKind) -> &'static str {
         EventKind::VisitStarted => "visit_started",
         EventKind::Identified => "identified",
         EventKind::Unidentified => "unidentified",
+        EventKind::IdentityRevised => "identity_revised",
+        EventKind::Reasserted => "reasserted",
         EventKind::VisitEnded => "visit_ended",
         EventKind::CameraOnline => "camera_online",
         EventKind::CameraOffline => "camera_offline",

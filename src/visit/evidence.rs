@@ -86,6 +86,27 @@ impl Evidence {
         Ok(Fused::Same(fused))
     }
 
+    /// Takes over what was learnt of the same person elsewhere.
+    pub fn absorb(&mut self, other: Self) {
+        self.sum.resize(self.sum.len().max(other.sum.len()), 0.0);
+        for (sum, value) in self.sum.iter_mut().zip(&other.sum) {
+            *sum += value;
+        }
+        if let Some(space) = self.fused.as_ref().or(other.fused.as_ref()).map(|fused| fused.space().clone()) {
+            // Two directions of one person never cancel out; should they, what was known before stays.
+            self.fused = Template::normalised(space, &self.sum).ok().or(self.fused.take()).or(other.fused);
+        }
+        self.best_promise = self.best_promise.max(other.best_promise);
+        self.best_quality = [self.best_quality, other.best_quality].into_iter().flatten().reduce(f32::max);
+        self.looked = other.looked.or(self.looked);
+        self.unsure = false;
+    }
+
+    /// The fused template.
+    pub fn fused(&self) -> Option<&Template> {
+        self.fused.as_ref()
+    }
+
     /// The fused template, unless somebody else may stand there by now.
     pub fn of_one_person(&self) -> Option<&Template> {
         self.fused.as_ref().filter(|_| !self.unsure)

@@ -45,7 +45,8 @@ async fn nobody_is_missed_while_the_folder_of_forty_people_is_read() {
     let clip = Clip::of(&[photos.join("obama2.jpg")]);
     let camera = CameraProcess::start(&["--file", &clip.file().display().to_string()]);
     // A visit may be decided as late as on the slowest machine that still sees every showing.
-    let settings = [&*format!("people_dir={}", people.path().display()), "recognition.decision_deadline_ms=60000"];
+    let settings =
+        [&*format!("people_dir={}", people.path().display()), "recognition.decision_deadline_ms=60000", "recognition.visit_resume_ms=0"];
     let daemon = Daemon::start(&settings).await;
     let channel = daemon.channel().await;
     enrol(&channel, "obama", photos.join("obama.jpg")).await;

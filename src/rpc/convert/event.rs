@@ -23,6 +23,8 @@ pub(in super::super) fn event_type(kind: EventKind) -> pb::EventType {
         EventKind::VisitStarted => pb::EventType::VisitStarted,
         EventKind::Identified => pb::EventType::Identified,
         EventKind::Unidentified => pb::EventType::Unidentified,
+        EventKind::IdentityRevised => pb::EventType::IdentityRevised,
+        EventKind::Reasserted => pb::EventType::Reasserted,
         EventKind::VisitEnded => pb::EventType::VisitEnded,
         EventKind::CameraOnline => pb::EventType::CameraOnline,
         EventKind::CameraOffline => pb::EventType::CameraOffline,
@@ -46,6 +48,8 @@ pub(in super::super) fn event(logged: &LoggedEvent, subject: Option<&Arc<Subject
         // Whoever was erased after the decision opens no door by it.
         actionable_until: Some(micros(if erased { event.capture_time_us } else { event.actionable_until_us })),
         subject: event.subject.map(|uid| event_subject(uid, subject)),
+        previous_subject: event.previous_subject.map(|uid| event_subject(uid, gallery.subject(uid).as_ref())),
+        conflicting_visit_id: event.conflicting_visit.map(|visit| visit.0.to_string()).unwrap_or_default(),
         decision: event.decision.as_ref().map(|made| decision(made, &event.shots, gallery)),
         box_in_frame: event.box_in_frame.map(normalised_box),
         detection_score: event.detection_score,
@@ -114,6 +118,7 @@ fn end_reason(reason: Option<EndReason>) -> pb::VisitEndReason {
     match reason {
         None => pb::VisitEndReason::Unspecified,
         Some(EndReason::Gone) => pb::VisitEndReason::Gone,
+        Some(EndReason::Resumed) => pb::VisitEndReason::Resumed,
         Some(EndReason::CameraOffline) => pb::VisitEndReason::CameraOffline,
         Some(EndReason::CameraRemoved) => pb::VisitEndReason::CameraRemoved,
         Some(EndReason::DaemonRestarted) => pb::VisitEndReason::DaemonRestarted,

@@ -1,0 +1,166 @@
+//! When it is told who a visitor is, and when that is revised.
+//!
+//! A single poor shot never decides; what was told changes only by evidence that is clearly against it.
+//! One person is in one place: of two visitors who are both taken for the same subject at the same
+//! moment, the more similar one keeps the name, and both say so.
+//! Must not know: how the gallery is searched.
+
+use std::time::Duration;
+
+use super::{Standing, Visit, Visits};
+use crate::clock::Timestamp;
+use crate::event::{Decision, EndReason, Event, EventKind, Rejection, TrackId, VisitId};
+use crate::face::Template;
+use crate::subject::SubjectUid;
+
+/// Above the threshold by this much, one shot is enough to say who it is; below it by this much,
+/// three are enough to say nobody. In between another shot is worth its time.
+const CLEAR_MARGIN: f32 = 0.10;
+/// Shots that make a narrow match sure.
+const SHOTS_FOR_MATCH: u32 = 2;
+/// Shots that make a clear stranger sure.
+const SHOTS_FOR_STRANGER: u32 = 3;
+/// With so many shots nothing is gained by waiting.
+const SHOTS_ENOUGH: u32 = 8;
+/// Who was told stays until another subject is more similar by this much, or the similarity has
+/// fallen below the threshold by as much.
+const REVISED_BY: f32 = 0.05;
+
+impl Visits {
+    /// A comparison of the fused template was decided at `now`. It is told if the evidence suffices
+    /// and says something new; else it is compared again at the deadline.
+    pub fn decided(&mut self, track: TrackId, decision: Decision, now: Timestamp) {
+        let Some(visit) = self.open.get(&track) else { return };
+        match news(visit, &decision, self.policy.reassert_every) {
+            News::Nothing => {}
+            News::Again => self.reassert(track, decision, now),
+            News::Decided => self.settle(track, decision, now),
+        }
+    }
+
+    pub(super) fn settle_if_overdue(&mut self, track: TrackId, now: Timestamp, judge: impl Fn(Option<&Template>) -> Decision) {
+        let Some(visit) = self.open.get(&track) else { return };
+        let is_late = now.since(visit.started) >= self.policy.decision_deadline;
+        let is_enough = visit.shots.fused >= SHOTS_FOR_MATCH
+            && matches!((self.policy.decide_after, visit.first_shot), (Some(after), Some(first)) if now.since(first) >= after);
+        if visit.standing == Standing::Undecided && (is_late || is_enough) {
+            let decision = judge(visit.evidence.of_one_person());
+            self.settle(track, decision, now);
+        }
+    }
+
+    /// Takes `decision` for what the visitor on `track` is, and tells it.
+    pub(super) fn settle(&mut self, track: TrackId, decision: Decision, now: Timestamp) {
+        let Some(subject) = decision.subject else { return self.name(track, (decision, None), now) };
+        if let Some(index) = self.away.iter().position(|visit| visit.standing == Standing::Identified(subject)) {
+            return self.continue_visit((track, index), decision, now);
+        }
+        let rival = self.open.values().find(|other| other.track != track && other.standing == Standing::Identified(subject));
+        let Some(rival) = rival else { return self.name(track, (decision, None), now) };
+        if !rival.is_in_sight(now) {
+            // The same person on another track: the old one has not noticed yet that it is lost.
+            let rival = rival.track;
+            if let Some(visit) = self.open.remove(&rival) {
+                self.away.push(visit);
+            }
+            return self.settle(track, decision, now);
+        }
+        let (rival, theirs) = ((rival.track, rival.id), rival.decision.as_ref().and_then(|d| d.similarity).unwrap_or(1.0));
+        if decision.similarity.is_some_and(|ours| ours >= theirs + REVISED_BY) {
+            let conflicting = self.visit_of(track);
+            let lost = Decision { subject: None, rejection: Some(Rejection::Conflict), ..decision.clone() };
+            self.name(rival.0, (lost, conflicting), now);
+            self.name(track, (decision, Some(rival.1)), now);
+        } else {
+            let refused = Decision { subject: None, rejection: Some(Rejection::Conflict), ..decision };
+            self.name(track, (refused, Some(rival.1)), now);
+        }
+    }
+
+    /// The visitor on `track` has turned out to be the one of `away[index]`: that visit goes on, and
+    /// the one that was begun for nothing ends.
+    fn continue_visit(&mut self, (track, index): (TrackId, usize), decision: Decision, now: Timestamp) {
+        if let Some(begun) = self.open.get(&track).filter(|begun| begun.announced) {
+            let going_on = self.away[index].id;
+            let mut event = self.event(EventKind::VisitEnded, begun, now);
+            event.end_reason = Some(EndReason::Resumed);
+            event.duration_ms = u64::try_from(begun.seen.since(begun.started).as_millis()).ok();
+            event.message = Some(format!("the visitor was here a moment ago: visit {} goes on", going_on.0));
+            self.told.push(event);
+        }
+        self.resume(track, index);
+        let is_due = self.open.get(&track).is_some_and(|visit| is_due(visit, self.policy.reassert_every));
+        if is_due {
+            self.reassert(track, decision, now);
+        }
+    }
+
+    /// Tells again who is there.
+    fn reassert(&mut self, track: TrackId, decision: Decision, now: Timestamp) {
+        let Some(visit) = self.open.get_mut(&track) else { return };
+        visit.decision = Some(decision);
+        visit.named = visit.shown.map(|(_, time)| time);
+        let Some(visit) = self.open.get(&track) else { return };
+        let event = self.event(EventKind::Reasserted, visit, now);
+        self.told.push(event);
+    }
+
+    /// Says who the visitor on `track` is, or that it is nobody, unless that was said before.
+    fn name(&mut self, track: TrackId, (decision, conflicting): (Decision, Option<VisitId>), now: Timestamp) {
+        self.announce(track);
+        let Some(visit) = self.open.get_mut(&track) else { return };
+        let standing = decision.subject.map_or(Standing::Unidentified, Standing::Identified);
+        let (kind, previous) = match (visit.standing, standing) {
+            (before, after) if before == after => return,
+            (Standing::Identified(previous), _) => (EventKind::IdentityRevised, Some(previous)),
+            (_, Standing::Identified(_)) => (EventKind::Identified, None),
+            _ => (EventKind::Unidentified, None),
+        };
+        visit.standing = standing;
+        visit.decision = Some(decision);
+        visit.named = visit.shown.map(|(_, time)| time).filter(|_| standing != Standing::Unidentified);
+        let Some(visit) = self.open.get(&track) else { return };
+        let event = Event { previous_subject: previous, conflicting_visit: conflicting, ..self.event(kind, visit, now) };
+        self.told.push(event);
+    }
+}
+
+/// What a decision says that was not told before.
+#[derive(Debug, PartialEq)]
+enum News {
+    Nothing,
+    /// The same once more, which is due.
+    Again,
+    /// Who it is, or that it is nobody, or that it is somebody else than was told.
+    Decided,
+}
+
+fn news(visit: &Visit, decision: &Decision, reassert_every: Option<Duration>) -> News {
+    let shots = visit.shots.fused;
+    let clear = decision.similarity.is_none_or(|similarity| (similarity - decision.threshold).abs() >= CLEAR_MARGIN);
+    let is_sure = clear || shots >= SHOTS_FOR_MATCH;
+    let decides = match (visit.standing, decision.subject) {
+        (Standing::Undecided | Standing::Unidentified, Some(_)) => is_sure,
+        (Standing::Undecided, None) => (clear && shots >= SHOTS_FOR_STRANGER) || shots >= SHOTS_ENOUGH,
+        (Standing::Identified(told), Some(found)) if told == found => {
+            return if is_due(visit, reassert_every) { News::Again } else { News::Nothing };
+        }
+        (Standing::Identified(told), Some(_)) => is_sure && leads(decision, told),
+        (Standing::Identified(_), None) => {
+            shots >= SHOTS_FOR_STRANGER && decision.similarity.is_none_or(|similarity| similarity < decision.threshold - REVISED_BY)
+        }
+        (Standing::Unidentified, None) => false,
+    };
+    if decides { News::Decided } else { News::Nothing }
+}
+
+/// Whether the subject of `decision` is clearly more similar than the one that was `told`.
+fn leads(decision: &Decision, told: SubjectUid) -> bool {
+    let theirs = decision.runner_up.filter(|second| second.subject == told).map(|second| second.similarity);
+    theirs.is_none_or(|theirs| decision.similarity.is_some_and(|ours| ours >= theirs + REVISED_BY))
+}
+
+/// Whether it is time to tell again who is there: by the picture's own time, since a door acts on that.
+fn is_due(visit: &Visit, every: Option<Duration>) -> bool {
+    matches!((every, visit.named, visit.shown), (Some(every), Some(named), Some((_, shown))) if shown.since(named) >= every)
+}

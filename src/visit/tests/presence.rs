@@ -1,0 +1,136 @@
+//! Nobody arrives twice, and nobody who arrives is missed.
+
+use super::*;
+
+const RESUMING: VisitPolicy =
+    VisitPolicy { resume_within: Duration::from_secs(60), reassert_every: Some(Duration::from_secs(3)), ..POLICY };
+const NEXT: TrackId = TrackId(2);
+
+fn gone(ms: i64) -> Ending {
+    Ending { reason: EndReason::Gone, time: at_ms(ms) }
+}
+
+fn on(track: TrackId) -> Look {
+    Look { track, ..look(0.5) }
+}
+
+fn shoot(visits: &mut Visits, track: TrackId, template: &Template, time: Timestamp) {
+    let fused = visits.fuse(track, EncodedShot { template, quality: 0.8, time });
+    assert!(matches!(fused, Ok(Some(Fused::Same(_)))), "{fused:?}");
+}
+
+/// Subject 1 was here from 0 to 1,000 ms and has gone out of sight.
+fn visitor_away() -> (Visits, VisitId) {
+    let mut visits = Visits::new("door", RESUMING);
+    visits.sighted(look(0.5), at_ms(0));
+    shoot(&mut visits, TRACK, &template(1.0, 0.0), at_ms(0));
+    visits.decided(TRACK, decision(Some(1), 0.8), at_ms(10));
+    visits.sighted(look(0.5), at_ms(1_000));
+    visits.ended(TRACK, gone(3_000), known);
+    let told = visits.take_told();
+    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified], "the end is not told yet");
+    (visits, told[0].visit.expect("a visit"))
+}
+
+#[test]
+fn whoever_comes_back_within_a_minute_goes_on_with_the_visit_and_is_not_told_as_arriving() {
+    let (mut visits, visit) = visitor_away();
+    visits.sighted(on(NEXT), at_ms(20_000));
+    visits.overdue(at_ms(20_000), known);
+    assert_eq!(visits.take_told(), [], "it may be the same visitor");
+    shoot(&mut visits, NEXT, &template(0.95, 0.1), at_ms(20_100));
+    visits.decided(NEXT, decision(Some(1), 0.8), at_ms(20_150));
+    let told = visits.take_told();
+    assert_eq!((kinds(&told), told[0].visit), (vec![EventKind::Reasserted], Some(visit)), "still there, and an entry says so");
+    visits.ended(NEXT, gone(30_000), known);
+    visits.overdue(at_ms(80_000), known);
+    assert_eq!(visits.take_told(), []);
+    visits.overdue(at_ms(80_001), known);
+    let told = visits.take_told();
+    assert_eq!((kinds(&told), told[0].visit), (vec![EventKind::VisitEnded], Some(visit)));
+    assert_eq!((told[0].capture_time_us, told[0].duration_ms), (20_000_000, Some(20_000)), "until it was last seen");
+}
+
+#[test]
+fn whoever_comes_back_later_begins_another_visit() {
+    let (mut visits, visit) = visitor_away();
+    visits.overdue(at_ms(61_001), known);
+    assert_eq!(kinds(&visits.take_told()), [EventKind::VisitEnded]);
+    visits.sighted(on(NEXT), at_ms(62_000));
+    visits.overdue(at_ms(62_000), known);
+    let told = visits.take_told();
+    assert_eq!(kinds(&told), [EventKind::VisitStarted]);
+    assert_ne!(told[0].visit, Some(visit));
+}
+
+#[test]
+fn somebody_else_begins_a_visit_with_the_first_usable_shot_or_after_a_second_without() {
+    let (mut visits, visit) = visitor_away();
+    visits.sighted(on(NEXT), at_ms(20_000));
+    shoot(&mut visits, NEXT, &template(0.0, 1.0), at_ms(20_100));
+    let told = visits.take_told();
+    assert_eq!(kinds(&told), [EventKind::VisitStarted]);
+    assert!(told[0].visit != Some(visit) && told[0].capture_time_us == 20_000_000, "since it was first seen");
+
+    let (mut visits, _) = visitor_away();
+    visits.sighted(on(NEXT), at_ms(20_000));
+    assert_eq!(overdue(&mut visits, at_ms(20_999), known), []);
+    assert_eq!(kinds(&overdue(&mut visits, at_ms(21_000), known)), [EventKind::VisitStarted]);
+}
+
+#[test]
+fn a_track_that_breaks_goes_on_before_the_old_one_is_known_to_be_lost() {
+    let mut visits = Visits::new("door", RESUMING);
+    visits.sighted(look(0.5), at_ms(0));
+    shoot(&mut visits, TRACK, &template(1.0, 0.0), at_ms(0));
+    visits.decided(TRACK, decision(Some(1), 0.8), at_ms(10));
+    let visit = visits.visit_of(TRACK);
+    visits.take_told();
+    // Behind the pillar and out on the other side: another track in the next frames.
+    visits.sighted(on(NEXT), at_ms(400));
+    visits.overdue(at_ms(400), known);
+    shoot(&mut visits, NEXT, &template(1.0, 0.0), at_ms(440));
+    visits.decided(NEXT, decision(Some(1), 0.8), at_ms(450));
+    assert_eq!((visits.take_told(), visits.visit_of(NEXT)), (vec![], visit));
+    visits.ended(TRACK, gone(2_000), known);
+    assert_eq!(visits.take_told(), [], "the old track is nobody's any more");
+}
+
+#[test]
+fn whoever_is_recognised_only_later_ends_the_visit_that_was_begun_for_nothing() {
+    let (mut visits, visit) = visitor_away();
+    visits.sighted(on(NEXT), at_ms(20_000));
+    // A poor shot, unlike the ones before.
+    shoot(&mut visits, NEXT, &template(0.4, 0.9), at_ms(20_100));
+    assert_eq!(kinds(&visits.take_told()), [EventKind::VisitStarted]);
+    shoot(&mut visits, NEXT, &template(0.9, 0.4), at_ms(20_300));
+    visits.decided(NEXT, decision(Some(1), 0.6), at_ms(20_350));
+    let told = visits.take_told();
+    assert_eq!(kinds(&told), [EventKind::VisitEnded, EventKind::Reasserted]);
+    assert_eq!(told[0].end_reason, Some(EndReason::Resumed));
+    assert!(told[0].message.as_ref().is_some_and(|message| message.contains(&visit.0.to_string())));
+    assert_eq!((told[1].visit, visits.visit_of(NEXT)), (Some(visit), Some(visit)));
+}
+
+#[test]
+fn a_second_visitor_beside_one_who_is_in_sight_begins_at_once() {
+    let mut visits = Visits::new("door", RESUMING);
+    visits.sighted(look(0.5), at_ms(0));
+    visits.overdue(at_ms(0), undecidable);
+    visits.sighted(on(NEXT), at_ms(40));
+    visits.sighted(look(0.5), at_ms(40));
+    visits.overdue(at_ms(40), undecidable);
+    assert_eq!(kinds(&visits.take_told()), [EventKind::VisitStarted, EventKind::VisitStarted]);
+}
+
+#[test]
+fn everybody_is_told_as_gone_when_the_camera_shows_nothing_any_more() {
+    let (mut visits, visit) = visitor_away();
+    visits.sighted(on(NEXT), at_ms(20_000));
+    visits.end_all(Ending { reason: EndReason::CameraOffline, time: at_ms(20_500) }, undecidable);
+    let told = visits.take_told();
+    let expected = [EventKind::VisitStarted, EventKind::Unidentified, EventKind::VisitEnded, EventKind::VisitEnded];
+    assert_eq!(kinds(&told), expected);
+    assert!(told[2..].iter().all(|event| event.end_reason == Some(EndReason::CameraOffline)));
+    assert_eq!(told[3].visit, Some(visit));
+}
