@@ -260,6 +260,8 @@ fn scene(infer: &InferConfig, policy: Policy) -> SceneSettings {
         },
         encode_every_face: infer.encode_every_face,
         snapshots: true,
+        layout: Default::default(),
+        telling: Default::default(),
         measure: false,
     }
 }

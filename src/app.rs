@@ -28,8 +28,9 @@ use crate::recognise::Recogniser;
 use crate::rpc::{RpcParts, Server, ServerHandle};
 use crate::shutdown::{self, Signals, Tasks};
 use crate::store::{NewEvent, Retention, Store, StoreError};
+use crate::telling::Telling;
 use crate::track::TrackPolicy;
-use crate::visit::VisitPolicy;
+use crate::visit::{Layout, VisitPolicy};
 use crate::{device, ingest, rpc};
 
 /// How often what is past its retention is deleted.
@@ -281,6 +282,8 @@ fn scene_settings(config: &Config, policy: Policy) -> SceneSettings {
         },
         encode_every_face: config.infer.encode_every_face,
         snapshots: config.events.snapshots,
+        layout: Layout::default(),
+        telling: Telling::default(),
         measure: true,
     }
 }

@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::clock::Timestamp;
 pub use crate::frame::{CameraId, InvalidCameraId};
+use crate::telling::Telling;
 
 /// What a camera looks at, which decides how urgent its frames are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub struct Camera {
     pub face_pixels_min: u32,
     /// The least similarity that identifies somebody here; `None` takes the daemon's default.
     pub threshold: Option<f32>,
+    /// What is told of what it sees, when, and what is kept of its pictures.
+    pub telling: Telling,
     /// Whether the camera is watched at all.
     pub enabled: bool,
     /// When it was created.

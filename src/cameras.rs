@@ -6,6 +6,7 @@
 //! Must not know: GStreamer, the wire.
 
 mod check;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,13 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::batch::{SlotPolicy, SlotSettings};
-use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason, Role};
+use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{BoxInFrame, EndReason, Event, EventKind};
 use crate::ingest::{self, Sinks, SourceSettings, StateSink};
 use crate::picture::{self, PictureError};
-use crate::pipeline::{Pipeline, PipelineError, SceneSettings, Watch};
+use crate::pipeline::{Pipeline, PipelineError, SceneSettings};
 use crate::store::{CredentialChange, Store, StoreError};
 
 /// How long `GetFrame` waits for the next analysed frame.
@@ -382,7 +382,7 @@ impl Cameras {
             return Ok(());
         }
         let credential = self.0.store.credential(&id).await?;
-        let frames = self.0.pipeline.watch(self.watch_of(&camera));
+        let frames = self.0.pipeline.watch(watched::as_configured(&camera, &self.0.defaults.scene));
         let ca_file = self.0.defaults.ca_file.clone();
         let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file };
         let cancel = self.0.stop.child_token();
@@ -412,21 +412,6 @@ impl Cameras {
         self.0.pipeline.forget(id, EndReason::CameraRemoved).await?;
         self.0.version.send_modify(|version| *version += 1);
         Ok(())
-    }
-
-    fn watch_of(&self, camera: &Camera) -> Watch {
-        let mut scene = self.0.defaults.scene.clone();
-        scene.detector_side = camera.detector_side;
-        scene.region_of_interest = camera.region_of_interest;
-        scene.face_pixels_min = camera.face_pixels_min;
-        scene.policy.threshold = camera.threshold.unwrap_or(scene.policy.threshold);
-        if camera.role != Role::Entry {
-            // Nobody waits for a door to open there.
-            scene.visit.decide_after = None;
-            scene.visit.reassert_every = None;
-        }
-        let slot = SlotSettings { role: camera.role, analysis_fps_max: camera.analysis_fps_max, policy: SlotPolicy::NewestWins };
-        Watch { camera: camera.id.clone(), slot, scene }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<CameraId, Running>> {

@@ -13,6 +13,7 @@ mod completions;
 mod detect;
 mod doctor;
 mod event_line;
+mod event_types;
 mod face_table;
 mod failure;
 mod gallery;
@@ -26,6 +27,7 @@ mod serve;
 mod snapshot;
 mod status;
 mod subject;
+mod telling_settings;
 mod verify;
 mod watch;
 

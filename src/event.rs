@@ -43,6 +43,14 @@ pub enum EventKind {
     IdentityRevised,
     /// Whoever was identified at a door is still there, or back.
     Reasserted,
+    /// The visitor crossed a line inwards, or was decided at an entry that has no line.
+    Entry,
+    /// The visitor crossed a line outwards, or was decided at an exit that has no line.
+    Exit,
+    /// The visitor entered a zone.
+    ZoneEntered,
+    /// The visitor left a zone.
+    ZoneLeft,
     /// The visitor is gone.
     VisitEnded,
     /// Frames arrive from a camera.
@@ -224,7 +232,10 @@ pub struct Event {
     /// Why a visit ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
-    /// How long a visit lasted, in milliseconds.
+    /// The line that was crossed, or the zone, as the operator calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<Arc<str>>,
+    /// How long a visit lasted, or a stay in a zone, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     /// What a person should know, such as why a camera is offline. Never a credential.
@@ -254,6 +265,7 @@ impl Event {
             snapshot: None,
             stage_times: None,
             end_reason: None,
+            region: None,
             duration_ms: None,
             message: None,
         }

@@ -16,9 +16,10 @@ pub mod frame;
 pub mod colour;
 pub mod face;
 pub mod subject;
+pub mod event;
+pub mod telling;
 pub mod camera;
 pub mod mutation;
-pub mod event;
 
 // Foundations: what everything stands on.
 mod simd;

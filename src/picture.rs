@@ -3,6 +3,8 @@
 //! In: a [`Frame`], a rectangle in its pixels. Out: JPEG bytes. At track rate, never at frame rate.
 //! Must not know: why somebody wants to look.
 
+use std::ops::Range;
+
 use jpeg_encoder::{ColorType, Encoder};
 
 use crate::colour::{ToRgb, component_row};
@@ -14,6 +16,10 @@ use crate::simd::widest_vectors;
 const JPEG_QUALITY: u8 = 85;
 /// A face is shown with this much of its size around it.
 const CROP_MARGIN: f32 = 0.5;
+/// A face that is made unrecognisable is this many squares wide; with those around it, so many rows and
+/// columns are replaced.
+const COARSE_SQUARES: f32 = 5.0;
+const COARSE_ROWS: usize = 7;
 /// The colour of a box, R, G, B.
 const BOX_COLOUR: [u8; 3] = [64, 220, 96];
 
@@ -48,11 +54,23 @@ pub fn frame_jpeg(frame: &Frame, boxes: &[Rect]) -> Result<Vec<u8>, PictureError
     encode(&rgb)
 }
 
-/// The face in `rect` with some margin, clipped to the frame, as JPEG.
+/// The whole frame as JPEG, with the faces in `others` made unrecognisable.
+///
+/// # Errors
+/// As [`frame_jpeg`].
+pub fn blurred_frame_jpeg(frame: &Frame, others: &[Rect]) -> Result<Vec<u8>, PictureError> {
+    let Size { width, height } = frame.size();
+    let mut rgb = convert(frame, (0, 0), (width as usize, height as usize));
+    others.iter().for_each(|rect| coarsen(&mut rgb, rect, (0, 0)));
+    encode(&rgb)
+}
+
+/// The face in `rect` with some margin, clipped to the frame, as JPEG, with the faces in `others` made
+/// unrecognisable.
 ///
 /// # Errors
 /// [`PictureError`] when nothing of the rectangle lies in the frame.
-pub fn crop_jpeg(frame: &Frame, rect: &Rect) -> Result<Vec<u8>, PictureError> {
+pub fn crop_jpeg(frame: &Frame, rect: &Rect, others: &[Rect]) -> Result<Vec<u8>, PictureError> {
     let Size { width, height } = frame.size();
     let clip = |from: f32, to: f32, end: u32| (from.clamp(0.0, end as f32) as usize, to.clamp(0.0, end as f32).ceil() as usize);
     let (margin_x, margin_y) = (rect.width * CROP_MARGIN, rect.height * CROP_MARGIN);
@@ -60,7 +78,37 @@ pub fn crop_jpeg(frame: &Frame, rect: &Rect) -> Result<Vec<u8>, PictureError> {
     let (top, bottom) = clip(rect.y - margin_y, rect.y + rect.height + margin_y, height);
     // Chroma has one sample for two columns.
     let left = left & !1;
-    encode(&convert(frame, (left, top), (right.saturating_sub(left), bottom.saturating_sub(top))))
+    let mut rgb = convert(frame, (left, top), (right.saturating_sub(left), bottom.saturating_sub(top)));
+    others.iter().for_each(|other| coarsen(&mut rgb, other, (left, top)));
+    encode(&rgb)
+}
+
+/// Replaces a face, with a little around it, by a few squares of its mean colours: nothing of it can be
+/// brought back, as it could from a blur. `rect` is in pixels of the frame, in which the picture begins
+/// at `origin`.
+fn coarsen(rgb: &mut Rgb, rect: &Rect, origin: (usize, usize)) {
+    let side = (rect.width.max(rect.height) / COARSE_SQUARES).max(1.0);
+    let clip = |at: f32, origin: usize, end: usize| (at - origin as f32).clamp(0.0, end as f32) as usize;
+    for (row, column) in (0..COARSE_ROWS).flat_map(|row| (0..COARSE_ROWS).map(move |column| (row, column))) {
+        let (x, y) = (rect.x + (column as f32 - 1.0) * side, rect.y + (row as f32 - 1.0) * side);
+        let columns = clip(x, origin.0, rgb.width)..clip(x + side, origin.0, rgb.width);
+        let rows = clip(y, origin.1, rgb.height)..clip(y + side, origin.1, rgb.height);
+        fill_with_mean(rgb, &columns, &rows);
+    }
+}
+
+fn fill_with_mean(rgb: &mut Rgb, columns: &Range<usize>, rows: &Range<usize>) {
+    let width = rgb.width;
+    let line = |row: usize| (row * width + columns.start) * 3..(row * width + columns.end) * 3;
+    let mut sums = [0_u64; 3];
+    for pixel in rows.clone().flat_map(|row| rgb.bytes[line(row)].as_chunks::<3>().0) {
+        sums.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += u64::from(*value));
+    }
+    let count = (columns.len() * rows.len()).max(1) as u64;
+    let mean = sums.map(|sum| (sum / count) as u8);
+    for row in rows.clone() {
+        rgb.bytes[line(row)].as_chunks_mut::<3>().0.fill(mean);
+    }
 }
 
 fn encode(rgb: &Rgb) -> Result<Vec<u8>, PictureError> {
@@ -194,14 +242,31 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_a_coarsened_face_is_left_and_the_rest_of_the_picture_is_as_it_was() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let bytes: Vec<u8> = (0..200 * 100 * 3).map(|_| random.u8(..)).collect();
+        let before = Rgb { width: 200, height: 100, bytes: bytes.clone() };
+        let mut after = Rgb { width: 200, height: 100, bytes };
+        // In a picture that begins at (20, 10) of the frame, a face that reaches beyond its right edge.
+        coarsen(&mut after, &Rect { x: 190.0, y: 50.0, width: 40.0, height: 40.0 }, (20, 10));
+        let pixel = |rgb: &Rgb, x: usize, y: usize| rgb.bytes[(y * rgb.width + x) * 3..][..3].to_vec();
+        let face: std::collections::BTreeSet<_> =
+            (170..200).flat_map(|x| (40..80).map(move |y| (x, y))).map(|(x, y)| pixel(&after, x, y)).collect();
+        assert!(face.len() <= 30, "{} colours are left of 1200 pixels", face.len());
+        for (x, y) in [(150, 60), (180, 25), (180, 95), (0, 0)] {
+            assert_eq!(pixel(&after, x, y), pixel(&before, x, y), "{x}, {y}");
+        }
+    }
+
+    #[test]
     fn a_crop_beyond_the_frame_is_clipped_and_an_empty_one_refused() {
         let frame = two_colours(PixelLayout::I420, [128; 3], [128; 3]);
         let around = Rect { x: -10.0, y: -10.0, width: 100.0, height: 100.0 };
-        let jpeg = crop_jpeg(&frame, &around).expect("some of it is there");
+        let jpeg = crop_jpeg(&frame, &around, &[]).expect("some of it is there");
         let picture = image::load_from_memory(&jpeg).expect("it is a JPEG");
         assert_eq!((picture.width(), picture.height()), (6, 4));
         let outside = Rect { x: 500.0, y: 0.0, width: 5.0, height: 5.0 };
-        assert!(matches!(crop_jpeg(&frame, &outside), Err(PictureError::BadSize(..))));
+        assert!(matches!(crop_jpeg(&frame, &outside, &[]), Err(PictureError::BadSize(..))));
     }
 
     #[test]

@@ -41,8 +41,8 @@ use crate::store::{NewEvent, Snapshot};
 
 use complaint::Complaint;
 use intake::Intake;
-pub use scene::SceneSettings;
-use scene::{Passage, Pending, Scene, Shot};
+use scene::{BestShot, Passage, Pending, Scene, Shot};
+pub use scene::{Layout, SceneSettings};
 
 /// A batch that is not full waits no longer than this for more cameras.
 const BATCH_AGE_MAX: Duration = Duration::from_millis(10);
@@ -445,7 +445,9 @@ fn show_onlookers(cell: &SceneCell, frame: &Frame, detections: &[Detection]) {
 fn draw(pending: Pending, camera: &str) -> NewEvent {
     let Pending { mut event, picture } = pending;
     let snapshot = picture.and_then(|(id, shot)| {
-        let jpegs = picture::crop_jpeg(&shot.frame, &shot.rect).and_then(|crop| Ok((crop, picture::frame_jpeg(&shot.frame, &[])?)));
+        let whole =
+            |shot: &BestShot| if shot.keeps_frame { picture::blurred_frame_jpeg(&shot.frame, &shot.others) } else { Ok(Vec::new()) };
+        let jpegs = picture::crop_jpeg(&shot.frame, &shot.rect, &shot.others).and_then(|crop| Ok((crop, whole(&shot)?)));
         match jpegs {
             Ok((crop_jpeg, frame_jpeg)) => {
                 let (camera, capture_time) = (shot.frame.camera.clone(), shot.frame.capture_time);

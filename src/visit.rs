@@ -9,6 +9,7 @@
 
 mod evidence;
 mod identity;
+mod path;
 mod presence;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::camera::{Region, Role};
 use crate::clock::Timestamp;
 use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, ShotCounts, SnapshotId, TrackId, VisitId};
 use crate::face::{Template, TemplateError};
@@ -23,6 +25,7 @@ use crate::subject::SubjectUid;
 
 use evidence::Evidence;
 pub use evidence::Fused;
+use path::{Path, Step};
 
 /// How visits are decided.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +41,17 @@ pub struct VisitPolicy {
     pub resume_within: Duration,
     /// How long a door may act on an event after the picture was taken.
     pub actionable: Duration,
+}
+
+/// What an operator has drawn into a camera's picture, and what the camera looks at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    /// At an entry or exit without lines everybody who is decided comes in or goes out.
+    pub role: Role,
+    /// Lines across which people come and go.
+    pub lines: Vec<Region>,
+    /// Areas of interest.
+    pub zones: Vec<Region>,
 }
 
 /// A face of one frame that continues a visit.
@@ -82,6 +96,7 @@ const QUALITY_FLOOR: f32 = 0.05;
 pub struct Visits {
     camera: String,
     policy: VisitPolicy,
+    layout: Layout,
     /// Visitors who are on a track.
     open: BTreeMap<TrackId, Visit>,
     /// Visitors who are out of sight and may come back.
@@ -118,12 +133,23 @@ struct Visit {
     named: Option<Timestamp>,
     decision: Option<Decision>,
     snapshot: Option<SnapshotId>,
+    path: Path,
+    /// Whether it was told that the visitor came in or went out, where that needs no line.
+    passed: bool,
 }
 
 impl Visits {
     /// No visits at `camera` yet.
-    pub fn new(camera: &str, policy: VisitPolicy) -> Self {
-        Self { camera: camera.to_owned(), policy, open: BTreeMap::new(), away: Vec::new(), newest: Timestamp::default(), told: Vec::new() }
+    pub fn new(camera: &str, policy: VisitPolicy, layout: Layout) -> Self {
+        Self {
+            camera: camera.to_owned(),
+            policy,
+            layout,
+            open: BTreeMap::new(),
+            away: Vec::new(),
+            newest: Timestamp::default(),
+            told: Vec::new(),
+        }
     }
 
     /// A confirmed track was seen at `time`. Answers whether its face is worth aligning and encoding
@@ -145,12 +171,40 @@ impl Visits {
             named: None,
             decision: None,
             snapshot: None,
+            path: Path::default(),
+            passed: false,
         });
         (visit.seen, visit.last) = (time, look);
         self.newest = self.newest.max(time);
         let decided = visit.standing != Standing::Undecided;
         let is_due = matches!((reassert_every, visit.named), (Some(every), Some(named)) if time.since(named) >= every);
-        visit.evidence.wants(&look, decided && !is_due, time)
+        let wanted = visit.evidence.wants(&look, decided && !is_due, time);
+        self.walk(look.track);
+        wanted
+    }
+
+    /// Tells what the visitor on `track` crossed, entered and left by where the face is now.
+    fn walk(&mut self, track: TrackId) {
+        // Whoever may turn out to be somebody who was here goes on with that visitor's path.
+        let Some(visit) = self.open.get_mut(&track).filter(|visit| visit.announced) else { return };
+        let steps = visit.path.step(&visit.last.box_in_frame, visit.seen, (&self.layout.lines, &self.layout.zones));
+        let Some(visit) = self.open.get(&track) else { return };
+        let events: Vec<Event> = steps.into_iter().map(|step| self.step(step, visit)).collect();
+        self.told.extend(events);
+    }
+
+    /// What a step of a visitor is as an event.
+    fn step(&self, step: Step, visit: &Visit) -> Event {
+        let (kind, region, dwell) = match step {
+            Step::Crossed { line, inwards: true } => (EventKind::Entry, self.layout.lines.get(line), None),
+            Step::Crossed { line, inwards: false } => (EventKind::Exit, self.layout.lines.get(line), None),
+            Step::Entered { zone } => (EventKind::ZoneEntered, self.layout.zones.get(zone), None),
+            Step::Left { zone, dwell } => (EventKind::ZoneLeft, self.layout.zones.get(zone), Some(dwell)),
+        };
+        let mut event = self.event(kind, visit, visit.seen);
+        event.region = region.map(|region| region.name.as_str().into());
+        event.duration_ms = dwell.and_then(|dwell| u64::try_from(dwell.as_millis()).ok());
+        event
     }
 
     /// The face that was worth a look turned out to be unusable.
@@ -235,7 +289,7 @@ impl Visits {
         if let Standing::Identified(subject) = visit.standing {
             event.subject = Some(subject);
         }
-        if decides {
+        if decides || matches!(kind, EventKind::Entry | EventKind::Exit) {
             event.actionable_until_us = seen.plus(self.policy.actionable).as_micros();
         }
         event

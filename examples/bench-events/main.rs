@@ -249,6 +249,8 @@ fn scene(policy: Policy) -> SceneSettings {
         },
         encode_every_face: false,
         snapshots: true,
+        layout: Default::default(),
+        telling: Default::default(),
         measure: true,
     }
 }

@@ -5,10 +5,12 @@
 
 use super::CamerasError;
 use crate::camera::{Camera, NormalisedPoint, Region, holds_credential};
+use crate::telling::{DAY_MINUTES, Telling};
 
 const NAME_BYTES_MAX: usize = 256;
 const REGIONS_MAX: usize = 32;
 const POINTS_MAX: usize = 64;
+const RULES_MAX: usize = 32;
 /// A track is told from noise by its second sighting, which must come before the track is given up.
 const FPS_MIN: f32 = 1.0;
 const FPS_MAX: f32 = 120.0;
@@ -40,7 +42,22 @@ pub(super) fn camera(camera: &Camera) -> Result<(), CamerasError> {
         require(inside, "region_of_interest", || "it must lie in the frame: x, y, width, height from 0 to 1".into())?;
     }
     regions("lines", &camera.lines, 2..=2)?;
-    regions("zones", &camera.zones, 3..=POINTS_MAX)
+    regions("zones", &camera.zones, 3..=POINTS_MAX)?;
+    telling(&camera.telling)
+}
+
+fn telling(telling: &Telling) -> Result<(), CamerasError> {
+    if let Some(ms) = telling.actionable_ms {
+        require((100..=60_000).contains(&ms), "actionable_ms", || format!("{ms} is not allowed: 100 to 60000, or 0 for the default"))?;
+    }
+    require(telling.rules.len() <= RULES_MAX, "rules", || format!("more than {RULES_MAX}"))?;
+    for (index, rule) in telling.rules.iter().enumerate() {
+        let days = rule.days.iter().all(|day| (1..=7).contains(day));
+        require(days, "rules", || format!("rule {index} has a day that is not 1 (Monday) to 7 (Sunday)"))?;
+        let hours = rule.from_minute < DAY_MINUTES && (1..=DAY_MINUTES).contains(&rule.until_minute);
+        require(hours, "rules", || format!("rule {index}: from_minute must be 0 to 1439 and until_minute 1 to 1440"))?;
+    }
+    Ok(())
 }
 
 fn url(camera: &Camera) -> Result<(), CamerasError> {
@@ -93,6 +110,7 @@ mod tests {
             transport: Transport::Tcp,
             lines: Vec::new(),
             zones: Vec::new(),
+            telling: Telling::default(),
             analysis_fps_max: None,
             detector_side: None,
             region_of_interest: None,

@@ -15,6 +15,7 @@ use super::client::{ClientOptions, Daemon, request_id};
 use super::failure::Usage;
 use super::input::{CredentialOptions, write_picture};
 use super::output::{Output, Table, moment, or_dash};
+use super::telling_settings;
 use crate::pb;
 
 /// Adds, shows, watches, changes and removes cameras
@@ -124,6 +125,10 @@ enum Resettable {
     RegionOfInterest,
     Lines,
     Zones,
+    ActionableMs,
+    Snapshots,
+    BlurOthers,
+    Rules,
 }
 
 /// Stores or removes the user name and password of a camera, which connects again with them
@@ -274,6 +279,10 @@ impl Show {
         );
         table.fact("lines", regions(&camera.lines));
         table.fact("zones", regions(&camera.zones));
+        table.fact("actionable ms", number(camera.actionable_ms.into()));
+        table.fact("snapshots", short(camera.snapshots().as_str_name(), "SNAPSHOT_POLICY_"));
+        table.fact("blur others", if camera.blur_others { "yes" } else { "" });
+        table.fact("rules", telling_settings::written(&camera.rules));
         table.fact("state", format!("{} since {}", state(&status), moment(status.since.as_ref())));
         table.fact("why", &status.message);
         table.fact("what to do", advice(&status.reason));
@@ -396,6 +405,10 @@ impl Resettable {
             Self::RegionOfInterest => "region_of_interest",
             Self::Lines => "lines",
             Self::Zones => "zones",
+            Self::ActionableMs => "actionable_ms",
+            Self::Snapshots => "snapshots",
+            Self::BlurOthers => "blur_others",
+            Self::Rules => "rules",
         }
     }
 }

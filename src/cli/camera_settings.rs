@@ -9,6 +9,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use super::failure::Usage;
+use super::telling_settings::TellingSettings;
 use crate::pb;
 
 /// What the camera looks at.
@@ -64,6 +65,8 @@ pub struct CameraSettings {
     /// A zone of three or more corners (repeatable)
     #[arg(long = "zone", value_name = "NAME=X,Y:X,Y:X,Y…", value_parser = parse_region)]
     zones: Vec<pb::Region>,
+    #[command(flatten)]
+    telling: TellingSettings,
 }
 
 impl CameraSettings {
@@ -102,6 +105,7 @@ impl CameraSettings {
         camera.region_of_interest = self.region_of_interest;
         camera.lines = self.lines;
         camera.zones = self.zones;
+        given.extend(self.telling.apply(camera));
         given
     }
 }

@@ -19,6 +19,13 @@ pub fn line(event: &pb::Event) -> String {
     words.extend(event.subject.as_ref().map(person));
     match event.r#type() {
         EventType::Unidentified => words.extend(event.decision.as_ref().map(|decision| why_unknown(decision.rejection()).to_owned())),
+        EventType::IdentityRevised => words.push(format!("(was {})", event.previous_subject.as_ref().map(person).unwrap_or_default())),
+        EventType::Entry | EventType::Exit if !event.region.is_empty() => words.push(format!("over {}", event.region)),
+        EventType::ZoneEntered => words.push(event.region.clone()),
+        EventType::ZoneLeft => {
+            words.push(event.region.clone());
+            words.extend(event.zone_dwell.and_then(|dwell| Duration::try_from(dwell).ok()).map(|dwell| format!("after {}", span(dwell))));
+        }
         EventType::VisitEnded => {
             if event.subject.is_none() {
                 words.push("unknown".into());

@@ -14,15 +14,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use prost_types::Timestamp;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::client::{ClientOptions, Daemon};
-use super::event_line;
 use super::failure::{self, Unreachable};
 use super::output::{Output, json, moment};
+use super::{event_line, event_types};
 use crate::pb;
 use crate::pb::subscribe_request::{Earliest, Now, Start};
 use door::DaemonClock;
@@ -54,7 +53,7 @@ pub struct Watch {
     #[arg(long = "camera", value_name = "ID")]
     cameras: Vec<String>,
     /// Only events of this type (repeatable)
-    #[arg(long = "type", value_name = "TYPE", value_parser = type_parser())]
+    #[arg(long = "type", value_name = "TYPE", value_parser = event_types::parser())]
     types: Vec<pb::EventType>,
     /// Only events of this person (repeatable)
     #[arg(long = "subject", value_name = "ID")]
@@ -81,31 +80,6 @@ pub struct Watch {
     /// Save each best shot (face and whole frame, JPEG) in this folder and print its path
     #[arg(long, value_name = "DIR")]
     snapshots: Option<PathBuf>,
-}
-
-/// The types of events by the names they are asked for with: the wire's, without its prefix.
-const TYPES: [&str; 13] = [
-    "visit-started",
-    "identified",
-    "reasserted",
-    "unidentified",
-    "identity-revised",
-    "entry",
-    "exit",
-    "zone-entered",
-    "zone-left",
-    "visit-ended",
-    "camera-online",
-    "camera-offline",
-    "gallery-changed",
-];
-
-fn type_of(name: &str) -> Option<pb::EventType> {
-    pb::EventType::from_str_name(&format!("EVENT_TYPE_{}", name.to_ascii_uppercase().replace('-', "_")))
-}
-
-fn type_parser() -> impl TypedValueParser<Value = pb::EventType> {
-    PossibleValuesParser::new(TYPES).try_map(|name| type_of(&name).ok_or("no such type of event"))
 }
 
 /// Where the pictures of an event lie.
@@ -260,13 +234,6 @@ async fn fetch(daemon: &Daemon, snapshot_id: &str, shots: &Shots) -> anyhow::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_type_of_event_can_be_asked_for_by_its_name() {
-        let every: Vec<_> = (1..).map_while(|number| pb::EventType::try_from(number).ok()).map(Some).collect();
-        assert_eq!(TYPES.map(type_of).to_vec(), every);
-        assert_eq!(type_of("camera-offline"), Some(pb::EventType::CameraOffline));
-    }
 
     #[test]
     fn nothing_that_the_daemon_sends_leads_out_of_the_folder() {

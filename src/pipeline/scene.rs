@@ -17,7 +17,9 @@ use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
 use crate::infer::{self, DetectRequest};
 use crate::quality;
+use crate::telling::{SnapshotPolicy, Telling};
 use crate::track::{TrackPolicy, Tracker};
+pub use crate::visit::Layout;
 use crate::visit::{EncodedShot, Ending, Fused, Look, VisitPolicy, Visits};
 
 use uuid::Uuid;
@@ -48,8 +50,12 @@ pub struct SceneSettings {
     pub visit: VisitPolicy,
     /// Encode every face of every frame, for measurements.
     pub encode_every_face: bool,
-    /// Keep best shots as pictures.
+    /// Keep best shots as pictures, where the camera's own policy keeps any.
     pub snapshots: bool,
+    /// What is drawn into the picture.
+    pub layout: Layout,
+    /// What is told when, and what of the pictures is kept.
+    pub telling: Telling,
     /// Measure the stages; replay does not, its times are the stream's.
     pub measure: bool,
 }
@@ -78,6 +84,10 @@ pub struct BestShot {
     pub frame: Frame,
     /// The face in it.
     pub rect: Rect,
+    /// Everybody else in it, where they are to be made unrecognisable.
+    pub others: Vec<Rect>,
+    /// Whether the whole frame is kept, or the face alone.
+    pub keeps_frame: bool,
     rank: f32,
     /// Whether it went out with an event already.
     is_kept: bool,
@@ -126,7 +136,7 @@ impl Scene {
             camera: camera.to_string(),
             clock,
             tracker: Tracker::new(settings.track, first_track),
-            visits: Visits::new(camera.as_str(), settings.visit),
+            visits: Visits::new(camera.as_str(), settings.visit, settings.layout.clone()),
             settings,
             best: HashMap::new(),
             outbox: Vec::new(),
@@ -168,7 +178,7 @@ impl Scene {
                 detection_score: detection.score,
             };
             let wanted = self.visits.sighted(look, time);
-            if wanted && let Some(shot) = self.shoot(frame, detection, sighting.track) {
+            if wanted && let Some(shot) = self.shoot(frame, (detections, sighting.detection), sighting.track) {
                 followed[sighting.detection] = true;
                 shots.push(shot);
             }
@@ -188,20 +198,38 @@ impl Scene {
 
     /// Aligns a face and measures it; refuses what would only mislead. A refused shot may still be
     /// the best picture there is.
-    fn shoot(&mut self, frame: &Frame, detection: &Detection, track: TrackId) -> Option<Shot> {
+    fn shoot(&mut self, frame: &Frame, (detections, index): (&[Detection], usize), track: TrackId) -> Option<Shot> {
+        let detection = &detections[index];
         let aligned = infer::align(frame, &detection.landmarks);
         let measured = quality::assess(detection, &aligned);
         // Quality ends at "as good as needed", where most faces are: among those the larger is better.
         let rank = measured.overall * measured.size_pixels;
         let visit = self.visits.visit_of(track)?;
-        let is_better = self.settings.snapshots && self.best.get(&visit).is_none_or(|best| rank > best.rank * BETTER_SHOT);
-        let picture = is_better.then(|| BestShot { frame: frame.copied(), rect: detection.box_in_frame, rank, is_kept: false });
+        let is_better = self.keeps_pictures() && self.best.get(&visit).is_none_or(|best| rank > best.rank * BETTER_SHOT);
+        let picture = is_better.then(|| BestShot {
+            frame: frame.copied(),
+            rect: detection.box_in_frame,
+            others: self.others(detections, index),
+            keeps_frame: self.settings.telling.snapshots == SnapshotPolicy::Frame,
+            rank,
+            is_kept: false,
+        });
         if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
             self.visits.rejected(track, fault.name(), frame.capture_time);
             self.best.extend(picture.map(|picture| (visit, picture)));
             return None;
         }
         Some(Shot { track: Some(track), aligned, quality: measured.overall, picture })
+    }
+
+    fn keeps_pictures(&self) -> bool {
+        self.settings.snapshots && self.settings.telling.snapshots != SnapshotPolicy::None
+    }
+
+    /// The faces beside that of `index` which a kept picture must not show.
+    fn others(&self, detections: &[Detection], index: usize) -> Vec<Rect> {
+        let all = detections.iter().enumerate().filter(|(other, _)| self.settings.telling.blur_others && *other != index);
+        all.map(|(_, detection)| detection.box_in_frame).collect()
     }
 
     /// Adds a shot's template to its visit, looks the visitor up and decides.
@@ -315,7 +343,9 @@ impl Scene {
 
     fn tell_all(&mut self, passage: Option<Passage>) {
         for event in self.visits.take_told() {
-            self.tell(event, passage);
+            if self.settings.telling.admits(event.kind, Timestamp::from_micros(event.capture_time_us)) {
+                self.tell(event, passage);
+            }
         }
     }
 

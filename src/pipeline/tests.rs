@@ -167,6 +167,8 @@ impl House {
             },
             encode_every_face: false,
             snapshots: policy == SlotPolicy::NewestWins,
+            layout: Default::default(),
+            telling: Default::default(),
             measure: policy == SlotPolicy::NewestWins,
         };
         let slot = SlotSettings { role: Role::Entry, analysis_fps_max: None, policy };

@@ -19,6 +19,7 @@ use crate::photo::PhotoFace;
 pub(super) mod camera;
 pub(super) mod event;
 pub(super) mod subject;
+mod telling;
 
 /// The last moment that a protobuf timestamp can state: 9999-12-31T23:59:59.999999Z.
 const TIMESTAMP_MICROS_MAX: i64 = 253_402_300_799_999_999;

@@ -21,11 +21,12 @@ pub(super) fn put(db: &Connection, camera: &Camera) -> Result<(), StoreError> {
     let area = camera.region_of_interest.map(|r| json(&[r.x, r.y, r.width, r.height])).transpose()?;
     db.prepare_cached(
         "INSERT INTO cameras (id, url, display_name, role, transport, lines, zones, analysis_fps_max, detector_side,
-                              region_of_interest, face_pixels_min, threshold, enabled, create_time_us, update_time_us, revision)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                              region_of_interest, face_pixels_min, threshold, enabled, create_time_us, update_time_us, revision,
+                              telling)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
          ON CONFLICT (id) DO UPDATE SET url = ?2, display_name = ?3, role = ?4, transport = ?5, lines = ?6, zones = ?7,
              analysis_fps_max = ?8, detector_side = ?9, region_of_interest = ?10, face_pixels_min = ?11, threshold = ?12,
-             enabled = ?13, create_time_us = ?14, update_time_us = ?15, revision = ?16",
+             enabled = ?13, create_time_us = ?14, update_time_us = ?15, revision = ?16, telling = ?17",
     )?
     .execute(params![
         camera.id.as_str(),
@@ -44,6 +45,7 @@ pub(super) fn put(db: &Connection, camera: &Camera) -> Result<(), StoreError> {
         camera.create_time.as_micros(),
         camera.update_time.as_micros(),
         camera.revision.cast_signed(),
+        json(&camera.telling)?,
     ])?;
     Ok(())
 }
@@ -59,7 +61,7 @@ pub(super) fn all(db: &Connection) -> Result<Vec<Camera>, StoreError> {
     db.prepare_cached(
         "SELECT id, url, display_name, role, transport, lines, zones, analysis_fps_max, detector_side, region_of_interest,
                 face_pixels_min, threshold, enabled, create_time_us, update_time_us, revision,
-                EXISTS (SELECT 1 FROM credentials WHERE camera = id)
+                EXISTS (SELECT 1 FROM credentials WHERE camera = id), telling
          FROM cameras ORDER BY id",
     )?
     .query_and_then([], camera_of)?
@@ -109,6 +111,7 @@ fn camera_of(row: &Row<'_>) -> Result<Camera, StoreError> {
         create_time: Timestamp::from_micros(row.get(13)?),
         update_time: Timestamp::from_micros(row.get(14)?),
         revision: row.get::<_, i64>(15)?.cast_unsigned(),
+        telling: serde_json::from_str(text(17)?).map_err(damaged)?,
     })
 }
 

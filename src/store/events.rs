@@ -222,6 +222,10 @@ fn follow_visit(db: &Connection, event: &Event, body: &str) -> Result<(), StoreE
         | EventKind::Unidentified
         | EventKind::IdentityRevised
         | EventKind::Reasserted
+        | EventKind::Entry
+        | EventKind::Exit
+        | EventKind::ZoneEntered
+        | EventKind::ZoneLeft
         | EventKind::CameraOnline
         | EventKind::CameraOffline => {}
     }
@@ -235,6 +239,10 @@ fn kind_name(kind: EventKind) -> &'static str {
         EventKind::Unidentified => "unidentified",
         EventKind::IdentityRevised => "identity_revised",
         EventKind::Reasserted => "reasserted",
+        EventKind::Entry => "entry",
+        EventKind::Exit => "exit",
+        EventKind::ZoneEntered => "zone_entered",
+        EventKind::ZoneLeft => "zone_left",
         EventKind::VisitEnded => "visit_ended",
         EventKind::CameraOnline => "camera_online",
         EventKind::CameraOffline => "camera_offline",

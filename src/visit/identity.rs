@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::{Standing, Visit, Visits};
+use crate::camera::Role;
 use crate::clock::Timestamp;
 use crate::event::{Decision, EndReason, Event, EventKind, Rejection, TrackId, VisitId};
 use crate::face::Template;
@@ -121,6 +122,28 @@ impl Visits {
         visit.named = visit.shown.map(|(_, time)| time).filter(|_| standing != Standing::Unidentified);
         let Some(visit) = self.open.get(&track) else { return };
         let event = Event { previous_subject: previous, conflicting_visit: conflicting, ..self.event(kind, visit, now) };
+        self.told.push(event);
+        self.pass(track, now);
+    }
+
+    /// At an entry or exit without lines the visitor comes in or goes out by being decided, once.
+    fn pass(&mut self, track: TrackId, now: Timestamp) {
+        let kind = match self.layout.role {
+            Role::Entry => EventKind::Entry,
+            Role::Exit => EventKind::Exit,
+            Role::Interior => return,
+        };
+        if !self.layout.lines.is_empty() {
+            return;
+        }
+        let Some(visit) = self.open.get_mut(&track).filter(|visit| !visit.passed) else { return };
+        visit.passed = true;
+        let Some(visit) = self.open.get(&track) else { return };
+        // It rests on the same picture as the decision.
+        let seen = visit.shown.map_or(visit.seen, |(_, time)| time);
+        let mut event = self.event(kind, visit, now);
+        event.capture_time_us = seen.as_micros();
+        event.actionable_until_us = seen.plus(self.policy.actionable).as_micros();
         self.told.push(event);
     }
 }

@@ -34,7 +34,7 @@ impl Visits {
         if ending.reason == EndReason::Gone && !self.policy.resume_within.is_zero() {
             self.away.push(visit);
         } else {
-            self.tell_end(&visit, ending);
+            self.tell_end(visit, ending);
         }
     }
 
@@ -43,7 +43,7 @@ impl Visits {
         let tracks: Vec<TrackId> = self.open.keys().copied().collect();
         tracks.into_iter().for_each(|track| self.ended(track, ending, &judge));
         for visit in std::mem::take(&mut self.away) {
-            self.tell_end(&visit, ending);
+            self.tell_end(visit, ending);
         }
     }
 
@@ -52,12 +52,17 @@ impl Visits {
         let within = self.policy.resume_within;
         let gone: Vec<Visit> = self.away.extract_if(.., |visit| now.since(visit.seen) > within).collect();
         for visit in gone {
-            self.tell_end(&visit, Ending { reason: EndReason::Gone, time: now });
+            self.tell_end(visit, Ending { reason: EndReason::Gone, time: now });
         }
     }
 
-    pub(super) fn tell_end(&mut self, visit: &Visit, ending: Ending) {
-        let mut event = self.event(EventKind::VisitEnded, visit, ending.time);
+    /// The visitor has left, zones first.
+    fn tell_end(&mut self, mut visit: Visit, ending: Ending) {
+        for step in visit.path.end() {
+            let left = self.step(step, &visit);
+            self.told.push(left);
+        }
+        let mut event = self.event(EventKind::VisitEnded, &visit, ending.time);
         event.end_reason = Some(ending.reason);
         event.duration_ms = u64::try_from(visit.seen.since(visit.started).as_millis()).ok();
         self.told.push(event);

@@ -3,6 +3,7 @@
 use super::*;
 
 mod identity;
+mod passing;
 mod presence;
 use crate::event::{Purpose, Rejection};
 use crate::face::TemplateSpace;
@@ -51,7 +52,7 @@ fn undecidable(_: Option<&Template>) -> Decision {
 
 /// A visit that began at 0 ms and has `shots` shots of one face.
 fn visit_with(shots: u32) -> Visits {
-    let mut visits = Visits::new("door", POLICY);
+    let mut visits = Visits::new("door", POLICY, Layout::default());
     visits.sighted(look(0.5), at_ms(0));
     for n in 0..shots {
         let fused = fuse(&mut visits, &template(1.0, 0.0), at_ms(i64::from(n) * 100));
@@ -91,7 +92,7 @@ fn kinds(events: &[Event]) -> Vec<EventKind> {
 
 #[test]
 fn a_visit_starts_once() {
-    let mut visits = Visits::new("door", POLICY);
+    let mut visits = Visits::new("door", POLICY, Layout::default());
     assert!(visits.sighted(look(0.5), at_ms(0)));
     let started = overdue(&mut visits, at_ms(0), undecidable);
     assert_eq!(started.iter().map(|e| (e.kind, e.visit.is_some())).collect::<Vec<_>>(), [(EventKind::VisitStarted, true)]);
@@ -130,7 +131,7 @@ fn a_clear_stranger_is_told_after_three_shots_and_may_still_be_named_by_a_better
 
 #[test]
 fn a_visitor_that_cannot_be_seen_is_unidentified_at_the_deadline() {
-    let mut visits = Visits::new("door", POLICY);
+    let mut visits = Visits::new("door", POLICY, Layout::default());
     visits.sighted(look(0.1), at_ms(0));
     overdue(&mut visits, at_ms(0), undecidable);
     visits.rejected(TRACK, "too_small", at_ms(0));

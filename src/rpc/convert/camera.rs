@@ -11,7 +11,7 @@ use url::Url;
 
 use super::super::status::{Refusal, bad_field};
 use super::subject::paths;
-use super::time;
+use super::{telling, time};
 use crate::camera::{
     Camera, CameraId, CameraState, Credential, NormalisedPoint, NormalisedRect, OfflineReason, Region, Role, Secret, Transport,
     holds_credential,
@@ -20,9 +20,10 @@ use crate::cameras::CameraStatus;
 use crate::clock::Timestamp;
 use crate::event::BoxInFrame;
 use crate::pb;
+use crate::telling::Telling;
 
 /// What `UpdateCamera` can change; an empty mask or `*` means all.
-const MUTABLE: [&str; 12] = [
+const MUTABLE: [&str; 16] = [
     "url",
     "display_name",
     "role",
@@ -35,6 +36,10 @@ const MUTABLE: [&str; 12] = [
     "face_pixels_min",
     "threshold",
     "disabled",
+    "actionable_ms",
+    "snapshots",
+    "blur_others",
+    "rules",
 ];
 /// The most bytes of a user name or a password.
 const CREDENTIAL_BYTES_MAX: usize = 256;
@@ -60,6 +65,7 @@ pub(in super::super) fn new_camera(wire: &pb::Camera) -> Result<Camera, Status> 
         transport: Transport::default(),
         lines: Vec::new(),
         zones: Vec::new(),
+        telling: Telling::default(),
         analysis_fps_max: None,
         detector_side: None,
         region_of_interest: None,
@@ -98,6 +104,10 @@ fn field_change(path: &str, wire: &pb::Camera) -> Result<Change, Status> {
         }),
         "threshold" => set(wire.threshold, |camera, threshold| camera.threshold = threshold),
         "disabled" => set(!wire.disabled, |camera, enabled| camera.enabled = enabled),
+        "actionable_ms" => set(wire.actionable_ms, |camera, ms| camera.telling.actionable_ms = (ms != 0).then_some(ms)),
+        "snapshots" => set(telling::snapshots(wire.snapshots)?, |camera, policy| camera.telling.snapshots = policy),
+        "blur_others" => set(wire.blur_others, |camera, blur| camera.telling.blur_others = blur),
+        "rules" => set(telling::rules(&wire.rules)?, |camera, rules| camera.telling.rules = rules),
         other => return Err(bad_field("update_mask", format!("{other:?} cannot be changed")).into()),
     })
 }
@@ -106,7 +116,7 @@ fn set<T: Send + 'static>(value: T, apply: fn(&mut Camera, T)) -> Change {
     Box::new(move |camera| apply(camera, value))
 }
 
-fn bad(field: &str, why: &str) -> Status {
+pub(super) fn bad(field: &str, why: &str) -> Status {
     let field = format!("camera.{field}");
     Refusal::invalid("BAD_CAMERA", format!("{field}: {why}")).field(field).into()
 }
@@ -200,6 +210,10 @@ pub(in super::super) fn camera(camera: Camera) -> pb::Camera {
         create_time: Some(time(camera.create_time)),
         update_time: Some(time(camera.update_time)),
         etag: camera.revision.to_string(),
+        actionable_ms: camera.telling.actionable_ms.unwrap_or(0),
+        snapshots: telling::wire_snapshots(camera.telling.snapshots).into(),
+        blur_others: camera.telling.blur_others,
+        rules: camera.telling.rules.iter().map(telling::wire_rule).collect(),
     }
 }
 

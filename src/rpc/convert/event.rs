@@ -25,16 +25,42 @@ pub(in super::super) fn event_type(kind: EventKind) -> pb::EventType {
         EventKind::Unidentified => pb::EventType::Unidentified,
         EventKind::IdentityRevised => pb::EventType::IdentityRevised,
         EventKind::Reasserted => pb::EventType::Reasserted,
+        EventKind::Entry => pb::EventType::Entry,
+        EventKind::Exit => pb::EventType::Exit,
+        EventKind::ZoneEntered => pb::EventType::ZoneEntered,
+        EventKind::ZoneLeft => pb::EventType::ZoneLeft,
         EventKind::VisitEnded => pb::EventType::VisitEnded,
         EventKind::CameraOnline => pb::EventType::CameraOnline,
         EventKind::CameraOffline => pb::EventType::CameraOffline,
     }
 }
 
+/// The kind that the wire's name stands for; `None` for those that no camera tells.
+pub(in super::super) fn event_kind(wire: pb::EventType) -> Option<EventKind> {
+    Some(match wire {
+        pb::EventType::VisitStarted => EventKind::VisitStarted,
+        pb::EventType::Identified => EventKind::Identified,
+        pb::EventType::Reasserted => EventKind::Reasserted,
+        pb::EventType::Unidentified => EventKind::Unidentified,
+        pb::EventType::IdentityRevised => EventKind::IdentityRevised,
+        pb::EventType::Entry => EventKind::Entry,
+        pb::EventType::Exit => EventKind::Exit,
+        pb::EventType::ZoneEntered => EventKind::ZoneEntered,
+        pb::EventType::ZoneLeft => EventKind::ZoneLeft,
+        pb::EventType::VisitEnded => EventKind::VisitEnded,
+        pb::EventType::Unspecified
+        | pb::EventType::CameraOnline
+        | pb::EventType::CameraOffline
+        | pb::EventType::GalleryChanged
+        | pb::EventType::EventCorrected => return None,
+    })
+}
+
 /// `logged` as it is delivered now; `subject` is what the gallery knows of its subject.
 pub(in super::super) fn event(logged: &LoggedEvent, subject: Option<&Arc<Subject>>, gallery: &Gallery) -> pb::Event {
     let event = &*logged.event;
     let erased = event.subject.is_some() && subject.is_none();
+    let lasted = event.duration_ms.map(|ms| duration(Duration::from_millis(ms)));
     pb::Event {
         sequence: logged.sequence,
         epoch: logged.epoch.to_string(),
@@ -57,7 +83,9 @@ pub(in super::super) fn event(logged: &LoggedEvent, subject: Option<&Arc<Subject
         snapshot_id: event.snapshot.filter(|_| !erased).map(|id| id.0.to_string()).unwrap_or_default(),
         stage_times: event.stage_times.map(|times| stage_times(times, logged, event)),
         visit_end_reason: end_reason(event.end_reason).into(),
-        visit_duration: event.duration_ms.map(|ms| duration(Duration::from_millis(ms))),
+        visit_duration: lasted.filter(|_| event.kind != EventKind::ZoneLeft),
+        zone_dwell: lasted.filter(|_| event.kind == EventKind::ZoneLeft),
+        region: event.region.as_deref().unwrap_or_default().to_owned(),
         message: event.message.clone().unwrap_or_default(),
     }
 }

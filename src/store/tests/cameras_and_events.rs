@@ -14,6 +14,7 @@ use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
 use crate::store::{CredentialChange, LogSpan, NewEvent, OpenVisit, Past, Retention, Snapshot, Store, StoreError};
 use crate::subject::SubjectUid;
+use crate::telling::{EventRule, SnapshotPolicy, Telling};
 
 fn id(text: &str) -> CameraId {
     CameraId::parse(text).expect("a good id")
@@ -27,6 +28,12 @@ fn camera(name: &str) -> Camera {
         has_credential: false,
         display_name: "Front \"door\"".into(),
         role: Role::Entry,
+        telling: Telling {
+            actionable_ms: Some(900),
+            snapshots: SnapshotPolicy::Crop,
+            blur_others: true,
+            rules: vec![EventRule { types: vec![EventKind::Entry], days: vec![6, 7], from_minute: 60, until_minute: 59 }],
+        },
         transport: Transport::Udp,
         lines: vec![Region { name: "threshold".into(), points: vec![point(0.1, 0.2), point(1.0, 1.0 / 3.0)] }],
         zones: vec![Region { name: "mat".into(), points: vec![point(0.0, 0.0), point(0.3, 0.0), point(0.3, 0.7)] }],

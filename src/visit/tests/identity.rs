@@ -42,7 +42,7 @@ fn who_was_told_by_mistake_is_nobody_once_the_similarity_has_clearly_fallen() {
 
 #[test]
 fn an_entry_is_decided_half_a_second_after_the_first_usable_face_by_more_than_one_shot() {
-    let mut visits = Visits::new("door", ENTRY);
+    let mut visits = Visits::new("door", ENTRY, Layout::default());
     visits.sighted(look(0.5), at_ms(0));
     let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(200));
     assert_eq!(kinds(&overdue(&mut visits, at_ms(750), known)), [], "one shot never decides");
@@ -55,7 +55,7 @@ fn an_entry_is_decided_half_a_second_after_the_first_usable_face_by_more_than_on
 
 #[test]
 fn whoever_lingers_at_the_door_is_told_again_every_three_seconds_by_a_fresh_picture() {
-    let mut visits = Visits::new("door", ENTRY);
+    let mut visits = Visits::new("door", ENTRY, Layout::default());
     let mut told = Vec::new();
     for frame in 0..300_i64 {
         let time = at_ms(frame * 40);
@@ -77,7 +77,7 @@ fn whoever_lingers_at_the_door_is_told_again_every_three_seconds_by_a_fresh_pict
 
 #[test]
 fn whoever_was_erased_is_not_told_again() {
-    let mut visits = Visits::new("door", ENTRY);
+    let mut visits = Visits::new("door", ENTRY, Layout::default());
     visits.sighted(look(0.5), at_ms(0));
     for n in 0..3 {
         let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(n * 100));
@@ -93,7 +93,7 @@ const OTHER: TrackId = TrackId(2);
 
 /// Two visitors in the same frames, of whom the first is told to be subject 1 with `similarity`.
 fn two_visitors(similarity: f32) -> Visits {
-    let mut visits = Visits::new("door", POLICY);
+    let mut visits = Visits::new("door", POLICY, Layout::default());
     for time in [0, 100] {
         visits.sighted(look(0.5), at_ms(time));
         visits.sighted(Look { track: OTHER, ..look(0.5) }, at_ms(time));

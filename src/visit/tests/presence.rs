@@ -21,7 +21,7 @@ fn shoot(visits: &mut Visits, track: TrackId, template: &Template, time: Timesta
 
 /// Subject 1 was here from 0 to 1,000 ms and has gone out of sight.
 fn visitor_away() -> (Visits, VisitId) {
-    let mut visits = Visits::new("door", RESUMING);
+    let mut visits = Visits::new("door", RESUMING, Layout::default());
     visits.sighted(look(0.5), at_ms(0));
     shoot(&mut visits, TRACK, &template(1.0, 0.0), at_ms(0));
     visits.decided(TRACK, decision(Some(1), 0.8), at_ms(10));
@@ -80,7 +80,7 @@ fn somebody_else_begins_a_visit_with_the_first_usable_shot_or_after_a_second_wit
 
 #[test]
 fn a_track_that_breaks_goes_on_before_the_old_one_is_known_to_be_lost() {
-    let mut visits = Visits::new("door", RESUMING);
+    let mut visits = Visits::new("door", RESUMING, Layout::default());
     visits.sighted(look(0.5), at_ms(0));
     shoot(&mut visits, TRACK, &template(1.0, 0.0), at_ms(0));
     visits.decided(TRACK, decision(Some(1), 0.8), at_ms(10));
@@ -114,7 +114,7 @@ fn whoever_is_recognised_only_later_ends_the_visit_that_was_begun_for_nothing() 
 
 #[test]
 fn a_second_visitor_beside_one_who_is_in_sight_begins_at_once() {
-    let mut visits = Visits::new("door", RESUMING);
+    let mut visits = Visits::new("door", RESUMING, Layout::default());
     visits.sighted(look(0.5), at_ms(0));
     visits.overdue(at_ms(0), undecidable);
     visits.sighted(on(NEXT), at_ms(40));

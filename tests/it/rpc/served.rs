@@ -121,6 +121,8 @@ pub fn scene(policy: Policy) -> SceneSettings {
         },
         encode_every_face: false,
         snapshots: true,
+        layout: Default::default(),
+        telling: Default::default(),
         measure: true,
     }
 }

@@ -37,6 +37,10 @@ fn a_camera_comes_back_as_it_was_given() {
         face_pixels_min: 48,
         threshold: Some(0.4),
         disabled: true,
+        actionable_ms: 2_500,
+        snapshots: pb::SnapshotPolicy::Crop.into(),
+        blur_others: true,
+        rules: vec![pb::EventRule { types: vec![pb::EventType::Entry.into()], days: vec![1, 5], from_minute: 1_320, until_minute: 360 }],
         ..entrance()
     };
     let answered = camera(new_camera(&given).expect("good"));

@@ -1,0 +1,31 @@
+//! How a camera is watched, by what its operator says of it and the daemon's defaults for the rest.
+//!
+//! In: a camera, defaults. Out: what the pipeline wants to know.
+//! Must not know: sources, the store.
+
+use std::time::Duration;
+
+use crate::batch::{SlotPolicy, SlotSettings};
+use crate::camera::{Camera, Role};
+use crate::pipeline::{Layout, SceneSettings, Watch};
+
+/// What the pipeline is told of `camera`.
+pub(super) fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
+    let mut scene = defaults.clone();
+    scene.detector_side = camera.detector_side;
+    scene.region_of_interest = camera.region_of_interest;
+    scene.face_pixels_min = camera.face_pixels_min;
+    scene.policy.threshold = camera.threshold.unwrap_or(scene.policy.threshold);
+    scene.layout = Layout { role: camera.role, lines: camera.lines.clone(), zones: camera.zones.clone() };
+    scene.telling = camera.telling.clone();
+    if let Some(ms) = camera.telling.actionable_ms {
+        scene.visit.actionable = Duration::from_millis(ms.into());
+    }
+    if camera.role != Role::Entry {
+        // Nobody waits for a door to open there.
+        scene.visit.decide_after = None;
+        scene.visit.reassert_every = None;
+    }
+    let slot = SlotSettings { role: camera.role, analysis_fps_max: camera.analysis_fps_max, policy: SlotPolicy::NewestWins };
+    Watch { camera: camera.id.clone(), slot, scene }
+}

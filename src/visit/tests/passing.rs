@@ -1,0 +1,71 @@
+//! Who comes in and goes out.
+
+use super::*;
+use crate::camera::NormalisedPoint;
+
+fn region(name: &str, points: &[(f32, f32)]) -> Region {
+    Region { name: name.into(), points: points.iter().map(|&(x, y)| NormalisedPoint { x, y }).collect() }
+}
+
+fn at(y: f32) -> Look {
+    Look { box_in_frame: BoxInFrame { x: 0.45, y: y - 0.05, width: 0.1, height: 0.1 }, ..look(0.5) }
+}
+
+/// A visitor who is subject 1 walks down through the picture in a second, and goes.
+fn walk(layout: Layout) -> Vec<Event> {
+    let mut visits = Visits::new("door", POLICY, layout);
+    for n in 0..10_i64 {
+        let time = at_ms(n * 100);
+        if visits.sighted(at(0.1 * n as f32), time) {
+            let _ = fuse(&mut visits, &template(1.0, 0.0), time);
+            visits.decided(TRACK, decision(Some(1), 0.8), time);
+        }
+        visits.overdue(time, known);
+    }
+    visits.ended(TRACK, Ending { reason: EndReason::Gone, time: at_ms(3_000) }, known);
+    visits.take_told()
+}
+
+#[test]
+fn whoever_crosses_the_line_of_an_entry_has_entered_there_and_not_by_being_decided() {
+    let line = region("door", &[(0.2, 0.5), (0.8, 0.5)]);
+    let told = walk(Layout { role: Role::Entry, lines: vec![line], zones: Vec::new() });
+    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified, EventKind::Entry, EventKind::VisitEnded]);
+    let entry = &told[2];
+    assert_eq!((entry.region.as_deref(), entry.capture_time_us), (Some("door"), 600_000));
+    assert_eq!(entry.subject, Some(SubjectUid(Uuid::from_u128(1))));
+    assert_eq!(entry.actionable_until_us, 5_600_000, "a door may act on it as on a decision");
+}
+
+#[test]
+fn a_line_that_is_drawn_the_other_way_round_is_left_by_the_same_walk() {
+    let line = region("door", &[(0.8, 0.5), (0.2, 0.5)]);
+    let told = walk(Layout { role: Role::Interior, lines: vec![line], zones: Vec::new() });
+    assert!(kinds(&told).contains(&EventKind::Exit) && !kinds(&told).contains(&EventKind::Entry));
+}
+
+#[test]
+fn without_a_line_an_entry_and_an_exit_are_passed_by_being_decided_once() {
+    for (role, kind) in [(Role::Entry, EventKind::Entry), (Role::Exit, EventKind::Exit)] {
+        let told = walk(Layout { role, ..Layout::default() });
+        assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified, kind, EventKind::VisitEnded]);
+        assert_eq!((told[2].capture_time_us, told[2].actionable_until_us), (told[1].capture_time_us, told[1].actionable_until_us));
+    }
+    assert_eq!(walk(Layout::default()).len(), 3, "and the interior of a building is not");
+}
+
+#[test]
+fn a_stay_in_a_zone_is_told_with_its_length() {
+    let zone = region("hall", &[(0.0, 0.25), (1.0, 0.25), (1.0, 0.65), (0.0, 0.65)]);
+    let told = walk(Layout { zones: vec![zone], ..Layout::default() });
+    let zones: Vec<_> = told.iter().filter(|event| event.region.as_deref() == Some("hall")).collect();
+    assert_eq!(zones.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::ZoneEntered, EventKind::ZoneLeft]);
+    assert_eq!(zones[1].duration_ms, Some(300));
+}
+
+#[test]
+fn whoever_vanishes_in_a_zone_has_left_it_before_the_visit_ends() {
+    let zone = region("hall", &[(0.0, 0.25), (1.0, 0.25), (1.0, 1.0), (0.0, 1.0)]);
+    let told = walk(Layout { zones: vec![zone], ..Layout::default() });
+    assert_eq!(kinds(&told)[told.len() - 2..], [EventKind::ZoneLeft, EventKind::VisitEnded]);
+}
