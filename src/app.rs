@@ -4,6 +4,8 @@
 //! This is the only place that constructs stages.
 //! Must not know: how any stage works.
 
+mod replay;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ use crate::telling::Telling;
 use crate::track::TrackPolicy;
 use crate::visit::{Layout, VisitPolicy};
 use crate::{device, ingest, rpc};
+
+pub use replay::{Recording, replay};
 
 /// How often what is past its retention is deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);

@@ -56,6 +56,9 @@ pub struct NormalisedRect {
     pub height: f32,
 }
 
+/// The least face that is looked at where the operator says nothing, in pixels.
+pub const FACE_PIXELS_MIN_DEFAULT: u32 = 32;
+
 /// A named line or zone: two points make a line, three or more a closed zone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Region {

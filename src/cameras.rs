@@ -7,6 +7,7 @@
 
 mod check;
 mod watched;
+pub use watched::as_configured;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -382,7 +383,7 @@ impl Cameras {
             return Ok(());
         }
         let credential = self.0.store.credential(&id).await?;
-        let frames = self.0.pipeline.watch(watched::as_configured(&camera, &self.0.defaults.scene));
+        let frames = self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene));
         let ca_file = self.0.defaults.ca_file.clone();
         let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file };
         let cancel = self.0.stop.child_token();

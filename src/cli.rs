@@ -22,6 +22,7 @@ mod input;
 mod models;
 mod output;
 mod reload;
+mod replay;
 mod search;
 mod serve;
 mod snapshot;
@@ -69,6 +70,7 @@ enum Command {
     #[command(subcommand)]
     Subject(subject::Subject),
     Reload(reload::Reload),
+    Replay(replay::Replay),
     Watch(watch::Watch),
     Snapshot(snapshot::Snapshot),
     Identify(identify::Identify),
@@ -103,6 +105,7 @@ impl Cli {
         let out = Output::new(client.json);
         match command {
             Command::Serve(serve) => return serve.run(),
+            Command::Replay(replay) => return replay.run(out),
             Command::Models(models) => return models.run(&out),
             Command::Completions(completions) => return completions.run(),
             _ => {}
@@ -123,7 +126,7 @@ impl Cli {
                 Command::Status(status) => status.run(&client, &out).await,
                 Command::Gallery(gallery) => gallery.run(&client, &out).await,
                 Command::Doctor(doctor) => doctor.run(&client, &out).await,
-                Command::Serve(_) | Command::Models(_) | Command::Completions(_) => Ok(()),
+                Command::Serve(_) | Command::Replay(_) | Command::Models(_) | Command::Completions(_) => Ok(()),
             }
         })
     }

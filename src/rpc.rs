@@ -19,6 +19,7 @@ use crate::cameras::Cameras;
 use crate::clock::{Clock, Timestamp};
 use crate::config::ServerConfig;
 use crate::enrol::Enrolment;
+use crate::event::LoggedEvent;
 use crate::event_log::EventLog;
 use crate::gallery::Gallery;
 use crate::infer::EngineFacts;
@@ -78,6 +79,12 @@ pub struct RpcParts {
     pub engine_facts: EngineFacts,
     /// The daemon's clock.
     pub clock: Arc<dyn Clock>,
+}
+
+/// An event as it is delivered, for whoever shows events without a server.
+pub fn delivered(logged: &LoggedEvent, gallery: &Gallery) -> crate::pb::Event {
+    let subject = logged.event.subject.and_then(|uid| gallery.subject(uid));
+    convert::event::event(logged, subject.as_ref(), gallery)
 }
 
 /// What all services share.

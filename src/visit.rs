@@ -15,7 +15,8 @@ mod presence;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use uuid::Uuid;
+use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
 
 use crate::camera::{Region, Role};
 use crate::clock::Timestamp;
@@ -101,6 +102,8 @@ pub struct Visits {
     open: BTreeMap<TrackId, Visit>,
     /// Visitors who are out of sight and may come back.
     away: Vec<Visit>,
+    /// How many visits there were, where their ids are counted.
+    counted: Option<u64>,
     /// When the newest frame was taken in which somebody was sighted.
     newest: Timestamp,
     told: Vec<Event>,
@@ -147,17 +150,25 @@ impl Visits {
             layout,
             open: BTreeMap::new(),
             away: Vec::new(),
+            counted: None,
             newest: Timestamp::default(),
             told: Vec::new(),
         }
+    }
+
+    /// Visits whose ids follow from camera, time and order, so that a replay gives the same ones again.
+    #[must_use]
+    pub fn with_counted_ids(self) -> Self {
+        Self { counted: Some(0), ..self }
     }
 
     /// A confirmed track was seen at `time`. Answers whether its face is worth aligning and encoding
     /// now.
     pub fn sighted(&mut self, look: Look, time: Timestamp) -> bool {
         let reassert_every = self.policy.reassert_every;
+        let (counted, camera) = (&mut self.counted, &self.camera);
         let visit = self.open.entry(look.track).or_insert_with(|| Visit {
-            id: VisitId(Uuid::now_v7()),
+            id: new_id(counted.as_mut(), camera, time),
             track: look.track,
             started: time,
             seen: time,
@@ -294,6 +305,14 @@ impl Visits {
         }
         event
     }
+}
+
+fn new_id(counted: Option<&mut u64>, camera: &str, time: Timestamp) -> VisitId {
+    let Some(count) = counted else { return VisitId(Uuid::now_v7()) };
+    *count += 1;
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Sha256::digest(format!("{camera}/{}/{count}", time.as_micros()))[..16]);
+    VisitId(Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::camera::{Camera, Role};
 use crate::pipeline::{Layout, SceneSettings, Watch};
 
 /// What the pipeline is told of `camera`.
-pub(super) fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
+pub fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
     let mut scene = defaults.clone();
     scene.detector_side = camera.detector_side;
     scene.region_of_interest = camera.region_of_interest;

@@ -132,11 +132,12 @@ pub struct Passage {
 impl Scene {
     /// An empty scene of `camera`. Track ids count from `first_track`.
     pub fn new(camera: &CameraId, settings: SceneSettings, clock: Arc<dyn Clock>, first_track: u64) -> Self {
+        let visits = Visits::new(camera.as_str(), settings.visit, settings.layout.clone());
         Self {
             camera: camera.to_string(),
             clock,
             tracker: Tracker::new(settings.track, first_track),
-            visits: Visits::new(camera.as_str(), settings.visit, settings.layout.clone()),
+            visits: if settings.measure { visits } else { visits.with_counted_ids() },
             settings,
             best: HashMap::new(),
             outbox: Vec::new(),

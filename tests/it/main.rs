@@ -16,6 +16,7 @@ mod ingest;
 mod model_change;
 mod models;
 mod reload;
+mod replay;
 mod rpc;
 mod rtsp_server;
 mod stills;

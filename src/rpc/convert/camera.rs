@@ -13,8 +13,8 @@ use super::super::status::{Refusal, bad_field};
 use super::subject::paths;
 use super::{telling, time};
 use crate::camera::{
-    Camera, CameraId, CameraState, Credential, NormalisedPoint, NormalisedRect, OfflineReason, Region, Role, Secret, Transport,
-    holds_credential,
+    Camera, CameraId, CameraState, Credential, FACE_PIXELS_MIN_DEFAULT, NormalisedPoint, NormalisedRect, OfflineReason, Region, Role,
+    Secret, Transport, holds_credential,
 };
 use crate::cameras::CameraStatus;
 use crate::clock::Timestamp;
@@ -43,8 +43,6 @@ const MUTABLE: [&str; 16] = [
 ];
 /// The most bytes of a user name or a password.
 const CREDENTIAL_BYTES_MAX: usize = 256;
-/// The least face that is looked at where the operator says nothing, in pixels.
-const FACE_PIXELS_MIN_DEFAULT: u32 = 32;
 
 /// A change of a camera, to be applied under the cameras' lock; they check the ranges then.
 pub(in super::super) type Change = Box<dyn FnOnce(&mut Camera) + Send>;
