@@ -12,6 +12,7 @@ mod client;
 mod completions;
 mod detect;
 mod doctor;
+mod event;
 mod event_line;
 mod event_types;
 mod face_table;
@@ -72,6 +73,8 @@ enum Command {
     Reload(reload::Reload),
     Replay(replay::Replay),
     Watch(watch::Watch),
+    #[command(subcommand)]
+    Event(event::Event),
     Snapshot(snapshot::Snapshot),
     Identify(identify::Identify),
     Search(search::Search),
@@ -118,6 +121,7 @@ impl Cli {
                 Command::Subject(subject) => subject.run(&client, &out).await,
                 Command::Reload(reload) => reload.run(&client, &out).await,
                 Command::Watch(watch) => watch.run(&client, &out).await,
+                Command::Event(event) => event.run(&client, &out).await,
                 Command::Snapshot(snapshot) => snapshot.run(&client, &out).await,
                 Command::Identify(identify) => identify.run(&client, &out).await,
                 Command::Search(search) => search.run(&client, &out).await,

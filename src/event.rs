@@ -53,6 +53,8 @@ pub enum EventKind {
     ZoneLeft,
     /// The visitor is gone.
     VisitEnded,
+    /// An operator said who it was, or was not.
+    EventCorrected,
     /// Frames arrive from a camera.
     CameraOnline,
     /// Frames no longer arrive from a camera.
@@ -232,6 +234,9 @@ pub struct Event {
     /// Why a visit ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
+    /// The sequence of the event that is corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrects: Option<u64>,
     /// The line that was crossed, or the zone, as the operator calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<Arc<str>>,
@@ -265,6 +270,7 @@ impl Event {
             snapshot: None,
             stage_times: None,
             end_reason: None,
+            corrects: None,
             region: None,
             duration_ms: None,
             message: None,

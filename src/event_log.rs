@@ -192,6 +192,16 @@ impl EventLog {
         Ok(())
     }
 
+    /// Appends one event for a request, once, and answers its sequence.
+    ///
+    /// # Errors
+    /// [`EventLogError::Store`], with [`StoreError::RequestRepeated`] for a request that was carried out.
+    pub async fn append_once(&self, event: NewEvent, request_key: Option<String>) -> Result<u64, EventLogError> {
+        let shared = Arc::clone(&self.shared);
+        let publish = move |appended, events| shared.publish(appended, events);
+        Ok(self.store.append_event_once(event, request_key, Box::new(publish)).await?)
+    }
+
     /// As [`append`](Self::append), and waits while the disk is full: what happens at the doors
     /// is not forgotten for want of room that may come back. Says so every ten seconds.
     ///

@@ -41,6 +41,7 @@ mod cameras;
 mod check;
 mod connection;
 mod convert;
+mod correct;
 mod encoded;
 mod events;
 mod feed;

@@ -41,6 +41,10 @@ impl EventService for Plain {
         Err(Status::unimplemented("not measured"))
     }
 
+    async fn correct_event(&self, _: Request<pb::CorrectEventRequest>) -> Result<Response<pb::CorrectEventResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
     async fn get_snapshot(&self, _: Request<pb::GetSnapshotRequest>) -> Result<Response<pb::GetSnapshotResponse>, Status> {
         Err(Status::unimplemented("not measured"))
     }

@@ -19,6 +19,9 @@ pub fn line(event: &pb::Event) -> String {
     words.extend(event.subject.as_ref().map(person));
     match event.r#type() {
         EventType::Unidentified => words.extend(event.decision.as_ref().map(|decision| why_unknown(decision.rejection()).to_owned())),
+        EventType::EventCorrected if event.subject.is_none() => {
+            words.push(format!("not {}", event.previous_subject.as_ref().map(person).unwrap_or_default()));
+        }
         EventType::IdentityRevised => words.push(format!("(was {})", event.previous_subject.as_ref().map(person).unwrap_or_default())),
         EventType::Entry | EventType::Exit if !event.region.is_empty() => words.push(format!("over {}", event.region)),
         EventType::ZoneEntered => words.push(event.region.clone()),

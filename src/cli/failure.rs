@@ -204,6 +204,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         }
         "CURSOR_IN_FUTURE" | "BAD_CURSOR" => "give a cursor as it came with an event, or --from earliest",
         "WATCHLIST_NOT_FOUND" => "`doorward subject list` shows who is on which list; --allow-missing waits for the first",
+        "EVENT_NAMES_NOBODY" => "say who it was with --was ID, or enrol whom it shows with --enrol ID",
         "EVENT_NOT_FOUND" => "`doorward event list` shows those that are kept",
         "NEGATIVE_SHOWS_SUBJECT" => "look at the photo: it must show somebody else; --allow-inconsistent takes it all the same",
         "STARTING" => "wait until it has started, then run the command again; its log tells how far it is",

@@ -113,7 +113,8 @@ impl Table {
         }
     }
 
-    fn lines(&self) -> Vec<String> {
+    /// The table as text, a row a line.
+    pub fn lines(&self) -> Vec<String> {
         let cells: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
         let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| cells.iter().filter_map(|row| row.get(column)).map(|cell| measure_text_width(cell)).max().unwrap_or(0);

@@ -12,9 +12,10 @@ use sha2::{Digest, Sha256};
 use tonic::{Code, Request, Response, Status};
 
 use super::convert::{event, moment, time, uuid};
+use super::correct::correct;
 use super::feed::{self, View};
 use super::filter::{Filter, Wanted};
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, place};
 use super::status::{Refusal, stopping};
 use super::{Shared, auth};
@@ -24,8 +25,8 @@ use crate::event_log::Start;
 use crate::pb::event_service_server::EventService;
 use crate::pb::subscribe_request::Start as AskedStart;
 use crate::pb::{
-    EncodedSubscribeResponse, Event, GetEventRequest, GetEventResponse, GetSnapshotRequest, GetSnapshotResponse, ListEventsRequest,
-    ListEventsResponse, SubscribeRequest,
+    CorrectEventRequest, CorrectEventResponse, EncodedSubscribeResponse, Event, GetEventRequest, GetEventResponse, GetSnapshotRequest,
+    GetSnapshotResponse, ListEventsRequest, ListEventsResponse, SubscribeRequest,
 };
 use crate::store::Past;
 
@@ -112,6 +113,11 @@ impl EventService for EventsApi {
             return Err(Refusal::new(Code::NotFound, "EVENT_NOT_FOUND", message).with("sequence", at.sequence).into());
         };
         Ok(Response::new(GetEventResponse { event: Some(event) }))
+    }
+
+    async fn correct_event(&self, request: Request<CorrectEventRequest>) -> Result<Response<CorrectEventResponse>, Status> {
+        let (shared, request) = (Arc::clone(&self.0), request.into_inner());
+        Ok(Response::new(to_the_end(async move { correct(&shared, request).await }).await?))
     }
 
     async fn get_snapshot(&self, request: Request<GetSnapshotRequest>) -> Result<Response<GetSnapshotResponse>, Status> {

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::event::{Event, EventKind, LoggedEvent, VisitId};
 use crate::store::failure::damaged;
 use crate::store::writer::Effect;
-use crate::store::{Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, Snapshot, Store, StoreError, Told, snapshots};
+use crate::store::{Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, Snapshot, Store, StoreError, Told, requests, snapshots};
 
 /// An event, ready to be written.
 struct Prepared {
@@ -79,6 +79,27 @@ impl Store {
         let kept: Vec<_> = events.iter().map(|prepared| Arc::clone(&prepared.event)).collect();
         let (counts, clock) = (Arc::clone(&self.0.counts), Arc::clone(&self.0.clock));
         let work = move |db: &_| append(db, &events, clock.now(), &counts);
+        let appended = self.0.writer.write_then(Effect::Keeps, work, Box::new(move |appended| told(*appended, kept))).await?;
+        Ok(appended.first)
+    }
+
+    /// Appends one event for a request, once: the request's answer is the event's sequence, eight bytes
+    /// from the lowest. `told` as in [`append_events_then`](Self::append_events_then).
+    ///
+    /// # Errors
+    /// [`StoreError::RequestRepeated`] for a key that is known; nothing is written then.
+    pub async fn append_event_once(&self, event: NewEvent, request_key: Option<String>, told: Told) -> Result<u64, StoreError> {
+        let events = prepare(vec![event])?;
+        let kept: Vec<_> = events.iter().map(|prepared| Arc::clone(&prepared.event)).collect();
+        let (counts, clock) = (Arc::clone(&self.0.counts), Arc::clone(&self.0.clock));
+        let work = move |db: &_| {
+            requests::refuse_repeat(db, request_key.as_deref())?;
+            let appended = append(db, &events, clock.now(), &counts)?;
+            if let Some(key) = request_key {
+                requests::keep(db, (&key, appended.first.to_le_bytes().into(), appended.time), &[])?;
+            }
+            Ok(appended)
+        };
         let appended = self.0.writer.write_then(Effect::Keeps, work, Box::new(move |appended| told(*appended, kept))).await?;
         Ok(appended.first)
     }
@@ -226,6 +247,7 @@ fn follow_visit(db: &Connection, event: &Event, body: &str) -> Result<(), StoreE
         | EventKind::Exit
         | EventKind::ZoneEntered
         | EventKind::ZoneLeft
+        | EventKind::EventCorrected
         | EventKind::CameraOnline
         | EventKind::CameraOffline => {}
     }
@@ -244,6 +266,7 @@ fn kind_name(kind: EventKind) -> &'static str {
         EventKind::ZoneEntered => "zone_entered",
         EventKind::ZoneLeft => "zone_left",
         EventKind::VisitEnded => "visit_ended",
+        EventKind::EventCorrected => "event_corrected",
         EventKind::CameraOnline => "camera_online",
         EventKind::CameraOffline => "camera_offline",
     }

@@ -76,25 +76,28 @@ pub fn read(file: &Path) -> anyhow::Result<Vec<Value>> {
     text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(event).collect()
 }
 
-/// What differs, in the order of time.
+/// What differs, in the order of time. The closest events are matched first.
 pub fn compare(expected: &[Value], told: &[Value]) -> Vec<Difference> {
-    let mut free: Vec<&Value> = told.iter().collect();
+    let apart = |a: &Value, b: &Value| Some(time(b)? - time(a)?);
+    let mut pairs = Vec::new();
+    for (left, event) in expected.iter().enumerate() {
+        let same = told.iter().enumerate().filter(|(_, other)| key(other) == key(event));
+        let near = same.filter_map(|(right, other)| Some((apart(event, other).filter(|by| by.abs() <= SAME_WITHIN_US)?, left, right)));
+        pairs.extend(near);
+    }
+    pairs.sort_by_key(|(by, ..)| by.abs());
+    let (mut found, mut known) = (vec![false; expected.len()], vec![false; told.len()]);
     let mut differences = Vec::new();
-    for event in expected {
-        let apart = |other: &Value| Some(time(other)? - time(event)?);
-        let same = |other: &&Value| key(other) == key(event) && apart(other).is_some_and(|apart| apart.abs() <= SAME_WITHIN_US);
-        let closest = free.iter().enumerate().filter(|(_, other)| same(other)).min_by_key(|(_, other)| apart(other).map(i64::abs));
-        match closest.map(|(index, other)| (index, apart(other).unwrap_or_default())) {
-            None => differences.push(Difference::Missed(event.clone())),
-            Some((index, by)) => {
-                let other = free.remove(index);
-                if by > LATE_BEYOND_US {
-                    differences.push(Difference::Late(other.clone(), by));
-                }
-            }
+    for (by, left, right) in pairs {
+        if !found[left] && !known[right] {
+            (found[left], known[right]) = (true, true);
+            differences.extend((by > LATE_BEYOND_US).then(|| Difference::Late(told[right].clone(), by)));
         }
     }
-    differences.extend(free.into_iter().cloned().map(Difference::False));
+    let missed = expected.iter().zip(found).filter(|(_, found)| !found);
+    differences.extend(missed.map(|(event, _)| Difference::Missed(event.clone())));
+    let invented = told.iter().zip(known).filter(|(_, known)| !known);
+    differences.extend(invented.map(|(event, _)| Difference::False(event.clone())));
     differences.sort_by_key(|difference| match difference {
         Difference::Missed(event) | Difference::False(event) | Difference::Late(event, _) => time(event),
     });

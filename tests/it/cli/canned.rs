@@ -277,6 +277,7 @@ impl EventService for Answers {
     unanswered! {
         list_events: ListEventsRequest => pb::ListEventsResponse,
         get_event: GetEventRequest => pb::GetEventResponse,
+        correct_event: CorrectEventRequest => pb::CorrectEventResponse,
     }
 
     async fn get_snapshot(&self, _: Request<pb::GetSnapshotRequest>) -> Answer<pb::GetSnapshotResponse> {

@@ -9,13 +9,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use doorward::clock::{Clock, SystemClock};
-use doorward::event::{Event, EventKind};
+use doorward::event::{Event, EventKind, SnapshotId, VisitId};
+use doorward::frame::CameraId;
 use doorward::pb;
 use doorward::pb::camera_service_client::CameraServiceClient;
+use doorward::pb::correct_event_request::Verdict;
 use doorward::pb::event_service_client::EventServiceClient;
 use doorward::pb::gallery_service_client::GalleryServiceClient;
 use doorward::pb::subscribe_request::Start;
-use doorward::store::NewEvent;
+use doorward::store::{NewEvent, Snapshot};
 use doorward::subject::SubjectUid;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
@@ -192,6 +194,90 @@ async fn the_past_is_listed_in_pages_and_one_event_by_its_cursor() {
     assert_eq!(one.event.map(|e| (e.sequence, e.r#type)), Some((700, pb::EventType::CameraOffline.into())));
     let none = client.get_event(pb::GetEventRequest { cursor: cursor(1_201) }).await.expect_err("not there");
     assert_eq!(reason(&none), "EVENT_NOT_FOUND");
+}
+
+/// An event of a visit that names `subject`, with a best shot that shows `jpeg`.
+fn shown(subject: Option<&str>, jpeg: &[u8]) -> NewEvent {
+    let id = SnapshotId(uuid::Uuid::new_v4());
+    let mut new = happened(EventKind::Identified, 1);
+    new.event.message = None;
+    new.event.visit = Some(VisitId(uuid::Uuid::new_v4()));
+    new.event.subject = subject.map(|uid| SubjectUid(uid.parse().expect("a UUID")));
+    new.event.snapshot = Some(id);
+    let camera = CameraId::parse("front").expect("a good id");
+    let capture_time = doorward::clock::Timestamp::from_micros(1_000_000);
+    new.snapshot = Some(Snapshot { id, camera, capture_time, subject: None, crop_jpeg: jpeg.to_vec(), frame_jpeg: Vec::new() });
+    new
+}
+
+#[tokio::test]
+async fn an_operator_corrects_an_event_and_the_gallery_learns_of_it() {
+    let left_out = "corrections";
+    let Some(served) = serve(left_out, 64).await else { return };
+    let (Some(obama), Some(obama2), Some(biden)) =
+        (bytes("obama.jpg", left_out), bytes("obama2.jpg", left_out), bytes("biden.jpg", left_out))
+    else {
+        return;
+    };
+    let mut gallery = GalleryServiceClient::new(served.channel.clone());
+    let created = gallery.create_subject(new_subject("obama", &obama)).await.expect("enrolled").into_inner();
+    let uid = created.subject.expect("a subject").uid;
+    served.events.append(vec![shown(Some(&uid), &biden), shown(None, &obama2)]).await.expect("written");
+    let cursor = |sequence| format!("{}-{sequence:x}", served.events.position().epoch.simple());
+    let mut client = EventServiceClient::new(served.channel.clone());
+    let mut correct = async |request: pb::CorrectEventRequest| client.correct_event(request).await.map(|answer| answer.into_inner());
+
+    let was_not = Verdict::WasNot(pb::correct_event_request::WasNot {});
+    let first = pb::CorrectEventRequest {
+        cursor: cursor(1),
+        verdict: Some(was_not.clone()),
+        use_snapshot: true,
+        note: "a stranger".into(),
+        request_id: uuid::Uuid::new_v4().to_string(),
+        ..Default::default()
+    };
+    let answer = correct(first.clone()).await.expect("corrected");
+    let event = answer.event.clone().expect("an event");
+    assert_eq!((event.sequence, event.r#type(), event.subject.is_none()), (3, pb::EventType::EventCorrected, true));
+    assert_eq!((event.previous_subject.map(|s| s.id).as_deref(), event.corrected_cursor), (Some("obama"), cursor(1)));
+    assert_eq!(event.actionable_until, event.capture_time, "no door opens by a correction");
+    let again = correct(first).await.expect("a repeat is answered");
+    assert_eq!(again.event.map(|e| e.sequence), Some(3), "and not made again");
+
+    let was = pb::CorrectEventRequest {
+        cursor: cursor(2),
+        verdict: Some(Verdict::WasSubjectId("obama".into())),
+        use_snapshot: true,
+        ..Default::default()
+    };
+    let answer = correct(was).await.expect("corrected");
+    assert_eq!(answer.event.and_then(|e| e.subject).map(|s| s.id).as_deref(), Some("obama"));
+    let samples = gallery.list_samples(pb::ListSamplesRequest { subject_id: "obama".into(), ..Default::default() }).await;
+    let samples = samples.expect("listed").into_inner().samples;
+    assert_eq!(
+        (samples.len(), samples.iter().filter(|sample| sample.negative).count()),
+        (3, 1),
+        "one more of his, and one of whom he is not"
+    );
+
+    let enrol = Verdict::NewSubject(pb::Subject { id: "joe".into(), ..Default::default() });
+    let enrol = pb::CorrectEventRequest { cursor: cursor(1), verdict: Some(enrol), allow_duplicate: true, ..Default::default() };
+    assert_eq!(correct(enrol).await.expect("enrolled").subject_id, "joe");
+    for (request, expected) in [
+        (pb::CorrectEventRequest { cursor: cursor(2), verdict: Some(was_not), ..Default::default() }, "EVENT_NAMES_NOBODY"),
+        (
+            pb::CorrectEventRequest { cursor: cursor(99), verdict: Some(Verdict::WasSubjectId("obama".into())), ..Default::default() },
+            "EVENT_NOT_FOUND",
+        ),
+        (
+            pb::CorrectEventRequest { cursor: cursor(1), verdict: Some(Verdict::WasSubjectId("nobody".into())), ..Default::default() },
+            "SUBJECT_NOT_FOUND",
+        ),
+        (pb::CorrectEventRequest { cursor: cursor(1), ..Default::default() }, "BAD_FIELD"),
+    ] {
+        assert_eq!(reason(&correct(request).await.expect_err(expected)), expected);
+    }
+    assert_eq!(served.events.position().sequence, 5, "what was refused left no event");
 }
 
 #[tokio::test]
