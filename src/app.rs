@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cameras::{CameraDefaults, Cameras};
@@ -181,6 +182,7 @@ impl Daemon {
             "the retention",
             prune((self.events.clone(), self.store.clone()), Arc::clone(&self.clock), kept, self.stop_work.clone()),
         );
+        tasks.spawn("the health of the log", tell_health(self.events.disk_full(), self.server.clone(), self.stop_work.clone()));
         if let Some(interval) = sd_notify::watchdog_enabled() {
             tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));
         }
@@ -358,6 +360,26 @@ async fn prune(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(PRUNE_EVERY) => {}
+        }
+    }
+}
+
+/// Says by health while events cannot be told, because the disk is full.
+async fn tell_health(
+    mut disk_full: watch::Receiver<bool>,
+    server: ServerHandle,
+    stop: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = disk_full.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let is_full = *disk_full.borrow_and_update();
+                server.set_events_told(!is_full).await;
+            }
         }
     }
 }

@@ -9,7 +9,6 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -27,11 +26,6 @@ use blocks::Blocks;
 /// stream most of its messages, few enough that a message fits into the window that a client usually
 /// grants, 64 KiB, and that one which stops reading holds little.
 const DELIVERED_AT_ONCE: usize = 64;
-
-/// How long events wait before they are offered to a full disk again, and after how many attempts
-/// that is told again.
-const ROOM_WAIT: Duration = Duration::from_secs(1);
-const TOLD_EVERY: u64 = 10;
 
 /// The log failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,6 +130,8 @@ struct Shared {
     subscribers: Mutex<Vec<Weak<Progress>>>,
     /// Holds no value: it wakes whoever waits for a change of the ring.
     changed: watch::Sender<()>,
+    /// Whether the last append found no room.
+    disk_full: watch::Sender<bool>,
 }
 
 /// The newest events, at most `recent_max` of them, with consecutive sequences.
@@ -161,6 +157,7 @@ impl EventLog {
             blocks: Blocks::default(),
             subscribers: Mutex::default(),
             changed: watch::Sender::new(()),
+            disk_full: watch::Sender::new(false),
         };
         Ok(Self { store, shared: Arc::new(shared) })
     }
@@ -188,8 +185,15 @@ impl EventLog {
             told(appended);
             shared.publish(appended, events);
         };
-        self.store.append_events_then(events, Box::new(publish)).await?;
-        Ok(())
+        let outcome = self.store.append_events_then(events, Box::new(publish)).await;
+        let is_full = outcome == Err(StoreError::Full);
+        let has_changed = self.shared.disk_full.send_if_modified(|known| std::mem::replace(known, is_full) != is_full);
+        match (has_changed, is_full) {
+            (true, true) => tracing::error!("the disk of data_dir is full: events wait until there is room, and nobody is told of them"),
+            (true, false) => tracing::warn!("there is room on the disk of data_dir again"),
+            _ => {}
+        }
+        Ok(outcome.map(|_| ())?)
     }
 
     /// Appends one event for a request, once, and answers its sequence.
@@ -202,26 +206,9 @@ impl EventLog {
         Ok(self.store.append_event_once(event, request_key, Box::new(publish)).await?)
     }
 
-    /// As [`append`](Self::append), and waits while the disk is full: what happens at the doors
-    /// is not forgotten for want of room that may come back. Says so every ten seconds.
-    ///
-    /// # Errors
-    /// [`EventLogError::Store`] for anything but a full disk; nothing was written then.
-    pub async fn append_when_there_is_room(&self, events: Vec<NewEvent>) -> Result<(), EventLogError> {
-        for attempt in 0_u64.. {
-            match self.append(events.clone()).await {
-                Err(EventLogError::Store(StoreError::Full)) if attempt % TOLD_EVERY == 0 => {
-                    tracing::error!(
-                        waiting = events.len(),
-                        "the disk of data_dir is full: events wait until there is room, and nobody is told of them"
-                    );
-                }
-                Err(EventLogError::Store(StoreError::Full)) => {}
-                outcome => return outcome,
-            }
-            tokio::time::sleep(ROOM_WAIT).await;
-        }
-        Ok(())
+    /// Whether the disk has no room for events, and each change of that.
+    pub fn disk_full(&self) -> watch::Receiver<bool> {
+        self.shared.disk_full.subscribe()
     }
 
     /// Deletes what `kept` does not allow, as [`Store::prune`] does.

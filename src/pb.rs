@@ -20,4 +20,6 @@ pub struct EncodedSubscribeResponse {
     pub server_time: Option<prost_types::Timestamp>,
     #[prost(bool, tag = "4")]
     pub caught_up: bool,
+    #[prost(bool, tag = "5")]
+    pub disk_full: bool,
 }

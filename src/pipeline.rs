@@ -16,6 +16,7 @@ mod intake;
 mod scene;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,13 +37,12 @@ use crate::frame::Frame;
 use crate::gallery::Gallery;
 use crate::infer::{Engine, InferError, Lane};
 use crate::ingest::FrameSink;
-use crate::picture;
-use crate::store::{NewEvent, Snapshot};
 
 use complaint::Complaint;
 use intake::Intake;
-use scene::{BestShot, Passage, Pending, Scene, Shot};
 pub use scene::{Layout, SceneSettings};
+use scene::{Passage, Scene, Shot};
+use unwritten::{Unwritten, draw};
 
 /// A batch that is not full waits no longer than this for more cameras.
 const BATCH_AGE_MAX: Duration = Duration::from_millis(10);
@@ -107,7 +107,7 @@ struct Shared {
 /// A camera's scene, and the order in which its events reach the log.
 struct SceneCell {
     scene: Mutex<Scene>,
-    flushing: tokio::sync::Mutex<()>,
+    unwritten: tokio::sync::Mutex<Unwritten>,
     onlookers: Mutex<Vec<oneshot::Sender<SeenFrame>>>,
     score_min: f32,
 }
@@ -283,19 +283,20 @@ impl Pipeline {
         }
     }
 
-    /// Writes a scene's new events to the log, in order, with their pictures.
+    /// Writes a scene's new events to the log, in order, with their pictures. While the disk is full they
+    /// wait here, and recognition goes on.
     async fn flush(&self, cell: &SceneCell) -> Result<(), PipelineError> {
-        let _in_order = cell.flushing.lock().await;
+        let mut unwritten = cell.unwritten.lock().await;
         let (pending, camera) = {
             let mut scene = cell.scene();
             (scene.take_outbox(), scene.camera().to_owned())
         };
-        if pending.is_empty() {
-            return Ok(());
+        if !pending.is_empty() {
+            let drawn_for = camera.clone();
+            let with_pictures = move || pending.into_iter().map(|pending| draw(pending, &drawn_for)).collect();
+            unwritten.add(tokio::task::spawn_blocking(with_pictures).await?);
         }
-        let with_pictures = move || pending.into_iter().map(|pending| draw(pending, &camera)).collect();
-        let events: Vec<NewEvent> = tokio::task::spawn_blocking(with_pictures).await?;
-        Ok(self.0.events.append_when_there_is_room(events).await?)
+        Ok(unwritten.write(&self.0.events, &camera).await?)
     }
 
     /// Ends what no further frame will end.
@@ -323,7 +324,7 @@ impl Pipeline {
         // Track ids are unique per camera and run, though a camera may be watched anew.
         let first_track = u64::try_from(self.0.clock.now().as_micros()).unwrap_or(1);
         let scene = Scene::new(&watch.camera, watch.scene, Arc::clone(&self.0.clock), first_track);
-        let cell = SceneCell { scene: Mutex::new(scene), flushing: tokio::sync::Mutex::default(), onlookers: Mutex::default(), score_min };
+        let cell = SceneCell { scene: Mutex::new(scene), unwritten: tokio::sync::Mutex::default(), onlookers: Mutex::default(), score_min };
         self.scenes().insert(watch.camera.clone(), Arc::new(cell));
         self.0.intake.watch(&watch.camera, watch.slot)
     }
@@ -439,26 +440,4 @@ fn show_onlookers(cell: &SceneCell, frame: &Frame, detections: &[Detection]) {
         // Whoever gave up waiting misses nothing.
         let _ = onlooker.send(SeenFrame { frame: frame.copied(), boxes });
     }
-}
-
-/// Makes the pictures of an event; one that cannot be made is left out and said so.
-fn draw(pending: Pending, camera: &str) -> NewEvent {
-    let Pending { mut event, picture } = pending;
-    let snapshot = picture.and_then(|(id, shot)| {
-        let whole =
-            |shot: &BestShot| if shot.keeps_frame { picture::blurred_frame_jpeg(&shot.frame, &shot.others) } else { Ok(Vec::new()) };
-        let jpegs = picture::crop_jpeg(&shot.frame, &shot.rect, &shot.others).and_then(|crop| Ok((crop, whole(&shot)?)));
-        match jpegs {
-            Ok((crop_jpeg, frame_jpeg)) => {
-                let (camera, capture_time) = (shot.frame.camera.clone(), shot.frame.capture_time);
-                Some(Snapshot { id, camera, capture_time, subject: event.subject, crop_jpeg, frame_jpeg })
-            }
-            Err(error) => {
-                tracing::warn!(%error, camera, "a best shot could not be kept");
-                event.snapshot = None;
-                None
-            }
-        }
-    });
-    NewEvent { event, snapshot }
 }

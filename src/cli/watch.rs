@@ -124,7 +124,17 @@ impl Watch {
         let mut stream = daemon.events().subscribe(self.request(place.cursor())).await?.into_inner();
         // Another connection may be to a daemon whose clock was set meanwhile.
         let mut clock = DaemonClock::default();
+        let mut was_full = false;
         while let Some(response) = stream.message().await? {
+            if response.disk_full != was_full {
+                was_full = response.disk_full;
+                let now = if was_full {
+                    "the daemon's disk is full: it tells nothing until there is room"
+                } else {
+                    "the daemon has room on its disk again"
+                };
+                eprintln!("{now}");
+            }
             clock.heard(response.server_time.as_ref(), door::running_time());
             for event in &response.events {
                 shown(out, event, response.server_time.as_ref(), self.kept_shots(daemon, event).await)?;

@@ -267,19 +267,22 @@ async fn what_is_not_on_disk_is_not_published() {
     assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(vec![1]), "and no sequence is missing");
 }
 
-#[tokio::test(start_paused = true)]
-async fn events_wait_for_room_on_a_full_disk_and_are_told_once_there_is() {
+#[tokio::test]
+async fn a_full_disk_is_told_when_it_begins_and_when_it_ends() {
     let Bench { store, log, .. } = bench(16).await;
-    let mut subscription = log.subscribe();
+    let mut disk_full = log.disk_full();
     store.limit_growth(Some(0)).await;
     let mut large = event(1);
     large.event.message = Some("x".repeat(1 << 20));
-    let mut waiting = Box::pin(log.append_when_there_is_room(vec![large]));
-    assert!(tokio::time::timeout(Duration::from_secs(60), &mut waiting).await.is_err(), "it waits");
-    assert_eq!(ready(&mut subscription).await, None);
+    for _ in 0..2 {
+        assert_eq!(log.append(vec![large.clone()]).await, Err(EventLogError::Store(StoreError::Full)));
+    }
+    assert!(disk_full.has_changed().expect("the log is there") && *disk_full.borrow_and_update());
     store.limit_growth(None).await;
-    waiting.await.expect("there is room again");
-    assert_eq!(subscription.next().await.map(|e| sequences(&e)), Ok(vec![1]));
+    log.append(vec![large]).await.expect("there is room again");
+    assert!(disk_full.has_changed().expect("the log is there") && !*disk_full.borrow_and_update());
+    log.append(vec![event(2)]).await.expect("appended");
+    assert!(!disk_full.has_changed().expect("the log is there"), "each once");
 }
 
 #[tokio::test]

@@ -64,6 +64,7 @@ impl EventService for EventsApi {
             encoded: Arc::clone(&self.0.encoded),
             clock: parts.clock.clone(),
             position: subscription.position(),
+            disk_full: parts.events.disk_full(),
             newest_at_start,
         };
         let stop = self.0.stopping.clone();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
@@ -34,6 +34,8 @@ pub(super) struct View {
     pub(super) encoded: Arc<EncodedEvents>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) position: Position,
+    /// Whether events wait because the disk is full.
+    pub(super) disk_full: watch::Receiver<bool>,
     /// The newest event when the subscription began: from there on everything is new.
     pub(super) newest_at_start: u64,
 }
@@ -47,6 +49,7 @@ impl View {
             position: Some(pb::Position { epoch: epoch.to_string(), sequence, cursor: cursor(epoch, sequence) }),
             server_time: Some(convert::time(self.clock.now())),
             caught_up: self.is_caught_up(),
+            disk_full: *self.disk_full.borrow(),
         }
     }
 
@@ -80,6 +83,7 @@ pub(super) async fn run(
     mut view: View,
     out: mpsc::Sender<EncodedSubscribeResponse>,
 ) -> Status {
+    let mut disk_full = view.disk_full.clone();
     // At once, so that the client knows that it is subscribed and from where.
     let Ok(room) = out.reserve().await else { return left() };
     room.send(view.bookmark());
@@ -93,6 +97,7 @@ pub(super) async fn run(
                     Ok(events) => if let Some(passed) = view.pass(&events) { break passed },
                     Err(ended) => return ended.into(),
                 },
+                Ok(()) = disk_full.changed() => break view.bookmark(),
                 () = sleep_until(due) => break view.bookmark(),
             }
         };

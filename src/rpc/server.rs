@@ -213,6 +213,17 @@ impl ServerHandle {
         }
     }
 
+    /// Says by health whether events can be told: of the event service, and of the whole.
+    pub async fn set_events_told(&self, told: bool) {
+        if !self.started.load(Ordering::Acquire) {
+            return;
+        }
+        let status = if told { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in [event_service_server::SERVICE_NAME, ""] {
+            self.health.set_service_status(service, status).await;
+        }
+    }
+
     /// Says `NOT_SERVING`, then ends the streams of those who watch health, which would hold the
     /// end up for ever.
     async fn stop(&self) {

@@ -49,6 +49,7 @@ fn view(request: &pb::SubscribeRequest) -> View {
         encoded: Arc::new(EncodedEvents::new()),
         clock: Arc::new(SimulatedClock::at(Timestamp::from_micros(9_000_000))),
         position: Position { epoch: EPOCH, sequence: 40 },
+        disk_full: watch::Sender::new(false).subscribe(),
         newest_at_start: 40,
     }
 }
@@ -276,4 +277,20 @@ fn what_the_server_sends_is_what_the_contract_says() {
     let received = pb::SubscribeResponse::decode(sent.encode_to_vec().as_slice()).expect("the contract's own message");
     assert_eq!(received.events.iter().map(|e| e.sequence).collect::<Vec<_>>(), [41, 42]);
     assert!(received.caught_up && received.server_time == sent.server_time && received.position == sent.position);
+}
+
+#[tokio::test]
+async fn a_client_is_told_at_once_when_the_disk_is_full_and_when_there_is_room_again() {
+    let (_log, mut taken) = mpsc::channel::<Given>(64);
+    let (out, mut responses) = mpsc::channel(1);
+    let disk = watch::Sender::new(false);
+    let view = View { disk_full: disk.subscribe(), ..view(&pb::SubscribeRequest::default()) };
+    let _task =
+        tokio::spawn(async move { run(async move || taken.recv().await.unwrap_or(Err(SubscriptionEnded::Closed)), view, out).await });
+    assert!(!responses.recv().await.expect("at once").disk_full);
+    for is_full in [true, false] {
+        disk.send_replace(is_full);
+        let bookmark = responses.recv().await.expect("at once");
+        assert_eq!((bookmark.disk_full, bookmark.events.len()), (is_full, 0));
+    }
 }

@@ -1,0 +1,85 @@
+//! A camera's events on their way to the log.
+//!
+//! In: what the scene told, with best shots. Out: events in the log, in order, with their pictures. While
+//! the disk is full they wait here and recognition goes on; of too many the oldest are given up and counted.
+//! Must not know: how the log writes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::scene::{BestShot, Pending};
+use crate::event_log::{EventLog, EventLogError};
+use crate::picture;
+use crate::store::{NewEvent, Snapshot, StoreError};
+
+/// How long events wait before they are offered to a full disk again.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// How many events of a camera wait for room on a full disk, and how many of them with their pictures.
+/// The oldest go first; each is counted.
+const WAITING_MAX: usize = 4_096;
+const WAITING_PICTURES_MAX: usize = 64;
+/// Events that are on their way to the log, or wait for room there.
+#[derive(Default)]
+pub(super) struct Unwritten {
+    events: VecDeque<NewEvent>,
+    /// When a full disk is tried again.
+    retry: Option<Instant>,
+    lost: u64,
+}
+
+impl Unwritten {
+    /// Adds events; of too many the oldest are given up, and pictures before that.
+    pub(super) fn add(&mut self, events: Vec<NewEvent>) {
+        self.events.extend(events);
+        let excess = self.events.len().saturating_sub(WAITING_MAX);
+        self.events.drain(..excess);
+        self.lost += excess as u64;
+        let without = self.events.len().saturating_sub(WAITING_PICTURES_MAX);
+        for new in self.events.iter_mut().take(without) {
+            new.event.snapshot = new.event.snapshot.filter(|_| new.snapshot.take().is_none());
+        }
+    }
+
+    /// Writes what waits, in order; on a full disk it goes on waiting, and is not tried at every frame.
+    pub(super) async fn write(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
+        if self.events.is_empty() || self.retry.is_some_and(|retry| Instant::now() < retry) {
+            return Ok(());
+        }
+        match log.append(self.events.iter().cloned().collect()).await {
+            Err(EventLogError::Store(StoreError::Full)) => {
+                self.retry = Some(Instant::now() + ROOM_WAIT);
+                return Ok(());
+            }
+            outcome => outcome?,
+        }
+        if self.lost > 0 {
+            tracing::error!(camera, lost = self.lost, "events were lost while the disk was full: more came than wait for room");
+        }
+        *self = Self::default();
+        Ok(())
+    }
+}
+
+/// Makes the pictures of an event; one that cannot be made is left out and said so.
+pub(super) fn draw(pending: Pending, camera: &str) -> NewEvent {
+    let Pending { mut event, picture } = pending;
+    let snapshot = picture.and_then(|(id, shot)| {
+        let whole =
+            |shot: &BestShot| if shot.keeps_frame { picture::blurred_frame_jpeg(&shot.frame, &shot.others) } else { Ok(Vec::new()) };
+        let jpegs = picture::crop_jpeg(&shot.frame, &shot.rect, &shot.others).and_then(|crop| Ok((crop, whole(&shot)?)));
+        match jpegs {
+            Ok((crop_jpeg, frame_jpeg)) => {
+                let (camera, capture_time) = (shot.frame.camera.clone(), shot.frame.capture_time);
+                Some(Snapshot { id, camera, capture_time, subject: event.subject, crop_jpeg, frame_jpeg })
+            }
+            Err(error) => {
+                tracing::warn!(%error, camera, "a best shot could not be kept");
+                event.snapshot = None;
+                None
+            }
+        }
+    });
+    NewEvent { event, snapshot }
+}
