@@ -16,7 +16,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -208,6 +208,11 @@ impl Gallery {
     /// What the subject is called now, `None` once erased: joined when events are delivered.
     pub fn subject(&self, uid: SubjectUid) -> Option<Arc<Subject>> {
         self.shared.subjects.get(&uid).map(|subject| Arc::clone(subject.value()))
+    }
+
+    /// Everybody of whom `is` holds at this moment; takes a look at each.
+    pub fn subjects_who(&self, is: impl Fn(&Subject) -> bool) -> HashSet<SubjectUid> {
+        self.shared.subjects.iter().filter(|subject| is(subject)).map(|subject| *subject.key()).collect()
     }
 
     /// Another number after each change of what [`subject`](Self::subject) answers: what was read
@@ -425,7 +430,10 @@ fn untouched_or_rewritten(
     for segment in segments {
         match segment.rewritten(change, templates_of) {
             None => kept.push(Arc::clone(segment)),
-            Some(rest) if rest.rows() == segment.rows() || rest.rows() * 2 >= rest.rows_max() => kept.push(Arc::new(rest)),
+            Some(rest) if rest.rows() == segment.rows() || rest.rows() * 2 >= rest.rows_max() => {
+                rest.settle();
+                kept.push(Arc::new(rest));
+            }
             Some(rest) => loose.push(rest),
         }
     }
@@ -461,6 +469,9 @@ impl Tail {
     }
 
     fn close(self, segments: &mut Vec<Arc<Segment>>) {
+        if self.segment.is_full() {
+            self.segment.settle();
+        }
         if self.segment.rows() > 0 {
             segments.push(Arc::new(self.segment));
         }

@@ -188,10 +188,19 @@ impl Recogniser {
         let gallery = self.gallery.current();
         let gallery_version = gallery.version();
         let Wanted { candidates_max, watchlists } = wanted;
-        let names = self.gallery.clone();
-        let is_listed = move |uid: SubjectUid| names.subject(uid).is_some_and(|subject| subject.is_on_any(&watchlists));
-        let candidates = nearest(gallery, vec![template], (candidates_max, is_listed)).await?.pop().unwrap_or_default();
-        Ok(Searched { face, candidates, gallery_version })
+        let found = if watchlists.is_empty() {
+            nearest(gallery, vec![template], (candidates_max, |_| true)).await?
+        } else {
+            // Who is on the lists is asked once, so that the answer is of one moment.
+            let names = self.gallery.clone();
+            let listing = tokio::task::spawn_blocking(move || names.subjects_who(|subject| subject.is_on_any(&watchlists)));
+            let listed =
+                listing.await.map_err(|ended| PhotoError::from(InferError::Session(format!("a list could not be read: {ended}"))))?;
+            // No more can be found than are listed: with as many the search knows when to stop.
+            let k = candidates_max.min(listed.len());
+            nearest(gallery, vec![template], (k, move |uid: SubjectUid| listed.contains(&uid))).await?
+        };
+        Ok(Searched { face, candidates: found.into_iter().next().unwrap_or_default(), gallery_version })
     }
 
     fn compared(&self, gallery: &GalleryVersion, candidates: Vec<Candidate>) -> Compared {

@@ -34,7 +34,8 @@ const AHEAD: usize = 3;
 pub(super) struct Eligible<'a> {
     /// Those of subjects who have not expired at this moment.
     pub now: Timestamp,
-    /// Those of subjects that this admits. It is asked of the few that are similar enough.
+    /// Those of subjects that this admits. It is asked of the few that are similar enough, and of all
+    /// until the best are known: it must be quick, and answer the same throughout.
     pub admits: &'a (dyn Fn(SubjectUid) -> bool + Sync),
     /// Those who look more like the probe than what speaks against them. Asked of few, likewise.
     pub negatives: &'a Negatives,
@@ -216,7 +217,12 @@ impl<'a> Lookup<'a> {
             if *bound < self.nearest.wanted() || segment.expires[*row] <= eligible.now {
                 continue;
             }
-            let candidate = Candidate { subject: segment.subjects[*row], similarity: similarity(segment.vector(*row), self.values) };
+            let subject = segment.subjects[*row];
+            // Until the best are known every row comes here: it is cheaper to ask than to compare.
+            if !self.nearest.is_full() && !(eligible.admits)(subject) {
+                continue;
+            }
+            let candidate = Candidate { subject, similarity: similarity(segment.vector(*row), self.values) };
             let is_eligible =
                 |candidate: Candidate| (eligible.admits)(candidate.subject) && !eligible.negatives.forbid(candidate, self.values);
             if self.nearest.may_take(candidate.similarity) && is_eligible(candidate) {

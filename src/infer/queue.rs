@@ -17,7 +17,7 @@ pub(super) const PHOTOS_MAX: usize = 16;
 /// A photo that has waited so long goes before live frames, once.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A session is kept for live frames until so long after the last one.
-const LIVE_AWAITED: Duration = Duration::from_secs(1);
+const LIVE_AWAITED: Duration = Duration::from_secs(3);
 
 /// The waiting jobs.
 #[derive(Debug)]
