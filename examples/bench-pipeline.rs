@@ -256,6 +256,7 @@ fn scene(infer: &InferConfig, policy: Policy) -> SceneSettings {
             decide_after: None,
             reassert_every: None,
             resume_within: Duration::ZERO,
+            threshold: 0.363,
             actionable: Duration::from_secs(5),
         },
         encode_every_face: infer.encode_every_face,

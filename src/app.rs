@@ -280,6 +280,7 @@ fn scene_settings(config: &Config, policy: Policy) -> SceneSettings {
             unseen_max: millis(config.recognition.visit_gap_ms),
         },
         visit: VisitPolicy {
+            threshold: policy.threshold,
             decision_deadline: millis(config.recognition.decision_deadline_ms),
             decide_after: Some(millis(config.recognition.entry_decision_ms)),
             reassert_every: Some(millis(config.recognition.reassert_ms)).filter(|every| !every.is_zero()),

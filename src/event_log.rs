@@ -343,8 +343,10 @@ pub struct Subscription {
 /// What the ring has for a subscriber.
 enum Recent {
     Events(Vec<LoggedEvent>),
-    /// What comes next has left the ring.
-    OnDisk,
+    /// What comes next has left the ring, in which this is the newest.
+    OnDisk {
+        newest: u64,
+    },
     Nothing,
 }
 
@@ -358,7 +360,7 @@ impl Subscription {
         loop {
             let events = match self.recent()? {
                 Recent::Events(events) => events,
-                Recent::OnDisk => self.on_disk().await?,
+                Recent::OnDisk { newest } => self.on_disk(newest).await?,
                 Recent::Nothing => {
                     if self.changed.changed().await.is_err() {
                         return Err(SubscriptionEnded::Closed);
@@ -386,20 +388,22 @@ impl Subscription {
     /// What can be delivered from memory now.
     fn recent(&self) -> Result<Recent, SubscriptionEnded> {
         let ring = self.log.shared.ring();
-        let behind = usize::try_from(ring.newest - self.delivered).unwrap_or(usize::MAX);
+        let behind = usize::try_from(ring.newest.saturating_sub(self.delivered)).unwrap_or(usize::MAX);
         if behind == 0 {
             return if ring.closed { Err(SubscriptionEnded::Closed) } else { Ok(Recent::Nothing) };
         }
-        let Some(from) = ring.events.len().checked_sub(behind) else { return Ok(Recent::OnDisk) };
+        let Some(from) = ring.events.len().checked_sub(behind) else { return Ok(Recent::OnDisk { newest: ring.newest }) };
         Ok(Recent::Events(ring.events.iter().skip(from).take(DELIVERED_AT_ONCE).cloned().collect()))
     }
 
-    /// The next events from the disk, without a gap.
-    async fn on_disk(&self) -> Result<Vec<LoggedEvent>, SubscriptionEnded> {
-        let events = self.log.shared.blocks.after(self.delivered, DELIVERED_AT_ONCE, &self.log.store).await?;
+    /// The next events from the disk, without a gap. What is on disk and not yet told to everybody waits.
+    async fn on_disk(&self, newest: u64) -> Result<Vec<LoggedEvent>, SubscriptionEnded> {
+        let (shared, store) = (&self.log.shared, &self.log.store);
+        let mut events = shared.blocks.after(self.delivered, (DELIVERED_AT_ONCE, newest), store).await?;
+        events.truncate(events.partition_point(|event| event.sequence <= newest));
         let follows = |(event, expected): (&LoggedEvent, u64)| event.sequence == expected;
         if events.is_empty() || !events.iter().zip(self.delivered + 1..).all(follows) {
-            return Err(SubscriptionEnded::TooSlow { at: self.delivered, span: self.log.store.log_span().await? });
+            return Err(SubscriptionEnded::TooSlow { at: self.delivered, span: store.log_span().await? });
         }
         Ok(events)
     }

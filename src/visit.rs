@@ -40,6 +40,8 @@ pub struct VisitPolicy {
     pub reassert_every: Option<Duration>,
     /// Whoever was out of sight for no longer goes on with the visit.
     pub resume_within: Duration,
+    /// The least similarity that identifies somebody: no less makes a face that of somebody who was here.
+    pub threshold: f32,
     /// How long a door may act on an event after the picture was taken.
     pub actionable: Duration,
 }
@@ -189,7 +191,7 @@ impl Visits {
         self.newest = self.newest.max(time);
         let decided = visit.standing != Standing::Undecided;
         let is_due = matches!((reassert_every, visit.named), (Some(every), Some(named)) if time.since(named) >= every);
-        let wanted = visit.evidence.wants(&look, decided && !is_due, time);
+        let wanted = visit.evidence.wants(&look, (decided, is_due), time);
         self.walk(look.track);
         wanted
     }
@@ -197,7 +199,9 @@ impl Visits {
     /// Tells what the visitor on `track` crossed, entered and left by where the face is now.
     fn walk(&mut self, track: TrackId) {
         // Whoever may turn out to be somebody who was here goes on with that visitor's path.
-        let Some(visit) = self.open.get_mut(&track).filter(|visit| visit.announced) else { return };
+        // And nobody crosses a line under a name before it is sure again whose face it is.
+        let is_known = |visit: &&mut Visit| visit.announced && !visit.evidence.is_unsure();
+        let Some(visit) = self.open.get_mut(&track).filter(is_known) else { return };
         let steps = visit.path.step(&visit.last.box_in_frame, visit.seen, (&self.layout.lines, &self.layout.zones));
         let Some(visit) = self.open.get(&track) else { return };
         let events: Vec<Event> = steps.into_iter().map(|step| self.step(step, visit)).collect();

@@ -29,6 +29,7 @@ use crate::infer::Engine;
 use crate::ingest::{self, FrameSink};
 use crate::photo::PhotoAnalyst;
 use crate::pipeline::Pipeline;
+use crate::shutdown::Signals;
 use crate::store::{self, Store};
 use crate::{device, telemetry};
 
@@ -82,8 +83,22 @@ pub async fn replay(config: &Config, recording: &Recording, tell: impl Fn(&Logge
     let stop = CancellationToken::new();
     let (pipeline, token) = (studio.pipeline.clone(), stop.clone());
     let running = tokio::spawn(async move { pipeline.run(token).await });
-    for video in &recording.videos {
-        studio.play(video, config, recording).await?;
+    let mut running = running;
+    let signals = Signals::listen().context("cannot listen for signals")?.stop();
+    let play = async {
+        for video in &recording.videos {
+            studio.play(video, config, recording).await?;
+        }
+        anyhow::Ok(())
+    };
+    // Whichever way it ends, the copy of the daemon's data is thrown away.
+    tokio::select! {
+        played = play => played?,
+        ended = &mut running => {
+            ended??;
+            anyhow::bail!("the pipeline ended before the recording");
+        }
+        () = signals.cancelled() => anyhow::bail!("stopped before the end of the recording"),
     }
     stop.cancel();
     running.await??;

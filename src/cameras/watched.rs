@@ -16,6 +16,7 @@ pub fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
     scene.region_of_interest = camera.region_of_interest;
     scene.face_pixels_min = camera.face_pixels_min;
     scene.policy.threshold = camera.threshold.unwrap_or(scene.policy.threshold);
+    scene.visit.threshold = scene.policy.threshold;
     scene.layout = Layout { role: camera.role, lines: camera.lines.clone(), zones: camera.zones.clone() };
     scene.telling = camera.telling.clone();
     if let Some(ms) = camera.telling.actionable_ms {

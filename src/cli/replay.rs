@@ -113,6 +113,8 @@ impl Replay {
             });
             telling.lock().unwrap_or_else(PoisonError::into_inner).push(shown);
         }));
+        // A recording that was stopped in the middle is not waited for.
+        runtime.shutdown_background();
         outcome?;
         let told: anyhow::Result<Vec<Value>> =
             std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect();

@@ -67,7 +67,8 @@ pub struct Watch {
     /// Where to begin: now, earliest, or after the event with this cursor
     #[arg(long, value_name = "PLACE", default_value = "now")]
     from: String,
-    /// Remember in this file how far the events were read, and go on from there the next time
+    /// Remember in this file how far the events were read, and go on from there the next time. One command
+    /// a file; one that is killed may print its last events again, and never acts on one again
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     /// Run this command (by sh) for each event of the given types: at most once for each event, and only
@@ -110,7 +111,7 @@ impl Watch {
             if self.no_reconnect || !place.has_begun() || !is_passing(&error) {
                 return Err(error);
             }
-            if place.has_moved() {
+            if place.has_heard() {
                 wait = RECONNECT_AFTER;
             }
             eprintln!("{}\n  connecting again in {} s", failure::describe(&error).text, wait.as_secs());
@@ -119,11 +120,13 @@ impl Watch {
         }
     }
 
-    /// Prints events and acts on them until the connection breaks.
+    /// Acts on events and prints them until the connection breaks.
     async fn follow(&self, daemon: &Daemon, place: &mut Place, out: Output) -> anyhow::Result<()> {
-        let mut stream = daemon.events().subscribe(self.request(place.cursor())).await?.into_inner();
         // Another connection may be to a daemon whose clock was set meanwhile.
         let mut clock = DaemonClock::default();
+        // However late the first answer comes, it was made after it was asked for.
+        let mut asked = Some(door::running_time());
+        let mut stream = daemon.events().subscribe(self.request(place.cursor())).await?.into_inner();
         let mut was_full = false;
         while let Some(response) = stream.message().await? {
             if response.disk_full != was_full {
@@ -131,18 +134,18 @@ impl Watch {
                 let now = if was_full {
                     "the daemon's disk is full: it tells nothing until there is room"
                 } else {
-                    "the daemon has room on its disk again"
+                    "there is room on its disk again"
                 };
                 eprintln!("{now}");
             }
-            clock.heard(response.server_time.as_ref(), door::running_time());
+            clock.heard(response.server_time.as_ref(), asked.take().unwrap_or_else(door::running_time));
             for event in &response.events {
-                shown(out, event, response.server_time.as_ref(), self.kept_shots(daemon, event).await)?;
                 if let Some(command) = &self.exec {
                     // Remembered first: a command that ends this machine is not run again after it.
                     place.reached(&event.cursor)?;
                     act(command, event, &clock).await?;
                 }
+                shown(out, event, response.server_time.as_ref(), self.kept_shots(daemon, event).await)?;
             }
             if let Some(position) = &response.position {
                 place.reached(&position.cursor)?;
@@ -186,11 +189,11 @@ fn is_passing(error: &anyhow::Error) -> bool {
 
 /// Runs the command for an event that has not expired, and says what came of it.
 async fn act(command: &str, event: &pb::Event, clock: &DaemonClock) -> anyhow::Result<()> {
-    if !clock.allows(event, door::running_time()) {
+    let Some(time_left) = clock.time_left(event, door::running_time()) else {
         eprintln!("not acted on, because it has expired: {}", event_line::line(event));
         return Ok(());
-    }
-    if let Err(error) = door::run(command, event, &json("Event", event)?).await {
+    };
+    if let Err(error) = door::run(command, (event, &json("Event", event)?), time_left).await {
         eprintln!("error: {error:#}\n  the event is not acted on again: {}", event_line::line(event));
     }
     Ok(())
@@ -201,8 +204,12 @@ fn shown(out: Output, event: &pb::Event, server_time: Option<&Timestamp>, shots:
         let mut object = json("Event", event)?;
         object["server_time"] = server_time.map(ToString::to_string).into();
         if let Some(shots) = shots {
-            object["face_file"] = shots.face.display().to_string().into();
-            object["frame_file"] = shots.frame.display().to_string().into();
+            for (field, file) in [("face_file", &shots.face), ("frame_file", &shots.frame)] {
+                // A camera may keep the face alone.
+                if file.exists() {
+                    object[field] = file.display().to_string().into();
+                }
+            }
         }
         return out.object(&object);
     }
@@ -233,6 +240,9 @@ async fn fetch(daemon: &Daemon, snapshot_id: &str, shots: &Shots) -> anyhow::Res
     let request = pb::GetSnapshotRequest { snapshot_id: snapshot_id.to_owned() };
     let response = daemon.events().get_snapshot(request).await?.into_inner();
     for (file, jpeg) in [(&shots.face, &response.crop_jpeg), (&shots.frame, &response.frame_jpeg)] {
+        if jpeg.is_empty() {
+            continue;
+        }
         // Whoever follows the printed path must never find half a picture.
         let part = file.with_extension("part");
         let written = std::fs::write(&part, jpeg).and_then(|()| std::fs::rename(&part, file));

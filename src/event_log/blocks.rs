@@ -28,23 +28,26 @@ pub(super) struct Blocks(Arc<Mutex<Read>>);
 /// Why a block is not remembered.
 enum NotKept {
     Failed(StoreError),
-    /// It still grows, or has lost its beginning.
+    /// It has lost its beginning.
     NotWhole(Events),
 }
 
 impl Blocks {
-    /// At most `limit` of the kept events after `sequence`, all of one block. The next block is read
-    /// meanwhile.
-    pub(super) async fn after(&self, sequence: u64, limit: usize, store: &Store) -> Result<Vec<LoggedEvent>, StoreError> {
+    /// At most `limit` of the kept events after `sequence`, all of one block; `newest` is the newest of
+    /// the log. The next block is read meanwhile, if it is whole.
+    pub(super) async fn after(&self, sequence: u64, (limit, newest): (usize, u64), store: &Store) -> Result<Vec<LoggedEvent>, StoreError> {
         let number = sequence / BLOCK;
+        let until = (number + 1) * BLOCK;
+        if until > newest {
+            return store.events_after(sequence, limit).await;
+        }
         let events = match whole(&self.cell(number), number, store).await {
             Ok(events) | Err(NotKept::NotWhole(events)) => events,
             Err(NotKept::Failed(error)) => return Err(error),
         };
-        if events.len() as u64 == BLOCK {
+        if until + BLOCK <= newest {
             self.read_ahead(number + 1, store);
         }
-        let until = (number + 1) * BLOCK;
         let begin = events.partition_point(|logged| logged.sequence <= sequence);
         Ok(events[begin..].iter().take_while(|logged| logged.sequence <= until).take(limit).cloned().collect())
     }

@@ -133,6 +133,17 @@ async fn an_event_is_the_same_from_memory_and_from_disk() {
 }
 
 #[tokio::test]
+async fn nobody_sees_on_disk_what_was_not_told_to_everybody_yet() {
+    let Bench { store, log, .. } = bench(1).await;
+    log.append((1..=5).map(event).collect()).await.expect("appended");
+    let mut subscription = log.subscribe_from(Start::Earliest).await.expect("kept");
+    // Committed, and its publication still to come.
+    store.append_events((6..=8).map(event).collect()).await.expect("appended");
+    assert_eq!(rest(&mut subscription, 5).await, [1, 2, 3, 4, 5]);
+    assert_eq!(ready(&mut subscription).await, None);
+}
+
+#[tokio::test]
 async fn a_subscription_begins_where_it_is_asked_to() {
     let Bench { store, log, .. } = bench(16).await;
     let at = |sequence| Start::After(Position { epoch: store.epoch(), sequence });

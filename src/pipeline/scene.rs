@@ -4,7 +4,7 @@
 //! In: frames with their detections, templates. Out: faces worth encoding, events in order.
 //! Must not know: sessions, the log, tokio.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub struct Scene {
     tracker: Tracker,
     visits: Visits,
     best: HashMap<VisitId, BestShot>,
+    /// What was told to begin, where rules leave events out: its end is told too.
+    begun: HashSet<(VisitId, EventKind, Option<Arc<str>>)>,
     outbox: Vec<Pending>,
     /// How far the newest frame's capture time lay behind the present when it was analysed.
     lag: Duration,
@@ -140,6 +142,7 @@ impl Scene {
             visits: if settings.measure { visits } else { visits.with_counted_ids() },
             settings,
             best: HashMap::new(),
+            begun: HashSet::new(),
             outbox: Vec::new(),
             lag: Duration::ZERO,
             closed: false,
@@ -261,7 +264,7 @@ impl Scene {
         passage.matched = self.now(passage.captured);
         let now = self.now(passage.captured);
         let before = self.visits.visit_of(track);
-        self.visits.decided(track, decision, now);
+        self.visits.decided(track, (decision, |decision: &Decision| shows(template, decision, gallery)), now);
         self.keep_best(before, track, None);
         self.tell_all(self.settings.measure.then_some(*passage));
         Ok(())
@@ -344,9 +347,33 @@ impl Scene {
 
     fn tell_all(&mut self, passage: Option<Passage>) {
         for event in self.visits.take_told() {
-            if self.settings.telling.admits(event.kind, Timestamp::from_micros(event.capture_time_us)) {
+            let (kind, visit) = (event.kind, event.visit);
+            if self.admits(&event) {
                 self.tell(event, passage);
             }
+            if kind == EventKind::VisitEnded {
+                self.best.retain(|known, _| Some(*known) != visit);
+                self.begun.retain(|(known, ..)| Some(*known) != visit);
+            }
+        }
+    }
+
+    /// Whether an event is told, by the camera's rules. What ends or takes back something that was told
+    /// always is: nobody is left with a visit that never ends, or with a wrong name.
+    fn admits(&mut self, event: &Event) -> bool {
+        let Some(visit) = event.visit else { return true };
+        let is_admitted = self.settings.telling.admits(event.kind, Timestamp::from_micros(event.capture_time_us));
+        match event.kind {
+            EventKind::VisitStarted | EventKind::Identified | EventKind::ZoneEntered => {
+                if is_admitted && !self.settings.telling.rules.is_empty() {
+                    self.begun.insert((visit, event.kind, event.region.clone()));
+                }
+                is_admitted
+            }
+            EventKind::VisitEnded => is_admitted || self.begun.contains(&(visit, EventKind::VisitStarted, None)),
+            EventKind::IdentityRevised => is_admitted || self.begun.contains(&(visit, EventKind::Identified, None)),
+            EventKind::ZoneLeft => is_admitted || self.begun.contains(&(visit, EventKind::ZoneEntered, event.region.clone())),
+            _ => is_admitted,
         }
     }
 
@@ -383,6 +410,12 @@ impl Scene {
 fn compare(policy: Policy, fused: &Template, gallery: &GalleryVersion) -> Result<Decision, TemplateError> {
     let candidates = gallery.search(fused, CANDIDATES)?;
     Ok(decide::identify(policy, &compared(candidates, gallery)))
+}
+
+/// Whether a shot by itself is similar enough to the subject of a decision.
+fn shows(shot: &Template, decision: &Decision, gallery: &GalleryVersion) -> bool {
+    let closeness = decision.subject.and_then(|subject| gallery.similarity_to(shot, subject).ok().flatten());
+    closeness.is_some_and(|closeness| closeness.similarity >= decision.threshold && !closeness.is_somebody_else)
 }
 
 /// As [`compare`]; without a template that can be compared there is nobody to name.

@@ -4,6 +4,8 @@
 //! In: frames of a clock that the test drives. Out: the events that are told.
 //! Must not know: models, cameras.
 
+mod telling;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -20,6 +22,7 @@ use crate::infer::{DetectRequest, EngineFacts, Inference};
 use crate::mutation::Mutation;
 use crate::store::Store;
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
+use crate::telling::Telling;
 use crate::track::TrackPolicy;
 use crate::visit::VisitPolicy;
 
@@ -150,6 +153,10 @@ impl House {
     }
 
     fn watch(&self, camera: &CameraId, policy: SlotPolicy) -> Arc<dyn FrameSink> {
+        self.watch_telling(camera, policy, Telling::default())
+    }
+
+    fn watch_telling(&self, camera: &CameraId, policy: SlotPolicy, telling: Telling) -> Arc<dyn FrameSink> {
         let scene = SceneSettings {
             detector_side: None,
             region_of_interest: None,
@@ -163,12 +170,13 @@ impl House {
                 decide_after: None,
                 reassert_every: None,
                 resume_within: Duration::ZERO,
+                threshold: 0.363,
                 actionable: Duration::from_secs(5),
             },
             encode_every_face: false,
             snapshots: policy == SlotPolicy::NewestWins,
             layout: Default::default(),
-            telling: Default::default(),
+            telling,
             measure: policy == SlotPolicy::NewestWins,
         };
         let slot = SlotSettings { role: Role::Entry, analysis_fps_max: None, policy };

@@ -34,8 +34,10 @@ use crate::store::Past;
 const LAST_EVENTS_MAX: Duration = Duration::from_secs(1);
 /// How many events are read at once for a list.
 const READ_AT_ONCE: usize = 512;
-/// How many events one page is searched for; a filter that lets little through takes more pages.
-const SEARCHED_MAX: usize = 8_192;
+/// How many events are searched at once, and for one page; a filter that lets little through takes more
+/// pages.
+const SEARCHED_AT_ONCE: u64 = 8_192;
+const SEARCHED_MAX: u64 = 8 * SEARCHED_AT_ONCE;
 
 /// The service.
 pub(super) struct EventsApi(pub(super) Arc<Shared>);
@@ -86,20 +88,33 @@ impl EventService for EventsApi {
         let list = list_name(&request);
         let page = Page::read(request.page_size, &request.page_token, &list)?;
         let mut past = past(&request, page.after.as_deref())?;
-        let (mut events, mut searched, mut is_end) = (Vec::new(), 0, false);
-        while events.len() < page.size && searched < SEARCHED_MAX && !is_end {
-            let found = self.0.parts.store.past_events(past, READ_AT_ONCE).await?;
-            is_end = found.len() < READ_AT_ONCE;
-            searched += found.len();
+        let store = &self.0.parts.store;
+        let span = store.log_span().await?;
+        (past.after, past.before) = (past.after.max(span.oldest.saturating_sub(1)), past.before.min(span.newest + 1));
+        let (mut events, mut searched) = (Vec::new(), 0);
+        while events.len() < page.size && searched < SEARCHED_MAX && past.after + 1 < past.before {
+            // A part of the order, so that a search takes no longer for finding little.
+            let mut part = past;
+            if past.newest_first {
+                part.after = past.after.max(past.before.saturating_sub(SEARCHED_AT_ONCE + 1));
+            } else {
+                part.before = past.before.min(past.after + SEARCHED_AT_ONCE + 1);
+            }
+            let found = store.past_events(part, READ_AT_ONCE).await?;
+            let is_whole = found.len() < READ_AT_ONCE;
             for logged in found {
                 if events.len() == page.size {
-                    is_end = false;
                     break;
                 }
                 *(if past.newest_first { &mut past.before } else { &mut past.after }) = logged.sequence;
                 events.extend(self.wire(&logged, &filter));
             }
+            if is_whole && events.len() < page.size {
+                searched += SEARCHED_AT_ONCE;
+                if past.newest_first { past.before = part.after + 1 } else { past.after = part.before - 1 }
+            }
         }
+        let is_end = past.after + 1 >= past.before;
         let reached = if past.newest_first { past.before } else { past.after };
         let next_page_token = if is_end { String::new() } else { Page::token(&list, &reached.to_string()) };
         Ok(Response::new(ListEventsResponse { events, next_page_token }))

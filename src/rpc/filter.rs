@@ -101,9 +101,13 @@ impl Filter {
         if self.subjects.is_empty() && self.watchlists.is_empty() {
             return true;
         }
-        let Some(subject) = event.subject.and_then(|uid| gallery.subject(uid)) else { return false };
-        (self.subjects.is_empty() || self.subjects.contains(subject.id.as_str()))
-            && (self.watchlists.is_empty() || subject.is_on_any(&self.watchlists))
+        // Whoever wants to hear of somebody wants to hear, too, that it was not them.
+        let people = [event.subject, event.previous_subject].into_iter().flatten().filter_map(|uid| gallery.subject(uid));
+        let mut wanted = people.filter(|subject| {
+            (self.subjects.is_empty() || self.subjects.contains(subject.id.as_str()))
+                && (self.watchlists.is_empty() || subject.is_on_any(&self.watchlists))
+        });
+        wanted.next().is_some()
     }
 }
 

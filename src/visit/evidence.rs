@@ -46,8 +46,8 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    /// Whether a face is worth a look at `now`.
-    pub fn wants(&mut self, look: &Look, decided: bool, now: Timestamp) -> bool {
+    /// Whether a face is worth a look at `now`; `is_due` where it is to be told again who it is.
+    pub fn wants(&mut self, look: &Look, (decided, is_due): (bool, bool), now: Timestamp) -> bool {
         self.unsure |= look.resumed;
         let Some(looked) = self.looked else { return true };
         let waited = now.since(looked);
@@ -57,7 +57,9 @@ impl Evidence {
         if !decided || self.unsure {
             return waited >= LOOK_EVERY_UNDECIDED;
         }
-        waited >= LOOK_EVERY_DECIDED || (waited >= LOOK_EVERY_BETTER && look.promise >= self.best_promise + CLEARLY_BETTER)
+        waited >= LOOK_EVERY_DECIDED
+            || (is_due && waited >= LOOK_EVERY_BETTER)
+            || (waited >= LOOK_EVERY_BETTER && look.promise >= self.best_promise + CLEARLY_BETTER)
     }
 
     /// Remembers that the face was looked at.
@@ -99,7 +101,12 @@ impl Evidence {
         self.best_promise = self.best_promise.max(other.best_promise);
         self.best_quality = [self.best_quality, other.best_quality].into_iter().flatten().reduce(f32::max);
         self.looked = other.looked.or(self.looked);
-        self.unsure = false;
+        self.unsure = other.unsure;
+    }
+
+    /// Whether somebody else may stand there by now.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// The fused template.

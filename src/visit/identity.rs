@@ -29,12 +29,15 @@ const REVISED_BY: f32 = 0.05;
 
 impl Visits {
     /// A comparison of the fused template was decided at `now`. It is told if the evidence suffices
-    /// and says something new; else it is compared again at the deadline.
-    pub fn decided(&mut self, track: TrackId, decision: Decision, now: Timestamp) {
+    /// and says something new; else it is compared again at the deadline. Whoever is told again must be
+    /// seen to be there now: `shows` says whether the newest shot by itself is similar enough to the
+    /// decision's subject. It is asked only then.
+    pub fn decided(&mut self, track: TrackId, (decision, shows): (Decision, impl FnOnce(&Decision) -> bool), now: Timestamp) {
         let Some(visit) = self.open.get(&track) else { return };
         match news(visit, &decision, self.policy.reassert_every) {
             News::Nothing => {}
-            News::Again => self.reassert(track, decision, now),
+            News::Again if shows(&decision) => self.reassert(track, decision, now),
+            News::Again => {}
             News::Decided => self.settle(track, decision, now),
         }
     }
@@ -58,7 +61,7 @@ impl Visits {
         }
         let rival = self.open.values().find(|other| other.track != track && other.standing == Standing::Identified(subject));
         let Some(rival) = rival else { return self.name(track, (decision, None), now) };
-        if !rival.is_in_sight(now) {
+        if !rival.is_in_sight(self.newest) {
             // The same person on another track: the old one has not noticed yet that it is lost.
             let rival = rival.track;
             if let Some(visit) = self.open.remove(&rival) {
@@ -81,19 +84,26 @@ impl Visits {
     /// The visitor on `track` has turned out to be the one of `away[index]`: that visit goes on, and
     /// the one that was begun for nothing ends.
     fn continue_visit(&mut self, (track, index): (TrackId, usize), decision: Decision, now: Timestamp) {
-        if let Some(begun) = self.open.get(&track).filter(|begun| begun.announced) {
-            let going_on = self.away[index].id;
-            let mut event = self.event(EventKind::VisitEnded, begun, now);
-            event.end_reason = Some(EndReason::Resumed);
-            event.duration_ms = u64::try_from(begun.seen.since(begun.started).as_millis()).ok();
-            event.message = Some(format!("the visitor was here a moment ago: visit {} goes on", going_on.0));
-            self.told.push(event);
+        if self.open.get(&track).is_some_and(|begun| matches!(begun.standing, Standing::Identified(_))) {
+            // It was told as somebody else, which is taken back before it ends.
+            let nobody = Decision { subject: None, rejection: Some(Rejection::Conflict), ..decision };
+            self.name(track, (nobody, Some(self.away[index].id)), now);
+        }
+        if let Some(mut begun) = self.open.remove(&track) {
+            if begun.announced {
+                for step in begun.path.end() {
+                    let left = self.step(step, &begun);
+                    self.told.push(left);
+                }
+                let mut event = self.event(EventKind::VisitEnded, &begun, now);
+                event.end_reason = Some(EndReason::Resumed);
+                event.duration_ms = u64::try_from(begun.seen.since(begun.started).as_millis()).ok();
+                event.message = Some(format!("the visitor was here a moment ago: visit {} goes on", self.away[index].id.0));
+                self.told.push(event);
+            }
+            self.open.insert(track, begun);
         }
         self.resume(track, index);
-        let is_due = self.open.get(&track).is_some_and(|visit| is_due(visit, self.policy.reassert_every));
-        if is_due {
-            self.reassert(track, decision, now);
-        }
     }
 
     /// Tells again who is there.

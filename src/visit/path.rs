@@ -74,6 +74,14 @@ impl Path {
         steps
     }
 
+    /// Goes on where `newer`, a later way of the same visitor, has come to.
+    pub(super) fn go_on_as(&mut self, newer: Self) {
+        self.clear.resize(self.clear.len().max(newer.clear.len()), None);
+        for (known, place) in self.clear.iter_mut().zip(newer.clear) {
+            *known = place.or(*known);
+        }
+    }
+
     /// The visitor is gone: zones are left when the visitor was last seen in them.
     pub(super) fn end(&mut self) -> Vec<Step> {
         let stays = self.zones.iter_mut().enumerate();

@@ -17,6 +17,8 @@ const SAME_VISITOR_MIN: f32 = 0.45;
 /// A face that may be somebody who was here a moment ago begins a visit of its own after this time at
 /// the latest, usable shot or not.
 const START_WITHHELD_MAX: Duration = Duration::from_secs(1);
+/// A track that was not continued for so long may have broken; a detection is missed for less.
+const MISSING_AFTER: Duration = Duration::from_millis(250);
 /// Whoever was not seen for so long is out of sight, though the track is not over.
 const OUT_OF_SIGHT_AFTER: Duration = Duration::from_secs(1);
 
@@ -92,7 +94,7 @@ impl Visits {
 
     /// Whether somebody else than on `track` is not in the newest frame: the track may have broken.
     fn is_missing(&self, other: &Visit, track: TrackId) -> bool {
-        other.track != track && other.announced && other.seen < self.newest
+        other.track != track && other.announced && self.newest.since(other.seen) >= MISSING_AFTER
     }
 
     /// The first usable shot of a new face: of somebody who was here a moment ago, whose visit goes
@@ -103,7 +105,7 @@ impl Visits {
         for visit in missing.chain(&self.away) {
             let Some(known) = visit.evidence.fused() else { continue };
             let similarity = known.similarity(shot)?;
-            if similarity >= SAME_VISITOR_MIN && closest.is_none_or(|(best, _)| similarity > best) {
+            if similarity >= SAME_VISITOR_MIN.max(self.policy.threshold) && closest.is_none_or(|(best, _)| similarity > best) {
                 closest = Some((similarity, visit.track));
             }
         }
@@ -140,11 +142,14 @@ impl Visit {
         self.shown = newer.shown.or(self.shown);
         self.first_shot = self.first_shot.or(newer.first_shot);
         self.snapshot = self.snapshot.or(newer.snapshot);
+        self.passed |= newer.passed;
+        // What was told of the newer path is not told again.
+        self.path.go_on_as(newer.path);
         self.evidence.absorb(newer.evidence);
     }
 
-    /// Whether the visitor is in the picture at `now`, and not merely expected back.
-    pub(super) fn is_in_sight(&self, now: Timestamp) -> bool {
-        now.since(self.seen) < OUT_OF_SIGHT_AFTER
+    /// Whether the visitor is in the picture, of which `newest` is the time, and not merely expected back.
+    pub(super) fn is_in_sight(&self, newest: Timestamp) -> bool {
+        newest.since(self.seen) < OUT_OF_SIGHT_AFTER
     }
 }

@@ -13,6 +13,7 @@ const POLICY: VisitPolicy = VisitPolicy {
     decide_after: None,
     reassert_every: None,
     resume_within: Duration::ZERO,
+    threshold: 0.363,
     actionable: Duration::from_secs(5),
 };
 const TRACK: TrackId = TrackId(1);
@@ -68,7 +69,7 @@ fn fuse(visits: &mut Visits, template: &Template, time: Timestamp) -> Result<Opt
 /// What a decision of the visit on `TRACK` tells.
 fn decided(visits: &mut Visits, decision: Decision, time: Timestamp) -> Option<Event> {
     visits.take_told();
-    visits.decided(TRACK, decision, time);
+    visits.decided(TRACK, (decision, |_: &Decision| true), time);
     let mut told = visits.take_told();
     assert!(told.len() <= 1, "{told:?}");
     told.pop()

@@ -3,18 +3,21 @@
 //! In: cursors. Out: the file, which always holds one whole cursor: it is replaced, never written into.
 //! Must not know: what a cursor says.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+
+use crate::cli::failure::Usage;
 
 /// Where a stream goes on.
 pub struct Place {
     file: Option<PathBuf>,
     cursor: Option<String>,
     begun: bool,
-    moved: bool,
+    heard: bool,
 }
 
 impl Place {
@@ -23,13 +26,17 @@ impl Place {
     /// # Errors
     /// The file cannot be read.
     pub fn of(file: Option<PathBuf>) -> anyhow::Result<Self> {
-        let Some(path) = &file else { return Ok(Self { file, cursor: None, begun: false, moved: false }) };
+        let Some(path) = &file else { return Ok(Self { file, cursor: None, begun: false, heard: false }) };
         let cursor = match std::fs::read_to_string(path) {
-            Ok(text) => Some(text.trim().to_owned()).filter(|cursor| !cursor.is_empty()),
+            Ok(text) if text.trim().is_empty() => {
+                let advice = "it may have been cut; delete it to begin anew, which may miss or repeat events";
+                return Err(Usage(format!("--resume {} holds no cursor: {advice}", path.display())).into());
+            }
+            Ok(text) => Some(text.trim().to_owned()),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read --resume {}", path.display())),
         };
-        Ok(Self { file, cursor, begun: false, moved: false })
+        Ok(Self { file, cursor, begun: false, heard: false })
     }
 
     /// The cursor to go on from; `None` before the first.
@@ -42,9 +49,9 @@ impl Place {
         self.begun
     }
 
-    /// Whether it has moved since this was asked last.
-    pub fn has_moved(&mut self) -> bool {
-        std::mem::take(&mut self.moved)
+    /// Whether the stream has said anything since this was asked last.
+    pub fn has_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
     }
 
     /// Goes on from `cursor` from now on, after a crash too: it is on disk when this returns.
@@ -52,19 +59,24 @@ impl Place {
     /// # Errors
     /// The file cannot be written: going on would repeat or lose events at the next start.
     pub fn reached(&mut self, cursor: &str) -> anyhow::Result<()> {
-        self.begun = true;
+        (self.begun, self.heard) = (true, true);
         if cursor.is_empty() || self.cursor() == Some(cursor) {
             return Ok(());
         }
         self.cursor = Some(cursor.to_owned());
-        self.moved = true;
         let Some(path) = &self.file else { return Ok(()) };
-        let part = path.with_extension("part");
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let mut part = OsString::from(".");
+        part.push(path.file_name().unwrap_or_default());
+        part.push(format!(".{}.part", std::process::id()));
+        let part = folder.join(part);
         let write = || {
             let mut file = File::create(&part)?;
             writeln!(file, "{cursor}")?;
             file.sync_all()?;
-            std::fs::rename(&part, path)
+            std::fs::rename(&part, path)?;
+            // The name, too, must be on disk.
+            File::open(folder)?.sync_all()
         };
         write().with_context(|| format!("cannot write --resume {}", path.display()))
     }
@@ -85,6 +97,14 @@ mod tests {
         }
         assert_eq!(Place::of(Some(file)).expect("it is readable").cursor(), Some("e-2"));
         assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn a_place_that_was_cut_is_an_error_and_not_a_new_beginning() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("place");
+        std::fs::write(&file, "\n").expect("written");
+        assert!(Place::of(Some(file)).is_err_and(|error| error.to_string().contains("delete it")));
     }
 
     #[test]

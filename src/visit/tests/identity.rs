@@ -61,7 +61,7 @@ fn whoever_lingers_at_the_door_is_told_again_every_three_seconds_by_a_fresh_pict
         let time = at_ms(frame * 40);
         if visits.sighted(look(0.5), time) {
             let _ = fuse(&mut visits, &template(1.0, 0.0), time);
-            visits.decided(TRACK, decision(Some(1), 0.8), time);
+            visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), time);
         }
         visits.overdue(time, known);
         told.extend(visits.take_told());
@@ -108,18 +108,32 @@ fn two_visitors(similarity: f32) -> Visits {
 #[test]
 fn two_visitors_at_once_are_never_the_same_subject_and_the_better_match_keeps_the_name() {
     let mut visits = two_visitors(0.7);
-    visits.decided(OTHER, decision(Some(1), 0.72), at_ms(150));
+    visits.decided(OTHER, (decision(Some(1), 0.72), |_: &Decision| true), at_ms(150));
     let told = visits.take_told();
     assert_eq!(kinds(&told), [EventKind::Unidentified], "a little better is not enough");
     assert_eq!(told[0].decision.as_ref().and_then(|d| d.rejection), Some(Rejection::Conflict));
     assert_eq!(told[0].conflicting_visit, visits.visit_of(TRACK));
-    visits.decided(OTHER, decision(Some(1), 0.72), at_ms(250));
+    visits.decided(OTHER, (decision(Some(1), 0.72), |_: &Decision| true), at_ms(250));
     assert_eq!(visits.take_told(), [], "a conflict is told once");
 
     let mut visits = two_visitors(0.5);
-    visits.decided(OTHER, decision(Some(1), 0.72), at_ms(150));
+    visits.decided(OTHER, (decision(Some(1), 0.72), |_: &Decision| true), at_ms(150));
     let told = visits.take_told();
     assert_eq!(kinds(&told), [EventKind::IdentityRevised, EventKind::Identified]);
     assert_eq!((told[0].visit, told[0].subject, told[0].previous_subject), (visits.visit_of(TRACK), None, subject(1)));
     assert_eq!((told[1].visit, told[1].subject, told[1].conflicting_visit), (visits.visit_of(OTHER), subject(1), visits.visit_of(TRACK)));
+}
+
+#[test]
+fn nobody_is_told_again_by_a_picture_that_does_not_show_them() {
+    let mut visits = Visits::new("door", ENTRY, Layout::default());
+    visits.sighted(look(0.5), at_ms(0));
+    let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(0));
+    visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(10));
+    visits.take_told();
+    // Somebody who is just similar enough to be taken for the same visitor.
+    visits.sighted(look(0.5), at_ms(3_100));
+    let _ = fuse(&mut visits, &template(0.35, 0.94), at_ms(3_100));
+    visits.decided(TRACK, (decision(Some(1), 0.7), |_: &Decision| false), at_ms(3_150));
+    assert_eq!(visits.take_told(), [], "the shots before are not enough");
 }

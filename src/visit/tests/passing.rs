@@ -18,7 +18,7 @@ fn walk(layout: Layout) -> Vec<Event> {
         let time = at_ms(n * 100);
         if visits.sighted(at(0.1 * n as f32), time) {
             let _ = fuse(&mut visits, &template(1.0, 0.0), time);
-            visits.decided(TRACK, decision(Some(1), 0.8), time);
+            visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), time);
         }
         visits.overdue(time, known);
     }
@@ -68,4 +68,22 @@ fn whoever_vanishes_in_a_zone_has_left_it_before_the_visit_ends() {
     let zone = region("hall", &[(0.0, 0.25), (1.0, 0.25), (1.0, 1.0), (0.0, 1.0)]);
     let told = walk(Layout { zones: vec![zone], ..Layout::default() });
     assert_eq!(kinds(&told)[told.len() - 2..], [EventKind::ZoneLeft, EventKind::VisitEnded]);
+}
+
+#[test]
+fn nobody_crosses_a_line_under_the_name_of_somebody_who_may_have_been_swapped() {
+    let line = region("door", &[(0.2, 0.5), (0.8, 0.5)]);
+    let mut visits = Visits::new("door", POLICY, Layout { role: Role::Entry, lines: vec![line], zones: Vec::new() });
+    visits.sighted(at(0.2), at_ms(0));
+    let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(0));
+    visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(10));
+    visits.overdue(at_ms(10), known);
+    visits.sighted(at(0.2), at_ms(40));
+    visits.take_told();
+    // Out of sight, and somebody beyond the line when it is seen again.
+    visits.sighted(Look { resumed: true, ..at(0.8) }, at_ms(1_000));
+    assert_eq!(visits.take_told(), []);
+    let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(1_000));
+    visits.sighted(at(0.8), at_ms(1_040));
+    assert_eq!(kinds(&visits.take_told()), [EventKind::Entry], "once a shot has shown that it is the same visitor");
 }

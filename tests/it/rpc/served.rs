@@ -117,6 +117,7 @@ pub fn scene(policy: Policy) -> SceneSettings {
             decide_after: None,
             reassert_every: None,
             resume_within: Duration::ZERO,
+            threshold: 0.363,
             actionable: 5 * second,
         },
         encode_every_face: false,
