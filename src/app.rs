@@ -4,6 +4,7 @@
 //! This is the only place that constructs stages.
 //! Must not know: how any stage works.
 
+mod gallery_events;
 mod replay;
 
 use std::sync::Arc;
@@ -182,6 +183,13 @@ impl Daemon {
             "the retention",
             prune((self.events.clone(), self.store.clone()), Arc::clone(&self.clock), kept, self.stop_work.clone()),
         );
+        let told = gallery_events::tell(
+            (self.store.clone(), self.events.clone()),
+            Arc::clone(&self.clock),
+            self.enrolment.version_changes(),
+            self.stop_work.clone(),
+        );
+        tasks.spawn("the gallery's events", told);
         tasks.spawn("the health of the log", tell_health(self.events.disk_full(), self.server.clone(), self.stop_work.clone()));
         if let Some(interval) = sd_notify::watchdog_enabled() {
             tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));

@@ -55,6 +55,8 @@ pub enum EventKind {
     VisitEnded,
     /// An operator said who it was, or was not.
     EventCorrected,
+    /// Somebody was enrolled, changed or erased: the gallery has another version.
+    GalleryChanged,
     /// Frames arrive from a camera.
     CameraOnline,
     /// Frames no longer arrive from a camera.
@@ -188,7 +190,7 @@ pub struct ShotCounts {
 pub struct Event {
     /// What.
     pub kind: EventKind,
-    /// At which camera.
+    /// At which camera; empty for what happened at none.
     pub camera: Arc<str>,
     /// In which visit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -237,6 +239,9 @@ pub struct Event {
     /// The sequence of the event that is corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrects: Option<u64>,
+    /// The version that the gallery has now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gallery_version: Option<u64>,
     /// The line that was crossed, or the zone, as the operator calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<Arc<str>>,
@@ -271,6 +276,7 @@ impl Event {
             stage_times: None,
             end_reason: None,
             corrects: None,
+            gallery_version: None,
             region: None,
             duration_ms: None,
             message: None,

@@ -64,7 +64,7 @@ impl Telling {
     }
 
     fn admits_in(&self, zone: &TimeZone, kind: EventKind, time: Timestamp) -> bool {
-        let of_camera = matches!(kind, EventKind::CameraOnline | EventKind::CameraOffline);
+        let of_camera = matches!(kind, EventKind::CameraOnline | EventKind::CameraOffline | EventKind::GalleryChanged);
         of_camera || self.rules.is_empty() || self.rules.iter().any(|rule| rule.admits(kind, time, zone))
     }
 }

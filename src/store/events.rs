@@ -16,6 +16,9 @@ use crate::store::failure::damaged;
 use crate::store::writer::Effect;
 use crate::store::{Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, Snapshot, Store, StoreError, Told, requests, snapshots};
 
+/// What a change of the gallery is called in its column.
+const GALLERY_CHANGED: &str = "gallery_changed";
+
 /// An event, ready to be written.
 struct Prepared {
     event: Arc<Event>,
@@ -50,6 +53,20 @@ impl Store {
     pub async fn past_events(&self, past: Past, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
         let epoch = self.0.epoch;
         self.0.readers.read(move |db| past_events(db, epoch, past, limit)).await
+    }
+
+    /// The gallery version that the newest event of a change told; `None` when none is kept.
+    pub async fn last_gallery_change(&self) -> Result<Option<u64>, StoreError> {
+        let epoch = self.0.epoch;
+        self.0
+            .readers
+            .read(move |db| {
+                let sql = "SELECT sequence, log_time_us, body FROM events WHERE kind = ?1 ORDER BY sequence DESC LIMIT 1";
+                let mut newest = db.prepare_cached(sql)?;
+                let mut found = newest.query_and_then([GALLERY_CHANGED], |row| logged(row, epoch))?;
+                Ok(found.next().transpose()?.and_then(|logged| logged.event.gallery_version))
+            })
+            .await
     }
 
     /// One event; `None` when it is not or no longer kept.
@@ -248,6 +265,7 @@ fn follow_visit(db: &Connection, event: &Event, body: &str) -> Result<(), StoreE
         | EventKind::ZoneEntered
         | EventKind::ZoneLeft
         | EventKind::EventCorrected
+        | EventKind::GalleryChanged
         | EventKind::CameraOnline
         | EventKind::CameraOffline => {}
     }
@@ -267,6 +285,7 @@ fn kind_name(kind: EventKind) -> &'static str {
         EventKind::ZoneLeft => "zone_left",
         EventKind::VisitEnded => "visit_ended",
         EventKind::EventCorrected => "event_corrected",
+        EventKind::GalleryChanged => GALLERY_CHANGED,
         EventKind::CameraOnline => "camera_online",
         EventKind::CameraOffline => "camera_offline",
     }

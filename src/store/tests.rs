@@ -49,7 +49,7 @@ async fn commit(store: &Store, mutations: Vec<Mutation>) -> u64 {
     store.mutate(mutations, Call::default(), no_answer()).await.expect("the mutations are committed").version
 }
 
-fn subject(id: &str) -> Subject {
+pub(crate) fn subject(id: &str) -> Subject {
     Subject {
         id: SubjectId::parse(id).expect("a good id"),
         uid: SubjectUid(Uuid::new_v4()),

@@ -31,6 +31,7 @@ pub(in super::super) fn event_type(kind: EventKind) -> pb::EventType {
         EventKind::ZoneLeft => pb::EventType::ZoneLeft,
         EventKind::VisitEnded => pb::EventType::VisitEnded,
         EventKind::EventCorrected => pb::EventType::EventCorrected,
+        EventKind::GalleryChanged => pb::EventType::GalleryChanged,
         EventKind::CameraOnline => pb::EventType::CameraOnline,
         EventKind::CameraOffline => pb::EventType::CameraOffline,
     }
@@ -86,6 +87,7 @@ pub(in super::super) fn event(logged: &LoggedEvent, subject: Option<&Arc<Subject
         visit_end_reason: end_reason(event.end_reason).into(),
         visit_duration: lasted.filter(|_| event.kind != EventKind::ZoneLeft),
         zone_dwell: lasted.filter(|_| event.kind == EventKind::ZoneLeft),
+        gallery_version: event.gallery_version.unwrap_or_default(),
         corrected_cursor: event.corrects.map(|sequence| cursor(logged.epoch, sequence)).unwrap_or_default(),
         region: event.region.as_deref().unwrap_or_default().to_owned(),
         message: event.message.clone().unwrap_or_default(),
