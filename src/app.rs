@@ -32,7 +32,7 @@ use crate::recognise::Recogniser;
 use crate::rpc::{RpcParts, Server, ServerHandle};
 use crate::shutdown::{self, Signals, Tasks};
 use crate::store::{NewEvent, Retention, Store, StoreError};
-use crate::telling::Telling;
+use crate::telling::{self, Telling};
 use crate::track::TrackPolicy;
 use crate::visit::{Layout, VisitPolicy};
 use crate::{device, ingest, rpc};
@@ -193,6 +193,9 @@ impl Daemon {
         tasks.spawn("the health of the log", tell_health(self.events.disk_full(), self.server.clone(), self.stop_work.clone()));
         if let Some(interval) = sd_notify::watchdog_enabled() {
             tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));
+        }
+        if let Some(reason) = telling::local_time_unknown() {
+            tracing::warn!(%reason, "the local time zone is not known: schedules of cameras go by UTC; install tzdata and set /etc/localtime, or TZ");
         }
         self.cameras.start().await?;
         self.server.set_ready(true).await;

@@ -56,6 +56,11 @@ pub struct EventRule {
 /// Minutes of a day.
 pub const DAY_MINUTES: u16 = 24 * 60;
 
+/// Why this machine's local time is not known, if it is not: schedules go by UTC then.
+pub fn local_time_unknown() -> Option<String> {
+    TimeZone::try_system().err().map(|error| error.to_string())
+}
+
 impl Telling {
     /// Whether an event of `kind` that was captured at `time` is told, by this machine's local time.
     /// What cameras say of themselves always is.

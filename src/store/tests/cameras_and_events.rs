@@ -12,7 +12,7 @@ use super::{keyed, no_answer, started, store};
 use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRect, Region, Role, Secret, Transport};
 use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
-use crate::store::{CredentialChange, LogSpan, NewEvent, OpenVisit, Past, Retention, Snapshot, Store, StoreError};
+use crate::store::{CredentialChange, LogSpan, NewEvent, OpenVisit, Past, Retention, Snapshot, Store, StoreError, schema};
 use crate::subject::SubjectUid;
 use crate::telling::{EventRule, SnapshotPolicy, Telling};
 
@@ -302,4 +302,35 @@ async fn the_past_can_be_read_both_ways_and_by_time() {
     assert_eq!(read(Past { since: seconds(3), until: seconds(5), ..all }, 9).await, [3, 4]);
     assert_eq!(store.event(7).await.expect("read").map(|e| e.sequence), Some(7));
     assert_eq!((store.event(0).await, store.event(10).await), (Ok(None), Ok(None)));
+}
+
+#[tokio::test]
+async fn a_log_of_an_older_doorward_is_read_on_and_its_open_visits_stay_open() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(Store::open(directory.path()).expect("it opens"));
+    let file = directory.path().join("doorward.db");
+    std::fs::remove_file(&file).expect("removed");
+    let mut old = rusqlite::Connection::open(&file).expect("it opens");
+    schema::migrate(&mut old, &schema::MIGRATIONS[..5]).expect("as it was before");
+    let events = [started("door").event, at(EventKind::Unidentified, 7).event, started("back").event];
+    for event in &events {
+        let body = serde_json::to_string(event).expect("JSON");
+        let values = rusqlite::params![&*event.camera, event.capture_time_us, body];
+        old.execute("INSERT INTO events (kind, camera, capture_time_us, body) VALUES ('x', ?1, ?2, ?3)", values).expect("written");
+    }
+    let visit = events[2].visit.expect("it has one");
+    old.execute("INSERT INTO open_visits (visit, sequence) VALUES (?1, 3)", [visit.0.into_bytes()]).expect("written");
+    drop(old);
+
+    let store = Store::open(directory.path()).expect("it is migrated");
+    let read = store.events_after(0, 9).await.expect("read");
+    assert_eq!(read.iter().map(|logged| (*logged.event).clone()).collect::<Vec<_>>(), events);
+    assert_eq!(read[1].log_time, seconds(7), "about when it was decided");
+    assert_eq!(store.open_visits().await, Ok(vec![OpenVisit { visit, started: events[2].clone() }]));
+    let size = |event: &Event| serde_json::to_string(event).expect("JSON").len() as u64;
+    store.append_events(vec![at(EventKind::Unidentified, 9)]).await.expect("appended");
+    let last_two = size(&events[2]) + size(&store.event(4).await.expect("read").expect("kept").event);
+    store.prune(kept(Timestamp::from_micros(i64::MIN), last_two, u64::MAX)).await.expect("pruned");
+    assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 3, newest: 4 }), "the sizes of old events are known");
+    assert_eq!(store.open_visits().await.map(|visits| visits.len()), Ok(1));
 }
