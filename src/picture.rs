@@ -54,14 +54,15 @@ pub fn frame_jpeg(frame: &Frame, boxes: &[Rect]) -> Result<Vec<u8>, PictureError
     encode(&rgb)
 }
 
-/// The whole frame as JPEG, with the faces in `others` made unrecognisable.
+/// The whole frame as JPEG, with the faces in `others` made unrecognisable, as far as they do not cover the
+/// one in `rect`.
 ///
 /// # Errors
 /// As [`frame_jpeg`].
-pub fn blurred_frame_jpeg(frame: &Frame, others: &[Rect]) -> Result<Vec<u8>, PictureError> {
+pub fn blurred_frame_jpeg(frame: &Frame, rect: &Rect, others: &[Rect]) -> Result<Vec<u8>, PictureError> {
     let Size { width, height } = frame.size();
     let mut rgb = convert(frame, (0, 0), (width as usize, height as usize));
-    others.iter().for_each(|rect| coarsen(&mut rgb, rect, (0, 0)));
+    coarsen_all(&mut rgb, (rect, others), (0, 0));
     encode(&rgb)
 }
 
@@ -79,8 +80,24 @@ pub fn crop_jpeg(frame: &Frame, rect: &Rect, others: &[Rect]) -> Result<Vec<u8>,
     // Chroma has one sample for two columns.
     let left = left & !1;
     let mut rgb = convert(frame, (left, top), (right.saturating_sub(left), bottom.saturating_sub(top)));
-    others.iter().for_each(|other| coarsen(&mut rgb, other, (left, top)));
+    coarsen_all(&mut rgb, (rect, others), (left, top));
     encode(&rgb)
+}
+
+/// Makes the faces in `others` unrecognisable and leaves the one in `rect` as it is: people who sit close
+/// together overlap, and the picture is of that one.
+fn coarsen_all(rgb: &mut Rgb, (rect, others): (&Rect, &[Rect]), origin: (usize, usize)) {
+    if others.is_empty() {
+        return;
+    }
+    let before = rgb.bytes.clone();
+    others.iter().for_each(|other| coarsen(rgb, other, origin));
+    let clip = |at: f32, origin: usize, end: usize| (at - origin as f32).clamp(0.0, end as f32) as usize;
+    let columns = clip(rect.x, origin.0, rgb.width)..clip(rect.x + rect.width, origin.0, rgb.width);
+    for row in clip(rect.y, origin.1, rgb.height)..clip(rect.y + rect.height, origin.1, rgb.height) {
+        let line = (row * rgb.width + columns.start) * 3..(row * rgb.width + columns.end) * 3;
+        rgb.bytes[line.clone()].copy_from_slice(&before[line]);
+    }
 }
 
 /// Replaces a face, with a little around it, by a few squares of its mean colours: nothing of it can be
@@ -255,6 +272,19 @@ mod tests {
         assert!(face.len() <= 30, "{} colours are left of 1200 pixels", face.len());
         for (x, y) in [(150, 60), (180, 25), (180, 95), (0, 0)] {
             assert_eq!(pixel(&after, x, y), pixel(&before, x, y), "{x}, {y}");
+        }
+    }
+
+    #[test]
+    fn the_face_that_a_picture_is_of_stays_as_it_is_beside_a_neighbour() {
+        let mut random = fastrand::Rng::with_seed(6);
+        let bytes: Vec<u8> = (0..100 * 60 * 3).map(|_| random.u8(..)).collect();
+        let mut rgb = Rgb { width: 100, height: 60, bytes: bytes.clone() };
+        let (own, neighbour) = (Rect { x: 10.0, y: 10.0, width: 30.0, height: 40.0 }, Rect { x: 35.0, y: 10.0, width: 30.0, height: 40.0 });
+        coarsen_all(&mut rgb, (&own, &[neighbour]), (0, 0));
+        for (x, y, kept) in [(12, 12, true), (38, 30, true), (45, 30, false), (60, 45, false), (95, 5, true)] {
+            let at = (y * 100 + x) * 3;
+            assert_eq!(rgb.bytes[at..at + 3] == bytes[at..at + 3], kept, "{x}, {y}");
         }
     }
 

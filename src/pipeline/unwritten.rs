@@ -66,8 +66,9 @@ impl Unwritten {
 pub(super) fn draw(pending: Pending, camera: &str) -> NewEvent {
     let Pending { mut event, picture } = pending;
     let snapshot = picture.and_then(|(id, shot)| {
-        let whole =
-            |shot: &BestShot| if shot.keeps_frame { picture::blurred_frame_jpeg(&shot.frame, &shot.others) } else { Ok(Vec::new()) };
+        let whole = |shot: &BestShot| {
+            if shot.keeps_frame { picture::blurred_frame_jpeg(&shot.frame, &shot.rect, &shot.others) } else { Ok(Vec::new()) }
+        };
         let jpegs = picture::crop_jpeg(&shot.frame, &shot.rect, &shot.others).and_then(|crop| Ok((crop, whole(&shot)?)));
         match jpegs {
             Ok((crop_jpeg, frame_jpeg)) => {
