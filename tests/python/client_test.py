@@ -146,7 +146,8 @@ def a_person_is_enrolled_identified_and_erased(client, photos):
 
 
 def a_camera_is_watched_and_its_events_arrive(client):
-    stream = client.doorward("EventService/Subscribe", camera_ids=["python-dark"])
+    client.refused(grpc.StatusCode.NOT_FOUND, "CAMERA_NOT_FOUND", "EventService/Subscribe", camera_ids=["python-dark"])
+    stream = client.doorward("EventService/Subscribe", camera_ids=["python-dark"], allow_missing=True)
     responses = queue.SimpleQueue()
 
     def read():
