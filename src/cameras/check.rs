@@ -82,6 +82,8 @@ fn regions(field: &'static str, regions: &[Region], points: std::ops::RangeInclu
         require(points.contains(&region.points.len()), field, || {
             format!("{name:?} has {} points; allowed: {} to {}", region.points.len(), points.start(), points.end())
         })?;
+        let has_length = region.points.iter().any(|point| *point != region.points[0]);
+        require(has_length, field, || format!("{name:?} is a single point: nobody could cross or enter it"))?;
         let inside = |p: &NormalisedPoint| (0.0..=1.0).contains(&p.x) && (0.0..=1.0).contains(&p.y);
         require(region.points.iter().all(inside), field, || format!("{name:?} has a point outside the frame: 0 to 1"))?;
     }
@@ -160,6 +162,8 @@ mod tests {
         assert_eq!(field_of(&Camera { region_of_interest: Some(outside), ..door() }), "region_of_interest");
         let point = NormalisedPoint { x: 0.5, y: 0.5 };
         let line = Region { name: "in".into(), points: vec![point; 3] };
+        let point = Region { name: "door".into(), points: vec![NormalisedPoint { x: 0.5, y: 0.5 }; 2] };
+        assert_eq!(field_of(&Camera { lines: vec![point], ..door() }), "lines", "nobody could cross it");
         assert_eq!(field_of(&Camera { lines: vec![line.clone()], ..door() }), "lines");
         assert_eq!(field_of(&Camera { zones: vec![line.clone(), line], ..door() }), "zones");
     }

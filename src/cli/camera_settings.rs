@@ -59,7 +59,7 @@ pub struct CameraSettings {
     /// The part of the picture in which faces are looked for, as parts of its width and height
     #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", value_parser = parse_box)]
     region_of_interest: Option<pb::NormalisedBox>,
-    /// A line that people cross (repeatable)
+    /// A line that people cross (repeatable); with one, ENTRY and EXIT are told of those who cross it only
     #[arg(long = "line", value_name = "NAME=X,Y:X,Y", value_parser = parse_region)]
     lines: Vec<pb::Region>,
     /// A zone of three or more corners (repeatable)

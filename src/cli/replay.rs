@@ -134,7 +134,7 @@ impl Replay {
 /// What is the same in every run.
 fn repeatable(mut event: Value) -> Value {
     if let Some(fields) = event.as_object_mut() {
-        for chance in ["epoch", "cursor", "snapshot_id"] {
+        for chance in ["epoch", "sequence", "cursor", "snapshot_id"] {
             fields.remove(chance);
         }
         for person in ["subject", "previous_subject"] {

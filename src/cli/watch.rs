@@ -27,9 +27,10 @@ use crate::pb::subscribe_request::{Earliest, Now, Start};
 use door::DaemonClock;
 use place::Place;
 
-/// How long a broken connection waits to be made again, at first and at the most.
-const RECONNECT_AFTER: Duration = Duration::from_secs(1);
-const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(30);
+/// How long a broken connection waits to be made again, at first and at the most: a door has seconds to
+/// act.
+const RECONNECT_AFTER: Duration = Duration::from_millis(250);
+const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// Prints recognition events as they arrive, until Ctrl-C
 ///
@@ -114,7 +115,7 @@ impl Watch {
             if place.has_heard() {
                 wait = RECONNECT_AFTER;
             }
-            eprintln!("{}\n  connecting again in {} s", failure::describe(&error).text, wait.as_secs());
+            eprintln!("{}\n  connecting again in {wait:?}", failure::describe(&error).text);
             tokio::time::sleep(wait).await;
             wait = (2 * wait).min(RECONNECT_AFTER_MAX);
         }

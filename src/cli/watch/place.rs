@@ -4,7 +4,7 @@
 //! Must not know: what a cursor says.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ pub struct Place {
     cursor: Option<String>,
     begun: bool,
     heard: bool,
+    /// Held as long as this lives: two commands on one file would both act.
+    _lock: Option<File>,
 }
 
 impl Place {
@@ -26,7 +28,8 @@ impl Place {
     /// # Errors
     /// The file cannot be read.
     pub fn of(file: Option<PathBuf>) -> anyhow::Result<Self> {
-        let Some(path) = &file else { return Ok(Self { file, cursor: None, begun: false, heard: false }) };
+        let Some(path) = &file else { return Ok(Self { file, cursor: None, begun: false, heard: false, _lock: None }) };
+        let lock = Some(lock(path)?);
         let cursor = match std::fs::read_to_string(path) {
             Ok(text) if text.trim().is_empty() => {
                 let advice = "it may have been cut; delete it to begin anew, which may miss or repeat events";
@@ -36,7 +39,7 @@ impl Place {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read --resume {}", path.display())),
         };
-        Ok(Self { file, cursor, begun: false, heard: false })
+        Ok(Self { file, cursor, begun: false, heard: false, _lock: lock })
     }
 
     /// The cursor to go on from; `None` before the first.
@@ -82,6 +85,21 @@ impl Place {
     }
 }
 
+/// Refuses a file that another command goes on from. The file itself is replaced at each step, so what is
+/// locked lies beside it.
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = File::create(&name).with_context(|| format!("cannot write {}", Path::new(&name).display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(Usage(format!("--resume {} is in use by another command: give each a file of its own", path.display())).into())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", Path::new(&name).display())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,8 +113,10 @@ mod tests {
         for cursor in ["e-1", "e-2", ""] {
             place.reached(cursor).expect("it is writable");
         }
+        assert!(Place::of(Some(file.clone())).is_err_and(|error| error.to_string().contains("in use")), "two would both act");
+        drop(place);
         assert_eq!(Place::of(Some(file)).expect("it is readable").cursor(), Some("e-2"));
-        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1, "nothing else is left");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 2, "the place, its lock, and nothing else");
     }
 
     #[test]
@@ -109,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_place_that_cannot_be_remembered_is_an_error() {
-        let mut place = Place::of(Some("/nowhere/at/all".into())).expect("none yet");
-        assert!(place.reached("e-1").expect_err("no folder").to_string().contains("/nowhere/at/all"));
+        let refused = Place::of(Some("/nowhere/at/all".into())).map(|_| ()).expect_err("no folder");
+        assert!(refused.to_string().contains("/nowhere/at/all"));
     }
 }
