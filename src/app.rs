@@ -376,7 +376,7 @@ async fn prune(
     }
 }
 
-/// Says by health while events cannot be told, because the disk is full.
+/// Says by health, and in the log, while events cannot be told because the disk is full.
 async fn tell_health(
     mut disk_full: watch::Receiver<bool>,
     server: ServerHandle,
@@ -390,6 +390,11 @@ async fn tell_health(
                     return Ok(());
                 }
                 let is_full = *disk_full.borrow_and_update();
+                if is_full {
+                    tracing::error!("the disk of data_dir is full: events wait until there is room, and nobody is told of them");
+                } else {
+                    tracing::warn!("there is room on the disk of data_dir again");
+                }
                 server.set_events_told(!is_full).await;
             }
         }

@@ -187,12 +187,7 @@ impl EventLog {
         };
         let outcome = self.store.append_events_then(events, Box::new(publish)).await;
         let is_full = outcome == Err(StoreError::Full);
-        let has_changed = self.shared.disk_full.send_if_modified(|known| std::mem::replace(known, is_full) != is_full);
-        match (has_changed, is_full) {
-            (true, true) => tracing::error!("the disk of data_dir is full: events wait until there is room, and nobody is told of them"),
-            (true, false) => tracing::warn!("there is room on the disk of data_dir again"),
-            _ => {}
-        }
+        self.shared.disk_full.send_if_modified(|known| std::mem::replace(known, is_full) != is_full);
         Ok(outcome.map(|_| ())?)
     }
 

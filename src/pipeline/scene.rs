@@ -60,6 +60,8 @@ pub struct SceneSettings {
     pub measure: bool,
 }
 
+/// Of so many visits at once a picture is held that surpasses the one which was kept.
+const SURPASSING_MAX: usize = 8;
 /// Detections this much below the least score still continue a track.
 const WEAK_DETECTION: f32 = 0.2;
 
@@ -70,7 +72,7 @@ pub struct Scene {
     clock: Arc<dyn Clock>,
     tracker: Tracker,
     visits: Visits,
-    best: HashMap<VisitId, BestShot>,
+    best: HashMap<VisitId, Best>,
     /// What was told to begin, where rules leave events out: its end is told too.
     begun: HashSet<(VisitId, EventKind, Option<Arc<str>>)>,
     outbox: Vec<Pending>,
@@ -91,7 +93,14 @@ pub struct BestShot {
     /// Whether the whole frame is kept, or the face alone.
     pub keeps_frame: bool,
     rank: f32,
-    /// Whether it went out with an event already.
+}
+
+/// What is known of a visit's best picture.
+struct Best {
+    rank: f32,
+    /// Until it goes out with an event: a visitor may be away for a minute, and a frame is megabytes.
+    picture: Option<BestShot>,
+    /// Whether one went out already, so that this one only surpasses it.
     is_kept: bool,
 }
 
@@ -216,11 +225,10 @@ impl Scene {
             others: self.others(detections, index),
             keeps_frame: self.settings.telling.snapshots == SnapshotPolicy::Frame,
             rank,
-            is_kept: false,
         });
         if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
             self.visits.rejected(track, fault.name(), frame.capture_time);
-            self.best.extend(picture.map(|picture| (visit, picture)));
+            self.keep_best(Some(visit), track, picture);
             return None;
         }
         Some(Shot { track: Some(track), aligned, quality: measured.overall, picture })
@@ -273,11 +281,13 @@ impl Scene {
     /// Keeps the visitor's best picture: a new one, or one of a visit that turned out to be another's.
     fn keep_best(&mut self, before: Option<VisitId>, track: TrackId, picture: Option<BestShot>) {
         let Some(visit) = self.visits.visit_of(track) else { return };
-        let orphan = before.filter(|before| *before != visit).and_then(|before| self.best.remove(&before));
+        let orphan = before.filter(|before| *before != visit).and_then(|before| self.best.remove(&before)?.picture);
         for picture in orphan.into_iter().chain(picture) {
-            let known = self.best.get(&visit);
-            if known.is_none_or(|known| picture.rank > known.rank * BETTER_SHOT) {
-                self.best.insert(visit, picture);
+            let surpassing = self.best.values().filter(|best| best.is_kept && best.picture.is_some()).count();
+            let known = self.best.entry(visit).or_insert(Best { rank: 0.0, picture: None, is_kept: false });
+            let has_room = !known.is_kept || known.picture.is_some() || surpassing < SURPASSING_MAX;
+            if has_room && (known.rank == 0.0 || picture.rank > known.rank * BETTER_SHOT) {
+                (known.rank, known.picture) = (picture.rank, Some(picture));
             }
         }
     }
@@ -387,18 +397,13 @@ impl Scene {
 
     /// The best shot that goes out with an event: with a decision, and with the end if it was surpassed.
     fn picture_for(&mut self, event: &mut Event, visit: VisitId) -> Option<(SnapshotId, BestShot)> {
-        let (decides, ends) = match event.kind {
-            EventKind::Identified | EventKind::Unidentified | EventKind::IdentityRevised => (true, false),
-            EventKind::VisitEnded => (false, true),
-            _ => return None,
-        };
-        let best = self.best.get_mut(&visit)?;
-        let picture = (decides || !best.is_kept).then(|| best.clone());
-        best.is_kept = true;
-        if ends {
-            self.best.remove(&visit);
+        if !matches!(event.kind, EventKind::Identified | EventKind::Unidentified | EventKind::IdentityRevised | EventKind::VisitEnded) {
+            return None;
         }
-        let picture = picture?;
+        // What went out before stands in the event already.
+        let best = self.best.get_mut(&visit)?;
+        let picture = best.picture.take()?;
+        best.is_kept = true;
         let id = SnapshotId(Uuid::now_v7());
         event.snapshot = Some(id);
         self.visits.set_snapshot(visit, id);

@@ -22,6 +22,9 @@ const MISSING_AFTER: Duration = Duration::from_millis(250);
 /// Whoever was not seen for so long is out of sight, though the track is not over.
 const OUT_OF_SIGHT_AFTER: Duration = Duration::from_secs(1);
 
+/// So many visitors are expected back; of more the one who left first is gone.
+const AWAY_MAX: usize = 256;
+
 impl Visits {
     /// The track is over. `judge` as in [`overdue`](Self::overdue): a visit is never left without an
     /// answer. Whoever is merely gone may come back.
@@ -34,6 +37,10 @@ impl Visits {
         }
         let Some(visit) = self.open.remove(&track) else { return };
         if ending.reason == EndReason::Gone && !self.policy.resume_within.is_zero() {
+            if self.away.len() >= AWAY_MAX {
+                let longest = self.away.remove(0);
+                self.tell_end(longest, ending);
+            }
             self.away.push(visit);
         } else {
             self.tell_end(visit, ending);
