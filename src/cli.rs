@@ -13,6 +13,7 @@ mod completions;
 mod detect;
 mod doctor;
 mod event;
+mod event_filter;
 mod event_line;
 mod event_types;
 mod face_table;

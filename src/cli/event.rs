@@ -10,9 +10,10 @@ use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 
 use super::client::{ClientOptions, request_id};
+use super::event_filter::EventFilter;
+use super::event_line;
 use super::failure::Usage;
 use super::output::{Output, json};
-use super::{event_line, event_types};
 use crate::pb;
 use crate::pb::correct_event_request::{Verdict, WasNot};
 
@@ -37,18 +38,8 @@ Examples:
   doorward event list --type unidentified --since 2026-11-25T18:00:00Z
   doorward event list --subject anna --oldest-first --json | jq -r .capture_time")]
 pub struct List {
-    /// Only events of this camera (repeatable)
-    #[arg(long = "camera", value_name = "ID")]
-    cameras: Vec<String>,
-    /// Only events of this type (repeatable)
-    #[arg(long = "type", value_name = "TYPE", value_parser = event_types::parser())]
-    types: Vec<pb::EventType>,
-    /// Only events of this person (repeatable)
-    #[arg(long = "subject", value_name = "ID")]
-    subjects: Vec<String>,
-    /// Only events of people on this list (repeatable)
-    #[arg(long = "watchlist", value_name = "LIST")]
-    watchlists: Vec<String>,
+    #[command(flatten)]
+    filter: EventFilter,
     /// Only what was captured at this time or later
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -135,10 +126,10 @@ impl List {
     async fn run(self, client: &ClientOptions, out: Output) -> anyhow::Result<()> {
         let daemon = client.connect().await?;
         let mut request = pb::ListEventsRequest {
-            camera_ids: self.cameras,
-            types: self.types.into_iter().map(Into::into).collect(),
-            subject_ids: self.subjects,
-            watchlists: self.watchlists,
+            types: self.filter.wire_types(),
+            camera_ids: self.filter.cameras,
+            subject_ids: self.filter.subjects,
+            watchlists: self.filter.watchlists,
             start_time: time(self.since.as_deref(), "--since")?,
             end_time: time(self.until.as_deref(), "--until")?,
             newest_first: !self.oldest_first,

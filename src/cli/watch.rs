@@ -19,9 +19,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::client::{ClientOptions, Daemon};
+use super::event_filter::EventFilter;
+use super::event_line;
 use super::failure::{self, Unreachable};
 use super::output::{Output, json, moment};
-use super::{event_line, event_types};
 use crate::pb;
 use crate::pb::subscribe_request::{Earliest, Now, Start};
 use door::DaemonClock;
@@ -50,18 +51,8 @@ A command of --exec finds DOORWARD_TYPE, DOORWARD_CAMERA, DOORWARD_SUBJECT, DOOR
 DOORWARD_EPOCH, DOORWARD_SEQUENCE, DOORWARD_CURSOR and DOORWARD_ACTIONABLE_UNTIL in its environment, and the
 whole event as JSON on its standard input.")]
 pub struct Watch {
-    /// Only events of this camera (repeatable)
-    #[arg(long = "camera", value_name = "ID")]
-    cameras: Vec<String>,
-    /// Only events of this type (repeatable)
-    #[arg(long = "type", value_name = "TYPE", value_parser = event_types::parser())]
-    types: Vec<pb::EventType>,
-    /// Only events of this person (repeatable)
-    #[arg(long = "subject", value_name = "ID")]
-    subjects: Vec<String>,
-    /// Only events of people on this list (repeatable)
-    #[arg(long = "watchlist", value_name = "LIST")]
-    watchlists: Vec<String>,
+    #[command(flatten)]
+    filter: EventFilter,
     /// Wait for cameras, people and lists that are not there yet, instead of refusing their names
     #[arg(long)]
     allow_missing: bool,
@@ -164,10 +155,10 @@ impl Watch {
         };
         pb::SubscribeRequest {
             start: Some(start),
-            camera_ids: self.cameras.clone(),
-            types: self.types.iter().map(|kind| i32::from(*kind)).collect(),
-            subject_ids: self.subjects.clone(),
-            watchlists: self.watchlists.clone(),
+            camera_ids: self.filter.cameras.clone(),
+            types: self.filter.wire_types(),
+            subject_ids: self.filter.subjects.clone(),
+            watchlists: self.filter.watchlists.clone(),
             allow_missing: self.allow_missing,
         }
     }

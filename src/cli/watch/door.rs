@@ -187,13 +187,16 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_takes_too_long_is_ended_with_what_it_started() {
         let folder = tempfile::tempdir().expect("a directory");
-        let file = folder.path().join("opened");
-        let command = format!("(sleep 1; touch {}) & wait", file.display());
+        let file = folder.path().join("started");
+        let command = format!("sleep 1000 & echo $! > {0}.part; mv {0}.part {0}; wait", file.display());
         let event = pb::Event::default();
-        let ended = run(&command, (&event, &serde_json::json!({})), Duration::from_millis(100)).await;
+        let ended = run(&command, (&event, &serde_json::json!({})), Duration::from_secs(2)).await;
         assert!(ended.expect_err("it took too long").to_string().contains("was ended"));
-        // Long after it would have opened the door.
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
-        assert!(!file.exists());
+        let started: i32 = std::fs::read_to_string(file).expect("it had started").trim().parse().expect("a process");
+        let started = Pid::from_raw(started).expect("a process");
+        // Whoever is killed is gone once the system has come to it.
+        while std::fs::read_to_string(format!("/proc/{}/stat", started.as_raw_nonzero())).is_ok_and(|stat| !stat.contains(") Z ")) {
+            tokio::task::yield_now().await;
+        }
     }
 }
