@@ -32,17 +32,13 @@ use crate::recognise::Recogniser;
 use crate::rpc::{RpcParts, Server, ServerHandle};
 use crate::shutdown::{self, Signals, Tasks};
 use crate::store::{NewEvent, Retention, Store, StoreError};
-use crate::telling::{self, Telling};
-use crate::track::TrackPolicy;
-use crate::visit::{Layout, VisitPolicy};
+use crate::telling;
 use crate::{device, ingest, rpc};
 
 pub use replay::{Recording, replay};
 
 /// How often what is past its retention is deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
-/// A track is believed when it was seen in this many frames.
-const SIGHTINGS_MIN: u32 = 2;
 const SECONDS_A_DAY: u64 = 86_400;
 
 /// Runs the daemon until a signal ends it.
@@ -150,7 +146,7 @@ impl Daemon {
             }
         });
         let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
-        let defaults = CameraDefaults { scene: scene_settings(config, policy), ca_file: config.cameras.ca_file.clone() };
+        let defaults = CameraDefaults { scene: SceneSettings::of(config, policy), ca_file: config.cameras.ca_file.clone() };
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
 
         let parts = RpcParts {
@@ -274,36 +270,6 @@ fn encoders_of(config: &Config, device: ResolvedDevice) -> OpenEncoder {
         let engine = Engine::open(&infer, &models_dir, &device).map_err(|error| error.to_string())?;
         Ok(OtherEncoder { space: engine.facts().space.clone(), photos: PhotoAnalyst::new(engine) })
     })
-}
-
-fn scene_settings(config: &Config, policy: Policy) -> SceneSettings {
-    let millis = Duration::from_millis;
-    SceneSettings {
-        detector_side: None,
-        region_of_interest: None,
-        face_pixels_min: 0,
-        detection_score_min: config.infer.detection_score_min,
-        quality_min: config.recognition.quality_min,
-        policy,
-        track: TrackPolicy {
-            score_min: config.infer.detection_score_min,
-            sightings_min: SIGHTINGS_MIN,
-            unseen_max: millis(config.recognition.visit_gap_ms),
-        },
-        visit: VisitPolicy {
-            threshold: policy.threshold,
-            decision_deadline: millis(config.recognition.decision_deadline_ms),
-            decide_after: Some(millis(config.recognition.entry_decision_ms)),
-            reassert_every: Some(millis(config.recognition.reassert_ms)).filter(|every| !every.is_zero()),
-            resume_within: millis(config.recognition.visit_resume_ms),
-            actionable: millis(config.recognition.actionable_ms),
-        },
-        encode_every_face: config.infer.encode_every_face,
-        snapshots: config.events.snapshots,
-        layout: Layout::default(),
-        telling: Telling::default(),
-        measure: true,
-    }
 }
 
 /// Ends the visits that the last run left open, because it was killed.

@@ -18,7 +18,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use doorward::cameras::{CameraDefaults, Cameras};
 use doorward::clock::{Clock, SystemClock, Timestamp};
-use doorward::config::{InferConfig, ServerConfig};
+use doorward::config::{Config, InferConfig, ServerConfig};
 use doorward::decide::Policy;
 use doorward::device;
 use doorward::enrol::{Enrolment, EnrolmentParts};
@@ -33,8 +33,6 @@ use doorward::recognise::Recogniser;
 use doorward::rpc::{RpcParts, Server};
 use doorward::store::{NewEvent, Store};
 use doorward::subject::SubjectUid;
-use doorward::track::TrackPolicy;
-use doorward::visit::VisitPolicy;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -231,29 +229,7 @@ fn parts(engine: Engine, store: Store, log: &EventLog, clock: Arc<dyn Clock>) ->
 }
 
 fn scene(policy: Policy) -> SceneSettings {
-    let second = Duration::from_secs(1);
-    SceneSettings {
-        detector_side: None,
-        region_of_interest: None,
-        face_pixels_min: 0,
-        detection_score_min: 0.7,
-        quality_min: 0.3,
-        policy,
-        track: TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: 2 * second },
-        visit: VisitPolicy {
-            decision_deadline: 3 * second,
-            decide_after: None,
-            reassert_every: None,
-            resume_within: Duration::ZERO,
-            threshold: 0.363,
-            actionable: 5 * second,
-        },
-        encode_every_face: false,
-        snapshots: true,
-        layout: Default::default(),
-        telling: Default::default(),
-        measure: true,
-    }
+    SceneSettings::of(&Config::default(), policy)
 }
 
 /// The value that `part` of the values are not above, in milliseconds.

@@ -13,7 +13,6 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::scene_settings;
 use crate::batch::SlotPolicy;
 use crate::camera::{Camera, CameraId, Role};
 use crate::cameras::as_configured;
@@ -28,7 +27,7 @@ use crate::gallery::Gallery;
 use crate::infer::Engine;
 use crate::ingest::{self, FrameSink};
 use crate::photo::PhotoAnalyst;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, SceneSettings};
 use crate::shutdown::Signals;
 use crate::store::{self, Store};
 use crate::{device, telemetry};
@@ -155,7 +154,7 @@ impl Studio {
 
     /// One video, from its first picture to the end of the last visit.
     async fn play(&self, video: &Path, config: &Config, recording: &Recording) -> anyhow::Result<()> {
-        let mut defaults = scene_settings(config, self.policy);
+        let mut defaults = SceneSettings::of(config, self.policy);
         (defaults.measure, defaults.snapshots) = (false, false);
         let mut watch = as_configured(&self.camera, &defaults);
         watch.slot.policy = SlotPolicy::Wait;

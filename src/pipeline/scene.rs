@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::camera::{CameraId, NormalisedRect};
 use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
 use crate::decide::{self, Compared, Policy};
 use crate::event::{BoxInFrame, Candidate, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId, VisitId};
 use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
@@ -60,6 +61,41 @@ pub struct SceneSettings {
     pub measure: bool,
 }
 
+impl SceneSettings {
+    /// What the configuration says of every camera, before a camera's own settings.
+    pub fn of(config: &Config, policy: Policy) -> Self {
+        let millis = Duration::from_millis;
+        Self {
+            detector_side: None,
+            region_of_interest: None,
+            face_pixels_min: 0,
+            detection_score_min: config.infer.detection_score_min,
+            quality_min: config.recognition.quality_min,
+            policy,
+            track: TrackPolicy {
+                score_min: config.infer.detection_score_min,
+                sightings_min: SIGHTINGS_MIN,
+                unseen_max: millis(config.recognition.visit_gap_ms),
+            },
+            visit: VisitPolicy {
+                threshold: policy.threshold,
+                decision_deadline: millis(config.recognition.decision_deadline_ms),
+                decide_after: Some(millis(config.recognition.entry_decision_ms)),
+                reassert_every: Some(millis(config.recognition.reassert_ms)).filter(|every| !every.is_zero()),
+                resume_within: millis(config.recognition.visit_resume_ms),
+                actionable: millis(config.recognition.actionable_ms),
+            },
+            encode_every_face: config.infer.encode_every_face,
+            snapshots: config.events.snapshots,
+            layout: Layout::default(),
+            telling: Telling::default(),
+            measure: true,
+        }
+    }
+}
+
+/// A track is believed when it was seen in this many frames.
+const SIGHTINGS_MIN: u32 = 2;
 /// Of so many visits at once a picture is held that surpasses the one which was kept.
 const SURPASSING_MAX: usize = 8;
 /// Detections this much below the least score still continue a track.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::faces;
 use doorward::cameras::{CameraDefaults, Cameras};
 use doorward::clock::{Clock, SystemClock};
-use doorward::config::ServerConfig;
+use doorward::config::{Config, ServerConfig};
 use doorward::decide::Policy;
 use doorward::enrol::{Enrolment, EnrolmentParts};
 use doorward::event_log::EventLog;
@@ -24,8 +24,6 @@ use doorward::pipeline::{Pipeline, SceneSettings};
 use doorward::recognise::Recogniser;
 use doorward::rpc::{RpcParts, Server};
 use doorward::store::Store;
-use doorward::track::TrackPolicy;
-use doorward::visit::VisitPolicy;
 use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -103,29 +101,7 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
 }
 
 pub fn scene(policy: Policy) -> SceneSettings {
-    let second = Duration::from_secs(1);
-    SceneSettings {
-        detector_side: None,
-        region_of_interest: None,
-        face_pixels_min: 0,
-        detection_score_min: 0.7,
-        quality_min: 0.3,
-        policy,
-        track: TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: 2 * second },
-        visit: VisitPolicy {
-            decision_deadline: 3 * second,
-            decide_after: None,
-            reassert_every: None,
-            resume_within: Duration::ZERO,
-            threshold: 0.363,
-            actionable: 5 * second,
-        },
-        encode_every_face: false,
-        snapshots: true,
-        layout: Default::default(),
-        telling: Default::default(),
-        measure: true,
-    }
+    SceneSettings { quality_min: 0.3, ..SceneSettings::of(&Config::default(), policy) }
 }
 
 /// A photo that `script/bootstrap` took from the registries, else one of the shared test data.
