@@ -4,6 +4,7 @@
 //! This is the only place that constructs stages.
 //! Must not know: how any stage works.
 
+mod embedder;
 mod gallery_events;
 mod replay;
 
@@ -35,6 +36,7 @@ use crate::store::{NewEvent, Retention, Store, StoreError};
 use crate::telling;
 use crate::{device, ingest, rpc};
 
+pub use embedder::embedder;
 pub use replay::{Recording, replay};
 
 /// How often what is past its retention is deleted.

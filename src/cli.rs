@@ -6,12 +6,14 @@
 //! Must not know: the stages; commands speak to the daemon over gRPC like any other client.
 
 mod annotate;
+mod calibrate;
 mod camera;
 mod camera_settings;
 mod client;
 mod completions;
 mod detect;
 mod doctor;
+mod embedding;
 mod event;
 mod event_filter;
 mod event_line;
@@ -85,6 +87,7 @@ enum Command {
     Gallery(gallery::Gallery),
     #[command(subcommand)]
     Models(models::Models),
+    Calibrate(calibrate::Calibrate),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
@@ -111,6 +114,7 @@ impl Cli {
             Command::Serve(serve) => return serve.run(),
             Command::Replay(replay) => return replay.run(out),
             Command::Models(models) => return models.run(&out),
+            Command::Calibrate(calibrate) => return calibrate.run(out),
             Command::Completions(completions) => return completions.run(),
             _ => {}
         }
@@ -131,7 +135,7 @@ impl Cli {
                 Command::Status(status) => status.run(&client, &out).await,
                 Command::Gallery(gallery) => gallery.run(&client, &out).await,
                 Command::Doctor(doctor) => doctor.run(&client, &out).await,
-                Command::Serve(_) | Command::Replay(_) | Command::Models(_) | Command::Completions(_) => Ok(()),
+                Command::Serve(_) | Command::Replay(_) | Command::Models(_) | Command::Calibrate(_) | Command::Completions(_) => Ok(()),
             }
         })
     }

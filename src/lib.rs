@@ -20,6 +20,7 @@ pub mod event;
 pub mod telling;
 pub mod camera;
 pub mod mutation;
+pub mod rates;
 
 // Foundations: what everything stands on.
 mod simd;
@@ -29,6 +30,7 @@ pub mod models;
 pub mod shutdown;
 pub mod telemetry;
 pub mod portable;
+pub mod calibration;
 
 // Stages, blind to each other.
 pub mod ingest;
@@ -49,6 +51,7 @@ pub mod cameras;
 pub mod photo;
 pub mod enrol;
 pub mod recognise;
+pub mod evaluate;
 
 // Edges.
 pub mod pb;

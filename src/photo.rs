@@ -9,6 +9,7 @@
 mod decode;
 #[cfg(test)]
 mod tests;
+mod worsen;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::face::{AlignedFace, Detection, Quality, Template};
 use crate::frame::{Frame, Size};
 use crate::infer::{DetectRequest, Engine, InferError, Lane, align, with_border};
 use crate::quality;
+pub use worsen::{Worsening, worsened};
 
 /// The largest photo that is read, in bytes.
 pub const PHOTO_BYTES_MAX: usize = 32 << 20;

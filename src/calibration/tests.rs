@@ -1,0 +1,127 @@
+//! Thresholds from planted scores whose rates are known.
+
+use super::*;
+
+const SEED: u64 = 5;
+
+/// A calibration of `count` non-mated scores that are spread evenly from -0.5 to 0.5.
+fn even(count: u32) -> Calibration {
+    let mut non_mated = Histogram::over(-1.0, 1.0, 0.002);
+    (0..count).for_each(|i| non_mated.add(i as f32 / count as f32 - 0.5));
+    let mut mated = Histogram::over(-1.0, 1.0, 0.002);
+    (0..10).for_each(|i| mated.add(0.1 * i as f32 + 0.05));
+    let bands = vec![Band::new(0.0, (non_mated, mated), Vec::new())];
+    Calibration::new(&TemplateSpace::new("space"), "cosine", ("planted", "none"), Measured { people: 10, photos: 20, bands })
+}
+
+const ONE: Asked = Asked { comparisons: 1, quality: 1.0 };
+
+#[test]
+fn a_threshold_stands_for_its_rate() {
+    let calibration = even(100_000);
+    for rate in [0.5, 0.1, 0.01, 0.001] {
+        let found = calibration.threshold(rate, ONE);
+        assert!((f64::from(found.threshold) - (0.5 - rate)).abs() <= 0.002, "{rate}: {found:?}");
+        assert!(found.is_supported && found.rate == rate && found.interval.holds(rate), "{found:?}");
+        assert!((calibration.rate(found.threshold, ONE) - rate).abs() <= 0.002, "{rate}");
+    }
+    assert_eq!(calibration.fnmr(0.5, 1.0), (5, 10));
+}
+
+#[test]
+fn the_threshold_rises_with_the_gallery_and_falls_again() {
+    let calibration = even(1_000_000);
+    let at = |comparisons| calibration.threshold(0.3, Asked { comparisons, quality: 1.0 }).threshold;
+    assert!(at(1) < at(10) && at(10) < at(100), "{} {} {}", at(1), at(10), at(100));
+    assert!((f64::from(at(100)) - (0.5 - crate::rates::fmr_of_fpir(0.3, 100))).abs() <= 0.002);
+}
+
+#[test]
+fn what_the_counts_do_not_support_is_refused_and_not_extrapolated() {
+    let calibration = even(50);
+    let found = calibration.threshold(1e-6, ONE);
+    assert!(!found.is_supported && (found.rate - 3.0 / 50.0).abs() < 1e-12, "{found:?}");
+    assert!(found.threshold > 0.4 && found.threshold <= 0.5, "{found:?}");
+    // A fixed threshold that no stranger reached stands for no better rate either.
+    assert_eq!(calibration.rate(0.9, ONE), 3.0 / 50.0);
+    let among = calibration.threshold(1e-6, Asked { comparisons: 100, quality: 1.0 });
+    assert_eq!((among.threshold, among.is_supported), (found.threshold, false));
+    assert!((among.rate - crate::rates::fpir_of_fmr(0.06, 100)).abs() < 1e-12);
+}
+
+#[test]
+fn poor_probes_are_judged_by_poor_probes() {
+    let mut calibration = even(10_000);
+    let mut poor = Histogram::over(-1.0, 1.0, 0.002);
+    (0..10_000).for_each(|i| poor.add(i as f32 / 10_000.0 - 0.3));
+    calibration.bands[0].quality_min = 0.5;
+    calibration.bands.insert(0, Band::new(0.0, (poor, Histogram::over(-1.0, 1.0, 0.002)), Vec::new()));
+    let at = |quality| calibration.threshold(0.01, Asked { comparisons: 1, quality }).threshold;
+    assert!((at(0.9) - 0.49).abs() < 0.003 && (at(0.5) - 0.49).abs() < 0.003 && (at(0.49) - 0.69).abs() < 0.003);
+    assert_eq!(at(f32::NAN), at(0.0));
+}
+
+#[test]
+fn a_file_gives_back_what_was_written_and_other_files_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("c.json");
+    let written = even(10_000);
+    let text = written.to_json().expect("it is finite");
+    std::fs::write(&path, &text).expect("it is written");
+    assert_eq!(Calibration::load(&path, &TemplateSpace::new("space")).expect("it is good"), written);
+    let other = Calibration::load(&path, &TemplateSpace::new("other")).expect_err("it is of another space");
+    assert!(matches!(&other, CalibrationError::OtherSpace { .. }) && other.to_string().contains("doorward calibrate"), "{other}");
+    for (from, to) in [("\"format\":1", "\"format\":9"), ("\"quality_min\":0.0", "\"quality_min\":0.1"), ("\"step\":0.002", "\"step\":0.0"), ("{", "")] {
+        let reason = Calibration::parse(&text.replacen(from, to, 1)).expect_err(to);
+        assert!(!reason.is_empty(), "{to}");
+    }
+}
+
+/// Unit vectors in eight dimensions: each person has a direction, each photo is a little off it.
+fn people(count: usize) -> Vec<Scored> {
+    println!("seed {SEED}");
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let mut direction = |near: Option<&[f32]>| {
+        let mut values: Vec<f32> = (0..8).map(|i| near.map_or(0.0, |near| 3.0 * near[i]) + random.f32() - 0.5).collect();
+        let norm = values.iter().map(|value| value * value).sum::<f32>().sqrt();
+        values.iter_mut().for_each(|value| *value /= norm);
+        values
+    };
+    let mut faces = Vec::new();
+    for person in 0..count {
+        let own = direction(None);
+        for photo in [2 * person, 2 * person + 1] {
+            let values = direction(Some(&own));
+            faces.push(Scored { person: person + 7, photo, quality: 0.8, is_worsened: false, values: values.clone() });
+            faces.push(Scored { person: person + 7, photo, quality: 0.3, is_worsened: true, values });
+        }
+    }
+    faces
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[test]
+fn everybody_is_compared_with_everybody_else_once_and_no_photo_with_itself() {
+    let measured = measure(&people(30), (-1.0, 1.0), &dot);
+    assert_eq!((measured.people, measured.photos, measured.bands.len()), (30, 60, 2));
+    let (poor, good) = (&measured.bands[0], &measured.bands[1]);
+    // 60 photos: 30 pairs of one person; a worsened photo is a probe of the other photo of its person.
+    assert_eq!((good.mated.total(), good.non_mated.total()), (30, 60 * 59 / 2 - 30));
+    assert_eq!((poor.mated.total(), poor.non_mated.total()), (60, 60 * 58));
+    assert_eq!((poor.quality_min, good.quality_min), (0.0, 0.5));
+    assert_eq!((good.mated.reaching(0.5), good.mated.reaching(0.9999)), (30, 0), "mates are close, and no photo is its own");
+}
+
+#[test]
+fn a_rate_lies_within_its_own_interval_and_fewer_people_know_less() {
+    let width = |count| {
+        let measured = measure(&people(count), (-1.0, 1.0), &dot);
+        let spread = measured.bands[1].spread.iter().find(|spread| spread.rate == 1e-1).copied().expect("there are enough");
+        assert!(spread.low < spread.rate && spread.rate < spread.high, "{spread:?}");
+        spread.high - spread.low
+    };
+    assert!(width(20) > 1.5 * width(120));
+}

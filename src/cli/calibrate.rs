@@ -1,0 +1,150 @@
+//! `doorward calibrate`: measures which similarities strangers reach, so that thresholds stand for error rates.
+//!
+//! In: photos of known people, or the enrolled people themselves. Out: a calibration, and what it says.
+//! Works beside the daemon and changes nothing of it: the configuration names the file that is used.
+//! Must not know: how scores are counted.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use super::embedding::{EmbeddingOptions, embed};
+use super::failure::Usage;
+use super::output::{Output, Table};
+use crate::calibration::{Asked, Calibration, Scored, measure};
+use crate::evaluate::Folder;
+use crate::face::dot;
+use crate::photo::Worsening;
+use crate::rates::wilson;
+
+/// More faces than this are not compared with each other: a million times a million comparisons would take days. Of more, every second, third
+/// and so on is taken.
+const FACES_MAX: usize = 4_000;
+/// Rates that are shown.
+const SHOWN_RATES: [f64; 5] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
+
+/// Measures which similarities strangers reach, so that thresholds stand for error rates (no daemon needed)
+///
+/// Every photo is compared with every other person's, as it is and made worse (far away, out of focus), since poor pictures
+/// have scores of their own. The more people, the lower the rates that can be promised: 3 errors in as many comparisons as there
+/// are is the lowest (the rule of three).
+///
+/// Set recognition.calibration to the file to use it in the daemon.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  doorward calibrate photos/ --output site.calibration.json --models-dir models
+  doorward calibrate photos/ --source \"badge photos of the Oslo office, 2026\" --output oslo.calibration.json
+  sudo -u doorward doorward calibrate --from-gallery --config /etc/doorward/doorward.toml --output gallery.calibration.json
+
+A folder of photos has a folder for each person: photos/<person>/<photo>.jpg")]
+pub struct Calibrate {
+    /// Photos of known people: DIR/<person>/<photo>
+    #[arg(value_name = "DIR", required_unless_present = "from_gallery", conflicts_with = "from_gallery")]
+    dir: Option<PathBuf>,
+    /// Compare the enrolled people with each other; for poor pictures the calibration in force is kept
+    #[arg(long)]
+    from_gallery: bool,
+    /// The file to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Whose photos these are, which the file tells
+    #[arg(long, value_name = "TEXT", default_value = "a site's own photos")]
+    source: String,
+    /// Leave out photos that were made worse: faster, and poor pictures are then judged like good ones
+    #[arg(long)]
+    as_they_are: bool,
+    #[command(flatten)]
+    embedding: EmbeddingOptions,
+}
+
+impl Calibrate {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// Photos or models that cannot be used, or a file that cannot be written.
+    pub fn run(self, out: Output) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+        let calibration = runtime.block_on(self.calibration())?;
+        write(&self.output, &calibration)?;
+        tell(&calibration, &self.output, out)
+    }
+
+    async fn calibration(&self) -> anyhow::Result<Calibration> {
+        let Some(dir) = &self.dir else { return Err(Usage("give a folder of photos".into()).into()) };
+        let folder = Folder::read(dir)?;
+        let config = self.embedding.config()?;
+        let embedder = self.embedding.open(&config).await?;
+        let mut scored = Vec::new();
+        let mut ways = vec![(None, "as they are")];
+        if !self.as_they_are {
+            ways.extend(Worsening::ALL.map(|worsening| (Some(worsening), worsening.name())));
+        }
+        for way in ways {
+            let faces = embed(&embedder, &folder.photos, way).await?;
+            scored.extend(faces.into_iter().map(|face| Scored {
+                person: face.person,
+                photo: face.photo,
+                quality: face.quality,
+                is_worsened: face.worsening.is_some(),
+                values: face.template.values().to_vec(),
+            }));
+        }
+        let every = folder.photos.len().div_ceil(FACES_MAX);
+        scored.retain(|face| face.photo % every == 0);
+        let measured = tokio::task::block_in_place(|| measure(&scored, (-1.0, 1.0), &dot));
+        anyhow::ensure!(!measured.bands.is_empty(), "the photos show fewer than two people: there is nobody to compare");
+        let command = format!("doorward calibrate DIR --source {:?}{}", self.source, if self.as_they_are { " --as-they-are" } else { "" });
+        Ok(Calibration::new(embedder.space(), "cosine", (&self.source, &command), measured))
+    }
+}
+
+fn write(path: &Path, calibration: &Calibration) -> anyhow::Result<()> {
+    let mut text = calibration.to_json()?;
+    text.push('\n');
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What the calibration says: a row for each band and rate.
+fn tell(calibration: &Calibration, path: &Path, out: Output) -> anyhow::Result<()> {
+    let mut table = Table::new(["QUALITY", "FMR", "THRESHOLD", "95 % INTERVAL OF THE FMR", "FNMR THERE"]);
+    let mut rows = Vec::new();
+    for band in &calibration.bands {
+        for rate in SHOWN_RATES {
+            let found = calibration.threshold(rate, Asked { comparisons: 1, quality: band.quality_min });
+            let (rejected, mated) = calibration.fnmr(found.threshold, band.quality_min);
+            let fnmr = wilson(rejected, mated);
+            rows.push(json!({
+                "quality_min": band.quality_min, "comparisons": band.non_mated.total(), "target_fmr": rate, "fmr": found.rate,
+                "threshold": found.threshold, "fmr_low": found.interval.low, "fmr_high": found.interval.high,
+                "supported": found.is_supported, "mated": mated, "fnmr": rejected as f64 / mated.max(1) as f64,
+                "fnmr_low": fnmr.low, "fnmr_high": fnmr.high,
+            }));
+            if !found.is_supported {
+                table.row([format!("from {}", band.quality_min), format!("{rate:e}"), "-".into(), "too few comparisons".into(), String::new()]);
+                continue;
+            }
+            table.row([
+                format!("from {}", band.quality_min),
+                format!("{rate:e}"),
+                format!("{:.3}", found.threshold),
+                format!("{:.1e} to {:.1e}", found.interval.low, found.interval.high),
+                if mated == 0 { "-".into() } else { format!("{:.2} % ({:.2} to {:.2}, {mated} pairs)", 100.0 * rejected as f64 / mated as f64, 100.0 * fnmr.low, 100.0 * fnmr.high) },
+            ]);
+        }
+    }
+    if out.json {
+        return out.object(&json!({
+            "file": path, "space": calibration.space, "people": calibration.people, "photos": calibration.photos, "rates": rows,
+        }));
+    }
+    out.table(&table)?;
+    out.line(&format!(
+        "{}: {} photos of {} people; set recognition.calibration to it to use it",
+        path.display(),
+        calibration.photos,
+        calibration.people
+    ))
+}

@@ -1,0 +1,51 @@
+//! How right the chain is on photos of known people: what calibration, training and evaluation
+//! stand on.
+//!
+//! In: folders of photos, lists of pairs. Out: templates by person, error rates with their intervals.
+//! Drops: photos without a face, each told with its reason.
+//! Must not know: the store, the daemon, how results are shown.
+
+mod cache;
+mod faces;
+mod folder;
+
+use std::path::PathBuf;
+
+pub use cache::Cache;
+pub use faces::{Embedder, FaceOfPhoto, Unusable};
+pub use folder::{Folder, PhotoFile};
+
+use crate::face::TemplateError;
+use crate::photo::PhotoError;
+
+/// Photos or lists cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// A file or a folder cannot be read or written.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The photos are too few for what is asked of them.
+    #[error("{0}")]
+    TooFew(String),
+    /// A list of pairs is not one.
+    #[error("{path}:{line}: {reason}")]
+    BadPair {
+        /// The list.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// Inference failed.
+    #[error(transparent)]
+    Photo(#[from] PhotoError),
+    /// Templates do not belong together.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
