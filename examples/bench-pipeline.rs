@@ -114,7 +114,7 @@ impl Bench {
             clock: clock.clone(),
             people_dir: None,
             quality_min: 0.0,
-            threshold: engine.facts().threshold,
+            policy: Policy::fixed(engine.facts().threshold),
         });
         let names = enrol(arguments, &enrolment).await?;
         let pipeline = Pipeline::new(engine.clone(), gallery, events.clone(), clock.clone());
@@ -125,7 +125,7 @@ impl Bench {
     async fn run(&self, arguments: &Arguments) -> anyhow::Result<Cost> {
         let camera = CameraId::parse("bench")?;
         let infer = infer_config(arguments);
-        let policy = Policy { threshold: self.engine.facts().threshold, target_rate: None };
+        let policy = Policy::fixed(self.engine.facts().threshold);
         let slot = SlotSettings { role: Role::Entry, analysis_fps_max: None, policy: SlotPolicy::Wait };
         let sink = self.pipeline.watch(Watch { camera: camera.clone(), slot, scene: scene(&infer, policy) });
         let stop = CancellationToken::new();

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::calibration::Calibration;
 use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, EventsConfig, InferConfig};
@@ -26,7 +27,7 @@ use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncod
 use crate::event::{EndReason, Event, EventKind};
 use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
-use crate::infer::Engine;
+use crate::infer::{Engine, EngineFacts};
 use crate::photo::PhotoAnalyst;
 use crate::pipeline::{Pipeline, SceneSettings};
 use crate::recognise::Recogniser;
@@ -121,8 +122,7 @@ impl Daemon {
             device = %facts.device, reason = %facts.device_reason, provider = %facts.provider, precision = %facts.precision,
             why = %facts.precision_reason, sessions = facts.sessions, space = %facts.space, "inference is ready"
         );
-        let threshold = config.recognition.threshold.unwrap_or(facts.threshold);
-        let policy = Policy { threshold, target_rate: None };
+        let policy = policy(config, &facts)?;
         let gallery = Gallery::with_clock(facts.space.clone(), Arc::clone(&clock));
         let events = EventLog::open(store.clone(), config.events.recent_max).await?;
         end_open_visits(&store, &events, clock.as_ref()).await?;
@@ -135,10 +135,10 @@ impl Daemon {
             clock: Arc::clone(&clock),
             people_dir: config.people_dir.clone(),
             quality_min: config.recognition.enrol_quality_min,
-            threshold,
+            policy: policy.clone(),
         })
         .with_encoders(encoders_of(config, device.clone()), engine.clone());
-        let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy);
+        let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone());
         let stop_serving = CancellationToken::new();
         let (failed, stop) = (engine.failed(), stop_serving.clone());
         tasks.spawn("inference", async move {
@@ -148,7 +148,7 @@ impl Daemon {
             }
         });
         let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
-        let defaults = CameraDefaults { scene: SceneSettings::of(config, policy), ca_file: config.cameras.ca_file.clone() };
+        let defaults = CameraDefaults { scene: SceneSettings::of(config, &policy), ca_file: config.cameras.ca_file.clone() };
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
 
         let parts = RpcParts {
@@ -261,6 +261,26 @@ impl Daemon {
         }
         !unfinished.is_empty()
     }
+}
+
+/// What decides: the configuration's targets by its own calibration, or by that of the encoder in force.
+fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
+    let file = config.recognition.calibration.as_ref().or(facts.calibration.as_ref());
+    let calibration = file.map(|file| Calibration::load(file, &facts.space)).transpose()?;
+    let policy = Policy::new(&config.recognition, calibration, facts.threshold);
+    match (policy.calibration(), config.recognition.threshold) {
+        (Some(calibration), _) => {
+            tracing::info!(source = calibration.source, people = calibration.people, "thresholds follow from a calibration");
+        }
+        (None, Some(threshold)) => {
+            tracing::info!(threshold, "one threshold decides, and no calibration says what error rate it stands for");
+        }
+        (None, None) => tracing::warn!(
+            threshold = facts.threshold,
+            "the encoder has no calibration: its published threshold decides, whatever error rate that is; make one with `doorward calibrate`"
+        ),
+    }
+    Ok(policy)
 }
 
 /// Opens other encoders of the manifest beside the one in force, with one session each.

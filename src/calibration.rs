@@ -50,7 +50,9 @@ pub enum CalibrationError {
         reason: String,
     },
     /// It was made for another encoder.
-    #[error("the calibration {path} was made for templates of {found}, and those in use are of {wanted}; make one with `doorward calibrate`")]
+    #[error(
+        "the calibration {path} was made for templates of {found}, and those in use are of {wanted}; make one with `doorward calibrate`"
+    )]
     OtherSpace {
         /// The file.
         path: PathBuf,
@@ -263,6 +265,9 @@ impl Band {
         let share = if width == 0.0 { 0.0 } else { (rate / below.rate).ln() / width };
         // As factors of the rate, which change slowly with it.
         let between = |low: f64, high: f64| low + (high - low) * share;
-        Interval { low: rate * between(below.low / below.rate, above.low / above.rate), high: rate * between(below.high / below.rate, above.high / above.rate) }
+        Interval {
+            low: rate * between(below.low / below.rate, above.low / above.rate),
+            high: rate * between(below.high / below.rate, above.high / above.rate),
+        }
     }
 }

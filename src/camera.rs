@@ -98,6 +98,8 @@ pub struct Camera {
     pub face_pixels_min: u32,
     /// The least similarity that identifies somebody here; `None` takes the daemon's default.
     pub threshold: Option<f32>,
+    /// The share of strangers who may be taken for somebody here, in place of a threshold; `None` takes the daemon's default.
+    pub target_fpir: Option<f64>,
     /// What is told of what it sees, when, and what is kept of its pictures.
     pub telling: Telling,
     /// Whether the camera is watched at all.

@@ -33,6 +33,7 @@ mod snapshot;
 mod status;
 mod subject;
 mod telling_settings;
+mod threshold;
 mod verify;
 mod watch;
 

@@ -10,6 +10,7 @@ mod load;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -127,9 +128,20 @@ pub struct InferConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecognitionConfig {
-    /// The least cosine similarity that makes two faces one person, -1 to 1; `None` takes the
-    /// encoder's own from the manifest.
+    /// A calibration that `doorward calibrate` made; `None` takes the encoder's own from the manifest, if it has one.
+    pub calibration: Option<PathBuf>,
+    /// The share of strangers that may pass a verification, above 0 and below 1: the false match rate.
+    pub target_fmr: Option<f64>,
+    /// The share of strangers at a camera that may be taken for somebody of the gallery, likewise: the false positive
+    /// identification rate. The threshold follows from it and from how many templates there are.
+    pub target_fpir: Option<f64>,
+    /// The least cosine similarity that makes two faces one person, -1 to 1, whatever error rate that stands for. Without it
+    /// and without targets the rates are one in a thousand each.
     pub threshold: Option<f32>,
+    /// Targets of those who stand on a watchlist, by its name. Of several lists the strictest decides.
+    pub watchlists: BTreeMap<String, TargetConfig>,
+    /// Targets of single subjects, by id, before those of their watchlists.
+    pub subjects: BTreeMap<String, TargetConfig>,
     /// How long a door may act on an event after the picture was taken.
     pub actionable_ms: u64,
     /// How long a visit at a camera may stay undecided.
@@ -147,6 +159,18 @@ pub struct RecognitionConfig {
     pub quality_min: f32,
     /// The least overall quality of a photo that enrols somebody, 0 to 1.
     pub enrol_quality_min: f32,
+}
+
+/// What one scope asks for: a similarity, or error rates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TargetConfig {
+    /// The least similarity, whatever it stands for.
+    pub threshold: Option<f32>,
+    /// The false match rate of verifications.
+    pub target_fmr: Option<f64>,
+    /// The false positive rate of identifications.
+    pub target_fpir: Option<f64>,
 }
 
 /// What is kept of who was known.
@@ -246,7 +270,12 @@ impl Default for InferConfig {
 impl Default for RecognitionConfig {
     fn default() -> Self {
         Self {
+            calibration: None,
+            target_fmr: None,
+            target_fpir: None,
             threshold: None,
+            watchlists: BTreeMap::new(),
+            subjects: BTreeMap::new(),
             actionable_ms: 5_000,
             decision_deadline_ms: 3_000,
             entry_decision_ms: 500,

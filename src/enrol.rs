@@ -32,6 +32,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Clock, Timestamp};
+use crate::decide::{Policy, ThresholdFacts};
 use crate::event::SnapshotId;
 use crate::face::TemplateSpace;
 use crate::gallery::Gallery;
@@ -207,8 +208,8 @@ pub struct GalleryFacts {
     pub space: TemplateSpace,
     /// Templates in the store that live in another space and never match.
     pub foreign_templates: u64,
-    /// The least similarity that identifies somebody, where a camera states none.
-    pub threshold: f32,
+    /// What decides, by purpose and by whose target it is.
+    pub thresholds: Vec<ThresholdFacts>,
 }
 
 /// What enrolment is opened with.
@@ -225,8 +226,8 @@ pub struct EnrolmentParts {
     pub people_dir: Option<PathBuf>,
     /// The least overall quality of a photo that enrols somebody, 0 to 1.
     pub quality_min: f32,
-    /// From this similarity on a photo may be another subject's.
-    pub threshold: f32,
+    /// What decides: whoever it would identify by a photo may be that photo's person.
+    pub policy: Policy,
 }
 
 /// The only writer of the gallery. Clones share it.
@@ -245,8 +246,8 @@ pub struct Enrolment {
 impl Enrolment {
     /// Enrolment over an empty gallery. Nothing may be asked of it before [`fill`](Self::fill) has answered.
     pub fn new(parts: EnrolmentParts) -> Self {
-        let EnrolmentParts { photos, store, gallery, clock, people_dir, quality_min, threshold } = parts;
-        let register = Arc::new(Register::new(store, gallery, clock, threshold));
+        let EnrolmentParts { photos, store, gallery, clock, people_dir, quality_min, policy } = parts;
+        let register = Arc::new(Register::new(store, gallery, clock, policy));
         Self { photos, register, people_dir, quality_min, encoders: None }
     }
 

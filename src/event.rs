@@ -112,6 +112,36 @@ pub enum Rejection {
     Conflict,
 }
 
+/// Where a threshold comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThresholdBasis {
+    /// The operator set it.
+    Fixed,
+    /// It is the encoder's own, as published: there is no calibration.
+    Published,
+    /// It follows from a target rate, by the calibration and the gallery's size.
+    Calibrated,
+    /// The calibration has too few comparisons for the target: it is the strictest that they support.
+    Unsupported,
+}
+
+/// Whose target a threshold follows, the most specific that has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyScope {
+    /// The daemon's, for everything.
+    Default,
+    /// The daemon's, for verifying or for identifying.
+    Purpose,
+    /// The camera's.
+    Camera,
+    /// A watchlist's on which the subject stands.
+    Watchlist,
+    /// The subject's own.
+    Subject,
+}
+
 /// An open-set decision with everything it rests on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
@@ -128,9 +158,18 @@ pub struct Decision {
     pub similarity: Option<f32>,
     /// The least similarity that would have matched.
     pub threshold: f32,
-    /// The error rate that the threshold stands for, where a calibration says so.
+    /// The error rate that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_rate: Option<f64>,
+    /// The error rate that the threshold stands for, where a calibration says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_rate: Option<f64>,
+    /// Where the threshold comes from; unknown of events of an older doorward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<ThresholdBasis>,
+    /// Whose target it follows, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<PolicyScope>,
     /// The second-closest subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runner_up: Option<Candidate>,
@@ -289,7 +328,8 @@ impl Event {
     pub fn is_finite(&self) -> bool {
         let decision = self.decision.iter().flat_map(|decision| {
             let second = decision.runner_up.map(|second| second.similarity);
-            [Some(decision.threshold), decision.similarity, decision.margin, second, decision.target_rate.map(|rate| rate as f32)]
+            let rates = [decision.target_rate, decision.expected_rate].map(|rate| rate.map(|rate| rate as f32));
+            [Some(decision.threshold), decision.similarity, decision.margin, second].into_iter().chain(rates)
         });
         let place = self.box_in_frame.iter().flat_map(|place| [place.x, place.y, place.width, place.height]).map(Some);
         let times = self.stage_times.iter().flat_map(|times| {

@@ -149,6 +149,15 @@ pub struct Template {
     values: Arc<[f32]>,
 }
 
+/// A face that is looked up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// Its template.
+    pub template: Template,
+    /// How good the picture was, overall, 0 to 1: poor ones have thresholds of their own.
+    pub quality: f32,
+}
+
 /// Why a vector is no template, or two templates cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {

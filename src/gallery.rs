@@ -40,6 +40,9 @@ use segment::Segment;
 const SEGMENT_ROWS_MAX: usize = 4096;
 const SEGMENT_NUMBERS_MAX: usize = 256 << 10;
 
+/// What subjects are called.
+type Names = Arc<DashMap<SubjectUid, Arc<Subject>>>;
+
 /// A handle on the gallery. Clones share it.
 #[derive(Clone)]
 pub struct Gallery {
@@ -54,7 +57,7 @@ struct Shared {
     current: ArcSwap<GalleryVersion>,
     /// What subjects are called. Names change nothing about matching, so they stand beside the
     /// versions: put in before a version that can match them, taken out after the last one.
-    subjects: DashMap<SubjectUid, Arc<Subject>>,
+    subjects: Names,
     /// Counts the changes of `subjects`.
     names_revision: AtomicU64,
     /// Held by the one change that is being applied: how many templates each subject has.
@@ -73,6 +76,7 @@ pub struct GalleryVersion {
     segments: Vec<Arc<Segment>>,
     /// What speaks against a candidate.
     negatives: Arc<Negatives>,
+    names: Names,
     subject_count: u64,
     template_count: u64,
     /// Cores of this process.
@@ -87,6 +91,8 @@ pub struct Closeness {
     /// Whether a negative sample of the subject's is at least as close: then it is somebody else,
     /// however close.
     pub is_somebody_else: bool,
+    /// How many templates the subject has.
+    pub templates: u64,
 }
 
 /// What is asked of a version.
@@ -118,6 +124,7 @@ impl Gallery {
     }
 
     fn with_segments_of(segment_rows_max: usize, space: TemplateSpace, clock: Arc<dyn Clock>) -> Self {
+        let names = Names::default();
         let empty = GalleryVersion {
             version: 0,
             space: space.clone(),
@@ -125,6 +132,7 @@ impl Gallery {
             dimension: 0,
             segments: Vec::new(),
             negatives: Arc::default(),
+            names: Arc::clone(&names),
             subject_count: 0,
             template_count: 0,
             cores: 1,
@@ -135,7 +143,7 @@ impl Gallery {
             segment_rows_max,
             cores: std::thread::available_parallelism().map_or(1, NonZero::get),
             current: ArcSwap::from_pointee(empty),
-            subjects: DashMap::new(),
+            subjects: names,
             names_revision: AtomicU64::new(0),
             writer: Mutex::default(),
             foreign: AtomicU64::new(0),
@@ -275,6 +283,7 @@ impl Gallery {
             template_count: segments.iter().map(|segment| segment.rows() as u64).sum(),
             segments,
             negatives,
+            names: Arc::clone(&self.shared.subjects),
             subject_count,
             cores: self.shared.cores,
         }));
@@ -331,6 +340,11 @@ impl GalleryVersion {
         self.version
     }
 
+    /// What the subject is called now, `None` once erased: names are not bound to versions.
+    pub fn subject(&self, uid: SubjectUid) -> Option<Arc<Subject>> {
+        self.names.get(&uid).map(|subject| Arc::clone(subject.value()))
+    }
+
     /// Subjects with at least one template. Those who expired count until they are erased.
     pub fn subject_count(&self) -> u64 {
         self.subject_count
@@ -385,18 +399,19 @@ impl GalleryVersion {
     pub fn similarity_to(&self, probe: &Template, subject: SubjectUid) -> Result<Option<Closeness>, TemplateError> {
         self.check(probe)?;
         let now = self.clock.now();
-        let mut best: Option<f32> = None;
+        let (mut best, mut templates): (Option<f32>, u64) = (None, 0);
         for segment in &self.segments {
             for (row, _) in segment.subjects.iter().enumerate().filter(|(_, owner)| **owner == subject) {
                 if segment.expires[row] > now {
                     let similarity = dot(segment.vector(row), probe.values());
                     best = Some(best.map_or(similarity, |best| best.max(similarity)));
+                    templates += 1;
                 }
             }
         }
         Ok(best.map(|similarity| {
             let is_somebody_else = self.negatives.forbid(Candidate { subject, similarity }, probe.values());
-            Closeness { similarity, is_somebody_else }
+            Closeness { similarity, is_somebody_else, templates }
         }))
     }
 

@@ -84,6 +84,8 @@ pub struct EngineFacts {
     pub space: TemplateSpace,
     /// The manifest's cosine threshold of the encoder.
     pub threshold: f32,
+    /// Where the manifest says that the encoder's calibration lies.
+    pub calibration: Option<PathBuf>,
     /// The detector and the encoder.
     pub models: Vec<ModelFacts>,
 }
@@ -342,6 +344,7 @@ fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, sessions
         runtime_version: manifest.runtime().name.clone(),
         space: manifest.space(),
         threshold: manifest.encoder.threshold,
+        calibration: manifest.encoder.calibration.as_ref().map(|file| manifest.dir.join(file)),
         models: manifest.list().into_iter().filter(is_in_use).map(model).collect(),
     }
 }

@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::decide::{Compared, Policy, identify, undecidable, verify};
+use crate::calibration::{Asked, Calibration};
+use crate::decide::{Compared, InForce, Policy, identify, undecidable, verify};
 use crate::event::{Candidate, Decision, Purpose};
 use crate::face::{Template, TemplateError, TemplateSpace};
 use crate::frame::Size;
@@ -58,7 +59,7 @@ pub struct Verified {
     /// Whether a negative sample of the claimed subject is at least as close: then it is no match.
     pub is_somebody_else: bool,
     /// What decided.
-    pub policy: Policy,
+    pub in_force: InForce,
     /// The face of the picture.
     pub face: PhotoFace,
     /// The gallery version in force.
@@ -106,6 +107,11 @@ impl Recogniser {
         Self { photos, gallery, space, policy }
     }
 
+    /// What its thresholds follow from.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.policy.calibration()
+    }
+
     /// The picture's upright size and every face in it, the best detection score first.
     ///
     /// # Errors
@@ -123,22 +129,25 @@ impl Recogniser {
     pub async fn verify(&self, image: &[u8], claim: Claim<'_>) -> Result<Verified, RecogniseError> {
         let (face, template) = self.photos.only_template(image).await?;
         let gallery = self.gallery.current();
-        let Closeness { similarity, is_somebody_else } = match claim {
+        let Closeness { similarity, is_somebody_else, templates } = match &claim {
             Claim::OtherImage(other) => {
                 let similarity = self.photos.only_template(other).await?.1.similarity(&template)?;
-                Closeness { similarity, is_somebody_else: false }
+                Closeness { similarity, is_somebody_else: false, templates: 1 }
             }
-            Claim::Subject(uid, name) => match gallery.similarity_to(&template, uid)? {
+            Claim::Subject(uid, name) => match gallery.similarity_to(&template, *uid)? {
                 Some(closeness) => closeness,
-                None if gallery.holds(uid) => return Err(RecogniseError::Expired(name)),
-                None => return Err(RecogniseError::NoTemplate(name)),
+                None if gallery.holds(*uid) => return Err(RecogniseError::Expired(name.clone())),
+                None => return Err(RecogniseError::NoTemplate(name.clone())),
             },
         };
+        let subject = if let Claim::Subject(uid, _) = claim { gallery.subject(uid) } else { None };
+        let asked = Asked { comparisons: templates, quality: face.quality.overall };
+        let in_force = self.policy.in_force(Purpose::Verify, subject.as_deref(), asked);
         Ok(Verified {
-            matched: verify(self.policy, similarity) && !is_somebody_else,
+            matched: verify(in_force.threshold, similarity) && !is_somebody_else,
             is_somebody_else,
             similarity,
-            policy: self.policy,
+            in_force,
             face,
             gallery_version: gallery.version(),
             space: self.space.clone(),
@@ -164,9 +173,8 @@ impl Recogniser {
         for face in faces {
             let candidates = if is_usable(&face) { found.next() } else { None };
             let is_compared = candidates.is_some();
-            let mut compared = self.compared(&gallery, candidates.unwrap_or_default());
-            let decision =
-                if is_compared { identify(self.policy, &compared) } else { undecidable(self.policy, Purpose::Identify, &compared) };
+            let mut compared = self.compared(&gallery, candidates.unwrap_or_default(), face.quality.overall);
+            let decision = if is_compared { identify(&self.policy, &compared) } else { undecidable(&self.policy, &compared) };
             compared.candidates.truncate(candidates_max);
             identified.push((face, decision, compared.candidates));
         }
@@ -203,9 +211,12 @@ impl Recogniser {
         Ok(Searched { face, candidates: found.into_iter().next().unwrap_or_default(), gallery_version })
     }
 
-    fn compared(&self, gallery: &GalleryVersion, candidates: Vec<Candidate>) -> Compared {
+    fn compared(&self, gallery: &GalleryVersion, candidates: Vec<Candidate>, quality: f32) -> Compared {
         Compared {
+            closest: candidates.first().and_then(|closest| gallery.subject(closest.subject)),
             candidates,
+            quality,
+            gallery_templates: gallery.template_count(),
             gallery_subjects: gallery.subject_count(),
             gallery_version: gallery.version(),
             space: self.space.to_string(),

@@ -21,7 +21,7 @@ use uuid::{Builder, Uuid};
 use crate::camera::{Region, Role};
 use crate::clock::Timestamp;
 use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, ShotCounts, SnapshotId, TrackId, VisitId};
-use crate::face::{Template, TemplateError};
+use crate::face::{Probe, Template, TemplateError};
 use crate::subject::SubjectUid;
 
 use evidence::Evidence;
@@ -254,9 +254,9 @@ impl Visits {
 
     /// Tells what is due at `now`: visits that begin, that are undecided beyond a deadline, that are
     /// over. An undecided one is judged by the gallery of that moment, so that nobody is named who was
-    /// erased meanwhile: `judge` gets the fused template, or nothing where there is none that is
+    /// erased meanwhile: `judge` gets the fused probe, or nothing where there is none that is
     /// surely of whoever is there.
-    pub fn overdue(&mut self, now: Timestamp, judge: impl Fn(Option<&Template>) -> Decision) {
+    pub fn overdue(&mut self, now: Timestamp, judge: impl Fn(Option<&Probe>) -> Decision) {
         let tracks: Vec<TrackId> = self.open.keys().copied().collect();
         for track in tracks {
             self.announce_if_new(track, now);

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What is spoken about: any module below these rows may name any of them.
-const VALUES: [&str; 9] = ["clock", "frame", "colour", "face", "subject", "event", "telling", "camera", "mutation"];
+const VALUES: [&str; 10] = ["clock", "frame", "colour", "face", "subject", "event", "telling", "camera", "mutation", "rates"];
 
 /// Each module with the modules it may name. A row names only rows above it, so there is no cycle.
 /// A new edge is its own commit, and the message says why.
@@ -26,6 +26,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("telling", &["clock", "event"]),
     ("camera", &["clock", "frame", "telling"]),
     ("mutation", &["clock", "event", "face", "subject"]),
+    ("rates", &[]),
     // Foundations.
     ("simd", &[]),
     ("config", &[]),
@@ -34,6 +35,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("telemetry", &["config"]),
     ("portable", &[]),
+    ("calibration", &[]),
     // Stages, blind to each other. Only the log of events stands on another, the store.
     ("ingest", &["config", "shutdown"]),
     ("batch", &["config"]),
@@ -42,14 +44,15 @@ const MODULES: &[(&str, &[&str])] = &[
     ("track", &["config"]),
     ("visit", &["config"]),
     ("gallery", &["config", "simd"]),
-    ("decide", &["config"]),
+    ("decide", &["calibration", "config"]),
     ("picture", &["config", "simd"]),
     ("store", &["config", "portable"]),
     ("event_log", &["config", "store"]),
     // What the stages are put together to do.
     ("photo", &["config", "infer", "quality"]),
     ("enrol", &["config", "decide", "gallery", "infer", "photo", "portable", "quality", "store"]),
-    ("recognise", &["config", "decide", "gallery", "infer", "photo", "quality"]),
+    ("recognise", &["calibration", "config", "decide", "gallery", "infer", "photo", "quality"]),
+    ("evaluate", &["calibration", "config", "infer", "photo"]),
     (
         "pipeline",
         &[
@@ -68,12 +71,13 @@ const MODULES: &[(&str, &[&str])] = &[
             "visit",
         ],
     ),
-    ("cameras", &["batch", "config", "ingest", "picture", "pipeline", "shutdown", "store"]),
+    ("cameras", &["batch", "config", "decide", "ingest", "picture", "pipeline", "shutdown", "store"]),
     ("pb", &[]),
     // Edges. The wire never sees how frames come, nor how they are followed.
     (
         "rpc",
         &[
+            "calibration",
             "cameras",
             "config",
             "decide",
@@ -95,11 +99,13 @@ const MODULES: &[(&str, &[&str])] = &[
         "app",
         &[
             "batch",
+            "calibration",
             "cameras",
             "config",
             "decide",
             "device",
             "enrol",
+            "evaluate",
             "event_log",
             "gallery",
             "infer",
@@ -117,7 +123,25 @@ const MODULES: &[(&str, &[&str])] = &[
             "visit",
         ],
     ),
-    ("cli", &["app", "config", "device", "infer", "ingest", "models", "pb", "rpc", "shutdown", "store", "telemetry"]),
+    (
+        "cli",
+        &[
+            "app",
+            "calibration",
+            "config",
+            "device",
+            "evaluate",
+            "infer",
+            "ingest",
+            "models",
+            "pb",
+            "photo",
+            "rpc",
+            "shutdown",
+            "store",
+            "telemetry",
+        ],
+    ),
     ("main", &["app", "cli"]),
 ];
 

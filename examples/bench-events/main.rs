@@ -168,6 +168,9 @@ fn decision() -> Decision {
         similarity: Some(0.213_7),
         threshold: 0.363,
         target_rate: None,
+        expected_rate: None,
+        basis: None,
+        scope: None,
         runner_up: Some(Candidate { subject: SubjectUid(Uuid::from_u128(9)), similarity: 0.187_2 }),
         margin: Some(0.026_5),
         gallery_subjects: 412,
@@ -205,7 +208,7 @@ fn parts(engine: Engine, store: Store, log: &EventLog, clock: Arc<dyn Clock>) ->
     let facts = engine.facts().clone();
     let gallery = Gallery::new(facts.space.clone());
     let photos = PhotoAnalyst::new(engine.clone());
-    let policy = Policy { threshold: facts.threshold, target_rate: None };
+    let policy = Policy::fixed(facts.threshold);
     let enrolment = Enrolment::new(EnrolmentParts {
         photos: photos.clone(),
         store: store.clone(),
@@ -213,23 +216,24 @@ fn parts(engine: Engine, store: Store, log: &EventLog, clock: Arc<dyn Clock>) ->
         clock: Arc::clone(&clock),
         people_dir: None,
         quality_min: 0.0,
-        threshold: facts.threshold,
+        policy: policy.clone(),
     });
     let pipeline = Pipeline::new(engine, gallery.clone(), log.clone(), Arc::clone(&clock));
     RpcParts {
         enrolment,
-        recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy),
-        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), CameraDefaults { scene: scene(policy), ca_file: None }),
+        recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone()),
+        cameras: Cameras::new(
+            store.clone(),
+            pipeline,
+            Arc::clone(&clock),
+            CameraDefaults { scene: SceneSettings::of(&Config::default(), &policy), ca_file: None },
+        ),
         events: log.clone(),
         store,
         gallery,
         engine_facts: facts,
         clock,
     }
-}
-
-fn scene(policy: Policy) -> SceneSettings {
-    SceneSettings::of(&Config::default(), policy)
 }
 
 /// The value that `part` of the values are not above, in milliseconds.

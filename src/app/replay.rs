@@ -124,7 +124,7 @@ impl Studio {
         let clock = Arc::new(SimulatedClock::at(recording.begin));
         let store = Store::open_with_clock(&copy, clock.clone())?;
         let facts = engine.facts().clone();
-        let threshold = config.recognition.threshold.unwrap_or(facts.threshold);
+        let policy = super::policy(config, &facts)?;
         let gallery = Gallery::with_clock(facts.space.clone(), clock.clone());
         let events = EventLog::open(store.clone(), config.events.recent_max).await?;
         let enrolment = Enrolment::new(EnrolmentParts {
@@ -134,7 +134,7 @@ impl Studio {
             clock: clock.clone(),
             people_dir: recording.people.clone(),
             quality_min: config.recognition.enrol_quality_min,
-            threshold,
+            policy: policy.clone(),
         });
         enrolment.fill().await?;
         if let Some(people) = &recording.people {
@@ -149,12 +149,12 @@ impl Studio {
         camera.role = recording.role.unwrap_or(camera.role);
         camera.face_pixels_min = recording.face_pixels_min.unwrap_or(camera.face_pixels_min);
         let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), clock.clone());
-        Ok(Self { pipeline, events, gallery, clock, camera, policy: Policy { threshold, target_rate: None }, _data: data })
+        Ok(Self { pipeline, events, gallery, clock, camera, policy, _data: data })
     }
 
     /// One video, from its first picture to the end of the last visit.
     async fn play(&self, video: &Path, config: &Config, recording: &Recording) -> anyhow::Result<()> {
-        let mut defaults = SceneSettings::of(config, self.policy);
+        let mut defaults = SceneSettings::of(config, &self.policy);
         (defaults.measure, defaults.snapshots) = (false, false);
         let mut watch = as_configured(&self.camera, &defaults);
         watch.slot.policy = SlotPolicy::Wait;
@@ -187,6 +187,7 @@ fn unknown_camera(id: &CameraId) -> anyhow::Result<Camera> {
         region_of_interest: None,
         face_pixels_min: crate::camera::FACE_PIXELS_MIN_DEFAULT,
         threshold: None,
+        target_fpir: None,
         telling: crate::telling::Telling::default(),
         enabled: true,
         create_time: Timestamp::default(),

@@ -113,7 +113,10 @@ mod tests {
             assert!(reach <= most, "{most}: {reach} reach {threshold}");
             assert_eq!(histogram.reaching(threshold), reach, "{most}");
             let lower = threshold - 0.002;
-            assert!(lower < -1.0 || scores.iter().filter(|score| **score >= lower).count() as u64 > most, "{most}: {threshold} is not the lowest");
+            assert!(
+                lower < -1.0 || scores.iter().filter(|score| **score >= lower).count() as u64 > most,
+                "{most}: {threshold} is not the lowest"
+            );
         }
     }
 

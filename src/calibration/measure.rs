@@ -109,11 +109,8 @@ fn band(quality_min: f32, Gathered { mated, non_mated: scores }: Gathered, (empt
 /// are (Bolle, Ratha and Pankanti, Error analysis of pattern recognition systems, 2004: the subsets bootstrap).
 fn spread(band: &Band, scores: &[NonMated], people: usize) -> Vec<Spread> {
     let total = scores.len() as f64;
-    let thresholds: Vec<(f64, f32)> = SPREAD_AT
-        .iter()
-        .filter(|rate| **rate * total >= SPREAD_COUNT_MIN)
-        .map(|rate| (*rate, band.threshold(*rate)))
-        .collect();
+    let thresholds: Vec<(f64, f32)> =
+        SPREAD_AT.iter().filter(|rate| **rate * total >= SPREAD_COUNT_MIN).map(|rate| (*rate, band.threshold(*rate))).collect();
     let Some(lowest) = thresholds.iter().map(|(_, threshold)| *threshold).reduce(f32::min) else { return Vec::new() };
     let high: Vec<&NonMated> = scores.iter().filter(|comparison| comparison.score >= lowest).collect();
     // In how many comparisons each person takes part.

@@ -71,7 +71,9 @@ fn a_file_gives_back_what_was_written_and_other_files_are_refused() {
     assert_eq!(Calibration::load(&path, &TemplateSpace::new("space")).expect("it is good"), written);
     let other = Calibration::load(&path, &TemplateSpace::new("other")).expect_err("it is of another space");
     assert!(matches!(&other, CalibrationError::OtherSpace { .. }) && other.to_string().contains("doorward calibrate"), "{other}");
-    for (from, to) in [("\"format\":1", "\"format\":9"), ("\"quality_min\":0.0", "\"quality_min\":0.1"), ("\"step\":0.002", "\"step\":0.0"), ("{", "")] {
+    for (from, to) in
+        [("\"format\":1", "\"format\":9"), ("\"quality_min\":0.0", "\"quality_min\":0.1"), ("\"step\":0.002", "\"step\":0.0"), ("{", "")]
+    {
         let reason = Calibration::parse(&text.replacen(from, to, 1)).expect_err(to);
         assert!(!reason.is_empty(), "{to}");
     }

@@ -37,6 +37,12 @@ pub(super) fn camera(camera: &Camera) -> Result<(), CamerasError> {
         let allowed = (-1.0..=1.0).contains(&threshold);
         require(allowed, "threshold", || format!("{threshold} is not allowed: -1 to 1 (cosine similarity)"))?;
     }
+    if let Some(rate) = camera.target_fpir {
+        let allowed = rate > 0.0 && rate < 1.0 && camera.threshold.is_none();
+        require(allowed, "target_fpir", || {
+            format!("{rate} is not allowed: above 0 and below 1 (a share of strangers), and no threshold beside it")
+        })?;
+    }
     if let Some(r) = camera.region_of_interest {
         let inside = r.x >= 0.0 && r.y >= 0.0 && r.width > 0.0 && r.height > 0.0 && r.x + r.width <= 1.0 && r.y + r.height <= 1.0;
         require(inside, "region_of_interest", || "it must lie in the frame: x, y, width, height from 0 to 1".into())?;
@@ -118,6 +124,7 @@ mod tests {
             region_of_interest: None,
             face_pixels_min: 32,
             threshold: None,
+            target_fpir: None,
             enabled: true,
             create_time: Timestamp::default(),
             update_time: Timestamp::default(),
@@ -158,6 +165,8 @@ mod tests {
         }
         assert_eq!(field_of(&Camera { detector_side: Some(100), ..door() }), "detector_side");
         assert_eq!(field_of(&Camera { threshold: Some(1.5), ..door() }), "threshold");
+        assert_eq!(field_of(&Camera { target_fpir: Some(1.0), ..door() }), "target_fpir");
+        assert_eq!(field_of(&Camera { target_fpir: Some(f64::NAN), ..door() }), "target_fpir");
         let outside = NormalisedRect { x: 0.5, y: 0.0, width: 0.6, height: 1.0 };
         assert_eq!(field_of(&Camera { region_of_interest: Some(outside), ..door() }), "region_of_interest");
         let point = NormalisedPoint { x: 0.5, y: 0.5 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::batch::{SlotPolicy, SlotSettings};
 use crate::camera::{Camera, Role};
+use crate::decide::Target;
 use crate::pipeline::{Layout, SceneSettings, Watch};
 
 /// What the pipeline is told of `camera`.
@@ -15,8 +16,8 @@ pub fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
     scene.detector_side = camera.detector_side;
     scene.region_of_interest = camera.region_of_interest;
     scene.face_pixels_min = camera.face_pixels_min;
-    scene.policy.threshold = camera.threshold.unwrap_or(scene.policy.threshold);
-    scene.visit.threshold = scene.policy.threshold;
+    let rate = camera.target_fpir.map(Target::Rate);
+    scene.policy = scene.policy.at_camera(rate.or(camera.threshold.map(Target::Threshold)));
     scene.layout = Layout { role: camera.role, lines: camera.lines.clone(), zones: camera.zones.clone() };
     scene.telling = camera.telling.clone();
     if let Some(ms) = camera.telling.actionable_ms {

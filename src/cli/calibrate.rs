@@ -35,7 +35,7 @@ const SHOWN_RATES: [f64; 5] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  doorward calibrate photos/ --output site.calibration.json --models-dir models
+  doorward calibrate photos/ --output site.calibration.json --set models_dir=models
   doorward calibrate photos/ --source \"badge photos of the Oslo office, 2026\" --output oslo.calibration.json
   sudo -u doorward doorward calibrate --from-gallery --config /etc/doorward/doorward.toml --output gallery.calibration.json
 
@@ -123,7 +123,13 @@ fn tell(calibration: &Calibration, path: &Path, out: Output) -> anyhow::Result<(
                 "fnmr_low": fnmr.low, "fnmr_high": fnmr.high,
             }));
             if !found.is_supported {
-                table.row([format!("from {}", band.quality_min), format!("{rate:e}"), "-".into(), "too few comparisons".into(), String::new()]);
+                table.row([
+                    format!("from {}", band.quality_min),
+                    format!("{rate:e}"),
+                    "-".into(),
+                    "too few comparisons".into(),
+                    String::new(),
+                ]);
                 continue;
             }
             table.row([
@@ -131,7 +137,16 @@ fn tell(calibration: &Calibration, path: &Path, out: Output) -> anyhow::Result<(
                 format!("{rate:e}"),
                 format!("{:.3}", found.threshold),
                 format!("{:.1e} to {:.1e}", found.interval.low, found.interval.high),
-                if mated == 0 { "-".into() } else { format!("{:.2} % ({:.2} to {:.2}, {mated} pairs)", 100.0 * rejected as f64 / mated as f64, 100.0 * fnmr.low, 100.0 * fnmr.high) },
+                if mated == 0 {
+                    "-".into()
+                } else {
+                    format!(
+                        "{:.2} % ({:.2} to {:.2}, {mated} pairs)",
+                        100.0 * rejected as f64 / mated as f64,
+                        100.0 * fnmr.low,
+                        100.0 * fnmr.high
+                    )
+                },
             ]);
         }
     }

@@ -26,7 +26,7 @@ Examples:
   doorward camera list
   doorward camera watch front-door")]
 pub enum Camera {
-    Add(Add),
+    Add(Box<Add>),
     List(List),
     Show(Show),
     Watch(Watch),
@@ -89,8 +89,8 @@ pub struct Watch {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  doorward camera update front-door --threshold 0.42 --detector-side 960
-  doorward camera update front-door --reset threshold
+  doorward camera update front-door --target-fpir 0.001 --detector-side 960
+  doorward camera update front-door --reset target-fpir
   doorward camera update yard --url rtsp://192.0.2.80/h264 --enable")]
 pub struct Update {
     /// Which camera
@@ -122,6 +122,7 @@ enum Resettable {
     DetectorSide,
     FacePixelsMin,
     Threshold,
+    TargetFpir,
     RegionOfInterest,
     Lines,
     Zones,
@@ -272,7 +273,9 @@ impl Show {
         table.fact("analysis fps max", number(camera.analysis_fps_max.into()));
         table.fact("detector side", number(camera.detector_side.into()));
         table.fact("face pixels min", number(camera.face_pixels_min.into()));
-        table.fact("threshold", camera.threshold.map_or_else(|| "(default)".to_owned(), |threshold| threshold.to_string()));
+        let own = camera.threshold.map(|threshold| threshold.to_string());
+        let own = own.or(camera.target_fpir.map(|rate| format!("for a false positive rate of {rate}")));
+        table.fact("threshold", own.unwrap_or_else(|| "(default)".to_owned()));
         table.fact(
             "region of interest",
             camera.region_of_interest.as_ref().map(|r| format!("{},{},{},{}", r.x, r.y, r.width, r.height)).unwrap_or_default(),
@@ -402,6 +405,7 @@ impl Resettable {
             Self::DetectorSide => "detector_side",
             Self::FacePixelsMin => "face_pixels_min",
             Self::Threshold => "threshold",
+            Self::TargetFpir => "target_fpir",
             Self::RegionOfInterest => "region_of_interest",
             Self::Lines => "lines",
             Self::Zones => "zones",

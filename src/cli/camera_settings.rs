@@ -56,6 +56,9 @@ pub struct CameraSettings {
     /// The least similarity that identifies somebody here, -1 to 1
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     threshold: Option<f32>,
+    /// The share of strangers who may be taken for somebody here, such as 0.001; the threshold follows from it
+    #[arg(long, value_name = "RATE", conflicts_with = "threshold")]
+    target_fpir: Option<f64>,
     /// The part of the picture in which faces are looked for, as parts of its width and height
     #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", value_parser = parse_box)]
     region_of_interest: Option<pb::NormalisedBox>,
@@ -85,6 +88,7 @@ impl CameraSettings {
         note(self.detector_side.is_some(), "detector_side");
         note(self.face_pixels_min.is_some(), "face_pixels_min");
         note(self.threshold.is_some(), "threshold");
+        note(self.target_fpir.is_some(), "target_fpir");
         note(self.region_of_interest.is_some(), "region_of_interest");
         note(!self.lines.is_empty(), "lines");
         note(!self.zones.is_empty(), "zones");
@@ -101,7 +105,7 @@ impl CameraSettings {
         camera.analysis_fps_max = self.analysis_fps_max.unwrap_or_default();
         camera.detector_side = self.detector_side.unwrap_or_default();
         camera.face_pixels_min = self.face_pixels_min.unwrap_or_default();
-        camera.threshold = self.threshold;
+        (camera.threshold, camera.target_fpir) = (self.threshold, self.target_fpir);
         camera.region_of_interest = self.region_of_interest;
         camera.lines = self.lines;
         camera.zones = self.zones;

@@ -61,7 +61,9 @@ fn person(subject: &pb::EventSubject) -> String {
 fn comparison(decision: &pb::Decision) -> Option<String> {
     let similarity = decision.similarity?;
     let sign = if similarity >= decision.threshold { '≥' } else { '<' };
-    Some(format!("similarity {similarity:.2} {sign} {} (of {})", decision.threshold, decision.gallery_subject_count))
+    // Where the target is not kept, whoever only reads lines must know as well.
+    let warning = if decision.basis() == pb::ThresholdBasis::Unsupported { ", target rate not supported" } else { "" };
+    Some(format!("similarity {similarity:.2} {sign} {:.3} (of {}{warning})", decision.threshold, decision.gallery_subject_count))
 }
 
 fn ending(event: &pb::Event) -> Option<String> {

@@ -15,13 +15,14 @@ use clap::{Args, Subcommand};
 
 use super::client::{ClientOptions, Daemon, request_id};
 use super::output::{Output, Table, moment, spinner};
+use super::threshold;
 use crate::pb;
 
 /// Shows, checks and compares the gallery and its versions; backs up, restores, exports, imports, encodes anew
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  doorward gallery                      size, version and threshold
+  doorward gallery                      size, version, thresholds and the error rates they stand for
   doorward gallery versions
   doorward gallery diff 120             what changed since version 120
   doorward gallery rollback 120 --dry-run
@@ -128,7 +129,10 @@ async fn show(daemon: &Daemon, out: Output) -> anyhow::Result<()> {
     table.fact("version", gallery.version.to_string());
     table.fact("subjects", gallery.subject_count.to_string());
     table.fact("templates", gallery.template_count.to_string());
-    table.fact("threshold", format!("{} (where a camera states none)", gallery.threshold));
+    for (name, told) in gallery.thresholds.iter().map(threshold::fact) {
+        table.fact(&name, told);
+    }
+    table.fact("calibration", gallery.calibration.as_ref().map(threshold::calibration).unwrap_or_default());
     table.fact("template space", &gallery.template_space);
     if gallery.foreign_template_count > 0 {
         let advice = "of another encoder: they match nothing until `doorward gallery reencode` has made templates anew";

@@ -14,6 +14,7 @@ use super::face_table::{candidate, place, who, why_unknown};
 use super::failure;
 use super::input::read_photo;
 use super::output::{Output, Table, json, progress};
+use super::threshold;
 use crate::pb;
 
 /// Says who is in photos: one of the enrolled people, or unknown
@@ -91,5 +92,8 @@ fn shown(out: Output, photo: &Path, response: &pb::IdentifyResponse) -> anyhow::
             closest.join(", "),
         ]);
     }
-    out.table(&table)
+    out.table(&table)?;
+    let first = response.identifications.first();
+    let told = first.and_then(|first| threshold::stands_for("false positives", (first.target_fpir, first.expected_fpir), first.basis()));
+    told.map_or(Ok(()), |told| out.line(&format!("the threshold stands for {told}")))
 }

@@ -12,6 +12,7 @@ use super::client::ClientOptions;
 use super::failure::Told;
 use super::input::read_photo;
 use super::output::Output;
+use super::threshold;
 use crate::pb;
 
 /// Says whether a photo shows a certain person, or two photos the same one
@@ -58,8 +59,13 @@ impl Verify {
                 ))?;
             } else {
                 out.line(&format!(
-                    "{verdict}: similarity {:.3} {sign} {:.3} ({})",
-                    response.similarity, response.threshold, response.head
+                    "{verdict}: similarity {:.3} {sign} {:.3} ({}{})",
+                    response.similarity,
+                    response.threshold,
+                    response.head,
+                    threshold::stands_for("false matches", (response.target_fmr, response.expected_fmr), response.basis())
+                        .map(|told| format!("; {told}"))
+                        .unwrap_or_default()
                 ))?;
             }
         }

@@ -15,8 +15,9 @@ use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
 use tracing_subscriber::EnvFilter;
 
-use super::Config;
+use super::{Config, TargetConfig};
 
+const TARGETS_ALLOWED: &str = "a section for each name with threshold (-1 to 1) or with target_fmr, target_fpir (above 0 and below 1)";
 /// Every key with what is allowed there: the one place that says so.
 pub(super) const KEYS: &[(&str, &str)] = &[
     ("data_dir", "a path, as text"),
@@ -43,7 +44,12 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("infer.detector_side", "a multiple of 32 from 160 to 1920"),
     ("infer.detection_score_min", "0 to 1"),
     ("infer.encode_every_face", "true or false"),
+    ("recognition.calibration", "a path, as text"),
+    ("recognition.target_fmr", "above 0 and below 1 (a share of strangers), such as 0.001"),
+    ("recognition.target_fpir", "above 0 and below 1 (a share of strangers), such as 0.001"),
     ("recognition.threshold", "-1 to 1 (cosine similarity)"),
+    ("recognition.watchlists", TARGETS_ALLOWED),
+    ("recognition.subjects", TARGETS_ALLOWED),
     ("recognition.actionable_ms", "100 to 60000"),
     ("recognition.decision_deadline_ms", "100 to 60000"),
     ("recognition.entry_decision_ms", "0 to 60000"),
@@ -195,7 +201,11 @@ impl Config {
             ("infer.sessions", infer.sessions <= 256),
             ("infer.detector_side", (160..=1920).contains(&infer.detector_side) && infer.detector_side.is_multiple_of(32)),
             ("infer.detection_score_min", unit.contains(&infer.detection_score_min)),
-            ("recognition.threshold", recognition.threshold.is_none_or(|threshold| (-1.0..=1.0).contains(&threshold))),
+            ("recognition.target_fmr", is_rate(recognition.target_fmr)),
+            ("recognition.target_fpir", is_rate(recognition.target_fpir)),
+            ("recognition.threshold", is_similarity(recognition.threshold)),
+            ("recognition.watchlists", recognition.watchlists.values().all(are_targets)),
+            ("recognition.subjects", recognition.subjects.values().all(are_targets)),
             ("recognition.actionable_ms", milliseconds(recognition.actionable_ms, 100, 60_000)),
             ("recognition.decision_deadline_ms", milliseconds(recognition.decision_deadline_ms, 100, 60_000)),
             ("recognition.entry_decision_ms", milliseconds(recognition.entry_decision_ms, 0, 60_000)),
@@ -218,6 +228,23 @@ impl Config {
             Some((key, _)) => Err(not_allowed(figment, (*key).to_owned())),
         }
     }
+}
+
+fn is_rate(rate: Option<f64>) -> bool {
+    rate.is_none_or(|rate| rate > 0.0 && rate < 1.0)
+}
+
+fn is_similarity(threshold: Option<f32>) -> bool {
+    threshold.is_none_or(|threshold| (-1.0..=1.0).contains(&threshold))
+}
+
+/// A scope that asks for nothing is a mistake, and one that asks for a similarity and a rate contradicts itself.
+fn are_targets(targets: &TargetConfig) -> bool {
+    let by_rate = targets.target_fmr.is_some() || targets.target_fpir.is_some();
+    by_rate != targets.threshold.is_some()
+        && is_similarity(targets.threshold)
+        && is_rate(targets.target_fmr)
+        && is_rate(targets.target_fpir)
 }
 
 fn read_file(path: &Path) -> Result<Layer, ConfigError> {

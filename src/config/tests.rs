@@ -144,12 +144,28 @@ fn overrides_are_typed_like_toml_and_need_no_quotes() {
 }
 
 #[test]
+fn targets_of_a_scope_are_rates_or_a_threshold_and_never_both_nor_nothing() {
+    let good = "[recognition.watchlists.staff]\ntarget_fpir = 0.01\n[recognition.subjects.anna]\nthreshold = 0.5\n";
+    let config = load(good, &[], &[]).expect("it is allowed");
+    assert_eq!(config.recognition.watchlists["staff"].target_fpir, Some(0.01));
+    assert_eq!(config.recognition.subjects["anna"].threshold, Some(0.5));
+    for bad in ["", "target_fpir = 0.0", "target_fmr = 1.0", "threshold = 2.0", "threshold = 0.4\ntarget_fmr = 0.1"] {
+        let error = load(&format!("[recognition.watchlists.staff]\n{bad}\n"), &[], &[]).expect_err(bad).to_string();
+        assert!(error.contains("recognition.watchlists"), "{bad}: {error}");
+    }
+    for bad in ["target_fpir = 0.0", "target_fmr = 1.5", "target_fpir = nan"] {
+        assert!(load(&format!("[recognition]\n{bad}\n"), &[], &[]).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn the_example_configuration_states_every_default() {
     let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/doorward.toml")).expect("the example");
     assert_eq!(load(&example, &[], &[]).expect("it is allowed"), Config::default());
     for (key, _) in KEYS {
         let name = key.rsplit('.').next().expect("a key has a name");
-        let is_there = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{name} = "));
+        let beginnings = [format!("{name} = "), format!("[{key}.")];
+        let is_there = |line: &str| beginnings.iter().any(|begin| line.trim_start_matches("# ").starts_with(begin.as_str()));
         assert!(example.lines().any(is_there), "{key} is missing from systemd/doorward.toml");
     }
 }

@@ -13,7 +13,6 @@ use tokio::task::spawn_blocking;
 use super::doubt::Known;
 use super::register::{Register, stopped};
 use super::{EnrolError, Enrolment};
-use crate::decide::Policy;
 use crate::event::Candidate;
 use crate::face::Template;
 use crate::gallery::{Gallery, GalleryVersion, Search};
@@ -85,8 +84,8 @@ impl Enrolment {
 
 impl Register {
     pub(super) async fn check(&self, after: Option<SubjectId>, threshold: Option<f32>) -> Result<Findings, EnrolError> {
-        let policy = Policy { threshold: threshold.unwrap_or(self.policy.threshold), ..self.policy };
-        if !(-1.0..=1.0).contains(&policy.threshold) {
+        let threshold = threshold.unwrap_or_else(|| self.identifying_threshold());
+        if !(-1.0..=1.0).contains(&threshold) {
             return Err(EnrolError::BadField { field: "threshold", reason: "give a cosine similarity, -1 to 1".into() });
         }
         let gallery = self.gallery.current();
@@ -94,39 +93,39 @@ impl Register {
         let mut probes: Vec<(SubjectId, SampleId, Template)> = Vec::new();
         for subject in self.store.subject_page(after, None, SUBJECTS_AT_ONCE).await? {
             let samples = self.store.samples(subject.uid).await?;
-            findings.misfits.extend(misfits(&subject.id, &samples, self.policy));
+            findings.misfits.extend(misfits(&subject.id, &samples, self.verifying_threshold()));
             let own = samples.into_iter().filter(|(sample, template)| !sample.negative && template.space() == gallery.space());
             probes.extend(own.map(|(sample, template)| (subject.id.clone(), sample.id, template)));
             findings.subjects += 1;
             findings.last = Some(subject.id);
         }
         let names = self.gallery.clone();
-        let work = spawn_blocking(move || look_alikes(&gallery, &names, (&probes, policy)));
+        let work = spawn_blocking(move || look_alikes(&gallery, &names, (&probes, threshold)));
         findings.look_alikes = work.await.map_err(stopped)??;
         Ok(findings)
     }
 }
 
 /// For each template the subjects that are at least as close as `threshold`, best first.
-pub(super) fn close_subjects(gallery: &GalleryVersion, templates: &[&Template], policy: Policy) -> Result<Vec<Vec<Candidate>>, EnrolError> {
+pub(super) fn close_subjects(gallery: &GalleryVersion, templates: &[&Template], threshold: f32) -> Result<Vec<Vec<Candidate>>, EnrolError> {
     // One more, since the template's own subject is among them.
     let search = Search { k: OTHERS_MAX + 1, admits: &|_| true, cores_max: Some(1) };
     let mut found = Vec::with_capacity(templates.len());
     for together in templates.chunks(PROBES_AT_ONCE) {
         found.extend(gallery.search_all(together, &search)?);
     }
-    found.iter_mut().for_each(|close| close.retain(|candidate| crate::decide::verify(policy, candidate.similarity)));
+    found.iter_mut().for_each(|close| close.retain(|candidate| crate::decide::verify(threshold, candidate.similarity)));
     Ok(found)
 }
 
 fn look_alikes(
     gallery: &GalleryVersion,
     names: &Gallery,
-    (probes, policy): (&[(SubjectId, SampleId, Template)], Policy),
+    (probes, threshold): (&[(SubjectId, SampleId, Template)], f32),
 ) -> Result<Vec<LookAlike>, EnrolError> {
     let templates: Vec<&Template> = probes.iter().map(|(.., template)| template).collect();
     let mut found = Vec::new();
-    for ((subject, sample, _), close) in probes.iter().zip(close_subjects(gallery, &templates, policy)?) {
+    for ((subject, sample, _), close) in probes.iter().zip(close_subjects(gallery, &templates, threshold)?) {
         // Who was erased meanwhile has no name any more, and looks like nobody.
         let others = close.into_iter().filter_map(|candidate| Some((names.subject(candidate.subject)?, candidate.similarity)));
         found.extend(others.filter(|(other, _)| other.id != *subject).map(|(other, similarity)| LookAlike {
@@ -139,12 +138,12 @@ fn look_alikes(
     Ok(found)
 }
 
-fn misfits(subject: &SubjectId, samples: &[(Sample, Template)], policy: Policy) -> Vec<Misfit> {
+fn misfits(subject: &SubjectId, samples: &[(Sample, Template)], threshold: f32) -> Vec<Misfit> {
     let mut misfits = Vec::new();
     for (index, (sample, template)) in samples.iter().enumerate().filter(|(_, (sample, _))| !sample.negative) {
         let others = samples.iter().enumerate().filter(|(other, _)| *other != index);
         let others = Known::of(others.map(|(_, other)| other.clone()));
-        if let Err(EnrolError::Inconsistent { similarity }) = others.check_own(policy, template) {
+        if let Err(EnrolError::Inconsistent { similarity }) = others.check_own(threshold, template) {
             let (subject, folder_path) = (subject.clone(), sample.folder_path.clone());
             misfits.push(Misfit { subject, sample: sample.id, folder_path, similarity });
         }

@@ -8,7 +8,7 @@
 mod tests;
 
 use super::EnrolError;
-use crate::decide::{Policy, verify};
+use crate::decide::verify;
 use crate::face::Template;
 use crate::subject::Sample;
 
@@ -28,12 +28,11 @@ impl Known {
         Self { own: templates(own), negative: templates(negative) }
     }
 
-    /// Refuses a sample that is not close to any other of its subject's, of which there may be none,
-    /// or at least as close to a negative one.
-    pub fn check_own(&self, policy: Policy, sample: &Template) -> Result<(), EnrolError> {
+    /// Refuses a sample that is not as close as `threshold` to any other of its subject's, of which there may be none, or at least as close to a negative one.
+    pub fn check_own(&self, threshold: f32, sample: &Template) -> Result<(), EnrolError> {
         let Some(similarity) = closest(sample, &self.own) else { return Ok(()) };
         let is_somebody_else = closest(sample, &self.negative).is_some_and(|negative| negative >= similarity);
-        if verify(policy, similarity) && !is_somebody_else { Ok(()) } else { Err(EnrolError::Inconsistent { similarity }) }
+        if verify(threshold, similarity) && !is_somebody_else { Ok(()) } else { Err(EnrolError::Inconsistent { similarity }) }
     }
 
     /// Refuses a negative sample that would keep one of the subject's own photos from being

@@ -23,7 +23,7 @@ use super::request::Request;
 use super::{Allowed, EnrolError, Enrolled, Erased, GalleryFacts, SAMPLES_A_SUBJECT_MAX, SampleInfo, SubjectFields, SubjectUpdate};
 use crate::clock::{Clock, Timestamp};
 use crate::decide::{Policy, verify};
-use crate::event::SnapshotId;
+use crate::event::{Purpose, SnapshotId};
 use crate::face::Template;
 use crate::gallery::{Gallery, Row};
 use crate::mutation::Mutation;
@@ -56,7 +56,7 @@ pub(super) struct Register {
     pub store: Store,
     pub gallery: Gallery,
     pub clock: Arc<dyn Clock>,
-    /// From its threshold on two faces may be one person's.
+    /// What decides.
     pub policy: Policy,
     turn: Arc<Mutex<()>>,
     /// Held by the one reload that is under way; its photos are encoded before its turn.
@@ -68,8 +68,7 @@ pub(super) struct Register {
 impl Register {
     /// A register over a gallery that is still empty: it takes no change before it is
     /// [filled](Self::fill).
-    pub fn new(store: Store, gallery: Gallery, clock: Arc<dyn Clock>, threshold: f32) -> Self {
-        let policy = Policy { threshold, target_rate: None };
+    pub fn new(store: Store, gallery: Gallery, clock: Arc<dyn Clock>, policy: Policy) -> Self {
         let (turn, version_changes) = (Arc::default(), watch::Sender::default());
         Self { store, gallery, clock, policy, turn, reload_turn: Mutex::default(), version_changes }
     }
@@ -192,7 +191,7 @@ impl Register {
         for (index, sample) in new.samples.iter().enumerate().filter(|_| !new.allowed.inconsistent) {
             let others = new.samples.iter().enumerate().filter(|(other, _)| *other != index);
             let own = others.map(|(_, other)| other.template.clone()).collect();
-            doubt::Known { own, ..doubt::Known::default() }.check_own(self.policy, &sample.template)?;
+            doubt::Known { own, ..doubt::Known::default() }.check_own(self.verifying_threshold(), &sample.template)?;
         }
         let templates: Vec<(bool, &Template)> = new.samples.iter().map(|sample| (false, &sample.template)).collect();
         let similarities = similarities_to_rest(&templates);
@@ -258,7 +257,7 @@ impl Register {
         self.check_matchable(&new.sample, Some(subject.uid), allowed)?;
         let known = doubt::Known::of(samples);
         if !allowed.inconsistent {
-            if new.negative { known.check_negative(template)? } else { known.check_own(self.policy, template)? }
+            if new.negative { known.check_negative(template)? } else { known.check_own(self.verifying_threshold(), template)? }
         }
         let of_all: Vec<_> = known.own.iter().map(|own| (false, own)).chain([(new.negative, template)]).collect();
         let similarity_to_rest = similarities_to_rest(&of_all).pop().flatten();
@@ -333,7 +332,7 @@ impl Register {
             templates: current.template_count(),
             space,
             foreign_templates,
-            threshold: self.policy.threshold,
+            thresholds: self.policy.overview(current.template_count()),
         })
     }
 
@@ -355,9 +354,19 @@ impl Register {
         }
     }
 
-    /// Whether two faces of this similarity are taken for one person's.
+    /// The similarity from which on two photos show one person.
+    pub fn verifying_threshold(&self) -> f32 {
+        self.policy.threshold(Purpose::Verify, 1)
+    }
+
+    /// The similarity from which on the closest of everybody is somebody.
+    pub fn identifying_threshold(&self) -> f32 {
+        self.policy.threshold(Purpose::Identify, self.gallery.current().template_count())
+    }
+
+    /// Whether the closest of everybody is, by this similarity, taken for the person.
     pub fn is_match(&self, similarity: f32) -> bool {
-        verify(self.policy, similarity)
+        verify(self.identifying_threshold(), similarity)
     }
 
     /// Marks the subject as changed now.
@@ -371,7 +380,7 @@ impl Register {
         // Two, since the owner's own photos may well be the closest.
         let closest = self.gallery.current().search(&sample.template, 2)?;
         let other = closest.into_iter().find(|candidate| Some(candidate.subject) != owner);
-        let Some(other) = other.filter(|other| !allowed.duplicate && verify(self.policy, other.similarity)) else { return Ok(()) };
+        let Some(other) = other.filter(|other| !allowed.duplicate && self.is_match(other.similarity)) else { return Ok(()) };
         match self.gallery.subject(other.subject) {
             Some(subject) => Err(EnrolError::PossibleDuplicate { other: subject.id.clone(), similarity: other.similarity }),
             None => Ok(()),

@@ -11,6 +11,7 @@ use super::register::Register;
 use super::reload::Prepare;
 use super::*;
 use crate::clock::SimulatedClock;
+use crate::decide::Policy;
 use crate::face::{Quality, Template};
 use crate::photo::PhotoError;
 
@@ -66,7 +67,7 @@ pub(super) async fn register(data_dir: &Path) -> (Arc<Register>, Arc<SimulatedCl
     let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000)));
     let store = Store::open_with_clock(data_dir, clock.clone()).expect("a store");
     let gallery = Gallery::with_clock(space(), clock.clone());
-    let register = Register::new(store, gallery, clock.clone(), THRESHOLD);
+    let register = Register::new(store, gallery, clock.clone(), Policy::fixed(THRESHOLD));
     register.fill().await.expect("filled");
     (Arc::new(register), clock)
 }

@@ -123,7 +123,9 @@ impl Embedder {
             None => {
                 let found = self.look(&bytes, worsening).await?;
                 if let Some(cache) = &self.cache {
-                    cache.put(&key, &found).map_err(|source| EvaluateError::Unreadable { path: "the cache of templates".into(), source })?;
+                    cache
+                        .put(&key, &found)
+                        .map_err(|source| EvaluateError::Unreadable { path: "the cache of templates".into(), source })?;
                 }
                 found
             }

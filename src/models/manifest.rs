@@ -143,6 +143,8 @@ pub struct EncoderEntry {
     pub dimension: usize,
     /// Cosine similarity from which on two faces are one person.
     pub threshold: f32,
+    /// How its similarities are distributed: a file below the models directory that `doorward calibrate` made.
+    pub calibration: Option<PathBuf>,
 }
 
 /// The alignments that `infer` can make: the five landmarks brought to the `ArcFace` template.
@@ -189,6 +191,7 @@ struct RawModel {
     output: Option<String>,
     dimension: Option<usize>,
     threshold: Option<f32>,
+    calibration: Option<PathBuf>,
     input: InputEntry,
 }
 
@@ -278,7 +281,11 @@ impl Reader<'_> {
 
     fn detector(&self, entry: &str, raw: RawModel) -> Result<DetectorEntry, ModelsError> {
         let foreign = [("alignment", raw.alignment.is_some()), ("output", raw.output.is_some())];
-        let foreign = foreign.into_iter().chain([("dimension", raw.dimension.is_some()), ("threshold", raw.threshold.is_some())]);
+        let foreign = foreign.into_iter().chain([
+            ("dimension", raw.dimension.is_some()),
+            ("threshold", raw.threshold.is_some()),
+            ("calibration", raw.calibration.is_some()),
+        ]);
         self.none_of(entry, foreign)?;
         let decoder = raw.decoder.ok_or_else(|| self.refused(format!("{entry}.decoder"), "a detector needs it; known: \"yunet\""))?;
         Ok(DetectorEntry { decoder, model: common(raw) })
@@ -300,16 +307,25 @@ impl Reader<'_> {
         if !(-1.0..=1.0).contains(&threshold) {
             return Err(self.refused(format!("{entry}.threshold"), &format!("{threshold} is not allowed: -1 to 1 (cosine similarity)")));
         }
-        Ok(EncoderEntry { alignment, output, dimension, threshold, model: common(raw) })
+        let calibration = raw.calibration.take();
+        if let Some(file) = &calibration {
+            self.below(&format!("{entry}.calibration"), file)?;
+        }
+        Ok(EncoderEntry { alignment, output, dimension, threshold, calibration, model: common(raw) })
     }
 
     fn file(&self, entry: &str, file: &Path, sha256: &str) -> Result<(), ModelsError> {
-        if !file.components().all(|part| matches!(part, Component::Normal(_))) || file.as_os_str().is_empty() {
-            return Err(self.refused(format!("{entry}.file"), "it must be a path below the models directory"));
-        }
+        self.below(&format!("{entry}.file"), file)?;
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if sha256.len() != 64 || !sha256.bytes().all(hex) {
             return Err(self.refused(format!("{entry}.sha256"), "it must be 64 lower-case hex digits"));
+        }
+        Ok(())
+    }
+
+    fn below(&self, key: &str, file: &Path) -> Result<(), ModelsError> {
+        if !file.components().all(|part| matches!(part, Component::Normal(_))) || file.as_os_str().is_empty() {
+            return Err(self.refused(key.to_owned(), "it must be a path below the models directory"));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::decide::{self, Compared, Policy};
 use crate::event::{BoxInFrame, Candidate, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId, VisitId};
-use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
+use crate::face::{AlignedFace, Detection, Probe, Rect, Template, TemplateError};
 use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
 use crate::infer::{self, DetectRequest};
@@ -63,7 +63,7 @@ pub struct SceneSettings {
 
 impl SceneSettings {
     /// What the configuration says of every camera, before a camera's own settings.
-    pub fn of(config: &Config, policy: Policy) -> Self {
+    pub fn of(config: &Config, policy: &Policy) -> Self {
         let millis = Duration::from_millis;
         Self {
             detector_side: None,
@@ -71,14 +71,14 @@ impl SceneSettings {
             face_pixels_min: 0,
             detection_score_min: config.infer.detection_score_min,
             quality_min: config.recognition.quality_min,
-            policy,
+            policy: policy.clone(),
             track: TrackPolicy {
                 score_min: config.infer.detection_score_min,
                 sightings_min: SIGHTINGS_MIN,
                 unseen_max: millis(config.recognition.visit_gap_ms),
             },
             visit: VisitPolicy {
-                threshold: policy.threshold,
+                threshold: policy.threshold(Purpose::Verify, 1),
                 decision_deadline: millis(config.recognition.decision_deadline_ms),
                 decide_after: Some(millis(config.recognition.entry_decision_ms)),
                 reassert_every: Some(millis(config.recognition.reassert_ms)).filter(|every| !every.is_zero()),
@@ -304,7 +304,7 @@ impl Scene {
             None => return Ok(()),
         };
         self.keep_best(before, track, picture);
-        let decision = compare(self.settings.policy, &fused, gallery)?;
+        let decision = compare(&self.settings.policy, &fused, gallery)?;
         passage.matched = self.now(passage.captured);
         let now = self.now(passage.captured);
         let before = self.visits.visit_of(track);
@@ -333,7 +333,7 @@ impl Scene {
         for track in self.tracker.expire(now) {
             self.end(track, Ending { reason: EndReason::Gone, time: now }, gallery);
         }
-        let policy = self.settings.policy;
+        let policy = &self.settings.policy;
         self.visits.overdue(now, |fused| judge(policy, fused, gallery));
         self.tell_all(None);
     }
@@ -348,7 +348,7 @@ impl Scene {
     /// Ends every visit, because the camera shows nothing any more.
     pub fn clear(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
         self.tracker.clear();
-        let policy = self.settings.policy;
+        let policy = &self.settings.policy;
         self.visits.end_all(Ending { reason, time: now }, |fused| judge(policy, fused, gallery));
         self.tell_all(None);
     }
@@ -386,7 +386,7 @@ impl Scene {
     }
 
     fn end(&mut self, track: TrackId, ending: Ending, gallery: &GalleryVersion) {
-        let policy = self.settings.policy;
+        let policy = &self.settings.policy;
         self.visits.ended(track, ending, |fused| judge(policy, fused, gallery));
         self.tell_all(None);
     }
@@ -448,9 +448,9 @@ impl Scene {
 }
 
 /// Whom the gallery knows by `fused`.
-fn compare(policy: Policy, fused: &Template, gallery: &GalleryVersion) -> Result<Decision, TemplateError> {
-    let candidates = gallery.search(fused, CANDIDATES)?;
-    Ok(decide::identify(policy, &compared(candidates, gallery)))
+fn compare(policy: &Policy, fused: &Probe, gallery: &GalleryVersion) -> Result<Decision, TemplateError> {
+    let candidates = gallery.search(&fused.template, CANDIDATES)?;
+    Ok(decide::identify(policy, &compared(candidates, fused.quality, gallery)))
 }
 
 /// Whether a shot by itself is similar enough to the subject of a decision.
@@ -460,14 +460,17 @@ fn shows(shot: &Template, decision: &Decision, gallery: &GalleryVersion) -> bool
 }
 
 /// As [`compare`]; without a template that can be compared there is nobody to name.
-fn judge(policy: Policy, fused: Option<&Template>, gallery: &GalleryVersion) -> Decision {
+fn judge(policy: &Policy, fused: Option<&Probe>, gallery: &GalleryVersion) -> Decision {
     let decision = fused.and_then(|fused| compare(policy, fused, gallery).ok());
-    decision.unwrap_or_else(|| decide::undecidable(policy, Purpose::Identify, &compared(Vec::new(), gallery)))
+    decision.unwrap_or_else(|| decide::undecidable(policy, &compared(Vec::new(), 0.0, gallery)))
 }
 
-fn compared(candidates: Vec<Candidate>, gallery: &GalleryVersion) -> Compared {
+fn compared(candidates: Vec<Candidate>, quality: f32, gallery: &GalleryVersion) -> Compared {
     Compared {
+        closest: candidates.first().and_then(|closest| gallery.subject(closest.subject)),
         candidates,
+        quality,
+        gallery_templates: gallery.template_count(),
         gallery_subjects: gallery.subject_count(),
         gallery_version: gallery.version(),
         space: gallery.space().to_string(),

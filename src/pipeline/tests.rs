@@ -163,7 +163,7 @@ impl House {
             face_pixels_min: 0,
             detection_score_min: 0.7,
             quality_min: 0.05,
-            policy: Policy { threshold: 0.5, target_rate: None },
+            policy: Policy::fixed(0.5),
             track: TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: Duration::from_secs(1) },
             visit: VisitPolicy {
                 decision_deadline: Duration::from_secs(3),
@@ -241,6 +241,7 @@ fn facts(sessions: usize) -> EngineFacts {
         runtime_version: said(),
         space: space(),
         threshold: 0.5,
+        calibration: None,
         models: Vec::new(),
     }
 }

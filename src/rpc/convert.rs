@@ -18,6 +18,7 @@ use crate::photo::PhotoFace;
 
 pub(super) mod camera;
 pub(super) mod event;
+pub(super) mod policy;
 pub(super) mod subject;
 mod telling;
 

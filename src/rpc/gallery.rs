@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::Shared;
 use super::auth;
 use super::check;
+use super::convert::policy::{wire_calibration, wire_threshold};
 use super::convert::subject::{fields, sample, sample_input, subject, subject_id};
 use super::convert::{request_id, time, uuid};
 use super::gallery_file;
@@ -257,7 +258,9 @@ impl GalleryService for GalleryApi {
             template_count: facts.templates,
             template_space: facts.space.to_string(),
             foreign_template_count: facts.foreign_templates,
-            threshold: facts.threshold,
+            threshold: facts.thresholds.first().map_or(0.0, |identify| identify.in_force.threshold),
+            thresholds: facts.thresholds.into_iter().map(wire_threshold).collect(),
+            calibration: self.0.parts.recogniser.calibration().map(wire_calibration),
         }))
     }
 }

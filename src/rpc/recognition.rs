@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::Shared;
+use super::convert::policy::{wire_basis, wire_scope};
 use super::convert::subject::subject_id;
 use super::convert::{candidate, candidates_max, face, rejection};
 use super::status::bad_field;
@@ -53,8 +54,11 @@ impl RecognitionService for RecognitionApi {
         Ok(Response::new(VerifyResponse {
             r#match: verified.matched,
             similarity: verified.similarity,
-            threshold: verified.policy.threshold,
-            target_fmr: verified.policy.target_rate,
+            threshold: verified.in_force.threshold,
+            target_fmr: verified.in_force.target_rate,
+            expected_fmr: verified.in_force.expected_rate,
+            basis: wire_basis(Some(verified.in_force.basis)).into(),
+            scope: wire_scope(Some(verified.in_force.scope)).into(),
             head: HEAD.to_owned(),
             face: Some(face(&verified.face)),
             template_space: verified.space.to_string(),
@@ -67,7 +71,7 @@ impl RecognitionService for RecognitionApi {
         let request = request.get_ref();
         let count = candidates_max(request.candidates_max, 5, 100)?;
         let identified = self.0.parts.recogniser.identify(picture(&request.image, "image")?, count).await?;
-        let expected_fpir = identified.faces.first().and_then(|(_, decision, _)| decision.target_rate);
+        let expected_fpir = identified.faces.first().and_then(|(_, decision, _)| decision.expected_rate);
         Ok(Response::new(IdentifyResponse {
             identifications: identified
                 .faces
@@ -112,6 +116,10 @@ impl RecognitionApi {
             rejection: rejection(decision.rejection).into(),
             candidates: self.candidates(closest),
             threshold: decision.threshold,
+            target_fpir: decision.target_rate,
+            expected_fpir: decision.expected_rate,
+            basis: wire_basis(decision.basis).into(),
+            scope: wire_scope(decision.scope).into(),
         }
     }
 }

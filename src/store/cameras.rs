@@ -22,11 +22,11 @@ pub(super) fn put(db: &Connection, camera: &Camera) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO cameras (id, url, display_name, role, transport, lines, zones, analysis_fps_max, detector_side,
                               region_of_interest, face_pixels_min, threshold, enabled, create_time_us, update_time_us, revision,
-                              telling)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+                              telling, target_fpir)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
          ON CONFLICT (id) DO UPDATE SET url = ?2, display_name = ?3, role = ?4, transport = ?5, lines = ?6, zones = ?7,
              analysis_fps_max = ?8, detector_side = ?9, region_of_interest = ?10, face_pixels_min = ?11, threshold = ?12,
-             enabled = ?13, create_time_us = ?14, update_time_us = ?15, revision = ?16, telling = ?17",
+             enabled = ?13, create_time_us = ?14, update_time_us = ?15, revision = ?16, telling = ?17, target_fpir = ?18",
     )?
     .execute(params![
         camera.id.as_str(),
@@ -46,6 +46,7 @@ pub(super) fn put(db: &Connection, camera: &Camera) -> Result<(), StoreError> {
         camera.update_time.as_micros(),
         camera.revision.cast_signed(),
         json(&camera.telling)?,
+        camera.target_fpir,
     ])?;
     Ok(())
 }
@@ -61,7 +62,7 @@ pub(super) fn all(db: &Connection) -> Result<Vec<Camera>, StoreError> {
     db.prepare_cached(
         "SELECT id, url, display_name, role, transport, lines, zones, analysis_fps_max, detector_side, region_of_interest,
                 face_pixels_min, threshold, enabled, create_time_us, update_time_us, revision,
-                EXISTS (SELECT 1 FROM credentials WHERE camera = id), telling
+                EXISTS (SELECT 1 FROM credentials WHERE camera = id), telling, target_fpir
          FROM cameras ORDER BY id",
     )?
     .query_and_then([], camera_of)?
@@ -107,6 +108,7 @@ fn camera_of(row: &Row<'_>) -> Result<Camera, StoreError> {
         region_of_interest: area.map(rect_of).transpose()?,
         face_pixels_min: row.get(10)?,
         threshold: row.get(11)?,
+        target_fpir: row.get(18)?,
         enabled: row.get(12)?,
         create_time: Timestamp::from_micros(row.get(13)?),
         update_time: Timestamp::from_micros(row.get(14)?),

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use super::Look;
 use crate::clock::Timestamp;
-use crate::face::{Template, TemplateError};
+use crate::face::{Probe, Template, TemplateError};
 
 /// What a further shot says of the visitor.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fused {
-    /// The same person: the template of all shots together.
-    Same(Template),
+    /// The same person: the template of all shots together, as good as the best of them.
+    Same(Probe),
     /// Another person stands where the visitor was.
     Other,
 }
@@ -37,9 +37,8 @@ const SAME_PERSON_MIN: f32 = 0.3;
 pub(super) struct Evidence {
     /// Sum of the shots' templates, weighted by quality.
     sum: Vec<f32>,
-    fused: Option<Template>,
+    fused: Option<Probe>,
     best_promise: f32,
-    best_quality: Option<f32>,
     looked: Option<Timestamp>,
     /// The face was out of sight, and no shot has shown since that it is the same one.
     unsure: bool,
@@ -71,7 +70,7 @@ impl Evidence {
     /// person than any single one.
     pub fn fuse(&mut self, shot: &Template, quality: f32, promise: f32) -> Result<Fused, TemplateError> {
         if let Some(known) = &self.fused
-            && known.similarity(shot)? < SAME_PERSON_MIN
+            && known.template.similarity(shot)? < SAME_PERSON_MIN
         {
             self.unsure = true;
             return Ok(Fused::Other);
@@ -81,25 +80,26 @@ impl Evidence {
         for (sum, value) in self.sum.iter_mut().zip(shot.values()) {
             *sum += quality * value;
         }
-        let fused = Template::normalised(shot.space().clone(), &self.sum)?;
+        let template = Template::normalised(shot.space().clone(), &self.sum)?;
+        let fused = Probe { template, quality: self.fused.as_ref().map_or(quality, |known| known.quality.max(quality)) };
         self.fused = Some(fused.clone());
         self.best_promise = self.best_promise.max(promise);
-        self.best_quality = Some(self.best_quality.map_or(quality, |best| best.max(quality)));
         Ok(Fused::Same(fused))
     }
 
     /// Takes over what was learnt of the same person elsewhere.
-    pub fn absorb(&mut self, other: Self) {
+    pub fn absorb(&mut self, other: &Self) {
         self.sum.resize(self.sum.len().max(other.sum.len()), 0.0);
         for (sum, value) in self.sum.iter_mut().zip(&other.sum) {
             *sum += value;
         }
-        if let Some(space) = self.fused.as_ref().or(other.fused.as_ref()).map(|fused| fused.space().clone()) {
-            // Two directions of one person never cancel out; should they, what was known before stays.
-            self.fused = Template::normalised(space, &self.sum).ok().or(self.fused.take()).or(other.fused);
+        let best = [&self.fused, &other.fused].into_iter().flatten().max_by(|a, b| a.quality.total_cmp(&b.quality));
+        if let Some(Probe { template, quality }) = best {
+            // Two directions of one person never cancel out; should they, the better one stays.
+            let template = Template::normalised(template.space().clone(), &self.sum).unwrap_or_else(|_| template.clone());
+            self.fused = Some(Probe { template, quality: *quality });
         }
         self.best_promise = self.best_promise.max(other.best_promise);
-        self.best_quality = [self.best_quality, other.best_quality].into_iter().flatten().reduce(f32::max);
         self.looked = other.looked.or(self.looked);
         self.unsure = other.unsure;
     }
@@ -111,16 +111,16 @@ impl Evidence {
 
     /// The fused template.
     pub fn fused(&self) -> Option<&Template> {
-        self.fused.as_ref()
+        self.fused.as_ref().map(|fused| &fused.template)
     }
 
-    /// The fused template, unless somebody else may stand there by now.
-    pub fn of_one_person(&self) -> Option<&Template> {
+    /// The fused probe, unless somebody else may stand there by now.
+    pub fn of_one_person(&self) -> Option<&Probe> {
         self.fused.as_ref().filter(|_| !self.unsure)
     }
 
     /// Quality of the best shot that was fused.
     pub fn best_quality(&self) -> Option<f32> {
-        self.best_quality
+        self.fused.as_ref().map(|fused| fused.quality)
     }
 }

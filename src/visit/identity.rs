@@ -11,7 +11,7 @@ use super::{Standing, Visit, Visits};
 use crate::camera::Role;
 use crate::clock::Timestamp;
 use crate::event::{Decision, EndReason, Event, EventKind, Rejection, TrackId, VisitId};
-use crate::face::Template;
+use crate::face::Probe;
 use crate::subject::SubjectUid;
 
 /// Above the threshold by this much, one shot is enough to say who it is; below it by this much,
@@ -42,7 +42,7 @@ impl Visits {
         }
     }
 
-    pub(super) fn settle_if_overdue(&mut self, track: TrackId, now: Timestamp, judge: impl Fn(Option<&Template>) -> Decision) {
+    pub(super) fn settle_if_overdue(&mut self, track: TrackId, now: Timestamp, judge: impl Fn(Option<&Probe>) -> Decision) {
         let Some(visit) = self.open.get(&track) else { return };
         let is_late = now.since(visit.started) >= self.policy.decision_deadline;
         let is_enough = visit.shots.fused >= SHOTS_FOR_MATCH

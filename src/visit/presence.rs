@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Ending, Standing, Visit, Visits};
 use crate::clock::Timestamp;
 use crate::event::{Decision, EndReason, EventKind, TrackId};
-use crate::face::{Template, TemplateError};
+use crate::face::{Probe, Template, TemplateError};
 
 /// A shot at least this similar to what is known of somebody who was here a moment ago shows the same
 /// person. Erring costs a second visit; the other error would make two people one.
@@ -28,7 +28,7 @@ const AWAY_MAX: usize = 256;
 impl Visits {
     /// The track is over. `judge` as in [`overdue`](Self::overdue): a visit is never left without an
     /// answer. Whoever is merely gone may come back.
-    pub fn ended(&mut self, track: TrackId, ending: Ending, judge: impl Fn(Option<&Template>) -> Decision) {
+    pub fn ended(&mut self, track: TrackId, ending: Ending, judge: impl Fn(Option<&Probe>) -> Decision) {
         self.announce(track);
         let Some(visit) = self.open.get(&track) else { return };
         if visit.standing == Standing::Undecided {
@@ -48,7 +48,7 @@ impl Visits {
     }
 
     /// Everybody is gone, because the camera shows nothing any more.
-    pub fn end_all(&mut self, ending: Ending, judge: impl Fn(Option<&Template>) -> Decision) {
+    pub fn end_all(&mut self, ending: Ending, judge: impl Fn(Option<&Probe>) -> Decision) {
         let tracks: Vec<TrackId> = self.open.keys().copied().collect();
         tracks.into_iter().for_each(|track| self.ended(track, ending, &judge));
         for visit in std::mem::take(&mut self.away) {
@@ -152,7 +152,7 @@ impl Visit {
         self.passed |= newer.passed;
         // What was told of the newer path is not told again.
         self.path.go_on_as(newer.path);
-        self.evidence.absorb(newer.evidence);
+        self.evidence.absorb(&newer.evidence);
     }
 
     /// Whether the visitor is in the picture, of which `newest` is the time, and not merely expected back.

@@ -38,6 +38,9 @@ fn decision(subject: Option<u128>, similarity: f32) -> Decision {
         similarity: Some(similarity),
         threshold: 0.4,
         target_rate: None,
+        expected_rate: None,
+        basis: None,
+        scope: None,
         runner_up: None,
         margin: None,
         gallery_subjects: 2,
@@ -47,7 +50,7 @@ fn decision(subject: Option<u128>, similarity: f32) -> Decision {
 }
 
 /// What a gallery in which nobody is like anybody says.
-fn undecidable(_: Option<&Template>) -> Decision {
+fn undecidable(_: Option<&Probe>) -> Decision {
     Decision { similarity: None, rejection: Some(Rejection::NoUsableShot), ..decision(None, 0.0) }
 }
 
@@ -75,13 +78,13 @@ fn decided(visits: &mut Visits, decision: Decision, time: Timestamp) -> Option<E
     told.pop()
 }
 
-fn overdue(visits: &mut Visits, now: Timestamp, judge: impl Fn(Option<&Template>) -> Decision) -> Vec<Event> {
+fn overdue(visits: &mut Visits, now: Timestamp, judge: impl Fn(Option<&Probe>) -> Decision) -> Vec<Event> {
     visits.take_told();
     visits.overdue(now, judge);
     visits.take_told()
 }
 
-fn ended(visits: &mut Visits, ending: Ending, judge: impl Fn(Option<&Template>) -> Decision) -> Vec<Event> {
+fn ended(visits: &mut Visits, ending: Ending, judge: impl Fn(Option<&Probe>) -> Decision) -> Vec<Event> {
     visits.take_told();
     visits.ended(TRACK, ending, judge);
     visits.take_told()
@@ -198,7 +201,7 @@ fn nobody_is_named_by_an_earlier_shot_when_somebody_else_may_stand_there() {
 }
 
 /// What a gallery says that knows the visitor by a narrow match.
-fn known(fused: Option<&Template>) -> Decision {
+fn known(fused: Option<&Probe>) -> Decision {
     fused.map_or_else(|| undecidable(None), |_| decision(Some(1), 0.45))
 }
 
@@ -211,7 +214,7 @@ fn a_better_shot_weighs_more() {
             fused = visits.fuse(TRACK, EncodedShot { template: &shot, quality, time: at_ms(0) }).expect("one space");
         }
         let Some(Fused::Same(fused)) = fused else { panic!("one person: {fused:?}") };
-        fused.similarity(&template(1.0, 0.0)).expect("one space")
+        fused.template.similarity(&template(1.0, 0.0)).expect("one space")
     };
     assert!(fused_of([0.9, 0.1]) > fused_of([0.5, 0.5]) && fused_of([0.5, 0.5]) > fused_of([0.1, 0.9]));
 }

@@ -55,14 +55,13 @@ impl House {
 
     async fn open(directory: tempfile::TempDir, engine: Engine) -> Self {
         let store = Store::open(&directory.path().join("data")).expect("a store");
-        let (space, threshold) = (engine.facts().space.clone(), engine.facts().threshold);
+        let (space, policy) = (engine.facts().space.clone(), Policy::fixed(engine.facts().threshold));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let gallery = Gallery::with_clock(space.clone(), clock.clone());
         let photos = PhotoAnalyst::new(engine.clone());
-        let recogniser = Recogniser::new(photos.clone(), gallery.clone(), space, Policy { threshold, target_rate: None });
+        let recogniser = Recogniser::new(photos.clone(), gallery.clone(), space, policy.clone());
         let people_dir = Some(directory.path().join("people"));
-        let parts =
-            EnrolmentParts { photos, store: store.clone(), gallery: gallery.clone(), clock, people_dir, quality_min: 0.3, threshold };
+        let parts = EnrolmentParts { photos, store: store.clone(), gallery: gallery.clone(), clock, people_dir, quality_min: 0.3, policy };
         let enrolment = Enrolment::new(parts);
         enrolment.fill().await.expect("the store is read");
         Self { directory, engine, store, gallery, enrolment, recogniser }

@@ -4,6 +4,7 @@
 //! Must not know: how decisions are made.
 
 use crate::cli::output::{Table, moment};
+use crate::cli::threshold;
 use crate::pb;
 
 /// The facts behind an event.
@@ -46,6 +47,15 @@ fn of_decision(table: &mut Table, decision: &pb::Decision) {
         let verdict = if by >= 0.0 { "above" } else { "below" };
         table.fact("similarity", format!("{similarity:.3}, {:.3} {verdict} the threshold of {:.3}", by.abs(), decision.threshold));
     }
+    let stands_for = threshold::stands_for("false positives", (decision.target_rate, decision.expected_rate), decision.basis());
+    let whose = match decision.scope() {
+        pb::PolicyScope::Unspecified | pb::PolicyScope::Default => "",
+        pb::PolicyScope::Purpose => ", by the daemon's target",
+        pb::PolicyScope::Camera => ", by the camera's own target",
+        pb::PolicyScope::Watchlist => ", by the target of a watchlist",
+        pb::PolicyScope::Subject => ", by the person's own target",
+    };
+    table.fact("stands for", stands_for.map(|told| format!("{told}{whose}")).unwrap_or_default());
     let second = decision.runner_up.as_ref().map(|second| {
         let who = if second.subject_id.is_empty() { "somebody erased" } else { &second.subject_id };
         let margin = decision.margin.map(|margin| format!(", {margin:.3} behind")).unwrap_or_default();

@@ -61,7 +61,7 @@ async fn a_negative_sample_keeps_its_person_from_being_taken_for_the_subject_for
     assert_eq!(register.subject_with_count(&id("anna")).await.expect("known").1, 2, "it is no sample that she is known by");
 
     let store = register.store.clone();
-    let again = Register::new(store, crate::gallery::Gallery::with_clock(space(), clock.clone()), clock, 0.5);
+    let again = Register::new(store, crate::gallery::Gallery::with_clock(space(), clock.clone()), clock, crate::decide::Policy::fixed(0.5));
     again.fill().await.expect("filled");
     assert_eq!(taken_for(&again, 2, 1), None, "a restart keeps it");
 
@@ -97,7 +97,7 @@ async fn a_photo_that_is_closer_to_a_negative_sample_does_not_fit_its_subject() 
     let known = super::Known::of(
         register.store.samples(register.store.subject(&id("anna")).await.expect("read").expect("there").uid).await.expect("read"),
     );
-    let twin = known.check_own(crate::decide::Policy { threshold: 0.5, target_rate: None }, &between(2, 1));
+    let twin = known.check_own(0.5, &between(2, 1));
     assert!(matches!(twin, Err(EnrolError::Inconsistent { similarity }) if similarity > 0.5), "{twin:?}");
 }
 

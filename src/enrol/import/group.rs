@@ -17,7 +17,6 @@ use super::super::request::Request;
 use super::super::{EnrolError, SAMPLES_A_SUBJECT_MAX};
 use super::{ImportItem, ImportResult, Imported, Looked, Verdict, is_there};
 use crate::clock::Timestamp;
-use crate::decide::verify;
 use crate::event::Candidate;
 use crate::face::Template;
 use crate::gallery::Search;
@@ -192,7 +191,7 @@ impl<'a> Planner<'a> {
             self.check_nobody_else(subject.uid, (&prepared.template, closest))?;
         }
         if !item.allowed.inconsistent {
-            person.known.check_own(self.register.policy, &prepared.template)?;
+            person.known.check_own(self.register.verifying_threshold(), &prepared.template)?;
         }
         person.known.own.push(prepared.template.clone());
         Ok(())
@@ -207,9 +206,7 @@ impl<'a> Planner<'a> {
         let others = self.added.values().filter(|(uid, ..)| *uid != owner);
         let in_group = others.filter_map(|(_, id, other)| Some((id.clone(), other.similarity(template).ok()?)));
         match in_gallery.chain(in_group).max_by(|(_, a), (_, b)| a.total_cmp(b)) {
-            Some((other, similarity)) if verify(self.register.policy, similarity) => {
-                Err(EnrolError::PossibleDuplicate { other, similarity })
-            }
+            Some((other, similarity)) if self.register.is_match(similarity) => Err(EnrolError::PossibleDuplicate { other, similarity }),
             _ => Ok(()),
         }
     }

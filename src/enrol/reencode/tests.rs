@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::{SimulatedClock, Timestamp};
+use crate::decide::Policy;
 use crate::enrol::register::Creation;
 use crate::enrol::tests::{THRESHOLD, found, id, prepared, register};
 use crate::enrol::{Allowed, NewSubject, Rollback, SubjectFields};
@@ -82,7 +83,7 @@ async fn with_new_encoder(data_dir: &Path) -> Arc<Register> {
     let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(2_000_000)));
     let store = Store::open_with_clock(data_dir, clock.clone()).expect("a store");
     let gallery = Gallery::with_clock(new_space(), clock.clone());
-    let register = Register::new(store, gallery, clock, THRESHOLD);
+    let register = Register::new(store, gallery, clock, Policy::fixed(THRESHOLD));
     register.fill().await.expect("filled");
     Arc::new(register)
 }

@@ -239,7 +239,7 @@ async fn a_template_of_another_space_enrols_nobody_and_is_never_compared() {
     drop(register);
     // The next model: whom the old one enrolled is kept, counted, and compared with nobody.
     let gallery = Gallery::with_clock(TemplateSpace::new("next"), clock.clone());
-    let register = Register::new(store, gallery, clock, 0.5);
+    let register = Register::new(store, gallery, clock, crate::decide::Policy::fixed(0.5));
     register.fill().await.expect("filled");
     let facts = register.facts().await.expect("facts");
     assert_eq!((facts.templates, facts.foreign_templates), (0, 1));
@@ -317,7 +317,7 @@ async fn a_million_templates_are_loaded() {
         register.store.mutate(mutations, call, Box::new(|_| Vec::new())).await.expect("committed");
     }
     let store = register.store.clone();
-    let again = Register::new(store, Gallery::with_clock(space(), clock.clone()), clock, 0.5);
+    let again = Register::new(store, Gallery::with_clock(space(), clock.clone()), clock, crate::decide::Policy::fixed(0.5));
     let begin = std::time::Instant::now();
     again.fill().await.expect("filled");
     println!("{} templates of 128 numbers in {:?}", again.gallery.current().template_count(), begin.elapsed());

@@ -83,7 +83,7 @@ async fn inconsistent(register: &Register, known: &Known, photos: &[NewPhoto]) -
         others.own.extend(of_one.iter().map(|photo| photo.template.clone()));
         for (index, photo) in of_one.iter().enumerate() {
             let itself = others.own.remove(before + index);
-            if let Err(EnrolError::Inconsistent { similarity }) = others.check_own(register.policy, &itself) {
+            if let Err(EnrolError::Inconsistent { similarity }) = others.check_own(register.verifying_threshold(), &itself) {
                 let message = format!(
                     "it does not look like the other photos of {} (closest similarity {similarity:.3}); it was taken all the same",
                     photo.subject
@@ -103,12 +103,12 @@ async fn close_to(register: &Register, photos: &[NewPhoto]) -> Result<Vec<Vec<Ca
         |photo: &NewPhoto| Row { subject: photo.uid, sample: SampleId(Uuid::new_v4()), negative: false, template: photo.template.clone() };
     let rows: Vec<Row> = photos.iter().map(row).collect();
     let templates: Vec<Template> = photos.iter().map(|photo| photo.template.clone()).collect();
-    let (in_force, policy) = (register.gallery.current(), register.policy);
+    let (in_force, threshold) = (register.gallery.current(), register.identifying_threshold());
     let work = spawn_blocking(move || {
         let Ok(()) = of_this_reload.fill(1, Vec::new(), rows.into_iter().map(Ok::<_, Infallible>));
         let templates: Vec<&Template> = templates.iter().collect();
-        let mut close = close_subjects(&in_force, &templates, policy)?;
-        let among_themselves = close_subjects(&of_this_reload.current(), &templates, policy)?;
+        let mut close = close_subjects(&in_force, &templates, threshold)?;
+        let among_themselves = close_subjects(&of_this_reload.current(), &templates, threshold)?;
         close.iter_mut().zip(among_themselves).for_each(|(close, more)| close.extend(more));
         Ok(close)
     });

@@ -23,7 +23,7 @@ use crate::pb;
 use crate::telling::Telling;
 
 /// What `UpdateCamera` can change; an empty mask or `*` means all.
-const MUTABLE: [&str; 16] = [
+const MUTABLE: [&str; 17] = [
     "url",
     "display_name",
     "role",
@@ -35,6 +35,7 @@ const MUTABLE: [&str; 16] = [
     "region_of_interest",
     "face_pixels_min",
     "threshold",
+    "target_fpir",
     "disabled",
     "actionable_ms",
     "snapshots",
@@ -69,6 +70,7 @@ pub(in super::super) fn new_camera(wire: &pb::Camera) -> Result<Camera, Status> 
         region_of_interest: None,
         face_pixels_min: FACE_PIXELS_MIN_DEFAULT,
         threshold: None,
+        target_fpir: None,
         enabled: true,
         create_time: Timestamp::default(),
         update_time: Timestamp::default(),
@@ -100,7 +102,15 @@ fn field_change(path: &str, wire: &pb::Camera) -> Result<Change, Status> {
         "face_pixels_min" => set(wire.face_pixels_min, |camera, pixels| {
             camera.face_pixels_min = if pixels == 0 { FACE_PIXELS_MIN_DEFAULT } else { pixels };
         }),
-        "threshold" => set(wire.threshold, |camera, threshold| camera.threshold = threshold),
+        // Of the two, what was set last holds.
+        "threshold" => set(wire.threshold, |camera, threshold| {
+            camera.threshold = threshold;
+            camera.target_fpir = camera.target_fpir.filter(|_| threshold.is_none());
+        }),
+        "target_fpir" => set(wire.target_fpir, |camera, rate| {
+            camera.target_fpir = rate;
+            camera.threshold = camera.threshold.filter(|_| rate.is_none());
+        }),
         "disabled" => set(!wire.disabled, |camera, enabled| camera.enabled = enabled),
         "actionable_ms" => set(wire.actionable_ms, |camera, ms| camera.telling.actionable_ms = (ms != 0).then_some(ms)),
         "snapshots" => set(telling::snapshots(wire.snapshots)?, |camera, policy| camera.telling.snapshots = policy),
@@ -203,6 +213,7 @@ pub(in super::super) fn camera(camera: Camera) -> pb::Camera {
         region_of_interest: area.map(|a| pb::NormalisedBox { x: a.x, y: a.y, width: a.width, height: a.height }),
         face_pixels_min: camera.face_pixels_min,
         threshold: camera.threshold,
+        target_fpir: camera.target_fpir,
         disabled: !camera.enabled,
         has_credential: camera.has_credential,
         create_time: Some(time(camera.create_time)),

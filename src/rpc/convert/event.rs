@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use super::super::page::cursor;
 use super::camera::normalised_box;
+use super::policy::{wire_basis, wire_purpose, wire_scope};
 use super::{candidate, duration, rejection, time};
 use crate::clock::Timestamp;
-use crate::event::{Decision, EndReason, Event, EventKind, LoggedEvent, Purpose, ShotCounts, StageTimes};
+use crate::event::{Decision, EndReason, Event, EventKind, LoggedEvent, ShotCounts, StageTimes};
 use crate::gallery::Gallery;
 use crate::pb;
 use crate::subject::{Subject, SubjectUid};
@@ -114,11 +115,7 @@ fn event_subject(uid: SubjectUid, known: Option<&Arc<Subject>>) -> pb::EventSubj
 
 fn decision(decision: &Decision, shots: &ShotCounts, gallery: &Gallery) -> pb::Decision {
     pb::Decision {
-        purpose: match decision.purpose {
-            Purpose::Verify => pb::Purpose::Verify,
-            Purpose::Identify => pb::Purpose::Identify,
-        }
-        .into(),
+        purpose: wire_purpose(decision.purpose).into(),
         similarity: decision.similarity,
         threshold: decision.threshold,
         target_rate: decision.target_rate,
@@ -130,6 +127,9 @@ fn decision(decision: &Decision, shots: &ShotCounts, gallery: &Gallery) -> pb::D
         template_space: decision.space.clone(),
         shots_fused: shots.fused,
         shots_rejected: shots.rejected.clone().into_iter().collect(),
+        expected_rate: decision.expected_rate,
+        basis: wire_basis(decision.basis).into(),
+        scope: wire_scope(decision.scope).into(),
     }
 }
 

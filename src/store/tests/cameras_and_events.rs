@@ -42,6 +42,7 @@ fn camera(name: &str) -> Camera {
         region_of_interest: Some(NormalisedRect { x: 0.1, y: 0.2, width: 0.3, height: 0.7 }),
         face_pixels_min: 40,
         threshold: Some(0.363),
+        target_fpir: Some(1e-4),
         enabled: true,
         create_time: Timestamp::from_micros(1),
         update_time: Timestamp::from_micros(-2),
@@ -61,6 +62,7 @@ async fn cameras_come_back_as_they_were_configured() {
         detector_side: None,
         region_of_interest: None,
         threshold: None,
+        target_fpir: None,
         enabled: false,
         ..camera("a-hall")
     };
@@ -144,6 +146,9 @@ fn detailed() -> Event {
         similarity: Some(0.362_999_98),
         threshold: 0.363,
         target_rate: Some(1e-4),
+        expected_rate: Some(2.5e-4),
+        basis: Some(crate::event::ThresholdBasis::Unsupported),
+        scope: Some(crate::event::PolicyScope::Watchlist),
         runner_up: Some(Candidate { subject: SubjectUid(Uuid::new_v4()), similarity: -0.000_012_3 }),
         margin: None,
         gallery_subjects: 7,

@@ -61,7 +61,7 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
     let gallery = Gallery::new(facts.space.clone());
     let events = EventLog::open(store.clone(), recent_max).await.expect("a new log");
     let photos = PhotoAnalyst::new(engine.clone());
-    let threshold = facts.threshold;
+    let policy = Policy::fixed(facts.threshold);
     let enrolment = EnrolmentParts {
         photos: photos.clone(),
         store: store.clone(),
@@ -69,15 +69,14 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
         clock: Arc::clone(&clock),
         people_dir: Some(people.path().into()),
         quality_min: 0.3,
-        threshold,
+        policy: policy.clone(),
     };
     let enrolment = Enrolment::new(enrolment);
-    let policy = Policy { threshold, target_rate: None };
     let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
     let parts = RpcParts {
         enrolment,
-        recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy),
-        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), CameraDefaults { scene: scene(policy), ca_file: None }),
+        recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone()),
+        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), CameraDefaults { scene: scene(&policy), ca_file: None }),
         events: events.clone(),
         store,
         gallery,
@@ -100,7 +99,7 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
     Some(Served { address, channel, events, stop, ended, people, _data: None })
 }
 
-pub fn scene(policy: Policy) -> SceneSettings {
+pub fn scene(policy: &Policy) -> SceneSettings {
     SceneSettings { quality_min: 0.3, ..SceneSettings::of(&Config::default(), policy) }
 }
 

@@ -1,0 +1,192 @@
+//! Which threshold holds for whom: the target of the most specific scope, as the calibration has it for
+//! today's gallery.
+//!
+//! In: the configuration's targets, a calibration, the size of the gallery, the subject that may have been found.
+//! Out: the threshold in force, with the rate that it stands for and where both come from.
+//! Must not know: candidates, templates, the gallery itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::calibration::{Asked, Calibration};
+use crate::config::{RecognitionConfig, TargetConfig};
+use crate::event::{PolicyScope, Purpose, ThresholdBasis};
+use crate::rates::Interval;
+use crate::subject::Subject;
+
+/// The error rate that is kept where a calibration is there and the operator says nothing: one in a thousand, of verifications and
+/// of searches for strangers alike.
+pub const TARGET_RATE_DEFAULT: f64 = 1e-3;
+
+/// What an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// This similarity, whatever it stands for.
+    Threshold(f32),
+    /// This error rate: FMR of a verification, FPIR of an identification.
+    Rate(f64),
+}
+
+/// What decides. Clones share everything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    shared: Arc<Shared>,
+    /// Of the camera that asks.
+    camera: Option<Target>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Shared {
+    calibration: Option<Calibration>,
+    /// The encoder's threshold as it was published, for want of a calibration.
+    published: f32,
+    default: TargetConfig,
+    watchlists: BTreeMap<String, TargetConfig>,
+    subjects: BTreeMap<String, TargetConfig>,
+}
+
+/// The threshold that decides, and what it stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InForce {
+    /// `similarity >= threshold` is a match.
+    pub threshold: f32,
+    /// The rate that was asked for.
+    pub target_rate: Option<f64>,
+    /// The rate that the threshold stands for, where a calibration says so.
+    pub expected_rate: Option<f64>,
+    /// Between what the true rate lies, 95 %, where it follows from a target.
+    pub interval: Option<Interval>,
+    /// Where the threshold comes from.
+    pub basis: ThresholdBasis,
+    /// Whose target it is.
+    pub scope: PolicyScope,
+}
+
+/// A threshold, and for what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThresholdFacts {
+    /// What for.
+    pub purpose: Purpose,
+    /// The watchlist or the subject whose own it is; empty for everybody else.
+    pub name: String,
+    /// What decides.
+    pub in_force: InForce,
+}
+
+impl Policy {
+    /// By the operator's targets; without a calibration by the encoder's `published` threshold, where no other is set.
+    pub fn new(config: &RecognitionConfig, calibration: Option<Calibration>, published: f32) -> Self {
+        let default = TargetConfig { threshold: config.threshold, target_fmr: config.target_fmr, target_fpir: config.target_fpir };
+        let (watchlists, subjects) = (config.watchlists.clone(), config.subjects.clone());
+        Self { shared: Arc::new(Shared { calibration, published, default, watchlists, subjects }), camera: None }
+    }
+
+    /// One threshold for everything.
+    pub fn fixed(threshold: f32) -> Self {
+        Self::new(&RecognitionConfig { threshold: Some(threshold), ..RecognitionConfig::default() }, None, threshold)
+    }
+
+    /// The same at a camera with a target of its own.
+    pub fn at_camera(&self, target: Option<Target>) -> Self {
+        Self { shared: Arc::clone(&self.shared), camera: target.or(self.camera) }
+    }
+
+    /// The calibration that thresholds follow from.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.shared.calibration.as_ref()
+    }
+
+    /// What decides whether a probe is `subject`, the closest that was found; `None` is anybody without a target of their own.
+    pub fn in_force(&self, purpose: Purpose, subject: Option<&Subject>, asked: Asked) -> InForce {
+        let of = |target: Target, scope| self.resolved(target, scope, asked);
+        let own = |targets: &TargetConfig| target(targets, purpose);
+        if let Some(subject) = subject {
+            if let Some(target) = self.shared.subjects.get(subject.id.as_str()).and_then(own) {
+                return of(target, PolicyScope::Subject);
+            }
+            let lists = subject.watchlists.iter().filter_map(|list| self.shared.watchlists.get(list).and_then(own));
+            // Of several lists the strictest decides.
+            let strictest = lists.map(|target| of(target, PolicyScope::Watchlist)).reduce(stricter);
+            if let Some(strictest) = strictest {
+                return strictest;
+            }
+        }
+        if let (Some(target), Purpose::Identify) = (self.camera, purpose) {
+            return of(target, PolicyScope::Camera);
+        }
+        let of_purpose = match purpose {
+            Purpose::Verify => self.shared.default.target_fmr,
+            Purpose::Identify => self.shared.default.target_fpir,
+        };
+        match (of_purpose, self.shared.default.threshold) {
+            (Some(rate), _) => of(Target::Rate(rate), PolicyScope::Purpose),
+            (None, Some(threshold)) => of(Target::Threshold(threshold), PolicyScope::Default),
+            (None, None) => of(Target::Rate(TARGET_RATE_DEFAULT), PolicyScope::Default),
+        }
+    }
+
+    /// Every threshold that holds among `comparisons` templates, but for those of cameras: by purpose, of watchlists and of subjects.
+    pub fn overview(&self, comparisons: u64) -> Vec<ThresholdFacts> {
+        let identifying = Asked { comparisons, quality: 1.0 };
+        let verifying = Asked { comparisons: 1, quality: 1.0 };
+        let purposes = [(Purpose::Identify, identifying), (Purpose::Verify, verifying)];
+        let fact = |purpose, name: &str, in_force| ThresholdFacts { purpose, name: name.to_owned(), in_force };
+        let mut facts = purposes.map(|(purpose, asked)| fact(purpose, "", self.in_force(purpose, None, asked))).to_vec();
+        for (scope, scoped) in [(PolicyScope::Watchlist, &self.shared.watchlists), (PolicyScope::Subject, &self.shared.subjects)] {
+            for ((name, targets), (purpose, asked)) in scoped.iter().flat_map(|own| purposes.map(|purpose| (own, purpose))) {
+                facts.extend(target(targets, purpose).map(|target| fact(purpose, name, self.resolved(target, scope, asked))));
+            }
+        }
+        facts
+    }
+
+    /// The threshold of whoever has no target of their own, for a good probe.
+    pub fn threshold(&self, purpose: Purpose, comparisons: u64) -> f32 {
+        self.in_force(purpose, None, Asked { comparisons, quality: 1.0 }).threshold
+    }
+
+    fn resolved(&self, target: Target, scope: PolicyScope, asked: Asked) -> InForce {
+        // An empty gallery is asked nothing; whoever wants to know is told what the first subject will meet.
+        let asked = Asked { comparisons: asked.comparisons.max(1), ..asked };
+        let calibration = self.shared.calibration.as_ref();
+        match (target, calibration) {
+            (Target::Threshold(threshold), _) => {
+                let expected_rate = calibration.map(|calibration| calibration.rate(threshold, asked));
+                InForce { threshold, target_rate: None, expected_rate, interval: None, basis: ThresholdBasis::Fixed, scope }
+            }
+            (Target::Rate(rate), Some(calibration)) => {
+                let found = calibration.threshold(rate, asked);
+                let basis = if found.is_supported { ThresholdBasis::Calibrated } else { ThresholdBasis::Unsupported };
+                InForce {
+                    threshold: found.threshold,
+                    target_rate: Some(rate),
+                    expected_rate: Some(found.rate),
+                    interval: Some(found.interval),
+                    basis,
+                    scope,
+                }
+            }
+            (Target::Rate(_), None) => InForce {
+                threshold: self.shared.published,
+                target_rate: None,
+                expected_rate: None,
+                interval: None,
+                basis: ThresholdBasis::Published,
+                scope,
+            },
+        }
+    }
+}
+
+/// What a scope asks for `purpose`.
+fn target(targets: &TargetConfig, purpose: Purpose) -> Option<Target> {
+    let rate = match purpose {
+        Purpose::Verify => targets.target_fmr,
+        Purpose::Identify => targets.target_fpir,
+    };
+    rate.map(Target::Rate).or(targets.threshold.map(Target::Threshold))
+}
+
+fn stricter(a: InForce, b: InForce) -> InForce {
+    if b.threshold > a.threshold { b } else { a }
+}

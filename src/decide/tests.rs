@@ -1,0 +1,151 @@
+//! Decisions by planted similarities, and thresholds by whose they are.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::calibration::{Band, Calibration, Histogram, Measured};
+use crate::clock::Timestamp;
+use crate::config::{RecognitionConfig, TargetConfig};
+use crate::event::{PolicyScope, ThresholdBasis};
+use crate::face::TemplateSpace;
+use crate::subject::{Origin, SubjectId, SubjectUid};
+
+fn candidate(number: u128, similarity: f32) -> Candidate {
+    Candidate { subject: SubjectUid(Uuid::from_u128(number)), similarity }
+}
+
+fn compared(candidates: &[Candidate]) -> Compared {
+    let gallery_subjects = candidates.len() as u64;
+    Compared {
+        candidates: candidates.to_vec(),
+        closest: None,
+        quality: 1.0,
+        gallery_subjects,
+        gallery_templates: gallery_subjects,
+        gallery_version: 7,
+        space: "space".into(),
+    }
+}
+
+/// A calibration of a million strangers whose similarities lie evenly between 0 and 0.5.
+fn calibration() -> Calibration {
+    let mut non_mated = Histogram::over(-1.0, 1.0, 0.002);
+    (0..1_000_000).for_each(|i| non_mated.add(i as f32 / 2e6));
+    let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-1.0, 1.0, 0.002)), Vec::new())];
+    Calibration::new(&TemplateSpace::new("space"), "cosine", ("planted", "none"), Measured { people: 9, photos: 9, bands })
+}
+
+fn rate(target_fpir: f64) -> TargetConfig {
+    TargetConfig { target_fpir: Some(target_fpir), ..TargetConfig::default() }
+}
+
+fn subject(id: &str, watchlists: &[&str]) -> Arc<Subject> {
+    Arc::new(Subject {
+        id: SubjectId::parse(id).expect("a good id"),
+        uid: SubjectUid(Uuid::from_u128(1)),
+        display_name: String::new(),
+        watchlists: watchlists.iter().map(|list| (*list).to_owned()).collect(),
+        attributes: BTreeMap::new(),
+        consent_reference: String::new(),
+        expire_time: None,
+        origin: Origin::Rpc,
+        create_time: Timestamp::default(),
+        update_time: Timestamp::default(),
+        revision: 1,
+    })
+}
+
+#[test]
+fn a_similarity_of_just_the_threshold_matches_and_the_next_lower_does_not() {
+    for (similarity, subject, rejection) in [
+        (0.4, Some(SubjectUid(Uuid::from_u128(1))), None),
+        (0.4_f32.next_down(), None, Some(Rejection::BelowThreshold)),
+        (f32::NAN, None, Some(Rejection::BelowThreshold)),
+    ] {
+        let decision = identify(&Policy::fixed(0.4), &compared(&[candidate(1, similarity), candidate(2, 0.1)]));
+        assert_eq!((decision.subject, decision.rejection), (subject, rejection), "{similarity}");
+        assert_eq!(verify(0.4, similarity), subject.is_some(), "{similarity}");
+    }
+}
+
+#[test]
+fn a_decision_says_what_it_rests_on() {
+    let decision = identify(&Policy::fixed(0.4), &compared(&[candidate(1, 0.75), candidate(2, 0.25)]));
+    assert_eq!((decision.similarity, decision.runner_up, decision.margin), (Some(0.75), Some(candidate(2, 0.25)), Some(0.5)));
+    assert_eq!((decision.threshold, decision.target_rate, decision.purpose), (0.4, None, Purpose::Identify));
+    assert_eq!((decision.basis, decision.scope), (Some(ThresholdBasis::Fixed), Some(PolicyScope::Default)));
+    assert_eq!((decision.gallery_subjects, decision.gallery_version, decision.space.as_str()), (2, 7, "space"));
+}
+
+#[test]
+fn an_only_subject_has_no_runner_up_and_an_empty_gallery_nobody() {
+    let only = identify(&Policy::fixed(0.4), &compared(&[candidate(1, 0.9)]));
+    assert_eq!((only.runner_up, only.margin), (None, None));
+    let nobody = identify(&Policy::fixed(0.4), &compared(&[]));
+    assert_eq!((nobody.subject, nobody.similarity, nobody.rejection), (None, None, Some(Rejection::EmptyGallery)));
+}
+
+#[test]
+fn without_a_usable_shot_nothing_is_compared() {
+    let decision = undecidable(&Policy::fixed(0.4), &compared(&[candidate(1, 0.9)]));
+    assert_eq!((decision.subject, decision.similarity, decision.rejection), (None, None, Some(Rejection::NoUsableShot)));
+}
+
+#[test]
+fn the_threshold_rises_when_people_are_enrolled_and_falls_when_they_leave() {
+    let policy = Policy::new(&RecognitionConfig { target_fpir: Some(0.1), ..RecognitionConfig::default() }, Some(calibration()), 0.363);
+    let among = |gallery_templates| identify(&policy, &Compared { gallery_templates, ..compared(&[candidate(1, 0.49)]) });
+    let (few, many) = (among(1), among(100));
+    assert!((few.threshold - 0.45).abs() < 0.003 && (many.threshold - 0.4995).abs() < 0.003, "{few:?} {many:?}");
+    assert!(few.subject.is_some() && many.subject.is_none(), "the same similarity is somebody of one and nobody of a hundred");
+    assert_eq!((few.target_rate, few.expected_rate, few.basis), (Some(0.1), Some(0.1), Some(ThresholdBasis::Calibrated)));
+    assert_eq!(among(1), few, "and back");
+}
+
+#[test]
+fn a_target_beyond_the_calibration_is_told_and_the_strictest_that_it_supports_decides() {
+    let policy = Policy::new(&RecognitionConfig { target_fpir: Some(1e-3), ..RecognitionConfig::default() }, Some(calibration()), 0.363);
+    let decision = identify(&policy, &Compared { gallery_templates: 100_000, ..compared(&[candidate(1, 0.6)]) });
+    assert_eq!((decision.target_rate, decision.basis), (Some(1e-3), Some(ThresholdBasis::Unsupported)));
+    assert!(decision.expected_rate.is_some_and(|rate| rate > 0.2), "{decision:?}");
+    assert!((0.49..=0.51).contains(&decision.threshold), "{decision:?}");
+}
+
+#[test]
+fn without_a_calibration_a_rate_cannot_be_kept_and_the_published_threshold_says_so() {
+    let asked = Asked { comparisons: 10, quality: 1.0 };
+    let policy = Policy::new(&RecognitionConfig { target_fpir: Some(1e-3), ..RecognitionConfig::default() }, None, 0.363);
+    let found = policy.in_force(Purpose::Identify, None, asked);
+    assert_eq!((found.threshold, found.target_rate, found.expected_rate, found.basis), (0.363, None, None, ThresholdBasis::Published));
+}
+
+#[test]
+fn the_most_specific_scope_decides() {
+    let config = RecognitionConfig {
+        target_fmr: Some(0.2),
+        target_fpir: Some(0.3),
+        watchlists: BTreeMap::from([("vip".into(), rate(0.05)), ("staff".into(), rate(0.1))]),
+        subjects: BTreeMap::from([("anna".into(), TargetConfig { threshold: Some(0.9), ..TargetConfig::default() })]),
+        ..RecognitionConfig::default()
+    };
+    let policy = Policy::new(&config, Some(calibration()), 0.363);
+    let camera = policy.at_camera(Some(Target::Rate(0.2)));
+    let asked = Asked { comparisons: 1, quality: 1.0 };
+    let of = |policy: &Policy, purpose, subject: Option<Arc<Subject>>| {
+        let found = policy.in_force(purpose, subject.as_deref(), asked);
+        ((found.threshold * 100.0).round() as i32, found.scope)
+    };
+    let identify = Purpose::Identify;
+    assert_eq!(of(&policy, identify, None), (35, PolicyScope::Purpose));
+    assert_eq!(of(&policy, Purpose::Verify, None), (40, PolicyScope::Purpose));
+    assert_eq!(of(&camera, identify, None), (40, PolicyScope::Camera));
+    assert_eq!(of(&camera, Purpose::Verify, None), (40, PolicyScope::Purpose), "a camera verifies nobody");
+    assert_eq!(of(&camera, identify, Some(subject("bo", &["visitors"]))), (40, PolicyScope::Camera));
+    assert_eq!(of(&camera, identify, Some(subject("bo", &["staff"]))), (45, PolicyScope::Watchlist));
+    assert_eq!(of(&camera, identify, Some(subject("bo", &["staff", "vip"]))), (48, PolicyScope::Watchlist), "the strictest list");
+    assert_eq!(of(&camera, identify, Some(subject("anna", &["vip"]))), (90, PolicyScope::Subject));
+    let plain = Policy::new(&RecognitionConfig::default(), Some(calibration()), 0.363);
+    assert_eq!(of(&plain, identify, None), (50, PolicyScope::Default));
+}
