@@ -14,6 +14,7 @@ mod completions;
 mod detect;
 mod doctor;
 mod embedding;
+mod evaluate;
 mod event;
 mod event_filter;
 mod event_line;
@@ -89,6 +90,8 @@ enum Command {
     #[command(subcommand)]
     Models(models::Models),
     Calibrate(calibrate::Calibrate),
+    #[command(subcommand)]
+    Evaluate(evaluate::Evaluate),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
@@ -116,6 +119,7 @@ impl Cli {
             Command::Replay(replay) => return replay.run(out),
             Command::Models(models) => return models.run(&out),
             Command::Calibrate(calibrate) => return calibrate.run(out),
+            Command::Evaluate(evaluate) => return evaluate.run(&client, out),
             Command::Completions(completions) => return completions.run(),
             _ => {}
         }
@@ -136,7 +140,12 @@ impl Cli {
                 Command::Status(status) => status.run(&client, &out).await,
                 Command::Gallery(gallery) => gallery.run(&client, &out).await,
                 Command::Doctor(doctor) => doctor.run(&client, &out).await,
-                Command::Serve(_) | Command::Replay(_) | Command::Models(_) | Command::Calibrate(_) | Command::Completions(_) => Ok(()),
+                Command::Serve(_)
+                | Command::Replay(_)
+                | Command::Models(_)
+                | Command::Calibrate(_)
+                | Command::Evaluate(_)
+                | Command::Completions(_) => Ok(()),
             }
         })
     }

@@ -8,6 +8,9 @@
 mod cache;
 mod faces;
 mod folder;
+pub mod identification;
+pub mod pairs;
+pub mod verification;
 
 use std::path::PathBuf;
 

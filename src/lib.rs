@@ -31,6 +31,8 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod portable;
 pub mod calibration;
+pub mod figure;
+pub mod train;
 
 // Stages, blind to each other.
 pub mod ingest;

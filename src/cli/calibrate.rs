@@ -76,7 +76,7 @@ impl Calibrate {
         let Some(dir) = &self.dir else { return Err(Usage("give a folder of photos".into()).into()) };
         let folder = Folder::read(dir)?;
         let config = self.embedding.config()?;
-        let embedder = self.embedding.open(&config).await?;
+        let (embedder, _) = self.embedding.open(&config).await?;
         let mut scored = Vec::new();
         let mut ways = vec![(None, "as they are")];
         if !self.as_they_are {

@@ -12,6 +12,7 @@ use super::output::{printable, progress};
 use super::serve::ConfigOptions;
 use crate::app;
 use crate::config::{Config, LogConfig};
+use crate::decide::Policy;
 use crate::evaluate::{Cache, Embedder, FaceOfPhoto, PhotoFile};
 use crate::photo::Worsening;
 
@@ -47,11 +48,11 @@ impl EmbeddingOptions {
         Ok(config)
     }
 
-    /// Opens the daemon's chain of models.
+    /// Opens the daemon's chain of models, with what decides there.
     ///
     /// # Errors
     /// What keeps it from starting.
-    pub async fn open(&self, config: &Config) -> anyhow::Result<Embedder> {
+    pub async fn open(&self, config: &Config) -> anyhow::Result<(Embedder, Policy)> {
         let dir = if self.no_cache { None } else { self.cache.clone().or_else(Cache::default_dir) };
         app::embedder(config, dir.as_deref()).await
     }

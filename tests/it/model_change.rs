@@ -26,7 +26,8 @@ const SECOND: &str = "sface-turned-around";
 fn with_second_encoder(models_dir: &Path) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     let manifest = Manifest::load(models_dir).expect("it is good");
-    for file in [&manifest.detector.model.file, &manifest.encoder.model.file] {
+    let calibration = manifest.encoder.calibration.as_ref().expect("the encoder has one");
+    for file in [&manifest.detector.model.file, &manifest.encoder.model.file, calibration] {
         fs::copy(models_dir.join(file), dir.path().join(file)).expect("copied");
     }
     let runtime = manifest.runtime().file.parent().expect("it lies in a folder").to_owned();

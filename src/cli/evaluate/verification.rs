@@ -1,0 +1,209 @@
+//! `doorward evaluate verification`: errors of 1:1 comparisons over a list of pairs.
+//!
+//! In: a list of pairs, their photos. Out: accuracy by cross-validation, TAR at given FARs, the errors at the threshold in
+//! force; curves.
+//! Must not know: how photos are compared.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::super::embedding::{EmbeddingOptions, embed};
+use super::super::output::{Output, Table};
+use super::{ReportOptions, in_force_line, percent};
+use crate::calibration::Asked;
+use crate::decide::InForce;
+use crate::evaluate::verification::{Comparison, Share, Verification as Measured, errors_at};
+use crate::evaluate::{FaceOfPhoto, PhotoFile, pairs};
+use crate::event::Purpose;
+use crate::figure::{Axis, Figure, Marker, Report, Scale, Section, Series, Style, Table as ReportTable};
+
+/// Errors of 1:1 comparisons over a list of pairs (no daemon needed)
+///
+/// The list is CSV (file_a,file_b,same) or the pairs.txt of Labeled Faces in the Wild; each accuracy is measured on one of ten parts by the
+/// threshold that is best on the other nine. A photo's face is the one in its middle; a pair of which one photo shows no face is
+/// never accepted.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  doorward evaluate verification --pairs pairs.csv photos/
+  doorward evaluate verification --pairs lfw/pairs.txt lfw/ --report lfw.html --set models_dir=models
+  doorward evaluate verification --pairs pairs.csv photos/ --json | tail -1 | jq .accuracy")]
+pub struct Verification {
+    /// The list of pairs
+    #[arg(long, value_name = "FILE")]
+    pairs: PathBuf,
+    /// The folder that the list's photos lie in
+    dir: PathBuf,
+    #[command(flatten)]
+    report: ReportOptions,
+    #[command(flatten)]
+    embedding: EmbeddingOptions,
+}
+
+/// What is told.
+struct Result {
+    measured: Measured,
+    in_force: InForce,
+    fmr: Share,
+    fnmr: Share,
+    scores: Vec<Comparison>,
+}
+
+impl Verification {
+    pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        let pairs = pairs::read(&self.pairs, &self.dir)?;
+        let mut paths: Vec<&PathBuf> = pairs.iter().flat_map(|pair| [&pair.a, &pair.b]).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        let photos: Vec<PhotoFile> = paths.iter().map(|path| PhotoFile { person: 0, path: (*path).clone() }).collect();
+        let config = self.embedding.config()?;
+        let (embedder, policy) = self.embedding.open(&config).await?;
+        let faces = embed(&embedder, &photos, (None, "looking at photos")).await?;
+        let face_of: HashMap<&PathBuf, &FaceOfPhoto> = faces.iter().map(|face| (&photos[face.photo].path, face)).collect();
+        let mut scores = Vec::with_capacity(pairs.len());
+        for pair in &pairs {
+            let both = face_of.get(&pair.a).zip(face_of.get(&pair.b));
+            let score = both.map(|(a, b)| a.template.similarity(&b.template)).transpose()?;
+            scores.push(Comparison { score, same: pair.same, fold: pair.fold });
+        }
+        let in_force = policy.in_force(Purpose::Verify, None, Asked { comparisons: 1, quality: 1.0 });
+        let (fmr, fnmr) = errors_at(&scores, in_force.threshold);
+        let result = Result { measured: Measured::of(&scores), in_force, fmr, fnmr, scores };
+        self.report.write(out, || result.report())?;
+        result.tell(out)
+    }
+}
+
+impl Result {
+    fn tell(&self, out: Output) -> anyhow::Result<()> {
+        let (accuracy, deviation) = self.measured.accuracy();
+        let (fmr, fnmr) = (self.fmr.interval(), self.fnmr.interval());
+        if !out.json {
+            let mut table = Table::of_facts();
+            table.fact("pairs", format!("{} of one person, {} of two", self.fnmr.trials, self.fmr.trials));
+            if self.measured.without_face > 0 {
+                table.fact("without a face", format!("{} pairs, never accepted", self.measured.without_face));
+            }
+            table
+                .fact("accuracy", format!("{:.2} ± {:.2} % over {} folds", 100.0 * accuracy, 100.0 * deviation, self.measured.folds.len()));
+            for at in &self.measured.true_accepts {
+                let told = if at.is_supported {
+                    percent(at.accepted.rate(), at.accepted.interval())
+                } else {
+                    "too few pairs of two people".into()
+                };
+                table.fact(&format!("TAR at FAR {:e}", at.far), told);
+            }
+            table.fact("equal error rate", format!("{:.2} %", 100.0 * self.measured.equal_error_rate()));
+            out.table(&table)?;
+            out.line(&in_force_line("verify", &self.in_force))?;
+            let mut table = Table::of_facts();
+            table.fact("FMR", percent(self.fmr.rate(), fmr));
+            table.fact("FNMR", percent(self.fnmr.rate(), fnmr));
+            return out.table(&table);
+        }
+        let tar: serde_json::Map<String, serde_json::Value> = self
+            .measured
+            .true_accepts
+            .iter()
+            .map(|at| {
+                (format!("{:e}", at.far), json!({ "tar": at.accepted.rate(), "threshold": at.threshold, "supported": at.is_supported }))
+            })
+            .collect();
+        out.object(&json!({
+            "evaluation": "verification", "pairs": self.scores.len(), "without_face": self.measured.without_face, "accuracy": accuracy,
+            "accuracy_sd": deviation, "tar_at_far": tar, "equal_error_rate": self.measured.equal_error_rate(),
+            "threshold": self.in_force.threshold, "target_fmr": self.in_force.target_rate, "fmr": self.fmr.rate(), "fmr_low": fmr.low,
+            "fmr_high": fmr.high, "fnmr": self.fnmr.rate(), "fnmr_low": fnmr.low, "fnmr_high": fnmr.high,
+        }))
+    }
+
+    fn report(&self) -> Report {
+        let (accuracy, deviation) = self.measured.accuracy();
+        let rows = self.measured.true_accepts.iter().map(|at| {
+            let told = if at.is_supported { percent(at.accepted.rate(), at.accepted.interval()) } else { "too few pairs".into() };
+            vec![format!("TAR at FAR {:e}", at.far), told, format!("{:.3}", at.threshold)]
+        });
+        let in_force = [("FMR", self.fmr), ("FNMR", self.fnmr)].map(|(name, share)| {
+            vec![format!("{name} in force"), percent(share.rate(), share.interval()), format!("{:.3}", self.in_force.threshold)]
+        });
+        let table =
+            ReportTable { header: ["", "share (95 %)", "threshold"].map(str::to_owned).to_vec(), rows: rows.chain(in_force).collect() };
+        Report {
+            title: "Verification".into(),
+            introduction: vec![format!(
+                "{} pairs of one person and {} of two people. Accuracy {:.2} ± {:.2} %: mean and standard deviation over {} folds, each tested by the threshold that is best on the others.",
+                self.fnmr.trials,
+                self.fmr.trials,
+                100.0 * accuracy,
+                100.0 * deviation,
+                self.measured.folds.len()
+            )],
+            sections: vec![Section {
+                heading: "Errors".into(),
+                text: Vec::new(),
+                tables: vec![table],
+                figures: vec![self.det(), self.roc(), self.histogram()],
+            }],
+        }
+    }
+
+    fn det(&self) -> Figure {
+        let points = self.measured.curve.iter().map(|(_, fmr, fnmr)| (*fmr, *fnmr)).collect();
+        Figure {
+            title: "Detection error trade-off".into(),
+            caption:
+                "Each point is a threshold: strangers that it accepts against mates that it rejects. Lower and further left is better."
+                    .into(),
+            x: axis("false match rate", Scale::NormalDeviate, Some((0.5 / self.fmr.trials.max(2) as f64, 0.4))),
+            y: axis("false non-match rate", Scale::NormalDeviate, Some((0.5 / self.fnmr.trials.max(2) as f64, 0.4))),
+            series: vec![Series { name: "cosine".into(), points, style: Style::Line }],
+            markers: Vec::new(),
+        }
+    }
+
+    fn roc(&self) -> Figure {
+        let lowest = 1.0 / self.fmr.trials.max(1) as f64;
+        let points = self.measured.curve.iter().rev().map(|(_, fmr, fnmr)| (*fmr, 1.0 - fnmr)).collect();
+        Figure {
+            title: "Receiver operating characteristic".into(),
+            caption: "Mates accepted against strangers accepted, by threshold.".into(),
+            x: axis("false accept rate", Scale::Log, Some((lowest, 1.0))),
+            y: axis("true accept rate", Scale::Linear, None),
+            series: vec![Series { name: "cosine".into(), points, style: Style::Line }],
+            markers: Vec::new(),
+        }
+    }
+
+    fn histogram(&self) -> Figure {
+        const STEP: f64 = 0.02;
+        let series = [(false, "two people"), (true, "one person")].map(|(same, name)| {
+            let scores: Vec<f32> = self.scores.iter().filter(|pair| pair.same == same).filter_map(|pair| pair.score).collect();
+            let count = |bin: i32| scores.iter().filter(|score| (f64::from(**score) / STEP).floor() as i32 == bin).count();
+            let share = |bin: i32| count(bin) as f64 / scores.len().max(1) as f64;
+            let points = (-50..=50).map(|bin| (f64::from(bin) * STEP, share(bin))).skip_while(|point| point.1 == 0.0);
+            let mut points: Vec<(f64, f64)> = points.collect();
+            while points.last().is_some_and(|last| last.1 == 0.0)
+                && points.get(points.len().wrapping_sub(2)).is_some_and(|next| next.1 == 0.0)
+            {
+                points.pop();
+            }
+            Series { name: name.into(), points, style: Style::Steps }
+        });
+        Figure {
+            title: "Similarities".into(),
+            caption: "How many pairs of either kind have which similarity.".into(),
+            x: axis("cosine similarity", Scale::Linear, None),
+            y: axis("share of pairs", Scale::Linear, None),
+            series: series.into(),
+            markers: vec![Marker { x: f64::from(self.in_force.threshold), label: format!("in force {:.3}", self.in_force.threshold) }],
+        }
+    }
+}
+
+fn axis(label: &str, scale: Scale, range: Option<(f64, f64)>) -> Axis {
+    Axis { label: label.into(), scale, range }
+}
