@@ -35,6 +35,7 @@ mod status;
 mod subject;
 mod telling_settings;
 mod threshold;
+mod train;
 mod verify;
 mod watch;
 
@@ -92,6 +93,8 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     #[command(subcommand)]
     Evaluate(evaluate::Evaluate),
+    #[command(subcommand)]
+    Train(train::Train),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
@@ -119,6 +122,7 @@ impl Cli {
             Command::Replay(replay) => return replay.run(out),
             Command::Models(models) => return models.run(&out),
             Command::Calibrate(calibrate) => return calibrate.run(out),
+            Command::Train(train) => return train.run(out),
             Command::Evaluate(evaluate) => return evaluate.run(&client, out),
             Command::Completions(completions) => return completions.run(),
             _ => {}
@@ -145,6 +149,7 @@ impl Cli {
                 | Command::Models(_)
                 | Command::Calibrate(_)
                 | Command::Evaluate(_)
+                | Command::Train(_)
                 | Command::Completions(_) => Ok(()),
             }
         })

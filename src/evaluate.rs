@@ -6,8 +6,10 @@
 //! Must not know: the store, the daemon, how results are shown.
 
 mod cache;
+pub mod compare;
 mod faces;
 mod folder;
+pub mod heads;
 pub mod identification;
 pub mod pairs;
 pub mod verification;
@@ -20,6 +22,7 @@ pub use folder::{Folder, PhotoFile};
 
 use crate::face::TemplateError;
 use crate::photo::PhotoError;
+use crate::train::TrainError;
 
 /// Photos or lists cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,9 @@ pub enum EvaluateError {
     /// Inference failed.
     #[error(transparent)]
     Photo(#[from] PhotoError),
+    /// Nothing could be learnt.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// Templates do not belong together.
     #[error(transparent)]
     Template(#[from] TemplateError),

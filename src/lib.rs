@@ -33,6 +33,7 @@ pub mod portable;
 pub mod calibration;
 pub mod figure;
 pub mod train;
+pub mod head;
 
 // Stages, blind to each other.
 pub mod ingest;

@@ -8,10 +8,12 @@
 mod error;
 mod file;
 mod manifest;
+mod projection;
 mod rewrite;
 
 pub use error::ModelsError;
-pub use manifest::{Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, Manifest, ModelEntry, Role, RuntimeEntry};
+pub use manifest::{Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, Manifest, ModelEntry, ProjectionEntry, Role, RuntimeEntry};
+pub use projection::projection_graph;
 pub use rewrite::REWRITER_VERSION;
 
 use std::path::PathBuf;
@@ -57,6 +59,9 @@ pub struct Installed {
     pub written: bool,
 }
 
+/// Makes another graph of a published one; the error says what is in the way.
+type Rewrite<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>, String>;
+
 impl Manifest {
     /// Every file that the manifest names, runtimes first.
     pub fn list(&self) -> Vec<Listed> {
@@ -101,7 +106,7 @@ impl Manifest {
     /// The first published file that is not as it should be, or a graph that cannot be read or
     /// written.
     pub fn install(&self) -> Result<Vec<Installed>, ModelsError> {
-        let encoders = self.encoders.iter().map(|encoder| self.prepared_model(Role::Encoder, &encoder.model));
+        let encoders = self.encoders.iter().map(|encoder| self.prepared_encoder(encoder));
         std::iter::once(self.prepared(Role::Detector)).chain(encoders).collect()
     }
 
@@ -111,19 +116,50 @@ impl Manifest {
     /// # Errors
     /// As [`install`](Self::install).
     pub fn prepared(&self, role: Role) -> Result<Installed, ModelsError> {
-        self.prepared_model(role, if role == Role::Detector { &self.detector.model } else { &self.encoder.model })
+        if role == Role::Detector {
+            self.prepared_model(&self.detector.model, &|bytes| rewrite::rewrite(bytes, role))
+        } else {
+            self.prepared_encoder(&self.encoder)
+        }
     }
 
-    fn prepared_model(&self, role: Role, model: &ModelEntry) -> Result<Installed, ModelsError> {
-        let original = self.dir.join(&model.file);
-        let bytes = file::read_verified(&original, model.bytes, &model.sha256)?;
-        let path = rewrite::path_beside(&original);
-        let written = !rewrite::is_current(&path, &model.sha256);
+    fn prepared_encoder(&self, encoder: &EncoderEntry) -> Result<Installed, ModelsError> {
+        let Some(projection) = &encoder.projection else {
+            return self.prepared_model(&encoder.model, &|bytes| rewrite::rewrite(bytes, Role::Encoder));
+        };
+        let path = self.dir.join(&projection.file);
+        let bytes = file::read_verified(&path, projection.bytes, &projection.sha256)?;
+        let matrix = projection::matrix(&bytes).map_err(|reason| ModelsError::Graph { path, reason })?;
+        // Of one file and several projections there are several graphs.
+        let joined = ModelEntry {
+            sha256: file::sha256_hex(format!("{} {}", encoder.model.sha256, projection.sha256).as_bytes()),
+            ..encoder.model.clone()
+        };
+        self.prepared_as(&joined, (&encoder.model, &format!("projected-{}", &projection.sha256[..16])), &|bytes| {
+            rewrite::projected(bytes, &encoder.output, matrix.clone())
+        })
+    }
+
+    fn prepared_model(&self, model: &ModelEntry, rewrite: Rewrite<'_>) -> Result<Installed, ModelsError> {
+        self.prepared_as(model, (model, ""), rewrite)
+    }
+
+    /// The graph of the published file that `original` names, rewritten under a name with `mark`; it is bound to the hash of `sealed`.
+    fn prepared_as(
+        &self,
+        sealed: &ModelEntry,
+        (original, mark): (&ModelEntry, &str),
+        rewrite: Rewrite<'_>,
+    ) -> Result<Installed, ModelsError> {
+        let published = self.dir.join(&original.file);
+        let bytes = file::read_verified(&published, original.bytes, &original.sha256)?;
+        let path = rewrite::path_beside(&published, mark);
+        let written = !rewrite::is_current(&path, &sealed.sha256);
         if written {
-            let graph = rewrite::rewrite(&bytes, role).map_err(|reason| ModelsError::Graph { path: original, reason })?;
-            file::write_atomically(&path, &rewrite::seal(graph, &model.sha256))?;
+            let graph = rewrite(&bytes).map_err(|reason| ModelsError::Graph { path: published, reason })?;
+            file::write_atomically(&path, &rewrite::seal(graph, &sealed.sha256))?;
         }
-        Ok(Installed { name: model.name.clone(), path, written })
+        Ok(Installed { name: original.name.clone(), path, written })
     }
 
     /// The runtime library for the CPU, checked.

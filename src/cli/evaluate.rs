@@ -86,6 +86,6 @@ fn in_force_line(what: &str, in_force: &InForce) -> String {
 }
 
 /// `1.23 % (0.80 to 1.90)`.
-fn percent(rate: f64, interval: Interval) -> String {
+pub(super) fn percent(rate: f64, interval: Interval) -> String {
     format!("{:.2} % ({:.2} to {:.2})", 100.0 * rate, 100.0 * interval.low, 100.0 * interval.high)
 }

@@ -120,8 +120,9 @@ impl Worker {
         self.setup.meter.encode_ns.fetch_add(thread_cpu_ns() - began_ns, Ordering::Relaxed);
         self.setup.meter.encode_runs.fetch_add(1, Ordering::Relaxed);
         let values = output(&outputs, &encoder.output)?;
-        if values.len() != encoder.dimension {
-            return Err(format!("the encoder answered {} numbers; the manifest says {}", values.len(), encoder.dimension));
+        let dimension = encoder.template_dimension();
+        if values.len() != dimension {
+            return Err(format!("the encoder answered {} numbers; the manifest says {dimension}", values.len()));
         }
         Template::normalised(self.setup.space.clone(), values).map_err(|error| error.to_string())
     }

@@ -139,12 +139,28 @@ pub struct EncoderEntry {
     pub alignment: String,
     /// The output tensor that holds the vector.
     pub output: String,
-    /// The vector's length.
+    /// The vector's length, without a projection.
     pub dimension: usize,
+    /// What follows the encoder, in the same graph.
+    pub projection: Option<ProjectionEntry>,
     /// Cosine similarity from which on two faces are one person.
     pub threshold: f32,
     /// How its similarities are distributed: a file below the models directory that `doorward calibrate` made.
     pub calibration: Option<PathBuf>,
+}
+
+/// A matrix that an encoder's vectors are multiplied with: trained by `doorward train projection`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectionEntry {
+    /// Its file below the models directory.
+    pub file: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file, lower-case hex; part of the template space.
+    pub sha256: String,
+    /// How many numbers a projected vector has.
+    pub dimension: usize,
 }
 
 /// The alignments that `infer` can make: the five landmarks brought to the `ArcFace` template.
@@ -192,6 +208,7 @@ struct RawModel {
     dimension: Option<usize>,
     threshold: Option<f32>,
     calibration: Option<PathBuf>,
+    projection: Option<ProjectionEntry>,
     input: InputEntry,
 }
 
@@ -233,10 +250,11 @@ impl Manifest {
         &self.runtimes[0]
     }
 
-    /// The space of the encoder's templates: the published file, the alignment and the
-    /// normalisation. The rewritten graph and the provider are no part of it.
+    /// The space of the encoder's templates: the published file, the alignment, the normalisation and the projection, if there is one. The rewritten graph and the provider are no part of it.
     pub fn space(&self) -> TemplateSpace {
-        TemplateSpace::new(&format!("{}/{}/l2", &self.encoder.model.sha256[..16], self.encoder.alignment))
+        let EncoderEntry { model, alignment, projection, .. } = &self.encoder;
+        let projection = projection.as_ref().map(|projection| format!("/projection-{}", &projection.sha256[..16])).unwrap_or_default();
+        TemplateSpace::new(&format!("{}/{alignment}/l2{projection}", &model.sha256[..16]))
     }
 }
 
@@ -260,8 +278,9 @@ impl Reader<'_> {
             match model.role {
                 Role::Encoder => {
                     let encoder = self.encoder(&entry, model)?;
-                    if encoders.iter().any(|other| other.model.name == encoder.model.name || other.model.file == encoder.model.file) {
-                        return Err(self.refused(format!("{entry}.name"), "another encoder has this name or this file already"));
+                    if encoders.iter().any(|other| other.model.name == encoder.model.name || is_same(other, &encoder)) {
+                        let reason = "another encoder has this name, or this file with the same projection, already";
+                        return Err(self.refused(format!("{entry}.name"), reason));
                     }
                     encoders.push(encoder);
                 }
@@ -285,6 +304,7 @@ impl Reader<'_> {
             ("dimension", raw.dimension.is_some()),
             ("threshold", raw.threshold.is_some()),
             ("calibration", raw.calibration.is_some()),
+            ("projection", raw.projection.is_some()),
         ]);
         self.none_of(entry, foreign)?;
         let decoder = raw.decoder.ok_or_else(|| self.refused(format!("{entry}.decoder"), "a detector needs it; known: \"yunet\""))?;
@@ -311,7 +331,14 @@ impl Reader<'_> {
         if let Some(file) = &calibration {
             self.below(&format!("{entry}.calibration"), file)?;
         }
-        Ok(EncoderEntry { alignment, output, dimension, threshold, calibration, model: common(raw) })
+        let projection = raw.projection.take();
+        if let Some(projection) = &projection {
+            self.file(&format!("{entry}.projection"), &projection.file, &projection.sha256)?;
+            if !(1..=4096).contains(&projection.dimension) {
+                return Err(self.refused(format!("{entry}.projection.dimension"), "1 to 4096 are allowed"));
+            }
+        }
+        Ok(EncoderEntry { alignment, output, dimension, projection, threshold, calibration, model: common(raw) })
     }
 
     fn file(&self, entry: &str, file: &Path, sha256: &str) -> Result<(), ModelsError> {
@@ -339,6 +366,19 @@ impl Reader<'_> {
 
     fn refused(&self, key: String, reason: &str) -> ModelsError {
         ModelsError::ManifestValue { path: self.path.into(), key, reason: reason.into() }
+    }
+}
+
+/// Whether two encoders would have the same graph.
+fn is_same(a: &EncoderEntry, b: &EncoderEntry) -> bool {
+    let projection = |encoder: &EncoderEntry| encoder.projection.as_ref().map(|projection| projection.sha256.clone());
+    a.model.file == b.model.file && projection(a) == projection(b)
+}
+
+impl EncoderEntry {
+    /// How many numbers a template has.
+    pub fn template_dimension(&self) -> usize {
+        self.projection.as_ref().map_or(self.dimension, |projection| projection.dimension)
     }
 }
 

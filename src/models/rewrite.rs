@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use onnx_rs::ast::{Dimension, Graph, OpType, TensorProto, TypeValue, ValueInfo};
 
-use super::Role;
 use super::file::sha256_hex;
+use super::{Role, projection};
 
 /// Grows whenever the rewriter writes something else for the same graph.
 pub const REWRITER_VERSION: u32 = 1;
@@ -28,15 +28,30 @@ const SEAL_KEY: &[u8] = b"doorward.seal";
 /// Hex digits of two SHA-256: of the published file, and of all bytes before the seal.
 const SEAL_VALUE_BYTES: usize = 128;
 
-/// Where the rewritten form of `original` lies.
-pub(super) fn path_beside(original: &Path) -> PathBuf {
-    original.with_extension(format!("doorward-{REWRITER_VERSION}.onnx"))
+/// Where the rewritten form of `original` lies; `mark` tells several of one file apart.
+pub(super) fn path_beside(original: &Path, mark: &str) -> PathBuf {
+    let mark = if mark.is_empty() { String::new() } else { format!("{mark}.") };
+    original.with_extension(format!("{mark}doorward-{REWRITER_VERSION}.onnx"))
 }
 
 /// Rewrites the graph in `bytes`; the error says what is in the way.
 pub(super) fn rewrite(bytes: &[u8], role: Role) -> Result<Vec<u8>, String> {
     let mut model = onnx_rs::parse(bytes).map_err(|error| error.to_string())?;
+    free(model.graph.as_mut().ok_or("it holds no graph")?, role)?;
+    Ok(onnx_rs::encode(&model))
+}
+
+/// The same of an encoder, with a projection behind its output.
+pub(super) fn projected(bytes: &[u8], output: &str, matrix: ((usize, usize), Vec<f32>)) -> Result<Vec<u8>, String> {
+    let mut model = onnx_rs::parse(bytes).map_err(|error| error.to_string())?;
     let graph = model.graph.as_mut().ok_or("it holds no graph")?;
+    free(graph, Role::Encoder)?;
+    projection::join(graph, output, matrix)?;
+    Ok(onnx_rs::encode(&model))
+}
+
+/// Takes weights out of the inputs, and gives names to the dimensions that vary.
+fn free(graph: &mut Graph<'_>, role: Role) -> Result<(), String> {
     let weights: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
     graph.input.retain(|input| !weights.contains(input.name));
     graph.value_info.clear();
@@ -55,7 +70,7 @@ pub(super) fn rewrite(bytes: &[u8], role: Role) -> Result<Vec<u8>, String> {
         free_dimensions(output, free)?;
     }
     free_reshapes(graph);
-    Ok(onnx_rs::encode(&model))
+    Ok(())
 }
 
 /// Gives dimensions a name instead of a number.

@@ -31,6 +31,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("calibration", &[]),
     ("figure", &[]),
     ("train", &[]),
+    ("head", &["calibration"]),
     // Stages, blind to each other. Only the log of events stands on another, the store.
     ("ingest", &["config", "shutdown"]),
     ("batch", &["config"]),
@@ -39,7 +40,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("track", &["config"]),
     ("visit", &["config"]),
     ("gallery", &["config", "simd"]),
-    ("decide", &["calibration", "config"]),
+    ("decide", &["calibration", "config", "head"]),
     ("picture", &["config", "simd"]),
     ("store", &["config", "portable"]),
     ("event_log", &["config", "store"]),
@@ -47,7 +48,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("photo", &["config", "infer", "quality"]),
     ("enrol", &["config", "decide", "gallery", "infer", "photo", "portable", "quality", "store"]),
     ("recognise", &["calibration", "config", "decide", "gallery", "infer", "photo", "quality"]),
-    ("evaluate", &["calibration", "config", "infer", "photo"]),
+    ("evaluate", &["calibration", "config", "head", "infer", "photo", "train"]),
     (
         "pipeline",
         &[
@@ -103,6 +104,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
             "evaluate",
             "event_log",
             "gallery",
+            "head",
             "infer",
             "ingest",
             "models",
@@ -128,6 +130,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
             "device",
             "evaluate",
             "figure",
+            "head",
             "infer",
             "ingest",
             "models",

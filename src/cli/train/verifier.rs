@@ -1,0 +1,171 @@
+//! `doorward train verifier`: a head that says of two templates whether they are of one person.
+//!
+//! In: photos of known people, or labelled pairs. Out: a head, if it is better than the cosine.
+//! Must not know: how it is fitted.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::super::embedding::{EmbeddingOptions, embed};
+use super::super::failure::Told;
+use super::super::output::Output;
+use super::{json as judged, lines, write};
+use crate::evaluate::heads::{HeadSettings, Pairs, all_pairs, train};
+use crate::evaluate::identification::Known;
+use crate::evaluate::{Folder, PhotoFile, pairs};
+use crate::head::Rule;
+use crate::train::split_people;
+
+/// Trains a head that says of two photos whether they are of one person (no daemon needed)
+///
+/// A logistic unit is fitted to differences of templates, with weights held near zero, on some of the people; the others decide whether it is
+/// better than the cosine. Set recognition.verifier to the file to have `Verify` use it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  doorward train verifier --head abs-diff photos/ --output verifier.json
+  doorward train verifier --head chi2 pairs.csv --l2 0.01 --output verifier.json --set models_dir=models
+
+A folder of photos has a folder for each person: photos/<person>/<photo>.jpg; photos of a list of pairs lie beside it.")]
+pub struct Verifier {
+    /// Photos of known people, or a list of pairs (file_a,file_b,same)
+    #[arg(value_name = "DIR|PAIRS")]
+    photos: PathBuf,
+    /// What is made of two templates
+    #[arg(long, value_enum, default_value_t = HeadRule::AbsDiff)]
+    head: HeadRule,
+    /// How strongly weights are held near zero
+    #[arg(long, default_value_t = 0.01, value_parser = positive)]
+    l2: f64,
+    /// The share of people that are held out
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = positive)]
+    held_out: f64,
+    /// What chance begins with
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The file to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Write it although it is no better
+    #[arg(long)]
+    even_if_no_better: bool,
+    #[command(flatten)]
+    embedding: EmbeddingOptions,
+}
+
+/// What a head makes of two templates.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HeadRule {
+    /// The distance between them
+    Euclidean,
+    /// The difference of each number, weighed
+    AbsDiff,
+    /// The square of each difference over the sum, weighed
+    Chi2,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number| *number > 0.0 && *number < 1e6).ok_or_else(|| "give a number above 0".into())
+}
+
+/// Photos with the people that they are of, and the pairs that a list names.
+struct Source {
+    photos: Vec<PhotoFile>,
+    listed: Option<Vec<pairs::Pair>>,
+}
+
+impl Source {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        if path.is_dir() {
+            return Ok(Self { photos: Folder::read(path)?.photos, listed: None });
+        }
+        let listed = pairs::read(path, path.parent().unwrap_or(Path::new("")))?;
+        let mut paths: Vec<&PathBuf> = listed.iter().flat_map(|pair| [&pair.a, &pair.b]).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        // Whose photo it is says the folder that it lies in.
+        let mut numbers: HashMap<&Path, usize> = HashMap::new();
+        let mut photos = Vec::with_capacity(paths.len());
+        for path in paths {
+            let next = numbers.len();
+            let person = *numbers.entry(path.parent().unwrap_or(path)).or_insert(next);
+            photos.push(PhotoFile { person, path: path.clone() });
+        }
+        for pair in &listed {
+            let of_one_folder = pair.a.parent() == pair.b.parent();
+            anyhow::ensure!(
+                pair.same == of_one_folder,
+                "{} and {} are called {} and lie in {}: people are held out by their folders, so put each person's photos into one of their own",
+                pair.a.display(),
+                pair.b.display(),
+                if pair.same { "one person" } else { "two people" },
+                if of_one_folder { "one folder" } else { "two folders" }
+            );
+        }
+        Ok(Self { photos, listed: Some(listed) })
+    }
+
+    /// The pairs to learn from, as places in `training`, whose photos are `places` of all.
+    fn pairs(&self, training: &[Known], places: &[usize], seed: u64) -> Pairs {
+        let Some(listed) = &self.listed else { return all_pairs(training, seed) };
+        let place: HashMap<&PathBuf, usize> = places.iter().enumerate().map(|(place, photo)| (&self.photos[*photo].path, place)).collect();
+        listed.iter().filter_map(|pair| Some((*place.get(&pair.a)?, *place.get(&pair.b)?))).collect()
+    }
+}
+
+impl Verifier {
+    pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        let source = Source::read(&self.photos)?;
+        let config = self.embedding.config()?;
+        let (embedder, _) = self.embedding.open(&config).await?;
+        let faces = embed(&embedder, &source.photos, (None, "looking at photos")).await?;
+        let people: Vec<usize> = faces.iter().map(|face| face.person).collect();
+        let (training, held_out) = split_people(&people, self.held_out, self.seed);
+        let known = |places: &[usize]| -> Vec<Known> {
+            places.iter().map(|place| Known { person: faces[*place].person, values: faces[*place].template.values().to_vec() }).collect()
+        };
+        let photos: Vec<usize> = training.iter().map(|place| faces[*place].photo).collect();
+        let (training, held_out) = (known(&training), known(&held_out));
+        let rule = match self.head {
+            HeadRule::Euclidean => Rule::Euclidean,
+            HeadRule::AbsDiff => Rule::AbsDiff,
+            HeadRule::Chi2 => Rule::Chi2,
+        };
+        let command =
+            format!("doorward train verifier --head {} --l2 {} --held-out {} --seed {}", rule.name(), self.l2, self.held_out, self.seed);
+        let settings =
+            HeadSettings { rule, l2: self.l2, seed: self.seed, space: embedder.space(), origin: ("a site's own photos", &command) };
+        let pairs = source.pairs(&training, &photos, self.seed);
+        let trained = tokio::task::block_in_place(|| train(&training, &pairs, &held_out, &settings))?;
+        let is_better = trained.judgement.is_some_and(|judgement| judgement.is_better());
+        let writes = is_better || self.even_if_no_better;
+        if writes {
+            write(&self.output, trained.head.to_json()?.as_bytes())?;
+        }
+        let judgement = trained.judgement.as_ref();
+        if out.json {
+            out.object(&json!({
+                "head": rule.name(), "pairs_mated": trained.mated, "pairs_non_mated": trained.non_mated, "judgement": judged(judgement),
+                "written": writes.then_some(&self.output), "seed": self.seed,
+            }))?;
+        } else {
+            out.line(&format!(
+                "{}: learnt from {} pairs of one person and {} of two people; seed {}",
+                rule.name(),
+                trained.mated,
+                trained.non_mated,
+                self.seed
+            ))?;
+            lines(judgement, ("cosine", rule.name())).iter().try_for_each(|line| out.line(line))?;
+            out.line(&if writes {
+                format!("{}: set recognition.verifier to it to have Verify use it", self.output.display())
+            } else {
+                "not written: the cosine stays; --even-if-no-better writes it all the same".into()
+            })?;
+        }
+        if writes { Ok(()) } else { Err(Told.into()) }
+    }
+}
