@@ -27,6 +27,7 @@ use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncod
 use crate::event::{EndReason, Event, EventKind};
 use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
+use crate::head::Head;
 use crate::infer::{Engine, EngineFacts};
 use crate::photo::PhotoAnalyst;
 use crate::pipeline::{Pipeline, SceneSettings};
@@ -267,7 +268,12 @@ impl Daemon {
 fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
     let file = config.recognition.calibration.as_ref().or(facts.calibration.as_ref());
     let calibration = file.map(|file| Calibration::load(file, &facts.space)).transpose()?;
-    let policy = Policy::new(&config.recognition, calibration, facts.threshold);
+    let mut policy = Policy::new(&config.recognition, calibration, facts.threshold);
+    if let Some(file) = &config.recognition.verifier {
+        let head = Head::load(file, &facts.space)?;
+        tracing::info!(head = head.rule.name(), file = %file.display(), "a trained head verifies in place of the cosine");
+        policy = policy.with_verifier(head)?;
+    }
     match (policy.calibration(), config.recognition.threshold) {
         (Some(calibration), _) => {
             tracing::info!(source = calibration.source, people = calibration.people, "thresholds follow from a calibration");

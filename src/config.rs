@@ -130,6 +130,8 @@ pub struct InferConfig {
 pub struct RecognitionConfig {
     /// A calibration that `doorward calibrate` made; `None` takes the encoder's own from the manifest, if it has one.
     pub calibration: Option<PathBuf>,
+    /// A head that `doorward train verifier` made, which verifies in place of the cosine.
+    pub verifier: Option<PathBuf>,
     /// The share of strangers that may pass a verification, above 0 and below 1: the false match rate.
     pub target_fmr: Option<f64>,
     /// The share of strangers at a camera that may be taken for somebody of the gallery, likewise: the false positive
@@ -271,6 +273,7 @@ impl Default for RecognitionConfig {
     fn default() -> Self {
         Self {
             calibration: None,
+            verifier: None,
             target_fmr: None,
             target_fpir: None,
             threshold: None,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::calibration::Asked;
 use crate::event::{Candidate, Decision, Purpose, Rejection};
 use crate::subject::Subject;
-pub use policy::{InForce, Policy, TARGET_RATE_DEFAULT, Target, ThresholdFacts};
+pub use policy::{InForce, Policy, PolicyError, TARGET_RATE_DEFAULT, Target, ThresholdFacts};
 
 /// What a probe was compared with.
 #[derive(Clone, Debug, PartialEq)]

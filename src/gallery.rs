@@ -6,6 +6,7 @@
 //! Must not know: the database, photos, thresholds.
 
 mod change;
+mod closeness;
 mod codes;
 mod nearest;
 mod negatives;
@@ -26,11 +27,12 @@ use dashmap::DashMap;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::Candidate;
-use crate::face::{Template, TemplateError, TemplateSpace, dot};
+use crate::face::{Template, TemplateError, TemplateSpace};
 use crate::mutation::Mutation;
 use crate::subject::{Subject, SubjectUid};
 use change::Change;
 pub use change::Row;
+pub use closeness::{Closeness, Score};
 use nearest::Nearest;
 use negatives::Negatives;
 use scan::Eligible;
@@ -81,18 +83,6 @@ pub struct GalleryVersion {
     template_count: u64,
     /// Cores of this process.
     cores: usize,
-}
-
-/// How close a probe comes to one subject.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Closeness {
-    /// Cosine, to the closest of its templates.
-    pub similarity: f32,
-    /// Whether a negative sample of the subject's is at least as close: then it is somebody else,
-    /// however close.
-    pub is_somebody_else: bool,
-    /// How many templates the subject has.
-    pub templates: u64,
 }
 
 /// What is asked of a version.
@@ -389,30 +379,6 @@ impl GalleryVersion {
         let eligible = Eligible { now, admits: search.admits, negatives: &self.negatives };
         let found = scan::search(&self.segments, &values, search.k, (eligible, search.cores_max.unwrap_or(self.cores)));
         Ok(found.into_iter().map(Nearest::into_candidates).collect())
-    }
-
-    /// How close one subject's templates come, `None` without any or once the subject has expired.
-    /// Looks at each row's owner.
-    ///
-    /// # Errors
-    /// [`TemplateError::SpaceMismatch`] for a probe of another space or size.
-    pub fn similarity_to(&self, probe: &Template, subject: SubjectUid) -> Result<Option<Closeness>, TemplateError> {
-        self.check(probe)?;
-        let now = self.clock.now();
-        let (mut best, mut templates): (Option<f32>, u64) = (None, 0);
-        for segment in &self.segments {
-            for (row, _) in segment.subjects.iter().enumerate().filter(|(_, owner)| **owner == subject) {
-                if segment.expires[row] > now {
-                    let similarity = dot(segment.vector(row), probe.values());
-                    best = Some(best.map_or(similarity, |best| best.max(similarity)));
-                    templates += 1;
-                }
-            }
-        }
-        Ok(best.map(|similarity| {
-            let is_somebody_else = self.negatives.forbid(Candidate { subject, similarity }, probe.values());
-            Closeness { similarity, is_somebody_else, templates }
-        }))
     }
 
     /// Whether the subject has templates here, expired or not. Looks at each row's owner.

@@ -11,11 +11,14 @@ use crate::decide::{Compared, InForce, Policy, identify, undecidable, verify};
 use crate::event::{Candidate, Decision, Purpose};
 use crate::face::{Template, TemplateError, TemplateSpace};
 use crate::frame::Size;
-use crate::gallery::{Closeness, Gallery, GalleryVersion, Search};
+use crate::gallery::{Closeness, Gallery, GalleryVersion, Score, Search};
 use crate::infer::InferError;
 use crate::photo::{Photo, PhotoAnalyst, PhotoError, PhotoFace};
 use crate::quality;
 use crate::subject::SubjectUid;
+
+/// The name of what compares templates where no head was trained.
+const COSINE: &str = "cosine";
 
 /// A question cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,10 @@ pub struct Verified {
     pub matched: bool,
     /// Cosine similarity, to the subject's closest template where a subject was claimed.
     pub similarity: f32,
+    /// What decided: `score >= threshold` is a match. The similarity, unless a trained head verifies.
+    pub score: f32,
+    /// What made the score.
+    pub head: &'static str,
     /// Whether a negative sample of the claimed subject is at least as close: then it is no match.
     pub is_somebody_else: bool,
     /// What decided.
@@ -129,12 +136,16 @@ impl Recogniser {
     pub async fn verify(&self, image: &[u8], claim: Claim<'_>) -> Result<Verified, RecogniseError> {
         let (face, template) = self.photos.only_template(image).await?;
         let gallery = self.gallery.current();
-        let Closeness { similarity, is_somebody_else, templates } = match &claim {
+        let head = self.policy.verifier();
+        let by_head = head.map(|head| move |a: &[f32], b: &[f32]| head.score(a, b));
+        let by_head = by_head.as_ref().map(|score| score as Score<'_>);
+        let Closeness { similarity, score, is_somebody_else, templates } = match &claim {
             Claim::OtherImage(other) => {
-                let similarity = self.photos.only_template(other).await?.1.similarity(&template)?;
-                Closeness { similarity, is_somebody_else: false, templates: 1 }
+                let other = self.photos.only_template(other).await?.1;
+                let (similarity, score) = (other.similarity(&template)?, head.map(|head| head.score(other.values(), template.values())));
+                Closeness { similarity, score, is_somebody_else: false, templates: 1 }
             }
-            Claim::Subject(uid, name) => match gallery.similarity_to(&template, *uid)? {
+            Claim::Subject(uid, name) => match gallery.closeness_by(&template, *uid, by_head)? {
                 Some(closeness) => closeness,
                 None if gallery.holds(*uid) => return Err(RecogniseError::Expired(name.clone())),
                 None => return Err(RecogniseError::NoTemplate(name.clone())),
@@ -144,9 +155,11 @@ impl Recogniser {
         let asked = Asked { comparisons: templates, quality: face.quality.overall };
         let in_force = self.policy.in_force(Purpose::Verify, subject.as_deref(), asked);
         Ok(Verified {
-            matched: verify(in_force.threshold, similarity) && !is_somebody_else,
+            matched: verify(in_force.threshold, score.unwrap_or(similarity)) && !is_somebody_else,
             is_somebody_else,
             similarity,
+            score: score.unwrap_or(similarity),
+            head: head.map_or(COSINE, |head| head.rule.name()),
             in_force,
             face,
             gallery_version: gallery.version(),

@@ -59,8 +59,9 @@ impl Verify {
                 ))?;
             } else {
                 out.line(&format!(
-                    "{verdict}: similarity {:.3} {sign} {:.3} ({}{})",
-                    response.similarity,
+                    "{verdict}: {} {:.3} {sign} {:.3} ({}{})",
+                    if response.head == "cosine" { "similarity" } else { "score" },
+                    response.score,
                     response.threshold,
                     response.head,
                     threshold::stands_for("false matches", (response.target_fmr, response.expected_fmr), response.basis())

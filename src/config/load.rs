@@ -45,6 +45,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("infer.detection_score_min", "0 to 1"),
     ("infer.encode_every_face", "true or false"),
     ("recognition.calibration", "a path, as text"),
+    ("recognition.verifier", "a path, as text"),
     ("recognition.target_fmr", "above 0 and below 1 (a share of strangers), such as 0.001"),
     ("recognition.target_fpir", "above 0 and below 1 (a share of strangers), such as 0.001"),
     ("recognition.threshold", "-1 to 1 (cosine similarity)"),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::calibration::{Asked, Calibration};
 use crate::config::{RecognitionConfig, TargetConfig};
 use crate::event::{PolicyScope, Purpose, ThresholdBasis};
+use crate::head::Head;
 use crate::rates::Interval;
 use crate::subject::Subject;
 
@@ -35,14 +36,24 @@ pub struct Policy {
     camera: Option<Target>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Shared {
     calibration: Option<Calibration>,
+    /// What verifies in place of the cosine.
+    verifier: Option<Head>,
     /// The encoder's threshold as it was published, for want of a calibration.
     published: f32,
     default: TargetConfig,
     watchlists: BTreeMap<String, TargetConfig>,
     subjects: BTreeMap<String, TargetConfig>,
+}
+
+/// A similarity is stated where a head verifies.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is a cosine similarity, and recognition.verifier ({head}) has scores of its own: state target_fmr there instead")]
+pub struct PolicyError {
+    key: String,
+    head: &'static str,
 }
 
 /// The threshold that decides, and what it stands for.
@@ -78,12 +89,36 @@ impl Policy {
     pub fn new(config: &RecognitionConfig, calibration: Option<Calibration>, published: f32) -> Self {
         let default = TargetConfig { threshold: config.threshold, target_fmr: config.target_fmr, target_fpir: config.target_fpir };
         let (watchlists, subjects) = (config.watchlists.clone(), config.subjects.clone());
-        Self { shared: Arc::new(Shared { calibration, published, default, watchlists, subjects }), camera: None }
+        Self { shared: Arc::new(Shared { calibration, verifier: None, published, default, watchlists, subjects }), camera: None }
     }
 
     /// One threshold for everything.
     pub fn fixed(threshold: f32) -> Self {
         Self::new(&RecognitionConfig { threshold: Some(threshold), ..RecognitionConfig::default() }, None, threshold)
+    }
+
+    /// The same where `head` verifies, by its own calibration, in place of the cosine.
+    ///
+    /// # Errors
+    /// [`PolicyError`] where a scope states a similarity for verifying, which means nothing to a head.
+    pub fn with_verifier(self, head: Head) -> Result<Self, PolicyError> {
+        let Shared { calibration, published, default, watchlists, subjects, .. } = Arc::unwrap_or_clone(self.shared);
+        let scopes = watchlists.iter().map(|(name, targets)| ("watchlists", name.as_str(), targets));
+        let scopes = scopes.chain(subjects.iter().map(|(name, targets)| ("subjects", name.as_str(), targets)));
+        let stated = scopes
+            .filter(|(.., targets)| targets.threshold.is_some())
+            .map(|(kind, name, _)| format!("recognition.{kind}.{name}.threshold"));
+        let of_default = (default.threshold.is_some() && default.target_fmr.is_none()).then(|| "recognition.threshold".to_owned());
+        if let Some(key) = of_default.into_iter().chain(stated).next() {
+            return Err(PolicyError { key, head: head.rule.name() });
+        }
+        let shared = Shared { calibration, verifier: Some(head), published, default, watchlists, subjects };
+        Ok(Self { shared: Arc::new(shared), camera: self.camera })
+    }
+
+    /// What verifies in place of the cosine, if anything does.
+    pub fn verifier(&self) -> Option<&Head> {
+        self.shared.verifier.as_ref()
     }
 
     /// The same at a camera with a target of its own.
@@ -98,7 +133,7 @@ impl Policy {
 
     /// What decides whether a probe is `subject`, the closest that was found; `None` is anybody without a target of their own.
     pub fn in_force(&self, purpose: Purpose, subject: Option<&Subject>, asked: Asked) -> InForce {
-        let of = |target: Target, scope| self.resolved(target, scope, asked);
+        let of = |target: Target, scope| self.resolved(target, (purpose, scope), asked);
         let own = |targets: &TargetConfig| target(targets, purpose);
         if let Some(subject) = subject {
             if let Some(target) = self.shared.subjects.get(subject.id.as_str()).and_then(own) {
@@ -134,21 +169,28 @@ impl Policy {
         let mut facts = purposes.map(|(purpose, asked)| fact(purpose, "", self.in_force(purpose, None, asked))).to_vec();
         for (scope, scoped) in [(PolicyScope::Watchlist, &self.shared.watchlists), (PolicyScope::Subject, &self.shared.subjects)] {
             for ((name, targets), (purpose, asked)) in scoped.iter().flat_map(|own| purposes.map(|purpose| (own, purpose))) {
-                facts.extend(target(targets, purpose).map(|target| fact(purpose, name, self.resolved(target, scope, asked))));
+                facts.extend(target(targets, purpose).map(|target| fact(purpose, name, self.resolved(target, (purpose, scope), asked))));
             }
         }
         facts
     }
 
-    /// The threshold of whoever has no target of their own, for a good probe.
+    /// The cosine similarity of whoever has no target of their own, for a good probe; of verifying, where a head does that, what the
+    /// cosine would need.
     pub fn threshold(&self, purpose: Purpose, comparisons: u64) -> f32 {
-        self.in_force(purpose, None, Asked { comparisons, quality: 1.0 }).threshold
+        let asked = Asked { comparisons, quality: 1.0 };
+        if self.shared.verifier.is_some() && purpose == Purpose::Verify {
+            let rate = Target::Rate(self.shared.default.target_fmr.unwrap_or(TARGET_RATE_DEFAULT));
+            return self.resolved(rate, (Purpose::Identify, PolicyScope::Default), asked).threshold;
+        }
+        self.in_force(purpose, None, asked).threshold
     }
 
-    fn resolved(&self, target: Target, scope: PolicyScope, asked: Asked) -> InForce {
+    fn resolved(&self, target: Target, (purpose, scope): (Purpose, PolicyScope), asked: Asked) -> InForce {
         // An empty gallery is asked nothing; whoever wants to know is told what the first subject will meet.
         let asked = Asked { comparisons: asked.comparisons.max(1), ..asked };
-        let calibration = self.shared.calibration.as_ref();
+        let verifier = self.shared.verifier.as_ref().filter(|_| purpose == Purpose::Verify).map(|head| &head.calibration);
+        let calibration = verifier.or(self.shared.calibration.as_ref());
         match (target, calibration) {
             (Target::Threshold(threshold), _) => {
                 let expected_rate = calibration.map(|calibration| calibration.rate(threshold, asked));

@@ -149,3 +149,40 @@ fn the_most_specific_scope_decides() {
     let plain = Policy::new(&RecognitionConfig::default(), Some(calibration()), 0.363);
     assert_eq!(of(&plain, identify, None), (50, PolicyScope::Default));
 }
+
+/// A head whose scores of strangers lie evenly between -40 and 0.
+fn head() -> crate::head::Head {
+    let mut non_mated = Histogram::over(-40.0, 40.0, 0.08);
+    (0..100_000).for_each(|i| non_mated.add(i as f32 / 2_500.0 - 40.0));
+    let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-40.0, 40.0, 0.08)), Vec::new())];
+    let measured = Measured { people: 9, photos: 9, bands };
+    let calibration = Calibration::new(&TemplateSpace::new("space"), "abs-diff", ("planted", "none"), measured);
+    crate::head::Head::new(crate::head::Rule::AbsDiff, (vec![-1.0; 2], 0.5), calibration)
+}
+
+#[test]
+fn a_head_verifies_by_its_own_calibration_and_identifies_nobody() {
+    let config = RecognitionConfig { target_fmr: Some(0.1), ..RecognitionConfig::default() };
+    let policy = Policy::new(&config, Some(calibration()), 0.363).with_verifier(head()).expect("only rates are stated");
+    let asked = Asked { comparisons: 1, quality: 1.0 };
+    let verifying = policy.in_force(Purpose::Verify, None, asked);
+    assert!((verifying.threshold + 4.0).abs() < 0.1 && verifying.target_rate == Some(0.1), "{verifying:?}");
+    let identifying = policy.in_force(Purpose::Identify, None, asked);
+    assert!((identifying.threshold - 0.4995).abs() < 0.003, "{identifying:?}");
+    assert!((policy.threshold(Purpose::Verify, 1) - 0.45).abs() < 0.003, "who asks for a similarity gets one");
+}
+
+#[test]
+fn a_similarity_stated_where_a_head_verifies_is_refused_by_its_key() {
+    let fixed = TargetConfig { threshold: Some(0.4), ..TargetConfig::default() };
+    for (config, key) in [
+        (RecognitionConfig { threshold: Some(0.4), ..RecognitionConfig::default() }, "recognition.threshold"),
+        (
+            RecognitionConfig { subjects: BTreeMap::from([("anna".into(), fixed)]), ..RecognitionConfig::default() },
+            "recognition.subjects.anna.threshold",
+        ),
+    ] {
+        let error = Policy::new(&config, None, 0.363).with_verifier(head()).expect_err(key).to_string();
+        assert!(error.contains(key) && error.contains("abs-diff"), "{error}");
+    }
+}

@@ -22,8 +22,6 @@ use crate::pb::{
 use crate::photo::PhotoFace;
 use crate::recognise::{Claim, Wanted};
 
-/// What compares two templates in this version.
-const HEAD: &str = "cosine";
 const WATCHLISTS_MAX: usize = 1_000;
 
 /// The service.
@@ -59,7 +57,8 @@ impl RecognitionService for RecognitionApi {
             expected_fmr: verified.in_force.expected_rate,
             basis: wire_basis(Some(verified.in_force.basis)).into(),
             scope: wire_scope(Some(verified.in_force.scope)).into(),
-            head: HEAD.to_owned(),
+            head: verified.head.to_owned(),
+            score: verified.score,
             face: Some(face(&verified.face)),
             template_space: verified.space.to_string(),
             gallery_version: verified.gallery_version,

@@ -304,6 +304,13 @@ impl RecognitionService for Answers {
     async fn verify(&self, request: Request<pb::VerifyRequest>) -> Answer<pb::VerifyResponse> {
         let is_anna = request.into_inner().claim == Some(pb::verify_request::Claim::SubjectId("anna".into()));
         let similarity = if is_anna { 0.8 } else { 0.1 };
-        Ok(Response::new(pb::VerifyResponse { r#match: is_anna, similarity, threshold: 0.363, ..Default::default() }))
+        Ok(Response::new(pb::VerifyResponse {
+            r#match: is_anna,
+            similarity,
+            score: similarity,
+            head: "cosine".into(),
+            threshold: 0.363,
+            ..Default::default()
+        }))
     }
 }
