@@ -143,6 +143,19 @@ impl Calibration {
         Self { format: FORMAT, space, head, source, command, people, photos, bands }
     }
 
+    /// The same for poor probes, and for good ones as `measured` of a gallery, whose pictures all were good enough to enrol. Mated scores
+    /// stay where the gallery has none.
+    pub fn with_good(&self, measured: Measured, (source, command): (&str, &str)) -> Self {
+        let Measured { people, photos, mut bands } = measured;
+        let mut all = self.bands.clone();
+        if let (Some(good), Some(found)) = (all.last_mut(), bands.pop()) {
+            let mated = if found.mated.total() > 0 { found.mated } else { good.mated.clone() };
+            *good = Band::new(good.quality_min, (found.non_mated, mated), found.spread);
+        }
+        let source = format!("{source}; poor pictures: {}", self.source);
+        Self { people, photos, source, command: command.to_owned(), bands: all, ..self.clone() }
+    }
+
     /// Reads the file at `path`, which must be of `space`.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ pub(crate) mod tests;
 mod writer;
 
 pub use backup::{BackupFacts, Restored, back_up, restore};
-pub use export::{Export, ExportFacts, export};
+pub use export::{Export, ExportFacts, export, templates};
 pub use history::{Difference, VersionChange, VersionInfo};
 pub use reencode::Lacking;
 pub use retention::Retention;

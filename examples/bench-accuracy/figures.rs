@@ -4,7 +4,6 @@
 //! Must not know: photos.
 
 use doorward::calibration::{Asked, Calibration, measure};
-use doorward::evaluate::compare::compare;
 use doorward::evaluate::heads::{HeadSettings, all_pairs, scored, train};
 use doorward::evaluate::identification::{Known, Split, fnir, pooled, search, split, threshold_for};
 use doorward::face::{TemplateSpace, dot};
@@ -72,29 +71,18 @@ pub fn rates(faces: &[Known]) -> Kept {
             let (rate, interval, trials) = false_matches(tested, found.threshold);
             let (rejected, mated) = false_non_matches(tested, found.threshold);
             missed = (missed.0 + rejected, missed.1 + mated);
-            // Both halves are drawn by chance: what the calibration does not know widens what the test does not.
-            let factor = (found.interval.low / target, found.interval.high / target);
-            let joint = joined(rate, interval, factor);
             let is_enough = found.is_supported && target >= rule_of_three(trials);
-            held.push(is_enough.then(|| joint.holds(target)));
+            held.push(is_enough.then(|| interval.holds(target)));
             eprintln!(
-                "FMR target {target:e}: threshold {:.3}, measured {rate:.2e} (its interval {:.1e} to {:.1e}; with the calibration's {:.1e} to {:.1e})",
-                found.threshold, interval.low, interval.high, joint.low, joint.high
+                "FMR target {target:e}: threshold {:.3}, measured {rate:.2e} ({:.1e} to {:.1e})",
+                found.threshold, interval.low, interval.high
             );
-            by_half.push(json!({ "threshold": found.threshold, "measured": rate, "low": interval.low, "high": interval.high,
-                                 "low_with_calibration": joint.low, "high_with_calibration": joint.high, "comparisons": trials }));
+            by_half.push(json!({ "threshold": found.threshold, "measured": rate, "low": interval.low, "high": interval.high, "comparisons": trials }));
         }
         measured.insert(format!("{target:e}"), by_half.into());
         fnmr.insert(format!("{target:e}"), json!(missed.0 as f64 / missed.1.max(1) as f64));
     }
     Kept { measured: measured.into(), fnmr: fnmr.into(), within: verdict(&held) }
-}
-
-/// Two independent uncertainties of one rate, as factors: their logarithms add like variances.
-fn joined(rate: f64, own: Interval, (low, high): (f64, f64)) -> Interval {
-    let spread = |a: f64, b: f64| (a.ln().powi(2) + b.ln().powi(2)).sqrt().exp();
-    let down = spread((own.low / rate).max(1e-9), low.max(1e-9));
-    Interval { low: rate / down, high: rate * spread(own.high / rate, high) }
 }
 
 /// The share of non-mated comparisons that reach `threshold`, with a bootstrap over people.

@@ -24,6 +24,8 @@ struct Arguments {
     models: PathBuf,
     photos: PathBuf,
     pairs: Option<PathBuf>,
+    /// People with many photos each, as a visit has many shots.
+    visits: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -36,17 +38,18 @@ fn main() -> anyhow::Result<()> {
 
 fn arguments() -> anyhow::Result<Arguments> {
     let mut given = std::env::args().skip(1);
-    let (mut models, mut photos, mut pairs) = (None, None, None);
+    let (mut models, mut photos, mut pairs, mut visits) = (None, None, None, None);
     while let Some(name) = given.next() {
         let value = given.next().map(PathBuf::from);
         match name.as_str() {
             "--models" => models = value,
             "--photos" => photos = value,
             "--pairs" => pairs = value,
-            other => anyhow::bail!("{other} is not known: --models DIR --photos DIR [--pairs FILE]"),
+            "--visits" => visits = value,
+            other => anyhow::bail!("{other} is not known: --models DIR --photos DIR [--pairs FILE] [--visits DIR]"),
         }
     }
-    Ok(Arguments { models: models.context("--models DIR is needed")?, photos: photos.context("--photos DIR is needed")?, pairs })
+    Ok(Arguments { models: models.context("--models DIR is needed")?, photos: photos.context("--photos DIR is needed")?, pairs, visits })
 }
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
@@ -54,8 +57,8 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let pairs = arguments.pairs.as_ref().map(|list| pairs::read(list, &arguments.photos)).transpose()?;
     let (half, exact) =
         (precision(&arguments.models, PrecisionChoice::Bf16).await, precision(&arguments.models, PrecisionChoice::F32).await?);
-    let faces = embed(&exact, &folder).await?;
-    eprintln!("{} photos of {} people show a face", faces.len(), folder.people.len());
+    let known = embed(&exact, &folder).await?;
+    eprintln!("{} photos of {} people show a face", known.len(), folder.people.len());
     let accuracy = |verification: &Verification| verification.accuracy().0;
     let exact_pairs = match &pairs {
         Some(pairs) => Some(verify(&exact, pairs).await?),
@@ -69,11 +72,13 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
         }
         _ => None,
     };
-    let known: Vec<Known> = faces;
     let rates = figures::rates(&known);
     let searches = figures::searches(&known);
     let heads = figures::heads(&known, exact.space())?;
-    let visits = figures::visits(&known);
+    let visits = match &arguments.visits {
+        Some(dir) => figures::visits(&embed(&exact, &Folder::read(dir)?).await?),
+        None => Value::Null,
+    };
     Ok(json!({
         "bench": "accuracy",
         "people": folder.people.len(), "photos": known.len(),

@@ -4,6 +4,7 @@
 //! Works beside the daemon and changes nothing of it: the configuration names the file that is used.
 //! Must not know: how scores are counted.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,10 +15,13 @@ use super::embedding::{EmbeddingOptions, embed};
 use super::failure::Usage;
 use super::output::{Output, Table};
 use crate::calibration::{Asked, Calibration, Scored, measure};
+use crate::config::Config;
 use crate::evaluate::Folder;
 use crate::face::dot;
+use crate::models::Manifest;
 use crate::photo::Worsening;
 use crate::rates::wilson;
+use crate::store;
 
 /// More faces than this are not compared with each other: a million times a million comparisons would take days. Of more, every second, third
 /// and so on is taken.
@@ -73,6 +77,10 @@ impl Calibrate {
     }
 
     async fn calibration(&self) -> anyhow::Result<Calibration> {
+        if self.from_gallery {
+            let config = self.embedding.config()?;
+            return tokio::task::block_in_place(|| of_gallery(&config));
+        }
         let Some(dir) = &self.dir else { return Err(Usage("give a folder of photos".into()).into()) };
         let folder = Folder::read(dir)?;
         let config = self.embedding.config()?;
@@ -94,11 +102,39 @@ impl Calibrate {
         }
         let every = folder.photos.len().div_ceil(FACES_MAX);
         scored.retain(|face| face.photo % every == 0);
+        if every > 1 {
+            eprintln!("of {} photos every {every}th is compared", folder.photos.len());
+        }
         let measured = tokio::task::block_in_place(|| measure(&scored, (-1.0, 1.0), &dot));
         anyhow::ensure!(!measured.bands.is_empty(), "the photos show fewer than two people: there is nobody to compare");
         let command = format!("doorward calibrate DIR --source {:?}{}", self.source, if self.as_they_are { " --as-they-are" } else { "" });
         Ok(Calibration::new(embedder.space(), "cosine", (&self.source, &command), measured))
     }
+}
+
+/// The enrolled people compared with each other, beside the daemon.
+fn of_gallery(config: &Config) -> anyhow::Result<Calibration> {
+    let manifest = Manifest::load(&config.models_dir)?.with_encoder(config.infer.encoder.as_deref())?;
+    let space = manifest.space();
+    let in_force = config.recognition.calibration.clone().or(manifest.encoder.calibration.map(|file| manifest.dir.join(file)));
+    let in_force =
+        in_force.context("there is no calibration in force, which poor pictures would be judged by: calibrate on photos first")?;
+    let in_force = Calibration::load(&in_force, &space)?;
+    let templates = store::templates(&config.data_dir, &space)?;
+    let every = templates.len().div_ceil(FACES_MAX).max(1);
+    if every > 1 {
+        eprintln!("of {} templates every {every}th is compared", templates.len());
+    }
+    let mut numbers = HashMap::new();
+    let mut scored = Vec::new();
+    for (photo, (subject, template)) in templates.iter().enumerate().step_by(every) {
+        let next = numbers.len();
+        let person = *numbers.entry(*subject).or_insert(next);
+        scored.push(Scored { person, photo, quality: 1.0, is_worsened: false, values: template.values().to_vec() });
+    }
+    let measured = measure(&scored, (-1.0, 1.0), &dot);
+    anyhow::ensure!(!measured.bands.is_empty(), "{} people are enrolled: there is nobody to compare", numbers.len());
+    Ok(in_force.with_good(measured, ("the gallery's own people", "doorward calibrate --from-gallery")))
 }
 
 fn write(path: &Path, calibration: &Calibration) -> anyhow::Result<()> {

@@ -14,10 +14,11 @@ use rusqlite::{Connection, OpenFlags, Row};
 use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
+use crate::face::{Template, TemplateSpace};
 use crate::portable::{Lines, Manifest, SpaceFacts, Writer, photo_path};
 use crate::store::people::{self, SUBJECT_COLUMNS, Spaces};
 use crate::store::{StoreError, data_dir, failure, mutations, schema};
-use crate::subject::{SampleId, SubjectId};
+use crate::subject::{SampleId, SubjectId, SubjectUid};
 
 /// How often progress is told, in samples.
 const PROGRESS_EVERY: u64 = 100;
@@ -77,14 +78,8 @@ impl From<rusqlite::Error> for Failure {
 /// [`StoreError::Exists`], [`StoreError::NoAccess`], [`StoreError::Full`], [`StoreError::Damaged`],
 /// [`StoreError::TooNew`]; no file is left then.
 pub fn export(data_dir: &Path, mut export: Export<'_>) -> Result<ExportFacts, StoreError> {
-    let database = data_dir.join(data_dir::DATABASE);
     let no_access = |path: &Path, error: &dyn ToString| StoreError::NoAccess { path: path.to_owned(), reason: error.to_string() };
-    let db = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|error| no_access(&database, &error))?;
-    db.busy_timeout(schema::READER_PATIENCE)?;
-    // Temporary tables hold what the tables hold: not for the disk.
-    db.execute_batch("PRAGMA temp_store = MEMORY;")?;
-    schema::check_known(&db)?;
+    let db = reader(data_dir)?;
     let file = export.file;
     let of_file = |error: &io::Error| match failure::of_file(file, error) {
         StoreError::NotADirectory(_) if error.kind() == io::ErrorKind::AlreadyExists => StoreError::Exists(file.to_owned()),
@@ -107,6 +102,31 @@ pub fn export(data_dir: &Path, mut export: Export<'_>) -> Result<ExportFacts, St
             Failure::Store(error) => error,
         }
     })
+}
+
+/// Every template of `space` in `data_dir` as it is at this moment, with whose it is; negative samples are left out. A daemon that
+/// is at work there goes on. Blocks on the disk.
+///
+/// # Errors
+/// [`StoreError::NoAccess`], [`StoreError::Damaged`], [`StoreError::TooNew`].
+pub fn templates(data_dir: &Path, space: &TemplateSpace) -> Result<Vec<(SubjectUid, Template)>, StoreError> {
+    let db = reader(data_dir)?;
+    people::read_templates(&db, Some(space), |rows| {
+        let own = rows.filter(|row| row.as_ref().map_or(true, |stored| !stored.negative && stored.template.space() == space));
+        own.map(|row| row.map(|stored| (stored.subject, stored.template))).collect()
+    })?
+}
+
+/// A connection beside the daemon's, which changes nothing.
+fn reader(data_dir: &Path) -> Result<Connection, StoreError> {
+    let database = data_dir.join(data_dir::DATABASE);
+    let db = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| StoreError::NoAccess { path: database, reason: error.to_string() })?;
+    db.busy_timeout(schema::READER_PATIENCE)?;
+    // Temporary tables hold what the tables hold: not for the disk.
+    db.execute_batch("PRAGMA temp_store = MEMORY;")?;
+    schema::check_known(&db)?;
+    Ok(db)
 }
 
 fn unfinished_name(file: &Path) -> PathBuf {

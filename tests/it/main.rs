@@ -9,6 +9,7 @@ mod cli;
 mod clip;
 mod contract;
 mod daemon;
+mod decisions;
 mod enrol;
 mod faces;
 mod import;

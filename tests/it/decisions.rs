@@ -1,0 +1,243 @@
+//! Decisions with known error rates, through the doors that users have: the daemon's thresholds, and the commands that
+//! calibrate, evaluate and train on real photos.
+//!
+//! Must not know: the insides of any stage.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use doorward::evaluate::{Embedder, PhotoFile};
+use doorward::face::Template;
+use doorward::infer::{Engine, Lane};
+use doorward::pb;
+use doorward::pb::gallery_service_client::GalleryServiceClient;
+use doorward::pb::recognition_service_client::RecognitionServiceClient;
+use doorward::pb::{PolicyScope, Purpose, ThresholdBasis};
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use crate::daemon::enrol;
+use crate::faces;
+use crate::support::{Daemon, resources};
+
+/// Runs `doorward` with the models that tests use and a cache of its own.
+fn doorward(cache: &Path, arguments: &[&str]) -> Output {
+    let models = std::env::var("DOORWARD_MODELS_DIR").unwrap_or_else(|_| "models".into());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(arguments).args(["--set", &format!("models_dir={models}"), "--cache"]).arg(cache);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("doorward runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The last line that a command printed, which is JSON.
+fn last_line(output: &Output) -> Value {
+    let out = text(&output.stdout);
+    serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|error| panic!("{error}: {out}{}", text(&output.stderr)))
+}
+
+/// A folder of the first `people` of AT&T with `photos` each.
+fn some_of_att(root: &Path, (people, photos): (usize, usize)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    for person in 1..=people {
+        std::fs::create_dir(dir.path().join(format!("s{person}"))).expect("a folder");
+        for photo in 1..=photos {
+            let name = format!("s{person}/{photo}.pgm");
+            std::fs::copy(root.join(&name), dir.path().join(&name)).expect("copied");
+        }
+    }
+    dir
+}
+
+async fn thresholds(channel: &Channel) -> (pb::ThresholdInForce, pb::ThresholdInForce) {
+    let mut client = GalleryServiceClient::new(channel.clone());
+    let gallery = client.get_gallery(pb::GetGalleryRequest::default()).await.expect("it answers").into_inner();
+    assert!(gallery.calibration.is_some_and(|calibration| calibration.comparisons > 100_000), "the encoder ships with one");
+    let of = |purpose: Purpose| gallery.thresholds.iter().find(|threshold| threshold.purpose() == purpose).cloned().expect("it is told");
+    (of(Purpose::Identify), of(Purpose::Verify))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thresholds_rise_when_people_are_enrolled_and_fall_when_they_leave() {
+    let left_out = "thresholds of the daemon";
+    let Some((faces, att)) = resources(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
+    let daemon = Daemon::start(&["recognition.target_fpir=0.01", "recognition.watchlists.staff.target_fpir=0.001"]).await;
+    let channel = daemon.channel().await;
+    enrol(&channel, "obama", faces.join("obama.jpg")).await;
+    let (alone, verifying) = thresholds(&channel).await;
+    assert_eq!((alone.basis(), alone.scope(), alone.target_rate), (ThresholdBasis::Calibrated, PolicyScope::Purpose, Some(0.01)));
+    assert!(alone.expected_rate_low.zip(alone.expected_rate_high).is_some_and(|(low, high)| low < 0.01 && 0.01 < high), "{alone:?}");
+    for person in 1..=8 {
+        enrol(&channel, &format!("s{person}"), att.join(format!("s{person}/1.pgm"))).await;
+    }
+    let (of_nine, still) = thresholds(&channel).await;
+    assert!(of_nine.threshold > alone.threshold + 0.02, "{} after {}", of_nine.threshold, alone.threshold);
+    assert_eq!(still.threshold, verifying.threshold, "a verification is of one person, however many there are");
+
+    let image = std::fs::read(faces.join("obama2.jpg")).expect("a photo");
+    let mut asking = RecognitionServiceClient::new(channel.clone());
+    let found = asking.identify(pb::IdentifyRequest { image: image.clone(), candidates_max: 0 }).await.expect("it answers").into_inner();
+    let answer = &found.identifications[0];
+    assert_eq!((answer.threshold, answer.target_fpir, answer.basis()), (of_nine.threshold, Some(0.01), ThresholdBasis::Calibrated));
+    assert_eq!(answer.subject.as_ref().map(|subject| subject.subject_id.as_str()), Some("obama"));
+    let claim = Some(pb::verify_request::Claim::SubjectId("obama".into()));
+    let verified = asking.verify(pb::VerifyRequest { image, claim }).await.expect("it answers").into_inner();
+    assert!(verified.r#match && verified.score == verified.similarity, "{verified:?}");
+    assert_eq!((verified.head.as_str(), verified.threshold, verified.target_fmr), ("cosine", verifying.threshold, Some(0.001)));
+
+    let mut client = GalleryServiceClient::new(channel.clone());
+    for person in 1..=8 {
+        let request = pb::DeleteSubjectRequest { id: format!("s{person}"), ..Default::default() };
+        client.delete_subject(request).await.expect("erased");
+    }
+    assert_eq!(thresholds(&channel).await.0.threshold, alone.threshold, "and falls again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gallery_calibrates_itself_beside_its_daemon() {
+    let left_out = "calibrating on the gallery";
+    let Some((_, att)) = resources(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
+    let daemon = Daemon::start(&[]).await;
+    let channel = daemon.channel().await;
+    for person in 1..=9 {
+        enrol(&channel, &format!("s{person}"), att.join(format!("s{person}/1.pgm"))).await;
+    }
+    let cache = tempfile::tempdir().expect("a folder");
+    let (file, data) = (cache.path().join("gallery.json").display().to_string(), format!("data_dir={}", daemon.data_dir().display()));
+    let told = last_line(&doorward(cache.path(), &["calibrate", "--from-gallery", "--output", &file, "--json", "--set", &data]));
+    let good = told["rates"].as_array().and_then(|rates| rates.last()).expect("rates");
+    assert_eq!((&told["people"], &good["comparisons"]), (&9.into(), &36.into()), "{told}");
+    // A daemon that uses it cannot promise what 36 comparisons do not show, and says so.
+    let calibration = format!("recognition.calibration={file}");
+    let other = Daemon::start(&[&calibration, "recognition.target_fmr=0.000001"]).await;
+    let mut client = GalleryServiceClient::new(other.channel().await);
+    let gallery = client.get_gallery(pb::GetGalleryRequest::default()).await.expect("it answers").into_inner();
+    let verifying = gallery.thresholds.iter().find(|threshold| threshold.purpose() == Purpose::Verify).expect("it is told");
+    assert_eq!((verifying.basis(), verifying.target_rate), (ThresholdBasis::Unsupported, Some(1e-6)));
+    assert!(verifying.expected_rate.is_some_and(|rate| (rate - 3.0 / 36.0).abs() < 1e-9), "{verifying:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_has_the_same_template_bit_for_bit_by_command_and_by_rpc() {
+    let left_out = "templates by two doors";
+    let Some((faces, models)) = resources(left_out).zip(faces::models_dir(left_out)) else { return };
+    let photo = faces.join("obama.jpg");
+    let dir = tempfile::tempdir().expect("a folder");
+    {
+        let daemon = Daemon::start_in(dir.path(), &[]).await;
+        enrol(&daemon.channel().await, "obama", photo.clone()).await;
+    }
+    let store = doorward::store::Store::open(dir.path()).expect("the daemon has ended");
+    let engine: Engine = faces::engine(&models);
+    store.put_in_force(&engine.facts().space);
+    let stored: Vec<Template> =
+        store.read_templates(|rows| rows.map(|row| row.expect("it is whole").template).collect()).await.expect("read");
+    let embedder = Embedder::new(engine.clone(), None).expect("no cache");
+    let (embedded, _) = embedder.embed(&[PhotoFile { person: 0, path: photo.clone() }], None, || ()).await.expect("it is looked at");
+    assert_eq!(stored[0].values(), embedded[0].template.values());
+    // And not because every face has the same.
+    let frame = faces::photo(&faces.join("biden.jpg"));
+    let other = faces::detect_in(&engine, Lane::Photo, (&frame, 0.7)).await;
+    let other = faces::encode(&engine, doorward::infer::align(&frame, &other[0].landmarks)).await;
+    assert_ne!(stored[0].values(), other.values());
+}
+
+#[test]
+fn a_site_calibrates_itself_and_the_second_time_from_its_cache() {
+    let left_out = "calibrating on photos";
+    let Some((_, att)) = faces::models_dir(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
+    let (photos, cache) = (some_of_att(&att, (12, 3)), tempfile::tempdir().expect("a folder"));
+    let file = cache.path().join("site.json");
+    let arguments = ["calibrate", &photos.path().display().to_string(), "--output", &file.display().to_string(), "--json"];
+    let first = doorward(cache.path(), &arguments);
+    let told = last_line(&first);
+    assert_eq!((&told["people"], &told["photos"]), (&12.into(), &36.into()), "{told}");
+    let rates = told["rates"].as_array().expect("rates");
+    let good = |target: f64| {
+        rates.iter().filter(|rate| rate["quality_min"].as_f64() >= Some(0.5) && rate["target_fmr"] == target).collect::<Vec<_>>()
+    };
+    // 594 comparisons support a rate of 1 in 198.
+    assert!(good(0.01).iter().all(|rate| rate["supported"] == true) && good(1e-4).iter().all(|rate| rate["supported"] == false), "{told}");
+    assert!(rates.iter().any(|rate| rate["quality_min"] == 0.0), "photos made worse have a band of their own: {told}");
+    let written = std::fs::read(&file).expect("written");
+    let second = doorward(cache.path(), &arguments);
+    assert_eq!((last_line(&second), std::fs::read(&file).expect("written")), (told, written), "the same photos say the same");
+}
+
+#[test]
+fn pairs_and_searches_are_evaluated_with_a_report() {
+    let left_out = "evaluating on photos";
+    let Some((_, att)) = faces::models_dir(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
+    let (photos, cache) = (some_of_att(&att, (12, 3)), tempfile::tempdir().expect("a folder"));
+    let mut list = String::from("file_a,file_b,same\n");
+    for person in 1..=12 {
+        list += &format!("s{person}/1.pgm,s{person}/2.pgm,1\ns{person}/1.pgm,s{}/1.pgm,0\n", person % 12 + 1);
+    }
+    let (pairs, report) = (cache.path().join("pairs.csv"), cache.path().join("report.html"));
+    std::fs::write(&pairs, &list).expect("written");
+    let (dir, pairs_text, report_text) = (photos.path().display().to_string(), pairs.display().to_string(), report.display().to_string());
+    let told =
+        last_line(&doorward(cache.path(), &["evaluate", "verification", "--pairs", &pairs_text, &dir, "--report", &report_text, "--json"]));
+    assert_eq!((&told["pairs"], &told["fmr"], &told["fnmr"]), (&24.into(), &0.0.into(), &0.0.into()), "{told}");
+    // Thresholds come from the other folds, which are small.
+    assert!(told["accuracy"].as_f64() >= Some(0.9), "{told}");
+    assert_eq!(told["tar_at_far"]["1e-2"]["supported"], false, "12 pairs of two people show nothing of 1 %: {told}");
+    let page = std::fs::read_to_string(&report).expect("written");
+    assert!(page.matches("<svg").count() == 3 && !page.contains("<script") && !page.contains("src="), "three figures, nothing loaded");
+
+    let told = last_line(&doorward(cache.path(), &["evaluate", "identification", &dir, "--json"]));
+    assert_eq!((&told["enrolled"], &told["rank_one"]["rate"]), (&6.into(), &1.0.into()), "{told}");
+    assert_eq!(told["fpir_1pct_supported"], false, "{told}");
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_with_what_to_do() {
+    let left_out = "refusals of training and evaluation";
+    let Some((_, att)) = faces::models_dir(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
+    let cache = tempfile::tempdir().expect("a folder");
+    let (one, singles) = (some_of_att(&att, (1, 3)), some_of_att(&att, (8, 1)));
+    let missing = cache.path().join("missing.csv");
+    std::fs::write(&missing, "s1/1.pgm,s1/2.pgm,1\ns1/1.pgm,s9/1.pgm,0\n").expect("written");
+    let head = cache.path().join("foreign.json");
+    std::fs::write(&head, "{}").expect("written");
+    let dir = |dir: &tempfile::TempDir| dir.path().display().to_string();
+    let output = cache.path().join("out.json").display().to_string();
+    let cases: [(&[&str], &str); 5] = [
+        (&["calibrate", &dir(&one), "--output", &output], "photos of 1 people"),
+        (&["evaluate", "verification", "--pairs", &missing.display().to_string(), &dir(&one)], "s9/1.pgm"),
+        (&["evaluate", "identification", &dir(&singles)], "second photo"),
+        (&["train", "verifier", &dir(&singles), "--output", &output], "both classes"),
+        (&["train", "projection", &dir(&singles), "--output", &output], "photos"),
+    ];
+    for (arguments, part) in cases {
+        let refused = doorward(cache.path(), arguments);
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(part), "{arguments:?}: {said}");
+        assert!(!PathBuf::from(&output).exists(), "{arguments:?} wrote something");
+    }
+    let data = tempfile::tempdir().expect("a folder");
+    let refused = Daemon::refusal(data.path(), &[&format!("recognition.verifier={}", head.display())]);
+    assert!(refused.contains("verification head") && refused.contains("train verifier"), "{refused}");
+}
+
+#[test]
+fn training_that_is_no_better_is_told_so_and_writes_nothing_unasked() {
+    let left_out = "training on photos";
+    let Some((_, att)) = faces::models_dir(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
+    let (photos, cache) = (some_of_att(&att, (40, 4)), tempfile::tempdir().expect("a folder"));
+    let (dir, output) = (photos.path().display().to_string(), cache.path().join("head.json").display().to_string());
+    // Of unit vectors a distance orders pairs as the cosine does: it cannot be better.
+    let refused = doorward(cache.path(), &["train", "verifier", "--head", "euclidean", &dir, "--output", &output]);
+    assert!(refused.status.code() == Some(1) && text(&refused.stdout).contains("not written"), "{}", text(&refused.stdout));
+    assert!(!Path::new(&output).exists());
+    let written = doorward(cache.path(), &["train", "verifier", "--head", "euclidean", &dir, "--output", &output, "--even-if-no-better"]);
+    assert!(written.status.success() && Path::new(&output).exists(), "{}", text(&written.stderr));
+
+    // The daemon verifies by it, and says so; with a similarity stated beside it, it does not start.
+    let data = tempfile::tempdir().expect("a folder");
+    let setting = format!("recognition.verifier={output}");
+    let refused = Daemon::refusal(data.path(), &[&setting, "recognition.threshold=0.4"]);
+    assert!(refused.contains("recognition.threshold") && refused.contains("euclidean"), "{refused}");
+}
