@@ -6,8 +6,12 @@
 use std::fs;
 use std::path::Path;
 
+use doorward::config::{DeviceChoice, InferConfig, PrecisionChoice};
+use doorward::face::Template;
 use doorward::infer;
 use doorward::models::{Manifest, ModelsError, Role};
+
+use sha2::{Digest, Sha256};
 
 use crate::faces;
 
@@ -74,4 +78,53 @@ fn an_altered_model_is_named_and_never_used() {
     let error = manifest.install().expect_err("it is refused");
     assert!(matches!(&error, ModelsError::Differs { kind: "altered", found, expected, .. } if found != expected), "{error}");
     assert!(error.to_string().contains("face_recognition_sface_2021dec.onnx"), "{error}");
+}
+
+/// The numbers that the projection of the test keeps, turned around.
+const KEPT: usize = 32;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_in_the_manifest_is_applied_by_the_runtime_and_has_a_space_of_its_own() {
+    let what = "a projection behind the encoder";
+    let Some((models_dir, photos)) = faces::models_dir(what).zip(faces::bootstrapped("photos", what)) else { return };
+    let dir = copy_of(&models_dir);
+    let manifest = Manifest::load(&models_dir).expect("it is good");
+    let runtime = manifest.runtime().file.parent().expect("it lies in a folder").to_owned();
+    std::os::unix::fs::symlink(models_dir.canonicalize().expect("it is there").join(&runtime), dir.path().join(&runtime)).expect("linked");
+    let width = manifest.encoder.dimension;
+    // Row r takes number width - 1 - r, doubled: what comes out is known without arithmetic.
+    let rows: Vec<f32> =
+        (0..KEPT).flat_map(|row| (0..width).map(move |column| if column == width - 1 - row { 2.0 } else { 0.0 })).collect();
+    let graph = doorward::models::projection_graph((width, KEPT), &rows);
+    fs::write(dir.path().join("projection.onnx"), &graph).expect("written");
+    let sha256: String = Sha256::digest(&graph).iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = fs::read_to_string(models_dir.join("manifest.toml")).expect("read");
+    let entry = text[text.rfind("[[model]]").expect("the encoder stands last")..]
+        .replace(&manifest.encoder.model.name, "projected")
+        .replace("calibration = ", "# calibration = ");
+    let bytes = graph.len();
+    let projection =
+        format!("[model.projection]\nfile = \"projection.onnx\"\nbytes = {bytes}\nsha256 = \"{sha256}\"\ndimension = {KEPT}\n");
+    fs::write(dir.path().join("manifest.toml"), format!("{text}\n{entry}\n{projection}")).expect("written");
+
+    let device = doorward::device::resolve(&DeviceChoice::Cpu).expect("there is a CPU");
+    let open = |encoder: Option<&str>| {
+        let config = InferConfig { encoder: encoder.map(str::to_owned), precision: PrecisionChoice::F32, ..InferConfig::default() };
+        infer::Engine::open(&config, dir.path(), &device).expect("the models are good")
+    };
+    let (plain, projected) = (open(None), open(Some("projected")));
+    assert_eq!(projected.facts().space.as_str(), format!("{}/projection-{}", plain.facts().space, &sha256[..16]));
+    let frame = faces::photo(&photos.join("obama.jpg"));
+    let face = faces::detect(&plain, &frame, 0.7).await[0];
+    let crop = infer::align(&frame, &face.landmarks);
+    let (whole, kept) = (faces::encode(&plain, crop.clone()).await, faces::encode(&projected, crop).await);
+    let expected: Vec<f32> = whole.values().iter().rev().take(KEPT).copied().collect();
+    let expected = Template::normalised(kept.space().clone(), &expected).expect("it has a direction");
+    assert_eq!(kept.values().len(), KEPT);
+    assert!(kept.similarity(&expected).expect("one space") > 0.999_99, "{:?}", kept.values());
+    assert!(whole.similarity(&kept).is_err(), "they are never compared");
+    // One altered byte is noticed before anything runs.
+    fs::write(dir.path().join("projection.onnx"), [&graph[..bytes - 1], b"x"].concat()).expect("written");
+    let refused = Manifest::load(dir.path()).and_then(|manifest| manifest.with_encoder(Some("projected"))?.prepared(Role::Encoder));
+    assert!(matches!(&refused, Err(ModelsError::Differs { path, .. }) if path.ends_with("projection.onnx")), "{refused:?}");
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::super::embedding::{EmbeddingOptions, embed};
 use super::super::failure::Told;
@@ -18,15 +19,15 @@ use crate::evaluate::identification::Known;
 use crate::face::dot;
 use crate::figure::{Axis, Figure, Marker, Report, Scale, Section, Series, Style, html};
 use crate::models::projection_graph;
-use crate::train::triplet::{Epoch, Mining, Trained, TripletSettings, fit};
+use crate::train::triplet::{Epoch, Mining, Projection as Learnt, Trained, TripletSettings, fit};
 use crate::train::{Labelled, split_people};
 
 /// Learns a projection of templates by the triplet loss (no daemon needed)
 ///
 /// The encoder stays as it is; a linear layer behind it is trained so that a person's photos come closer to each other than to anybody
 /// else's (FaceNet's loss). People are split three ways: some are learnt from, some say when to stop, and the rest decide whether it
-/// is better than no projection. Name the file as the encoder's projection in manifest.toml to use it: it makes a template
-/// space of its own, so `doorward gallery reencode` comes first.
+/// is better than no projection. It makes a template space of its own: docs/changing-the-encoder.md
+/// tells how people move to it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -146,27 +147,33 @@ impl Projection {
             write(picture, html(&report(&trained, &self))?.as_bytes())?;
         }
         let writes = self.even_if_no_better || judgement.is_some_and(|judgement| judgement.is_better());
-        if writes {
-            let projection = &trained.projection;
-            let graph = projection_graph((projection.input_dimension, projection.dimension), &projection.values);
-            write(&self.output, &graph)?;
-        }
-        self.tell(out, (&trained, judgement.as_ref()), writes)?;
+        let entry = if writes { Some(self.export(&trained.projection)?) } else { None };
+        self.tell(out, (&trained, judgement.as_ref()), entry.as_deref())?;
         if writes { Ok(()) } else { Err(Told.into()) }
+    }
+
+    /// Writes the graph and answers the lines that name it in the manifest.
+    fn export(&self, projection: &Learnt) -> anyhow::Result<String> {
+        let graph = projection_graph((projection.input_dimension, projection.dimension), &projection.values);
+        write(&self.output, &graph)?;
+        let file = self.output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let sha256: String = Sha256::digest(&graph).iter().map(|byte| format!("{byte:02x}")).collect();
+        let (bytes, dimension) = (graph.len(), projection.dimension);
+        Ok(format!("[model.projection]\nfile = {file:?}\nbytes = {bytes}\nsha256 = {sha256:?}\ndimension = {dimension}"))
     }
 
     fn tell(
         &self,
         out: Output,
         (trained, judgement): (&Trained, Option<&crate::evaluate::compare::Judgement>),
-        writes: bool,
+        entry: Option<&str>,
     ) -> anyhow::Result<()> {
         let (first, best) = (trained.epochs.first(), trained.epochs.get(trained.best));
         let separation = |epoch: Option<&Epoch>| epoch.map(|epoch| epoch.separation).unwrap_or_default();
         if out.json {
             return out.object(&json!({
                 "epochs": trained.epochs.len().saturating_sub(1), "best_epoch": trained.best, "separation_before": separation(first),
-                "separation_after": separation(best), "judgement": judged(judgement), "written": writes.then_some(&self.output), "seed": self.seed,
+                "separation_after": separation(best), "judgement": judged(judgement), "written": entry.map(|_| &self.output), "manifest": entry, "seed": self.seed,
             }));
         }
         out.line(&format!(
@@ -178,11 +185,15 @@ impl Projection {
             self.seed
         ))?;
         lines(judgement, ("as it is", "projected")).iter().try_for_each(|line| out.line(line))?;
-        out.line(&if writes {
-            format!("{}: name it as the encoder's projection in manifest.toml to use it", self.output.display())
-        } else {
-            "not written: templates stay as they are; --even-if-no-better writes it all the same".into()
-        })
+        let Some(entry) = entry else {
+            return out.line("not written: templates stay as they are; --even-if-no-better writes it all the same");
+        };
+        out.line(&format!(
+            "{}: put it into models_dir, and into manifest.toml a copy of the encoder's entry with a name of its own, without its calibration, and with",
+            self.output.display()
+        ))?;
+        entry.lines().try_for_each(|line| out.line(line))?;
+        out.line("then make templates for it (`doorward gallery reencode --encoder NAME`), set infer.encoder, and calibrate; docs/changing-the-encoder.md has the steps")
     }
 }
 
