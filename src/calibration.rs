@@ -208,7 +208,7 @@ impl Calibration {
     /// comparison, for a false match rate.
     pub fn threshold(&self, fpir: f64, asked: Asked) -> Calibrated {
         let band = self.band(asked.quality);
-        let lowest = rule_of_three(band.non_mated.total());
+        let lowest = rule_of_three(self.support(band));
         let wanted = fmr_of_fpir(fpir, asked.comparisons);
         let fmr = wanted.max(lowest);
         let compounded = |fmr| fpir_of_fmr(fmr, asked.comparisons);
@@ -225,13 +225,23 @@ impl Calibration {
     /// support.
     pub fn rate(&self, threshold: f32, asked: Asked) -> f64 {
         let band = self.band(asked.quality);
-        fpir_of_fmr(band.rate(threshold).max(rule_of_three(band.non_mated.total())), asked.comparisons)
+        fpir_of_fmr(band.rate(threshold).max(rule_of_three(self.support(band))), asked.comparisons)
     }
 
     /// The share of mated comparisons that `threshold` rejects, of how many.
     pub fn fnmr(&self, threshold: f32, quality: f32) -> (u64, u64) {
         let mated = &self.band(quality).mated;
         (mated.total() - mated.reaching(threshold), mated.total())
+    }
+
+    /// How many comparisons of different people a rate may rest on, for probes of `quality`: no more than there are pairs of
+    /// people. Several photos of the same two, or one photo made worse in several ways, say little that is new.
+    pub fn comparisons(&self, quality: f32) -> u64 {
+        self.support(self.band(quality))
+    }
+
+    fn support(&self, band: &Band) -> u64 {
+        band.non_mated.total().min(self.people.saturating_mul(self.people.saturating_sub(1)) / 2)
     }
 
     /// The scores of probes of `quality`.

@@ -11,7 +11,7 @@ fn even(count: u32) -> Calibration {
     let mut mated = Histogram::over(-1.0, 1.0, 0.002);
     (0..10).for_each(|i| mated.add(0.1 * i as f32 + 0.05));
     let bands = vec![Band::new(0.0, (non_mated, mated), Vec::new())];
-    Calibration::new(&TemplateSpace::new("space"), "cosine", ("planted", "none"), Measured { people: 10, photos: 20, bands })
+    Calibration::new(&TemplateSpace::new("space"), "cosine", ("planted", "none"), Measured { people: 10_000, photos: 20_000, bands })
 }
 
 const ONE: Asked = Asked { comparisons: 1, quality: 1.0 };
@@ -47,6 +47,15 @@ fn what_the_counts_do_not_support_is_refused_and_not_extrapolated() {
     let among = calibration.threshold(1e-6, Asked { comparisons: 100, quality: 1.0 });
     assert_eq!((among.threshold, among.is_supported), (found.threshold, false));
     assert!((among.rate - crate::rates::fpir_of_fmr(0.06, 100)).abs() < 1e-12);
+}
+
+#[test]
+fn many_photos_of_few_people_show_no_more_than_the_people_do() {
+    let mut calibration = even(1_000_000);
+    calibration.people = 20;
+    assert_eq!(calibration.comparisons(1.0), 190);
+    let found = calibration.threshold(1e-4, ONE);
+    assert!(!found.is_supported && (found.rate - 3.0 / 190.0).abs() < 1e-12, "{found:?}");
 }
 
 #[test]

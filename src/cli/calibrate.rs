@@ -153,7 +153,7 @@ fn tell(calibration: &Calibration, path: &Path, out: Output) -> anyhow::Result<(
             let (rejected, mated) = calibration.fnmr(found.threshold, band.quality_min);
             let fnmr = wilson(rejected, mated);
             rows.push(json!({
-                "quality_min": band.quality_min, "comparisons": band.non_mated.total(), "target_fmr": rate, "fmr": found.rate,
+                "quality_min": band.quality_min, "comparisons": calibration.comparisons(band.quality_min), "target_fmr": rate, "fmr": found.rate,
                 "threshold": found.threshold, "fmr_low": found.interval.low, "fmr_high": found.interval.high,
                 "supported": found.is_supported, "mated": mated, "fnmr": rejected as f64 / mated.max(1) as f64,
                 "fnmr_low": fnmr.low, "fnmr_high": fnmr.high,

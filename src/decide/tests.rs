@@ -34,7 +34,7 @@ fn calibration() -> Calibration {
     let mut non_mated = Histogram::over(-1.0, 1.0, 0.002);
     (0..1_000_000).for_each(|i| non_mated.add(i as f32 / 2e6));
     let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-1.0, 1.0, 0.002)), Vec::new())];
-    Calibration::new(&TemplateSpace::new("space"), "cosine", ("planted", "none"), Measured { people: 9, photos: 9, bands })
+    Calibration::new(&TemplateSpace::new("space"), "cosine", ("planted", "none"), Measured { people: 9_000, photos: 9_000, bands })
 }
 
 fn rate(target_fpir: f64) -> TargetConfig {
@@ -155,7 +155,7 @@ fn head() -> crate::head::Head {
     let mut non_mated = Histogram::over(-40.0, 40.0, 0.08);
     (0..100_000).for_each(|i| non_mated.add(i as f32 / 2_500.0 - 40.0));
     let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-40.0, 40.0, 0.08)), Vec::new())];
-    let measured = Measured { people: 9, photos: 9, bands };
+    let measured = Measured { people: 9_000, photos: 9_000, bands };
     let calibration = Calibration::new(&TemplateSpace::new("space"), "abs-diff", ("planted", "none"), measured);
     crate::head::Head::new(crate::head::Rule::AbsDiff, (vec![-1.0; 2], 0.5), calibration)
 }

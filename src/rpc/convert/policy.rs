@@ -56,6 +56,6 @@ pub(in crate::rpc) fn wire_calibration(calibration: &Calibration) -> pb::Calibra
         source: calibration.source.clone(),
         people: calibration.people,
         photos: calibration.photos,
-        comparisons: calibration.band(1.0).non_mated.total(),
+        comparisons: calibration.comparisons(1.0),
     }
 }
