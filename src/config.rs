@@ -102,6 +102,18 @@ pub enum PrecisionChoice {
     Bf16,
 }
 
+/// Which faces are encoded together with their mirror image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorChoice {
+    /// None.
+    Off,
+    /// Those of photos: enrolled samples and pictures that are asked about. Costs nothing at the door.
+    Photos,
+    /// All: doubles the encoder's work at the door as well.
+    All,
+}
+
 /// How faces are found and encoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -119,6 +131,8 @@ pub struct InferConfig {
     pub detector_side: u32,
     /// Detections below this score are noise, 0 to 1.
     pub detection_score_min: f32,
+    /// Which faces' templates are the mean of the face's and its mirror image's: `off`, `photos` or `all`.
+    pub mirror: MirrorChoice,
     /// Encode every detected face of every frame instead of what a track needs: for
     /// measurements only.
     pub encode_every_face: bool,
@@ -264,6 +278,7 @@ impl Default for InferConfig {
             sessions: 0,
             detector_side: 640,
             detection_score_min: 0.7,
+            mirror: MirrorChoice::Off,
             encode_every_face: false,
         }
     }

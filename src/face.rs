@@ -83,6 +83,14 @@ impl AlignedFace {
         Self { pixels }
     }
 
+    /// The same face, seen in a mirror.
+    pub fn mirrored(&self) -> Self {
+        let mut pixels = self.pixels.clone();
+        let rows = pixels.chunks_exact_mut(ALIGNED_SIDE * 3);
+        rows.for_each(|row| row.as_chunks_mut::<3>().0.reverse());
+        Self { pixels }
+    }
+
     /// The pixels: R, G, B bytes, row by row.
     pub fn rgb(&self) -> &[u8] {
         &self.pixels[..]
@@ -198,6 +206,18 @@ impl Template {
         if (norm - 1.0).abs() < 1e-3 { Ok(Self { space, values: values.into() }) } else { Err(TemplateError::NoDirection) }
     }
 
+    /// What points between two templates of one space.
+    ///
+    /// # Errors
+    /// [`TemplateError::SpaceMismatch`]; [`TemplateError::NoDirection`] for opposite ones.
+    pub fn mean(&self, other: &Self) -> Result<Self, TemplateError> {
+        if self.space != other.space || self.values.len() != other.values.len() {
+            return Err(TemplateError::SpaceMismatch { left: self.space.clone(), right: other.space.clone() });
+        }
+        let sum: Vec<f32> = self.values.iter().zip(other.values.iter()).map(|(a, b)| a + b).collect();
+        Self::normalised(self.space.clone(), &sum)
+    }
+
     /// The space it lives in.
     pub fn space(&self) -> &TemplateSpace {
         &self.space
@@ -259,6 +279,16 @@ mod tests {
         for bad in [[0.0, 0.0], [f32::NAN, 1.0], [f32::INFINITY, 1.0]] {
             assert_eq!(Template::normalised(TemplateSpace::new("s"), &bad), Err(TemplateError::NoDirection));
         }
+    }
+
+    #[test]
+    fn a_mirror_turns_left_and_right_and_twice_gives_the_face_again() {
+        let pixels: Vec<u8> = (0..ALIGNED_SIDE * ALIGNED_SIDE * 3).map(|i| (i * 7 % 251) as u8).collect();
+        let face = AlignedFace::new(pixels.try_into().expect("as many as it takes"));
+        let mirrored = face.mirrored();
+        let pixel = |face: &AlignedFace, x: usize, y: usize| face.rgb()[(y * ALIGNED_SIDE + x) * 3..][..3].to_vec();
+        assert_eq!(pixel(&mirrored, 0, 5), pixel(&face, ALIGNED_SIDE - 1, 5));
+        assert_eq!(mirrored.mirrored().rgb(), face.rgb());
     }
 
     #[test]

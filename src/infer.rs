@@ -28,7 +28,7 @@ pub use border::with_border;
 pub use compare::{GraphDifference, compare_graphs};
 
 use crate::camera::NormalisedRect;
-use crate::config::InferConfig;
+use crate::config::{InferConfig, MirrorChoice};
 use crate::device::{Device, ResolvedDevice};
 use crate::face::{AlignedFace, Detection, Template, TemplateSpace};
 use crate::frame::Frame;
@@ -76,6 +76,8 @@ pub struct EngineFacts {
     pub precision: String,
     /// Why this precision.
     pub precision_reason: String,
+    /// Which faces are encoded together with their mirror image.
+    pub mirror: MirrorChoice,
     /// How many session threads there are.
     pub sessions: usize,
     /// The runtime library, by the manifest's name.
@@ -222,7 +224,7 @@ impl Engine {
         let encoder_graph = manifest.prepared(Role::Encoder)?.path;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let sessions = if config.sessions == 0 { cores } else { config.sessions };
-        let facts = facts(&manifest, &choice, device, sessions);
+        let facts = facts(&manifest, &choice, device, (sessions, config.mirror));
         let (config, space, meter) = (config.clone(), manifest.space(), Arc::new(Meter::default()));
         let meter_shown = meter.clone();
         let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, choice, config, space, meter });
@@ -254,13 +256,30 @@ impl Engine {
         self.ask(lane, Job::Detect { requests, lane, reply }, answer).await
     }
 
-    /// One template a face, in order.
+    /// One template a face, in order: where that is set, the mean of the face's and its mirror image's.
     ///
     /// # Errors
     /// [`InferError`].
-    pub async fn encode(&self, lane: Lane, faces: Vec<AlignedFace>) -> Result<Vec<Template>, InferError> {
+    pub async fn encode(&self, lane: Lane, mut faces: Vec<AlignedFace>) -> Result<Vec<Template>, InferError> {
+        let count = faces.len();
+        let is_mirrored = match self.0.facts.mirror {
+            MirrorChoice::Off => false,
+            MirrorChoice::Photos => lane == Lane::Photo,
+            MirrorChoice::All => true,
+        };
+        if is_mirrored {
+            faces.extend_from_within(..);
+            faces[count..].iter_mut().for_each(|face| *face = face.mirrored());
+        }
         let (reply, answer) = oneshot::channel();
-        self.ask(lane, Job::Encode { faces, reply }, answer).await
+        let mut templates: Vec<Template> = self.ask(lane, Job::Encode { faces, reply }, answer).await?;
+        if is_mirrored && templates.len() == 2 * count {
+            let mirrored = templates.split_off(count);
+            for (template, mirrored) in templates.iter_mut().zip(mirrored) {
+                *template = template.mean(&mirrored).map_err(|error| InferError::Session(error.to_string()))?;
+            }
+        }
+        Ok(templates)
     }
 
     async fn ask<T>(&self, lane: Lane, job: Job, answer: oneshot::Receiver<Result<T, InferError>>) -> Result<T, InferError> {
@@ -320,7 +339,7 @@ impl Engine {
     }
 }
 
-fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, sessions: usize) -> EngineFacts {
+fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, (sessions, mirror): (usize, MirrorChoice)) -> EngineFacts {
     // Of several encoders one is in force.
     let is_in_use = |listed: &Listed| match listed.role {
         Role::Runtime => false,
@@ -340,6 +359,7 @@ fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, sessions
         provider: choice.provider_words(),
         precision: choice.precision.name().into(),
         precision_reason: choice.precision_reason.clone(),
+        mirror,
         sessions,
         runtime_version: manifest.runtime().name.clone(),
         space: manifest.space(),

@@ -12,7 +12,8 @@ use doorward::rates::{Interval, fmr_of_fpir, rule_of_three};
 use doorward::train::split_people;
 use serde_json::{Map, Value, json};
 
-const SEED: u64 = 1;
+/// What chance begins with.
+pub const SEED: u64 = 1;
 const FMRS: [f64; 3] = [1e-2, 1e-3, 1e-4];
 const SIZES: [usize; 3] = [100, 200, 400];
 const FPIR: f64 = 0.01;
@@ -194,40 +195,4 @@ pub fn heads(faces: &[Known], space: &TemplateSpace) -> anyhow::Result<Value> {
         );
     }
     Ok(heads.into())
-}
-
-/// What several shots of one visitor make of the rates: the mean of all of a person's photos but one is looked up, as a visit's shots
-/// are, and one photo alone. Only where people have at least four photos.
-pub fn visits(faces: &[Known]) -> Value {
-    let mut by_person: Vec<Vec<&Known>> = faces.chunk_by(|a, b| a.person == b.person).map(|of_one| of_one.iter().collect()).collect();
-    by_person.retain(|photos| photos.len() >= 4);
-    if by_person.len() < 20 {
-        return Value::Null;
-    }
-    let fused = |photos: &[&Known]| {
-        let sum: Vec<f32> = (0..photos[0].values.len()).map(|i| photos.iter().map(|photo| photo.values[i]).sum()).collect();
-        let norm = dot(&sum, &sum).sqrt();
-        Known { person: photos[0].person, values: sum.iter().map(|value| value / norm).collect() }
-    };
-    let single: Vec<Known> = by_person.iter().map(|photos| photos[1].clone()).collect();
-    let visit: Vec<Known> = by_person.iter().map(|photos| fused(&photos[1..4])).collect();
-    let enrolled: Vec<Known> = by_person.iter().map(|photos| photos[0].clone()).collect();
-    let rates = |probes: &[Known]| {
-        let scores = |same: bool| {
-            let pairs = probes.iter().flat_map(|probe| enrolled.iter().map(move |known| (probe, known)));
-            pairs
-                .filter(move |(probe, known)| (probe.person == known.person) == same)
-                .map(|(probe, known)| dot(&probe.values, &known.values))
-        };
-        let mut strangers: Vec<f32> = scores(false).collect();
-        strangers.sort_by(|a, b| b.total_cmp(a));
-        let threshold = strangers[strangers.len() / 100];
-        let rejected = scores(true).filter(|score| *score <= threshold).count();
-        (threshold, rejected as f64 / probes.len() as f64)
-    };
-    let ((one, one_missed), (three, three_missed)) = (rates(&single), rates(&visit));
-    eprintln!(
-        "a visit of three shots: threshold {three:.3} for an FMR of 1 %, FNMR {three_missed:.3}; one shot: {one:.3}, {one_missed:.3}"
-    );
-    json!({ "people": by_person.len(), "threshold_of_one_shot": one, "threshold_of_three": three, "fnmr_of_one_shot": one_missed, "fnmr_of_three": three_missed })
 }

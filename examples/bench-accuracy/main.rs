@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark ends with what is wrong")]
 
 mod figures;
+mod visits;
 
 use std::path::{Path, PathBuf};
 
@@ -17,15 +18,15 @@ use doorward::evaluate::identification::Known;
 use doorward::evaluate::verification::{Comparison, Verification};
 use doorward::evaluate::{Embedder, Folder, PhotoFile, pairs};
 use doorward::infer::Engine;
+use doorward::photo::Worsening;
 use serde_json::{Value, json};
+use visits::Shot;
 
 /// The command line, as `--name value`.
 struct Arguments {
     models: PathBuf,
     photos: PathBuf,
     pairs: Option<PathBuf>,
-    /// People with many photos each, as a visit has many shots.
-    visits: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,18 +39,17 @@ fn main() -> anyhow::Result<()> {
 
 fn arguments() -> anyhow::Result<Arguments> {
     let mut given = std::env::args().skip(1);
-    let (mut models, mut photos, mut pairs, mut visits) = (None, None, None, None);
+    let (mut models, mut photos, mut pairs) = (None, None, None);
     while let Some(name) = given.next() {
         let value = given.next().map(PathBuf::from);
         match name.as_str() {
             "--models" => models = value,
             "--photos" => photos = value,
             "--pairs" => pairs = value,
-            "--visits" => visits = value,
-            other => anyhow::bail!("{other} is not known: --models DIR --photos DIR [--pairs FILE] [--visits DIR]"),
+            other => anyhow::bail!("{other} is not known: --models DIR --photos DIR [--pairs FILE]"),
         }
     }
-    Ok(Arguments { models: models.context("--models DIR is needed")?, photos: photos.context("--photos DIR is needed")?, pairs, visits })
+    Ok(Arguments { models: models.context("--models DIR is needed")?, photos: photos.context("--photos DIR is needed")?, pairs })
 }
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
@@ -75,10 +75,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let rates = figures::rates(&known);
     let searches = figures::searches(&known);
     let heads = figures::heads(&known, exact.space())?;
-    let visits = match &arguments.visits {
-        Some(dir) => figures::visits(&embed(&exact, &Folder::read(dir)?).await?),
-        None => Value::Null,
-    };
+    let visits = visits::rate(&shots(&exact, &folder).await?);
     Ok(json!({
         "bench": "accuracy",
         "people": folder.people.len(), "photos": known.len(),
@@ -104,6 +101,22 @@ async fn embed(embedder: &Embedder, folder: &Folder) -> anyhow::Result<Vec<Known
     let (faces, unusable) = embedder.embed(&folder.photos, None, || ()).await?;
     unusable.iter().for_each(|photo| eprintln!("left out: {}: {}", photo.path.display(), photo.reason));
     Ok(faces.into_iter().map(|face| Known { person: face.person, values: face.template.values().to_vec() }).collect())
+}
+
+/// Every photo as it is and made worse, as a visitor who comes nearer gives them.
+async fn shots(embedder: &Embedder, folder: &Folder) -> anyhow::Result<Vec<Shot>> {
+    let mut shots = Vec::new();
+    for worsening in Worsening::ALL.map(Some).into_iter().chain([None]) {
+        let (faces, _) = embedder.embed(&folder.photos, worsening, || ()).await?;
+        shots.extend(faces.into_iter().map(|face| Shot {
+            person: face.person,
+            photo: face.photo,
+            is_worsened: worsening.is_some(),
+            quality: face.quality,
+            template: face.template,
+        }));
+    }
+    Ok(shots)
 }
 
 async fn verify(embedder: &Embedder, pairs: &[pairs::Pair]) -> anyhow::Result<Verification> {

@@ -43,6 +43,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("infer.sessions", "0 (one a core) to 256"),
     ("infer.detector_side", "a multiple of 32 from 160 to 1920"),
     ("infer.detection_score_min", "0 to 1"),
+    ("infer.mirror", "\"off\", \"photos\" or \"all\""),
     ("infer.encode_every_face", "true or false"),
     ("recognition.calibration", "a path, as text"),
     ("recognition.verifier", "a path, as text"),

@@ -63,7 +63,7 @@ impl Embedder {
     pub fn new(engine: Engine, cache: Option<&std::path::Path>) -> Result<Self, EvaluateError> {
         let facts = engine.facts().clone();
         let models: Vec<&str> = facts.models.iter().map(|model| model.sha256.as_str()).collect();
-        let chain = format!("{} {} {} {}", facts.space, facts.precision, facts.provider, models.join(" "));
+        let chain = format!("{} {} {} {:?} {}", facts.space, facts.precision, facts.provider, facts.mirror, models.join(" "));
         let cache = cache.map(|dir| Cache::open(dir, &chain)).transpose()?.map(Arc::new);
         Ok(Self { photos: PhotoAnalyst::new(engine), space: facts.space, sessions: facts.sessions, cache })
     }

@@ -237,6 +237,7 @@ fn facts(sessions: usize) -> EngineFacts {
         provider: said(),
         precision: said(),
         precision_reason: said(),
+        mirror: crate::config::MirrorChoice::Off,
         sessions,
         runtime_version: said(),
         space: space(),

@@ -1,0 +1,161 @@
+//! Whether the rate that a door promises is kept by the visit: several shots, one decision.
+//!
+//! In: photos by person, as they are and made worse, as a visitor who comes nearer gives them. Out: the share of strangers who are
+//! ever named, through the pipeline's own fusing and deciding.
+//! Must not know: how photos become templates.
+
+use std::time::Duration;
+
+use doorward::calibration::{Calibration, Scored, measure};
+use doorward::clock::Timestamp;
+use doorward::config::RecognitionConfig;
+use doorward::decide::{Compared, Policy, identify, undecidable};
+use doorward::evaluate::identification::{Rate, pooled};
+use doorward::event::{BoxInFrame, Candidate, Decision, EndReason, EventKind, Purpose, TrackId};
+use doorward::face::{Probe, Template, TemplateSpace, dot};
+use doorward::subject::SubjectUid;
+use doorward::visit::{EncodedShot, Ending, Fused, Layout, Look, VisitPolicy, Visits};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::figures::SEED;
+
+const FPIR: f64 = 0.01;
+const PEOPLE: usize = 200;
+const SPLITS: usize = 5;
+const FOLDS: usize = 5;
+const BETWEEN_SHOTS: Duration = Duration::from_millis(300);
+
+/// One shot of a person.
+#[derive(Clone)]
+pub struct Shot {
+    /// Whose.
+    pub person: usize,
+    /// Which photo it was made of.
+    pub photo: usize,
+    /// Whether the photo was made worse.
+    pub is_worsened: bool,
+    /// Overall quality.
+    pub quality: f32,
+    /// The template.
+    pub template: Template,
+}
+
+/// Somebody of the gallery.
+struct Enrolled {
+    uid: SubjectUid,
+    template: Template,
+}
+
+fn calibrated<'a>(shots: impl Iterator<Item = &'a Shot>) -> Calibration {
+    let scored: Vec<Scored> = shots
+        .map(|shot| Scored {
+            person: shot.person,
+            photo: shot.photo,
+            quality: shot.quality,
+            is_worsened: shot.is_worsened,
+            values: shot.template.values().to_vec(),
+        })
+        .collect();
+    let measured = measure(&scored, (-1.0, 1.0), &dot);
+    Calibration::new(&TemplateSpace::new("measured"), "cosine", ("the benchmark's", "bench-accuracy"), measured)
+}
+
+/// The share of strangers' visits in which somebody is named, by a calibration of other people.
+pub fn rate(shots: &[Shot]) -> Value {
+    let fold_of = |person: usize| (person * 7_919) % FOLDS;
+    let policy_of = |fold: usize| {
+        let calibration = calibrated(shots.iter().filter(|shot| fold_of(shot.person) != fold));
+        Policy::new(&RecognitionConfig { target_fpir: Some(FPIR), ..RecognitionConfig::default() }, Some(calibration), 1.0)
+    };
+    let policies: Vec<Policy> = (0..FOLDS).map(policy_of).collect();
+    let people = shots.iter().map(|shot| shot.person).max().map_or(0, |last| last + 1);
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let (mut counts, mut single) = (vec![(0_u64, 0_u64); people], vec![(0_u64, 0_u64); people]);
+    for _ in 0..SPLITS {
+        let mut order: Vec<usize> = (0..people).collect();
+        random.shuffle(&mut order);
+        let (known, strangers) = order.split_at(PEOPLE.min(people / 2));
+        let first = |person: &usize| shots.iter().find(|shot| shot.person == *person && !shot.is_worsened);
+        let gallery: Vec<Enrolled> = known
+            .iter()
+            .filter_map(first)
+            .map(|shot| Enrolled { uid: SubjectUid(Uuid::from_u128(shot.person as u128 + 1)), template: shot.template.clone() })
+            .collect();
+        for stranger in strangers {
+            let Some(last) = first(stranger) else { continue };
+            // Worse shots first: the visitor comes nearer.
+            let worse = shots.iter().filter(|shot| shot.photo == last.photo && shot.is_worsened);
+            let visit: Vec<&Shot> = worse.chain(std::iter::once(last)).collect();
+            let policy = &policies[fold_of(*stranger)];
+            counts[*stranger].0 += u64::from(is_named(&visit, &gallery, policy));
+            counts[*stranger].1 += 1;
+            let alone = decision(&Probe { template: last.template.clone(), quality: last.quality }, &gallery, policy);
+            single[*stranger].0 += u64::from(alone.subject.is_some());
+            single[*stranger].1 += 1;
+        }
+    }
+    let told = |mut counts: Vec<(u64, u64)>, what: &str| -> (Rate, Value) {
+        counts.retain(|(_, trials)| *trials > 0);
+        let rate = pooled(&counts, SEED);
+        let interval = rate.interval;
+        eprintln!("FPIR target {FPIR} among {PEOPLE}, {what}: measured {:.4} ({:.4} to {:.4})", rate.rate(), interval.low, interval.high);
+        (rate, json!({ "measured": rate.rate(), "low": interval.low, "high": interval.high, "trials": rate.trials }))
+    };
+    let (of_visits, visits) = told(counts, "by the visit");
+    let (_, photos) = told(single, "by one good photo");
+    json!({ "by_visit": visits, "by_photo": photos, "target": FPIR, "people": PEOPLE, "within_interval": of_visits.interval.holds(FPIR) })
+}
+
+/// Whether a visit names somebody before it ends.
+fn is_named(shots: &[&Shot], gallery: &[Enrolled], policy: &Policy) -> bool {
+    const TRACK: TrackId = TrackId(1);
+    let rules = VisitPolicy {
+        threshold: policy.threshold(Purpose::Verify, 1),
+        decision_deadline: Duration::from_secs(3),
+        decide_after: Some(Duration::from_millis(500)),
+        reassert_every: None,
+        resume_within: Duration::ZERO,
+        actionable: Duration::from_secs(5),
+    };
+    let mut visits = Visits::new("door", rules, Layout::default());
+    let mut time = Timestamp::from_micros(0);
+    let judge = |probe: Option<&Probe>| {
+        probe.map_or_else(|| undecidable(policy, &compared(Vec::new(), 0.0, gallery)), |probe| decision(probe, gallery, policy))
+    };
+    for shot in shots {
+        let look = Look { track: TRACK, resumed: false, promise: shot.quality, box_in_frame: BoxInFrame::default(), detection_score: 0.9 };
+        visits.sighted(look, time);
+        match visits.fuse(TRACK, EncodedShot { template: &shot.template, quality: shot.quality, time }) {
+            Ok(Some(Fused::Same(probe))) => visits.decided(TRACK, (decision(&probe, gallery, policy), |_| true), time),
+            // The track is over, and the rest of the shots would be another visit.
+            _ => break,
+        }
+        visits.overdue(time, judge);
+        time = time.plus(BETWEEN_SHOTS);
+    }
+    visits.ended(TRACK, Ending { reason: EndReason::Gone, time }, judge);
+    visits.take_told().iter().any(|event| event.kind == EventKind::Identified)
+}
+
+fn decision(probe: &Probe, gallery: &[Enrolled], policy: &Policy) -> Decision {
+    let similarity = |known: &Enrolled| dot(known.template.values(), probe.template.values());
+    let mut candidates: Vec<Candidate> =
+        gallery.iter().map(|known| Candidate { subject: known.uid, similarity: similarity(known) }).collect();
+    candidates.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    candidates.truncate(2);
+    identify(policy, &compared(candidates, probe.quality, gallery))
+}
+
+fn compared(candidates: Vec<Candidate>, quality: f32, gallery: &[Enrolled]) -> Compared {
+    let count = gallery.len() as u64;
+    Compared {
+        candidates,
+        closest: None,
+        quality,
+        gallery_subjects: count,
+        gallery_templates: count,
+        gallery_version: 1,
+        space: "measured".into(),
+    }
+}
