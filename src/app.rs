@@ -8,6 +8,7 @@ mod embedder;
 mod gallery_events;
 mod replay;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,10 @@ use crate::calibration::Calibration;
 use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, EventsConfig, InferConfig};
-use crate::decide::Policy;
+use crate::decide::{Policy, ThresholdFacts};
 use crate::device::ResolvedDevice;
 use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncoder, OtherEncoder, ReloadReport};
-use crate::event::{EndReason, Event, EventKind};
+use crate::event::{EndReason, Event, EventKind, ThresholdBasis};
 use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
 use crate::head::Head;
@@ -172,6 +173,7 @@ impl Daemon {
     /// the daemon is starting.
     async fn start(&self, config: &Config, tasks: &mut Tasks) -> anyhow::Result<()> {
         self.enrolment.fill().await?;
+        warn_of_unsupported(&self.enrolment.facts().await?.thresholds);
         let pipeline = self.pipeline.clone();
         let stop = self.stop_work.clone();
         tasks.spawn("the pipeline", async move { pipeline.run(stop).await });
@@ -264,11 +266,36 @@ impl Daemon {
     }
 }
 
+/// Says which targets are not kept, so that nobody trusts what was written down.
+fn warn_of_unsupported(thresholds: &[ThresholdFacts]) {
+    for ThresholdFacts { purpose, name, in_force } in thresholds.iter().filter(|facts| facts.in_force.basis == ThresholdBasis::Unsupported)
+    {
+        tracing::warn!(
+            ?purpose,
+            scope = ?in_force.scope,
+            name,
+            target = in_force.target_rate,
+            expected = in_force.expected_rate,
+            threshold = in_force.threshold,
+            "the calibration has too few comparisons for a target rate: the strictest threshold that they support decides"
+        );
+    }
+}
+
 /// What decides: the configuration's targets by its own calibration, or by that of the encoder in force.
 fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
-    let file = config.recognition.calibration.as_ref().or(facts.calibration.as_ref());
-    let calibration = file.map(|file| Calibration::load(file, &facts.space)).transpose()?;
-    let mut policy = Policy::new(&config.recognition, calibration, facts.threshold);
+    let load = |file: &PathBuf| Calibration::load(file, &facts.space);
+    let (own, of_encoder) =
+        (config.recognition.calibration.as_ref().map(load).transpose()?, facts.calibration.as_ref().map(load).transpose()?);
+    let asks_for_rates = config.recognition.target_fpir.is_some() || config.recognition.target_fmr.is_some();
+    anyhow::ensure!(
+        !asks_for_rates || own.is_some() || of_encoder.is_some(),
+        "recognition.target_fpir and target_fmr need a calibration, and this encoder has none: make one with `doorward calibrate` and name it in recognition.calibration, or state recognition.threshold"
+    );
+    let mut policy = Policy::new(&config.recognition, own.or(of_encoder.clone()), facts.threshold);
+    if let Some(fallback) = of_encoder {
+        policy = policy.with_fallback(fallback);
+    }
     if let Some(file) = &config.recognition.verifier {
         let head = Head::load(file, &facts.space)?;
         tracing::info!(head = head.rule.name(), file = %file.display(), "a trained head verifies in place of the cosine");

@@ -24,6 +24,8 @@ use tail::Tail;
 
 /// The version of the file's form.
 const FORMAT: u32 = 1;
+/// What compares templates where no head was trained.
+pub const COSINE: &str = "cosine";
 /// With so many scores above a threshold their count alone says enough (the rule of thirty, ISO/IEC 19795-1, B.1.2);
 /// below it the tail's shape is used as well.
 const COUNT_SUFFICES: f64 = 30.0;
@@ -168,6 +170,9 @@ impl Calibration {
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
         let calibration = Self::parse(&text).map_err(malformed)?;
+        if calibration.head != COSINE {
+            return Err(malformed(format!("it is of the head {:?}, which brings it along; give one of the cosine", calibration.head)));
+        }
         if calibration.space != space.as_str() {
             return Err(CalibrationError::OtherSpace { path: path.into(), found: calibration.space, wanted: space.clone() });
         }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::calibration::{Asked, Calibration};
+use crate::calibration::{Asked, COSINE, Calibration};
 use crate::decide::{Compared, InForce, Policy, identify, undecidable, verify};
 use crate::event::{Candidate, Decision, Purpose};
 use crate::face::{Template, TemplateError, TemplateSpace};
@@ -16,9 +16,6 @@ use crate::infer::InferError;
 use crate::photo::{Photo, PhotoAnalyst, PhotoError, PhotoFace};
 use crate::quality;
 use crate::subject::SubjectUid;
-
-/// The name of what compares templates where no head was trained.
-const COSINE: &str = "cosine";
 
 /// A question cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -229,7 +226,7 @@ impl Recogniser {
             closest: candidates.first().and_then(|closest| gallery.subject(closest.subject)),
             candidates,
             quality,
-            gallery_templates: gallery.template_count(),
+            comparisons: gallery.template_count(),
             gallery_subjects: gallery.subject_count(),
             gallery_version: gallery.version(),
             space: self.space.to_string(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use doorward::calibration::{Calibration, Scored, measure};
 use doorward::clock::Timestamp;
 use doorward::config::RecognitionConfig;
-use doorward::decide::{Compared, Policy, identify, undecidable};
+use doorward::decide::{Compared, Policy, identify, undecidable, visit_comparisons};
 use doorward::evaluate::identification::{Rate, pooled};
 use doorward::event::{BoxInFrame, Candidate, Decision, EndReason, EventKind, Purpose, TrackId};
 use doorward::face::{Probe, Template, TemplateSpace, dot};
@@ -90,7 +90,8 @@ pub fn rate(shots: &[Shot]) -> Value {
             let policy = &policies[fold_of(*stranger)];
             counts[*stranger].0 += u64::from(is_named(&visit, &gallery, policy));
             counts[*stranger].1 += 1;
-            let alone = decision(&Probe { template: last.template.clone(), quality: last.quality }, &gallery, policy);
+            let alone =
+                decision(&Probe { template: last.template.clone(), quality: last.quality }, (&gallery, gallery.len() as u64), policy);
             single[*stranger].0 += u64::from(alone.subject.is_some());
             single[*stranger].1 += 1;
         }
@@ -118,16 +119,17 @@ fn is_named(shots: &[&Shot], gallery: &[Enrolled], policy: &Policy) -> bool {
         resume_within: Duration::ZERO,
         actionable: Duration::from_secs(5),
     };
+    let asked = (gallery, visit_comparisons(gallery.len() as u64));
     let mut visits = Visits::new("door", rules, Layout::default());
     let mut time = Timestamp::from_micros(0);
     let judge = |probe: Option<&Probe>| {
-        probe.map_or_else(|| undecidable(policy, &compared(Vec::new(), 0.0, gallery)), |probe| decision(probe, gallery, policy))
+        probe.map_or_else(|| undecidable(policy, &compared(Vec::new(), 0.0, asked)), |probe| decision(probe, asked, policy))
     };
     for shot in shots {
         let look = Look { track: TRACK, resumed: false, promise: shot.quality, box_in_frame: BoxInFrame::default(), detection_score: 0.9 };
         visits.sighted(look, time);
         match visits.fuse(TRACK, EncodedShot { template: &shot.template, quality: shot.quality, time }) {
-            Ok(Some(Fused::Same(probe))) => visits.decided(TRACK, (decision(&probe, gallery, policy), |_| true), time),
+            Ok(Some(Fused::Same(probe))) => visits.decided(TRACK, (decision(&probe, asked, policy), |_| true), time),
             // The track is over, and the rest of the shots would be another visit.
             _ => break,
         }
@@ -138,24 +140,16 @@ fn is_named(shots: &[&Shot], gallery: &[Enrolled], policy: &Policy) -> bool {
     visits.take_told().iter().any(|event| event.kind == EventKind::Identified)
 }
 
-fn decision(probe: &Probe, gallery: &[Enrolled], policy: &Policy) -> Decision {
+fn decision(probe: &Probe, (gallery, comparisons): (&[Enrolled], u64), policy: &Policy) -> Decision {
     let similarity = |known: &Enrolled| dot(known.template.values(), probe.template.values());
     let mut candidates: Vec<Candidate> =
         gallery.iter().map(|known| Candidate { subject: known.uid, similarity: similarity(known) }).collect();
     candidates.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
     candidates.truncate(2);
-    identify(policy, &compared(candidates, probe.quality, gallery))
+    identify(policy, &compared(candidates, probe.quality, (gallery, comparisons)))
 }
 
-fn compared(candidates: Vec<Candidate>, quality: f32, gallery: &[Enrolled]) -> Compared {
+fn compared(candidates: Vec<Candidate>, quality: f32, (gallery, comparisons): (&[Enrolled], u64)) -> Compared {
     let count = gallery.len() as u64;
-    Compared {
-        candidates,
-        closest: None,
-        quality,
-        gallery_subjects: count,
-        gallery_templates: count,
-        gallery_version: 1,
-        space: "measured".into(),
-    }
+    Compared { candidates, closest: None, quality, gallery_subjects: count, comparisons, gallery_version: 1, space: "measured".into() }
 }

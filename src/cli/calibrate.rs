@@ -11,21 +11,27 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::embedding::{EmbeddingOptions, embed};
+use super::embedding::{EmbeddingOptions, check_writable, embed};
 use super::failure::Usage;
-use super::output::{Output, Table};
+use super::output::{Output, Table, printable};
+use super::threshold::share;
 use crate::calibration::{Asked, Calibration, Scored, measure};
 use crate::config::Config;
+use crate::decide::TARGET_RATE_DEFAULT;
 use crate::evaluate::Folder;
 use crate::face::dot;
 use crate::models::Manifest;
 use crate::photo::Worsening;
-use crate::rates::wilson;
+use crate::rates::{rule_of_three, wilson};
 use crate::store;
 
 /// More faces than this are not compared with each other: a million times a million comparisons would take days. Of more, every second, third
 /// and so on is taken.
 const FACES_MAX: usize = 4_000;
+/// Two people's photos are this alike only by mistake: mates of good photos are.
+const TWINS: f32 = 0.7;
+/// So many of them are named.
+const TWINS_TOLD: usize = 5;
 /// Rates that are shown.
 const SHOWN_RATES: [f64; 5] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
 
@@ -70,6 +76,7 @@ impl Calibrate {
     /// # Errors
     /// Photos or models that cannot be used, or a file that cannot be written.
     pub fn run(self, out: Output) -> anyhow::Result<()> {
+        check_writable(&self.output)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
         let calibration = runtime.block_on(self.calibration())?;
         write(&self.output, &calibration)?;
@@ -102,6 +109,7 @@ impl Calibrate {
         }
         let every = folder.photos.len().div_ceil(FACES_MAX);
         scored.retain(|face| face.photo % every == 0);
+        tell_twins(&scored, &folder);
         if every > 1 {
             eprintln!("of {} photos every {every}th is compared", folder.photos.len());
         }
@@ -192,10 +200,27 @@ fn tell(calibration: &Calibration, path: &Path, out: Output) -> anyhow::Result<(
         }));
     }
     out.table(&table)?;
-    out.line(&format!(
-        "{}: {} photos of {} people; set recognition.calibration to it to use it",
-        path.display(),
-        calibration.photos,
-        calibration.people
-    ))
+    let lowest = rule_of_three(calibration.comparisons(1.0));
+    let (people, photos, lowest_told) = (calibration.people, calibration.photos, share(lowest));
+    out.line(&format!("{}: {photos} photos of {people} people; supports false match rates from {lowest_told}", path.display()))?;
+    if lowest > TARGET_RATE_DEFAULT {
+        return out
+            .line("these are too few people to promise much: below that rate the encoder's own calibration decides where it is stricter");
+    }
+    out.line("set recognition.calibration to it to use it")
+}
+
+/// Names photos of different people that look like one person: a photo in a wrong folder makes strangers look alike.
+fn tell_twins(faces: &[Scored], folder: &Folder) {
+    let good: Vec<&Scored> = faces.iter().filter(|face| !face.is_worsened).collect();
+    let mut twins: Vec<(f32, &Scored, &Scored)> = Vec::new();
+    for (index, a) in good.iter().enumerate() {
+        let alike = good[index + 1..].iter().filter(|b| b.person != a.person).map(|b| (dot(&a.values, &b.values), *a, *b));
+        twins.extend(alike.filter(|(similarity, ..)| *similarity >= TWINS));
+    }
+    twins.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let path = |face: &Scored| printable(&folder.photos[face.photo].path.display().to_string());
+    for (similarity, a, b) in twins.iter().take(TWINS_TOLD) {
+        eprintln!("{} and {} look like one person ({similarity:.2}): is one of them in the wrong folder?", path(a), path(b));
+    }
 }

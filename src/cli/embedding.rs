@@ -3,7 +3,7 @@
 //! In: options, a folder of photos. Out: the faces, and a word for each photo that shows none.
 //! Must not know: what the faces are for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -56,6 +56,16 @@ impl EmbeddingOptions {
         let dir = if self.no_cache { None } else { self.cache.clone().or_else(Cache::default_dir) };
         app::embedder(config, dir.as_deref()).await
     }
+}
+
+/// Refuses a file that cannot be written, before the work that it is for.
+///
+/// # Errors
+/// The folder is not there.
+pub fn check_writable(file: &Path) -> anyhow::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    anyhow::ensure!(folder.is_dir() && !file.is_dir(), "cannot write {}: give a file in a folder that is there", file.display());
+    Ok(())
 }
 
 /// The face of each photo, as it came or made worse. What shows no face as it came is told on standard error.

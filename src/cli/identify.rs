@@ -95,5 +95,5 @@ fn shown(out: Output, photo: &Path, response: &pb::IdentifyResponse) -> anyhow::
     out.table(&table)?;
     let first = response.identifications.first();
     let told = first.and_then(|first| threshold::stands_for("false positives", (first.target_fpir, first.expected_fpir), first.basis()));
-    told.map_or(Ok(()), |told| out.line(&format!("the threshold stands for {told}")))
+    told.map_or(Ok(()), |told| out.line(&format!("threshold: {told}")))
 }

@@ -25,7 +25,8 @@ Examples:
   doorward train verifier --head abs-diff photos/ --output verifier.json
   doorward train projection photos/ --dim 128 --output projection.onnx --picture projection.html
 
-What was learnt is compared with what is in force, on people that it did not learn from; what is not better is not written.")]
+What was learnt is compared with what is in force, on people that it did not learn from; what is not better is not written
+(exit code 1).")]
 pub enum Train {
     Verifier(verifier::Verifier),
     Projection(projection::Projection),
@@ -45,6 +46,10 @@ impl Train {
     }
 }
 
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number| *number > 0.0 && *number < 1e6).ok_or_else(|| "give a number above 0".into())
+}
+
 /// The comparison on people that were held out, in lines.
 fn lines(judgement: Option<&Judgement>, (before, after): (&str, &str)) -> Vec<String> {
     let Some(judgement) = judgement else {
@@ -56,7 +61,11 @@ fn lines(judgement: Option<&Judgement>, (before, after): (&str, &str)) -> Vec<St
         format!("  {name:<12} rejects {} of {} pairs of one person", percent(share.rate(), share.interval()), share.trials)
     };
     let points = |rate: f64| format!("{:+.2}", 100.0 * rate);
-    let verdict = if judgement.is_better() { "better" } else { "no better than chance would make it" };
+    let verdict = match () {
+        () if judgement.is_better() => "better",
+        () if judgement.change.low > 0.0 => "worse",
+        () => "no better than chance would make it",
+    };
     vec![
         format!(
             "on people that it did not learn from, where both accept {} of {} pairs of two people:",

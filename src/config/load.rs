@@ -49,7 +49,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("recognition.verifier", "a path, as text"),
     ("recognition.target_fmr", "above 0 and below 1 (a share of strangers), such as 0.001"),
     ("recognition.target_fpir", "above 0 and below 1 (a share of strangers), such as 0.001"),
-    ("recognition.threshold", "-1 to 1 (cosine similarity)"),
+    ("recognition.threshold", "-1 to 1 (cosine similarity), and neither target_fpir nor target_fmr beside it"),
     ("recognition.watchlists", TARGETS_ALLOWED),
     ("recognition.subjects", TARGETS_ALLOWED),
     ("recognition.actionable_ms", "100 to 60000"),
@@ -184,6 +184,7 @@ impl Config {
     /// Refuses values whose type is right and which are not allowed.
     fn check(&self, figment: &Figment) -> Result<(), ConfigError> {
         let (server, infer, recognition) = (&self.server, &self.infer, &self.recognition);
+        let by_rate = recognition.target_fmr.is_some() || recognition.target_fpir.is_some();
         let unit = 0.0..=1.0;
         let milliseconds = |value: u64, least: u64, most: u64| (least..=most).contains(&value);
         let guarded = server.tls_certificate_file.is_some() && server.tls_key_file.is_some() && server.token_file.is_some();
@@ -205,7 +206,7 @@ impl Config {
             ("infer.detection_score_min", unit.contains(&infer.detection_score_min)),
             ("recognition.target_fmr", is_rate(recognition.target_fmr)),
             ("recognition.target_fpir", is_rate(recognition.target_fpir)),
-            ("recognition.threshold", is_similarity(recognition.threshold)),
+            ("recognition.threshold", is_similarity(recognition.threshold) && (recognition.threshold.is_none() || !by_rate)),
             ("recognition.watchlists", recognition.watchlists.values().all(are_targets)),
             ("recognition.subjects", recognition.subjects.values().all(are_targets)),
             ("recognition.actionable_ms", milliseconds(recognition.actionable_ms, 100, 60_000)),

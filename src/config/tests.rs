@@ -153,7 +153,7 @@ fn targets_of_a_scope_are_rates_or_a_threshold_and_never_both_nor_nothing() {
         let error = load(&format!("[recognition.watchlists.staff]\n{bad}\n"), &[], &[]).expect_err(bad).to_string();
         assert!(error.contains("recognition.watchlists"), "{bad}: {error}");
     }
-    for bad in ["target_fpir = 0.0", "target_fmr = 1.5", "target_fpir = nan"] {
+    for bad in ["target_fpir = 0.0", "target_fmr = 1.5", "target_fpir = nan", "threshold = 0.6\ntarget_fpir = 0.01"] {
         assert!(load(&format!("[recognition]\n{bad}\n"), &[], &[]).is_err(), "{bad}");
     }
 }

@@ -39,6 +39,8 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq)]
 struct Shared {
     calibration: Option<Calibration>,
+    /// What decides where that shows too little: the encoder's own.
+    fallback: Option<Calibration>,
     /// What verifies in place of the cosine.
     verifier: Option<Head>,
     /// The encoder's threshold as it was published, for want of a calibration.
@@ -89,7 +91,10 @@ impl Policy {
     pub fn new(config: &RecognitionConfig, calibration: Option<Calibration>, published: f32) -> Self {
         let default = TargetConfig { threshold: config.threshold, target_fmr: config.target_fmr, target_fpir: config.target_fpir };
         let (watchlists, subjects) = (config.watchlists.clone(), config.subjects.clone());
-        Self { shared: Arc::new(Shared { calibration, verifier: None, published, default, watchlists, subjects }), camera: None }
+        Self {
+            shared: Arc::new(Shared { calibration, fallback: None, verifier: None, published, default, watchlists, subjects }),
+            camera: None,
+        }
     }
 
     /// One threshold for everything.
@@ -97,12 +102,19 @@ impl Policy {
         Self::new(&RecognitionConfig { threshold: Some(threshold), ..RecognitionConfig::default() }, None, threshold)
     }
 
+    /// The same where `fallback`, the encoder's own calibration, decides whenever the one in force has too few comparisons for a target
+    /// and would be the looser of both: a few photos of a site never open a door.
+    pub fn with_fallback(self, fallback: Calibration) -> Self {
+        let shared = Shared { fallback: Some(fallback), ..Arc::unwrap_or_clone(self.shared) };
+        Self { shared: Arc::new(shared), camera: self.camera }
+    }
+
     /// The same where `head` verifies, by its own calibration, in place of the cosine.
     ///
     /// # Errors
     /// [`PolicyError`] where a scope states a similarity for verifying, which means nothing to a head.
     pub fn with_verifier(self, head: Head) -> Result<Self, PolicyError> {
-        let Shared { calibration, published, default, watchlists, subjects, .. } = Arc::unwrap_or_clone(self.shared);
+        let Shared { calibration, fallback, published, default, watchlists, subjects, .. } = Arc::unwrap_or_clone(self.shared);
         let scopes = watchlists.iter().map(|(name, targets)| ("watchlists", name.as_str(), targets));
         let scopes = scopes.chain(subjects.iter().map(|(name, targets)| ("subjects", name.as_str(), targets)));
         let stated = scopes
@@ -112,7 +124,7 @@ impl Policy {
         if let Some(key) = of_default.into_iter().chain(stated).next() {
             return Err(PolicyError { key, head: head.rule.name() });
         }
-        let shared = Shared { calibration, verifier: Some(head), published, default, watchlists, subjects };
+        let shared = Shared { calibration, fallback, verifier: Some(head), published, default, watchlists, subjects };
         Ok(Self { shared: Arc::new(shared), camera: self.camera })
     }
 
@@ -198,6 +210,10 @@ impl Policy {
             }
             (Target::Rate(rate), Some(calibration)) => {
                 let found = calibration.threshold(rate, asked);
+                // A head's scores are no similarities: for it there is no other calibration.
+                let fallback = self.shared.fallback.as_ref().filter(|_| !found.is_supported && verifier.is_none());
+                let stricter = fallback.map(|fallback| fallback.threshold(rate, asked)).filter(|other| other.threshold > found.threshold);
+                let found = stricter.unwrap_or(found);
                 let basis = if found.is_supported { ThresholdBasis::Calibrated } else { ThresholdBasis::Unsupported };
                 InForce {
                     threshold: found.threshold,

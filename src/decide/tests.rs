@@ -23,7 +23,7 @@ fn compared(candidates: &[Candidate]) -> Compared {
         closest: None,
         quality: 1.0,
         gallery_subjects,
-        gallery_templates: gallery_subjects,
+        comparisons: gallery_subjects,
         gallery_version: 7,
         space: "space".into(),
     }
@@ -96,7 +96,7 @@ fn without_a_usable_shot_nothing_is_compared() {
 #[test]
 fn the_threshold_rises_when_people_are_enrolled_and_falls_when_they_leave() {
     let policy = Policy::new(&RecognitionConfig { target_fpir: Some(0.1), ..RecognitionConfig::default() }, Some(calibration()), 0.363);
-    let among = |gallery_templates| identify(&policy, &Compared { gallery_templates, ..compared(&[candidate(1, 0.49)]) });
+    let among = |comparisons| identify(&policy, &Compared { comparisons, ..compared(&[candidate(1, 0.49)]) });
     let (few, many) = (among(1), among(100));
     assert!((few.threshold - 0.45).abs() < 0.003 && (many.threshold - 0.4995).abs() < 0.003, "{few:?} {many:?}");
     assert!(few.subject.is_some() && many.subject.is_none(), "the same similarity is somebody of one and nobody of a hundred");
@@ -107,7 +107,7 @@ fn the_threshold_rises_when_people_are_enrolled_and_falls_when_they_leave() {
 #[test]
 fn a_target_beyond_the_calibration_is_told_and_the_strictest_that_it_supports_decides() {
     let policy = Policy::new(&RecognitionConfig { target_fpir: Some(1e-3), ..RecognitionConfig::default() }, Some(calibration()), 0.363);
-    let decision = identify(&policy, &Compared { gallery_templates: 100_000, ..compared(&[candidate(1, 0.6)]) });
+    let decision = identify(&policy, &Compared { comparisons: 100_000, ..compared(&[candidate(1, 0.6)]) });
     assert_eq!((decision.target_rate, decision.basis), (Some(1e-3), Some(ThresholdBasis::Unsupported)));
     assert!(decision.expected_rate.is_some_and(|rate| rate > 0.2), "{decision:?}");
     assert!((0.49..=0.51).contains(&decision.threshold), "{decision:?}");
@@ -185,4 +185,19 @@ fn a_similarity_stated_where_a_head_verifies_is_refused_by_its_key() {
         let error = Policy::new(&config, None, 0.363).with_verifier(head()).expect_err(key).to_string();
         assert!(error.contains(key) && error.contains("abs-diff"), "{error}");
     }
+}
+
+#[test]
+fn a_calibration_of_a_few_people_never_loosens_a_threshold() {
+    let mut few = calibration();
+    few.people = 8;
+    let config = RecognitionConfig { target_fpir: Some(0.001), target_fmr: Some(0.2), ..RecognitionConfig::default() };
+    let asked = Asked { comparisons: 1, quality: 1.0 };
+    let of = |policy: &Policy, purpose| policy.in_force(purpose, None, asked);
+    let alone = Policy::new(&config, Some(few.clone()), 0.363);
+    assert!(of(&alone, Purpose::Identify).threshold < 0.46 && of(&alone, Purpose::Identify).basis == ThresholdBasis::Unsupported);
+    let beside = alone.with_fallback(calibration());
+    let found = of(&beside, Purpose::Identify);
+    assert!((found.threshold - 0.4995).abs() < 0.003 && found.basis == ThresholdBasis::Calibrated, "{found:?}");
+    assert_eq!(of(&beside, Purpose::Verify).basis, ThresholdBasis::Calibrated, "what it does support it decides");
 }

@@ -103,8 +103,9 @@ pub fn pooled(counts: &[(u64, u64)], seed: u64) -> Rate {
         events as f64 / trials.max(1) as f64
     };
     let resampled = if counts.is_empty() { Vec::new() } else { (0..RESAMPLES).map(|_| draw()).collect() };
-    // Where nothing, or everything, was seen the resamples are all alike, and know less than the count does.
-    let counted = crate::rates::wilson(events, trials);
+    // Where nothing, or everything, was seen the resamples are all alike: then people are the trials, since searches of one are not.
+    let people = counts.len() as u64;
+    let counted = crate::rates::wilson(if events == 0 { 0 } else { people }, people);
     let interval = Interval::of_resamples(resampled).filter(|interval| interval.low < interval.high).unwrap_or(counted);
     Rate { events, trials, interval }
 }
@@ -182,6 +183,7 @@ mod tests {
         };
         let width = |rate: Rate| rate.interval.high - rate.interval.low;
         assert!(width(of(10, 100)) > 3.0 * width(of(1_000, 1)), "a thousand searches each");
-        assert!(pooled(&[(0, 100)], SEED).interval.high > 0.02, "nothing seen is not nothing there");
+        assert!(pooled(&[(0, 100); 6], SEED).interval.high > 0.3, "nothing seen of six people is not nothing there");
+        assert!(pooled(&[(9, 9); 6], SEED).interval.low < 0.7);
     }
 }

@@ -4,7 +4,7 @@
 //! (`file_a,file_b,same`) and the form of Labeled Faces in the Wild (`name 1 2`, `name 1 other 3`; Huang and others, 2007).
 //! Must not know: faces.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::EvaluateError;
@@ -38,7 +38,17 @@ pub fn read(path: &Path, root: &Path) -> Result<Vec<Pair>, EvaluateError> {
     let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let numbered = if is_csv { reader.csv(&text)? } else { reader.lfw(&text)? };
     reader.check(&numbered)?;
-    let pairs: Vec<Pair> = numbered.into_iter().map(|(_, pair)| pair).collect();
+    // Two photos say no more when they are listed again.
+    let mut seen = HashSet::new();
+    let is_new = |pair: &Pair| {
+        let mut both = [pair.a.clone(), pair.b.clone()];
+        both.sort_unstable();
+        seen.insert(both)
+    };
+    let pairs: Vec<Pair> = numbered.into_iter().map(|(_, pair)| pair).filter(is_new).collect();
+    if pairs.is_empty() {
+        return Err(EvaluateError::TooFew(format!("{} names no pairs; a line is file_a,file_b,same", path.display())));
+    }
     if !pairs.iter().any(|pair| pair.same) || pairs.iter().all(|pair| pair.same) {
         return Err(EvaluateError::TooFew(format!(
             "{} has {} pairs of one kind only; give pairs of the same person and of different people",
@@ -168,9 +178,16 @@ mod tests {
         let lfw = read_text(&dir, "pairs.txt", "2\t1\nA_B\t1\t2\nA_B\t1\tC\t1\nA_B\t1\t2\nA_B\t2\tC\t1\n").expect("it is good");
         let csv = "file_a,file_b,same\nA_B/A_B_0001.jpg,A_B/A_B_0002.jpg,1\nA_B/A_B_0001.jpg,C/C_0001.jpg,0\n";
         let csv = read_text(&dir, "pairs.csv", csv).expect("it is good");
-        assert_eq!((lfw.len(), csv.len()), (4, 2));
+        assert_eq!((lfw.len(), csv.len()), (3, 2));
         assert_eq!([&lfw[0].a, &lfw[0].b, &lfw[1].b], [&csv[0].a, &csv[0].b, &csv[1].b]);
-        assert_eq!(lfw.iter().map(|pair| (pair.same, pair.fold)).collect::<Vec<_>>(), [(true, 0), (false, 0), (true, 1), (false, 1)]);
+        assert_eq!(lfw.iter().map(|pair| (pair.same, pair.fold)).collect::<Vec<_>>(), [(true, 0), (false, 0), (false, 1)]);
+    }
+
+    #[test]
+    fn a_pair_that_is_listed_again_counts_once() {
+        let dir = folder();
+        let line = "A_B/A_B_0001.jpg,A_B/A_B_0002.jpg,1\nA_B/A_B_0001.jpg,C/C_0001.jpg,0\nC/C_0001.jpg,A_B/A_B_0001.jpg,0\n";
+        assert_eq!(read_text(&dir, "again.csv", &line.repeat(3)).expect("it is good").len(), 2);
     }
 
     #[test]

@@ -470,7 +470,7 @@ fn compared(candidates: Vec<Candidate>, quality: f32, gallery: &GalleryVersion) 
         closest: candidates.first().and_then(|closest| gallery.subject(closest.subject)),
         candidates,
         quality,
-        gallery_templates: gallery.template_count(),
+        comparisons: decide::visit_comparisons(gallery.template_count()),
         gallery_subjects: gallery.subject_count(),
         gallery_version: gallery.version(),
         space: gallery.space().to_string(),

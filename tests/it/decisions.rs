@@ -116,7 +116,9 @@ async fn a_gallery_calibrates_itself_beside_its_daemon() {
     let gallery = client.get_gallery(pb::GetGalleryRequest::default()).await.expect("it answers").into_inner();
     let verifying = gallery.thresholds.iter().find(|threshold| threshold.purpose() == Purpose::Verify).expect("it is told");
     assert_eq!((verifying.basis(), verifying.target_rate), (ThresholdBasis::Unsupported, Some(1e-6)));
-    assert!(verifying.expected_rate.is_some_and(|rate| (rate - 3.0 / 36.0).abs() < 1e-9), "{verifying:?}");
+    // Nor does it decide more loosely than it would without: the encoder's own knows more.
+    let (_, plain) = thresholds(&channel).await;
+    assert!(verifying.threshold > plain.threshold && verifying.expected_rate.is_some_and(|rate| rate < 1e-4), "{verifying:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

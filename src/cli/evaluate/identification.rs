@@ -218,7 +218,11 @@ impl Found {
         };
         let fpir = |threshold: f32| share(&strangers, &|found| found.best >= threshold);
         let fnir = |threshold: f32| share(&mates, &|found| found.best < threshold || found.is_right != Some(true));
-        let curve = |rate: &dyn Fn(f32) -> f64| thresholds.iter().map(|threshold| (f64::from(*threshold), rate(*threshold))).collect();
+        let curve = |rate: &dyn Fn(f32) -> f64| {
+            // A rate holds up to a score that is seen, and changes just above it.
+            let steps = thresholds.iter().flat_map(|threshold| [*threshold, threshold.next_up()]);
+            steps.map(|threshold| (f64::from(threshold), rate(threshold))).collect()
+        };
         Figure {
             title: format!("Errors by threshold, {} people enrolled", self.enrolled),
             caption: "Strangers who are taken for somebody (FPIR), and enrolled people who are not found (FNIR).".into(),

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::super::embedding::{EmbeddingOptions, embed};
 use super::super::output::{Output, Table};
 use super::{ReportOptions, in_force_line, percent};
-use crate::calibration::Asked;
+use crate::calibration::{Asked, COSINE};
 use crate::decide::InForce;
 use crate::evaluate::verification::{Comparison, Share, Verification as Measured, errors_at};
 use crate::evaluate::{FaceOfPhoto, PhotoFile, pairs};
@@ -45,6 +45,8 @@ pub struct Verification {
 
 /// What is told.
 struct Result {
+    /// What made the scores.
+    head: &'static str,
     measured: Measured,
     in_force: InForce,
     fmr: Share,
@@ -66,12 +68,15 @@ impl Verification {
         let mut scores = Vec::with_capacity(pairs.len());
         for pair in &pairs {
             let both = face_of.get(&pair.a).zip(face_of.get(&pair.b));
-            let score = both.map(|(a, b)| a.template.similarity(&b.template)).transpose()?;
+            let by_head = policy.verifier().zip(both).map(|(head, (a, b))| head.score(a.template.values(), b.template.values()));
+            let similarity = both.map(|(a, b)| a.template.similarity(&b.template)).transpose()?;
+            let score = by_head.or(similarity);
             scores.push(Comparison { score, same: pair.same, fold: pair.fold });
         }
         let in_force = policy.in_force(Purpose::Verify, None, Asked { comparisons: 1, quality: 1.0 });
         let (fmr, fnmr) = errors_at(&scores, in_force.threshold);
-        let result = Result { measured: Measured::of(&scores), in_force, fmr, fnmr, scores };
+        let head = policy.verifier().map_or(COSINE, |head| head.rule.name());
+        let result = Result { head, measured: Measured::of(&scores), in_force, fmr, fnmr, scores };
         self.report.write(out, || result.report())?;
         result.tell(out)
     }
@@ -114,7 +119,7 @@ impl Result {
             })
             .collect();
         out.object(&json!({
-            "evaluation": "verification", "pairs": self.scores.len(), "without_face": self.measured.without_face, "accuracy": accuracy,
+            "evaluation": "verification", "head": self.head, "pairs": self.scores.len(), "without_face": self.measured.without_face, "accuracy": accuracy,
             "accuracy_sd": deviation, "tar_at_far": tar, "equal_error_rate": self.measured.equal_error_rate(),
             "threshold": self.in_force.threshold, "target_fmr": self.in_force.target_rate, "fmr": self.fmr.rate(), "fmr_low": fmr.low,
             "fmr_high": fmr.high, "fnmr": self.fnmr.rate(), "fnmr_low": fnmr.low, "fnmr_high": fnmr.high,
@@ -160,7 +165,7 @@ impl Result {
                     .into(),
             x: axis("false match rate", Scale::NormalDeviate, Some((0.5 / self.fmr.trials.max(2) as f64, 0.4))),
             y: axis("false non-match rate", Scale::NormalDeviate, Some((0.5 / self.fnmr.trials.max(2) as f64, 0.4))),
-            series: vec![Series { name: "cosine".into(), points, style: Style::Line }],
+            series: vec![Series { name: self.head.into(), points, style: Style::Line }],
             markers: Vec::new(),
         }
     }
@@ -173,30 +178,32 @@ impl Result {
             caption: "Mates accepted against strangers accepted, by threshold.".into(),
             x: axis("false accept rate", Scale::Log, Some((lowest, 1.0))),
             y: axis("true accept rate", Scale::Linear, None),
-            series: vec![Series { name: "cosine".into(), points, style: Style::Line }],
+            series: vec![Series { name: self.head.into(), points, style: Style::Line }],
             markers: Vec::new(),
         }
     }
 
     fn histogram(&self) -> Figure {
-        const STEP: f64 = 0.02;
+        const BINS: usize = 60;
+        let all = self.scores.iter().filter_map(|pair| pair.score).map(f64::from);
+        let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), score| (low.min(score), high.max(score)));
+        let step = ((high - low) / BINS as f64).max(1e-6);
         let series = [(false, "two people"), (true, "one person")].map(|(same, name)| {
-            let scores: Vec<f32> = self.scores.iter().filter(|pair| pair.same == same).filter_map(|pair| pair.score).collect();
-            let count = |bin: i32| scores.iter().filter(|score| (f64::from(**score) / STEP).floor() as i32 == bin).count();
-            let share = |bin: i32| count(bin) as f64 / scores.len().max(1) as f64;
-            let points = (-50..=50).map(|bin| (f64::from(bin) * STEP, share(bin))).skip_while(|point| point.1 == 0.0);
-            let mut points: Vec<(f64, f64)> = points.collect();
-            while points.last().is_some_and(|last| last.1 == 0.0)
-                && points.get(points.len().wrapping_sub(2)).is_some_and(|next| next.1 == 0.0)
-            {
-                points.pop();
-            }
+            let scores: Vec<f64> =
+                self.scores.iter().filter(|pair| pair.same == same).filter_map(|pair| pair.score).map(f64::from).collect();
+            let bin_of = |score: f64| (((score - low) / step) as usize).min(BINS - 1);
+            let share = |bin: usize| scores.iter().filter(|score| bin_of(**score) == bin).count() as f64 / scores.len().max(1) as f64;
+            let first = scores.iter().map(|score| bin_of(*score)).min().unwrap_or(0);
+            let last = scores.iter().map(|score| bin_of(*score)).max().unwrap_or(0);
+            let mut points: Vec<(f64, f64)> = (first..=last).map(|bin| (low + step * bin as f64, share(bin))).collect();
+            points.push((low + step * (last + 1) as f64, 0.0));
             Series { name: name.into(), points, style: Style::Steps }
         });
+        let label = if self.head == COSINE { "cosine similarity".to_owned() } else { format!("score of {}", self.head) };
         Figure {
-            title: "Similarities".into(),
-            caption: "How many pairs of either kind have which similarity.".into(),
-            x: axis("cosine similarity", Scale::Linear, None),
+            title: "Scores".into(),
+            caption: "How many pairs of either kind have which score.".into(),
+            x: axis(&label, Scale::Linear, None),
             y: axis("share of pairs", Scale::Linear, None),
             series: series.into(),
             markers: vec![Marker { x: f64::from(self.in_force.threshold), label: format!("in force {:.3}", self.in_force.threshold) }],

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::super::embedding::{EmbeddingOptions, embed};
+use super::super::embedding::{EmbeddingOptions, check_writable, embed};
 use super::super::failure::Told;
 use super::super::output::{Output, progress};
 use super::{json as judged, lines, write};
@@ -42,17 +42,17 @@ pub struct Projection {
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
     dim: u16,
     /// How much closer a person's own photo must be than anybody else's
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.2, value_parser = super::positive)]
     margin: f64,
     /// Which photos of others are learnt from
     #[arg(long, value_enum, default_value_t = MiningChoice::SemiHard)]
     mining: MiningChoice,
     /// The length of a step
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, value_parser = super::positive)]
     learning_rate: f64,
     /// The most passes over the photos
-    #[arg(long, default_value_t = 200)]
-    epochs_max: usize,
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
+    epochs_max: u16,
     /// What chance begins with
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -92,6 +92,8 @@ impl Part {
 
 impl Projection {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        check_writable(&self.output)?;
+        self.picture.as_deref().map_or(Ok(()), check_writable)?;
         let folder = Folder::read(&self.dir)?;
         let config = self.embedding.config()?;
         let (embedder, _) = self.embedding.open(&config).await?;
@@ -110,11 +112,11 @@ impl Projection {
                 MiningChoice::Hard => Mining::Hard,
             },
             learning_rate: self.learning_rate,
-            epochs_max: self.epochs_max,
+            epochs_max: self.epochs_max.into(),
             seed: self.seed,
             ..TripletSettings::default()
         };
-        let bar = progress(self.epochs_max, "learning");
+        let bar = progress(self.epochs_max.into(), "learning");
         let mut told = |epoch: &Epoch| {
             bar.set_position(epoch.number as u64);
             let line = format!(
@@ -193,7 +195,7 @@ impl Projection {
             self.output.display()
         ))?;
         entry.lines().try_for_each(|line| out.line(line))?;
-        out.line("then make templates for it (`doorward gallery reencode --encoder NAME`), set infer.encoder, and calibrate; docs/changing-the-encoder.md has the steps")
+        out.line("then calibrate it (`doorward calibrate … --set infer.encoder=NAME`), make templates for it (`doorward gallery reencode --encoder NAME`) and set infer.encoder; docs/changing-the-encoder.md has the steps")
     }
 }
 

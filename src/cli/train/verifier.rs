@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::super::embedding::{EmbeddingOptions, embed};
+use super::super::embedding::{EmbeddingOptions, check_writable, embed};
 use super::super::failure::Told;
 use super::super::output::Output;
+use super::super::threshold::share as share_in_words;
 use super::{json as judged, lines, write};
 use crate::evaluate::heads::{HeadSettings, Pairs, all_pairs, train};
 use crate::evaluate::identification::Known;
 use crate::evaluate::{Folder, PhotoFile, pairs};
 use crate::head::Rule;
+use crate::rates::rule_of_three;
 use crate::train::split_people;
 
 /// Trains a head that says of two photos whether they are of one person (no daemon needed)
@@ -38,10 +40,10 @@ pub struct Verifier {
     #[arg(long, value_enum, default_value_t = HeadRule::AbsDiff)]
     head: HeadRule,
     /// How strongly weights are held near zero
-    #[arg(long, default_value_t = 0.01, value_parser = positive)]
+    #[arg(long, default_value_t = 0.01, value_parser = super::positive)]
     l2: f64,
     /// The share of people that are held out
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = positive)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
     held_out: f64,
     /// What chance begins with
     #[arg(long, default_value_t = 1)]
@@ -67,8 +69,8 @@ enum HeadRule {
     Chi2,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|number| *number > 0.0 && *number < 1e6).ok_or_else(|| "give a number above 0".into())
+fn share(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0).ok_or_else(|| "give a share above 0 and below 1".into())
 }
 
 /// Photos with the people that they are of, and the pairs that a list names.
@@ -118,6 +120,7 @@ impl Source {
 
 impl Verifier {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        check_writable(&self.output)?;
         let source = Source::read(&self.photos)?;
         let config = self.embedding.config()?;
         let (embedder, _) = self.embedding.open(&config).await?;
@@ -161,7 +164,11 @@ impl Verifier {
             ))?;
             lines(judgement, ("cosine", rule.name())).iter().try_for_each(|line| out.line(line))?;
             out.line(&if writes {
-                format!("{}: set recognition.verifier to it to have Verify use it", self.output.display())
+                let lowest = share_in_words(rule_of_three(trained.head.calibration.comparisons(1.0)));
+                format!(
+                    "{}: supports false match rates from {lowest}; set recognition.verifier to it to have Verify use it",
+                    self.output.display()
+                )
             } else {
                 "not written: the cosine stays; --even-if-no-better writes it all the same".into()
             })?;
