@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calibration::Calibration;
 use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, EventsConfig, InferConfig};
+use crate::config::{Config, EventsConfig, InferConfig, MirrorChoice};
 use crate::decide::{Policy, ThresholdFacts};
 use crate::device::ResolvedDevice;
 use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncoder, OtherEncoder, ReloadReport};
@@ -283,15 +283,27 @@ fn warn_of_unsupported(thresholds: &[ThresholdFacts]) {
 }
 
 /// What decides: the configuration's targets by its own calibration, or by that of the encoder in force.
-fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
+///
+/// # Errors
+/// A calibration or a head that cannot be used, or targets that nothing is known of.
+pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
     let load = |file: &PathBuf| Calibration::load(file, &facts.space);
     let (own, of_encoder) =
         (config.recognition.calibration.as_ref().map(load).transpose()?, facts.calibration.as_ref().map(load).transpose()?);
-    let asks_for_rates = config.recognition.target_fpir.is_some() || config.recognition.target_fmr.is_some();
+    let recognition = &config.recognition;
+    let scoped =
+        recognition.watchlists.values().chain(recognition.subjects.values()).map(|targets| (targets.target_fpir, targets.target_fmr));
+    let asks_for_rates =
+        std::iter::once((recognition.target_fpir, recognition.target_fmr)).chain(scoped).any(|(fpir, fmr)| fpir.is_some() || fmr.is_some());
     anyhow::ensure!(
         !asks_for_rates || own.is_some() || of_encoder.is_some(),
-        "recognition.target_fpir and target_fmr need a calibration, and this encoder has none: make one with `doorward calibrate` and name it in recognition.calibration, or state recognition.threshold"
+        "target_fpir and target_fmr need a calibration, and this encoder has none: make one with `doorward calibrate` and name it in recognition.calibration, or state recognition.threshold"
     );
+    if facts.mirror != MirrorChoice::Off && own.is_none() {
+        tracing::warn!(
+            "infer.mirror changes similarities, and the encoder's calibration was made without it: make one with `doorward calibrate`"
+        );
+    }
     let mut policy = Policy::new(&config.recognition, own.or(of_encoder.clone()), facts.threshold);
     if let Some(fallback) = of_encoder {
         policy = policy.with_fallback(fallback);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::face::TemplateSpace;
-use crate::rates::{Interval, fmr_of_fpir, fpir_of_fmr, rule_of_three};
+use crate::rates::{Interval, fmr_of_fpir, fpir_of_fmr, rule_of_three, wilson};
 pub use histogram::Histogram;
 pub use measure::{Measured, Scored, measure};
 use tail::Tail;
@@ -26,6 +26,8 @@ use tail::Tail;
 const FORMAT: u32 = 1;
 /// What compares templates where no head was trained.
 pub const COSINE: &str = "cosine";
+/// Fewer people than this show nothing of strangers: a calibration of them is neither written nor read.
+pub const PEOPLE_MIN: u64 = 30;
 /// With so many scores above a threshold their count alone says enough (the rule of thirty, ISO/IEC 19795-1, B.1.2);
 /// below it the tail's shape is used as well.
 const COUNT_SUFFICES: f64 = 30.0;
@@ -82,6 +84,10 @@ pub struct Calibration {
     pub people: u64,
     /// How many photos.
     pub photos: u64,
+    /// Whether it was made of a gallery: whoever looked too much like somebody else was refused there, so the highest scores are
+    /// missing, and it must not loosen a threshold.
+    #[serde(default)]
+    pub is_of_gallery: bool,
     /// By the probe's quality, upwards; the first begins at 0.
     pub bands: Vec<Band>,
 }
@@ -92,6 +98,10 @@ pub struct Calibration {
 pub struct Band {
     /// The least overall quality of its probes, 0 to 1.
     pub quality_min: f32,
+    /// How many people were compared in it, and of how many of them there were probes.
+    pub people: u64,
+    /// See `people`.
+    pub probe_people: u64,
     /// Scores of different people.
     pub non_mated: Histogram,
     /// Scores of two photos of one person.
@@ -142,7 +152,7 @@ impl Calibration {
     pub fn new(space: &TemplateSpace, head: &str, (source, command): (&str, &str), measured: Measured) -> Self {
         let Measured { people, photos, bands } = measured;
         let (space, head, source, command) = (space.to_string(), head.to_owned(), source.to_owned(), command.to_owned());
-        Self { format: FORMAT, space, head, source, command, people, photos, bands }
+        Self { format: FORMAT, space, head, source, command, people, photos, is_of_gallery: false, bands }
     }
 
     /// The same for poor probes, and for good ones as `measured` of a gallery, whose pictures all were good enough to enrol. Mated scores
@@ -152,10 +162,10 @@ impl Calibration {
         let mut all = self.bands.clone();
         if let (Some(good), Some(found)) = (all.last_mut(), bands.pop()) {
             let mated = if found.mated.total() > 0 { found.mated } else { good.mated.clone() };
-            *good = Band::new(good.quality_min, (found.non_mated, mated), found.spread);
+            *good = Band { quality_min: good.quality_min, mated, ..found };
         }
         let source = format!("{source}; poor pictures: {}", self.source);
-        Self { people, photos, source, command: command.to_owned(), bands: all, ..self.clone() }
+        Self { people, photos, source, command: command.to_owned(), is_of_gallery: true, bands: all, ..self.clone() }
     }
 
     /// Reads the file at `path`, which must be of `space`.
@@ -196,6 +206,12 @@ impl Calibration {
             if !band.non_mated.is_sound() || !band.mated.is_sound() || band.non_mated.total() == 0 {
                 return Err("a band has no scores of different people, or too many".into());
             }
+            if band.people < PEOPLE_MIN {
+                return Err(format!("it is of {} people, and fewer than {PEOPLE_MIN} show nothing of strangers", band.people));
+            }
+            if band.spread.iter().any(|spread| !(spread.rate > 0.0 && spread.low >= 0.0 && spread.high >= spread.low)) {
+                return Err("an interval of a band is none".into());
+            }
             band.tail = Tail::of(&band.non_mated);
         }
         Ok(calibration)
@@ -218,9 +234,14 @@ impl Calibration {
         let fmr = wanted.max(lowest);
         let compounded = |fmr| fpir_of_fmr(fmr, asked.comparisons);
         let (is_supported, interval) = (wanted >= lowest, band.interval(fmr));
+        // Nobody is let in more easily for a poor picture: how poor ones were made is a guess at what cameras do.
+        let good = self.band(f32::INFINITY);
+        let threshold = band.threshold(fmr).max(good.threshold(wanted.max(rule_of_three(self.support(good)))));
+        // Three of so many reached it, which may have been by luck.
+        let at_most = wilson(3, self.support(band)).high;
         Calibrated {
-            threshold: band.threshold(fmr),
-            rate: if is_supported { fpir } else { compounded(fmr) },
+            threshold,
+            rate: if is_supported { fpir } else { compounded(at_most) },
             interval: Interval { low: compounded(interval.low), high: compounded(interval.high) },
             is_supported,
         }
@@ -246,7 +267,7 @@ impl Calibration {
     }
 
     fn support(&self, band: &Band) -> u64 {
-        band.non_mated.total().min(self.people.saturating_mul(self.people.saturating_sub(1)) / 2)
+        band.non_mated.total().min(band.probe_people.saturating_mul(band.people.saturating_sub(1)) / 2)
     }
 
     /// The scores of probes of `quality`.
@@ -257,19 +278,21 @@ impl Calibration {
 }
 
 impl Band {
-    /// Of its scores.
-    pub fn new(quality_min: f32, (non_mated, mated): (Histogram, Histogram), spread: Vec<Spread>) -> Self {
+    /// Of its scores, of `people` each of whom gave probes.
+    pub fn new(quality_min: f32, (non_mated, mated): (Histogram, Histogram), people: u64) -> Self {
         let tail = Tail::of(&non_mated);
-        Self { quality_min, non_mated, mated, spread, tail }
+        Self { quality_min, people, probe_people: people, non_mated, mated, spread: Vec::new(), tail }
     }
 
     /// The threshold that strangers reach at the rate `fmr`, which the counts support.
     fn threshold(&self, fmr: f64) -> f32 {
         let count = fmr * self.non_mated.total() as f64;
+        // Half of a score is none.
+        let counted = self.non_mated.threshold_of((count + 1e-9) as u64);
         match self.tail {
-            Some(tail) if count < COUNT_SUFFICES => tail.threshold(fmr) as f32,
-            // Half of a score is none.
-            _ => self.non_mated.threshold_of((count + 1e-9) as u64),
+            // The stricter of both, so that a threshold never falls where a rate does.
+            Some(tail) if count < COUNT_SUFFICES => counted.max(tail.threshold(fmr) as f32),
+            _ => counted,
         }
     }
 
@@ -285,7 +308,7 @@ impl Band {
     /// logarithms; the count's own interval where none was.
     fn interval(&self, rate: f64) -> Interval {
         let n = self.non_mated.total();
-        let own = crate::rates::wilson((rate * n as f64).round() as u64, n);
+        let own = wilson((rate * n as f64).round() as u64, n);
         let above = self.spread.iter().filter(|known| known.rate >= rate).min_by(|a, b| a.rate.total_cmp(&b.rate));
         let below = self.spread.iter().filter(|known| known.rate <= rate).max_by(|a, b| a.rate.total_cmp(&b.rate));
         let (Some(above), Some(below)) = (above, below) else { return own };

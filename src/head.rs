@@ -175,7 +175,8 @@ impl Head {
         if x.len() != self.weights.len() || y.len() != self.weights.len() {
             return -LOGIT_MAX;
         }
-        dot(&self.weights, &self.rule.features(x, y)) + self.bias
+        // Within what is counted: a score beyond the highest threshold would reach it.
+        (dot(&self.weights, &self.rule.features(x, y)) + self.bias).clamp(-LOGIT_MAX, 0.999 * LOGIT_MAX)
     }
 }
 
@@ -188,7 +189,7 @@ mod tests {
         let (low, high) = rule.range();
         let mut non_mated = Histogram::over(low, high, 0.1);
         (0..100).for_each(|_| non_mated.add(low));
-        let bands = vec![Band::new(0.0, (non_mated.clone(), non_mated), Vec::new())];
+        let bands = vec![Band::new(0.0, (non_mated.clone(), non_mated), 40)];
         let measured = Measured { people: 2, photos: 4, bands };
         Head::new(rule, (weights, 0.5), Calibration::new(&TemplateSpace::new("s"), rule.name(), ("planted", "none"), measured))
     }

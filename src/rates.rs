@@ -60,7 +60,8 @@ pub fn all_right(accuracy: f64, decisions: u64) -> f64 {
 
 /// The rate at which a search among `comparisons` templates finds somebody for a face that is nobody's, when each
 /// comparison errs at `fmr` by itself: FPIR = 1 − (1 − FMR)^N (ISO/IEC 19795-1, and [`all_right`]). Comparisons of one
-/// face are not quite independent, which makes the true rate lower, never higher.
+/// face are not quite independent: over galleries drawn like the calibration's that makes the true rate lower. A given gallery with
+/// many who look alike, as of one family or one origin, may exceed it (Grother and others, NISTIR 8280, 2019): calibrate on it.
 pub fn fpir_of_fmr(fmr: f64, comparisons: u64) -> f64 {
     // ln(1 − x) and e^x − 1 keep the digits of rates near zero.
     -(comparisons as f64 * (-fmr).ln_1p()).exp_m1()

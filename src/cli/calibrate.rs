@@ -15,7 +15,7 @@ use super::embedding::{EmbeddingOptions, check_writable, embed};
 use super::failure::Usage;
 use super::output::{Output, Table, printable};
 use super::threshold::share;
-use crate::calibration::{Asked, Calibration, Scored, measure};
+use crate::calibration::{Asked, Calibration, PEOPLE_MIN, Scored, measure};
 use crate::config::Config;
 use crate::decide::TARGET_RATE_DEFAULT;
 use crate::evaluate::Folder;
@@ -54,7 +54,8 @@ pub struct Calibrate {
     /// Photos of known people: DIR/<person>/<photo>
     #[arg(value_name = "DIR", required_unless_present = "from_gallery", conflicts_with = "from_gallery")]
     dir: Option<PathBuf>,
-    /// Compare the enrolled people with each other; for poor pictures the calibration in force is kept
+    /// Compare the enrolled people with each other; for poor pictures the calibration in force is kept. Who looked too much like somebody
+    /// else was refused when enrolling, so this may only make thresholds stricter than the encoder's own calibration does
     #[arg(long)]
     from_gallery: bool,
     /// The file to write
@@ -89,9 +90,13 @@ impl Calibrate {
             return tokio::task::block_in_place(|| of_gallery(&config));
         }
         let Some(dir) = &self.dir else { return Err(Usage("give a folder of photos".into()).into()) };
-        let folder = Folder::read(dir)?;
+        let mut folder = Folder::read(dir)?;
+        let every = folder.thin(FACES_MAX);
+        if every > 1 {
+            eprintln!("of {} people every {every}th is compared", folder.people.len());
+        }
         let config = self.embedding.config()?;
-        let (embedder, _) = self.embedding.open(&config).await?;
+        let embedder = self.embedding.open(&config).await?;
         let mut scored = Vec::new();
         let mut ways = vec![(None, "as they are")];
         if !self.as_they_are {
@@ -107,17 +112,21 @@ impl Calibrate {
                 values: face.template.values().to_vec(),
             }));
         }
-        let every = folder.photos.len().div_ceil(FACES_MAX);
-        scored.retain(|face| face.photo % every == 0);
         tell_twins(&scored, &folder);
-        if every > 1 {
-            eprintln!("of {} photos every {every}th is compared", folder.photos.len());
-        }
         let measured = tokio::task::block_in_place(|| measure(&scored, (-1.0, 1.0), &dot));
-        anyhow::ensure!(!measured.bands.is_empty(), "the photos show fewer than two people: there is nobody to compare");
+        check_people(measured.people)?;
         let command = format!("doorward calibrate DIR --source {:?}{}", self.source, if self.as_they_are { " --as-they-are" } else { "" });
         Ok(Calibration::new(embedder.space(), "cosine", (&self.source, &command), measured))
     }
+}
+
+/// Refuses what would show nothing of strangers.
+fn check_people(people: u64) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        people >= PEOPLE_MIN,
+        "there are faces of {people} people, and fewer than {PEOPLE_MIN} show nothing of strangers: give photos of more people"
+    );
+    Ok(())
 }
 
 /// The enrolled people compared with each other, beside the daemon.
@@ -141,7 +150,7 @@ fn of_gallery(config: &Config) -> anyhow::Result<Calibration> {
         scored.push(Scored { person, photo, quality: 1.0, is_worsened: false, values: template.values().to_vec() });
     }
     let measured = measure(&scored, (-1.0, 1.0), &dot);
-    anyhow::ensure!(!measured.bands.is_empty(), "{} people are enrolled: there is nobody to compare", numbers.len());
+    check_people(measured.people)?;
     Ok(in_force.with_good(measured, ("the gallery's own people", "doorward calibrate --from-gallery")))
 }
 

@@ -48,13 +48,23 @@ impl EmbeddingOptions {
         Ok(config)
     }
 
-    /// Opens the daemon's chain of models, with what decides there.
+    /// Opens the daemon's chain of models.
     ///
     /// # Errors
     /// What keeps it from starting.
-    pub async fn open(&self, config: &Config) -> anyhow::Result<(Embedder, Policy)> {
+    pub async fn open(&self, config: &Config) -> anyhow::Result<Embedder> {
         let dir = if self.no_cache { None } else { self.cache.clone().or_else(Cache::default_dir) };
-        app::embedder(config, dir.as_deref()).await
+        Ok(app::embedder(config, dir.as_deref()).await?.0)
+    }
+
+    /// The same, with what decides there.
+    ///
+    /// # Errors
+    /// What keeps it from starting; a calibration or a head that cannot be used.
+    pub async fn open_with_policy(&self, config: &Config) -> anyhow::Result<(Embedder, Policy)> {
+        let dir = if self.no_cache { None } else { self.cache.clone().or_else(Cache::default_dir) };
+        let (embedder, facts) = app::embedder(config, dir.as_deref()).await?;
+        Ok((embedder, app::policy(config, &facts)?))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::calibration::{Asked, Calibration};
 use crate::config::{RecognitionConfig, TargetConfig};
 use crate::event::{PolicyScope, Purpose, ThresholdBasis};
 use crate::head::Head;
-use crate::rates::Interval;
+use crate::rates::{Interval, rule_of_three};
 use crate::subject::Subject;
 
 /// The error rate that is kept where a calibration is there and the operator says nothing: one in a thousand, of verifications and
@@ -50,12 +50,29 @@ struct Shared {
     subjects: BTreeMap<String, TargetConfig>,
 }
 
-/// A similarity is stated where a head verifies.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key} is a cosine similarity, and recognition.verifier ({head}) has scores of its own: state target_fmr there instead")]
-pub struct PolicyError {
-    key: String,
-    head: &'static str,
+/// A head cannot verify by what is asked for.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PolicyError {
+    /// A similarity is stated, and a head has none.
+    #[error("{key} is a cosine similarity, and recognition.verifier ({head}) has scores of its own: state target rates instead")]
+    Similarity {
+        /// Where.
+        key: String,
+        /// The head.
+        head: &'static str,
+    },
+    /// The people that it was measured on show no such rate.
+    #[error(
+        "recognition.verifier ({head}) was measured on too few people for a false match rate of {target}: they support {lowest:.2e} at best; train it on photos of more people, or state a higher recognition.target_fmr"
+    )]
+    Unsupported {
+        /// The head.
+        head: &'static str,
+        /// The rate asked for.
+        target: f64,
+        /// The lowest that is supported.
+        lowest: f64,
+    },
 }
 
 /// The threshold that decides, and what it stands for.
@@ -112,7 +129,8 @@ impl Policy {
     /// The same where `head` verifies, by its own calibration, in place of the cosine.
     ///
     /// # Errors
-    /// [`PolicyError`] where a scope states a similarity for verifying, which means nothing to a head.
+    /// [`PolicyError`] where a scope states a similarity for verifying, which means nothing to a head, or where the head was
+    /// measured on too few people for the rate that is asked for.
     pub fn with_verifier(self, head: Head) -> Result<Self, PolicyError> {
         let Shared { calibration, fallback, published, default, watchlists, subjects, .. } = Arc::unwrap_or_clone(self.shared);
         let scopes = watchlists.iter().map(|(name, targets)| ("watchlists", name.as_str(), targets));
@@ -122,7 +140,11 @@ impl Policy {
             .map(|(kind, name, _)| format!("recognition.{kind}.{name}.threshold"));
         let of_default = (default.threshold.is_some() && default.target_fmr.is_none()).then(|| "recognition.threshold".to_owned());
         if let Some(key) = of_default.into_iter().chain(stated).next() {
-            return Err(PolicyError { key, head: head.rule.name() });
+            return Err(PolicyError::Similarity { key, head: head.rule.name() });
+        }
+        let (target, lowest) = (default.target_fmr.unwrap_or(TARGET_RATE_DEFAULT), rule_of_three(head.calibration.comparisons(1.0)));
+        if target < lowest {
+            return Err(PolicyError::Unsupported { head: head.rule.name(), target, lowest });
         }
         let shared = Shared { calibration, fallback, verifier: Some(head), published, default, watchlists, subjects };
         Ok(Self { shared: Arc::new(shared), camera: self.camera })
@@ -211,9 +233,13 @@ impl Policy {
             (Target::Rate(rate), Some(calibration)) => {
                 let found = calibration.threshold(rate, asked);
                 // A head's scores are no similarities: for it there is no other calibration.
-                let fallback = self.shared.fallback.as_ref().filter(|_| !found.is_supported && verifier.is_none());
+                let doubts = !found.is_supported || calibration.is_of_gallery;
+                let fallback = self.shared.fallback.as_ref().filter(|_| doubts && verifier.is_none());
                 let stricter = fallback.map(|fallback| fallback.threshold(rate, asked)).filter(|other| other.threshold > found.threshold);
-                let found = stricter.unwrap_or(found);
+                let mut found = stricter.unwrap_or(found);
+                if !found.is_supported && verifier.is_none() {
+                    found.threshold = found.threshold.max(self.shared.published);
+                }
                 let basis = if found.is_supported { ThresholdBasis::Calibrated } else { ThresholdBasis::Unsupported };
                 InForce {
                     threshold: found.threshold,
@@ -225,7 +251,8 @@ impl Policy {
                 }
             }
             (Target::Rate(_), None) => InForce {
-                threshold: self.shared.published,
+                // What cannot be kept must not loosen what was stated.
+                threshold: self.shared.published.max(self.shared.default.threshold.unwrap_or(f32::NEG_INFINITY)),
                 target_rate: None,
                 expected_rate: None,
                 interval: None,

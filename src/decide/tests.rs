@@ -33,7 +33,7 @@ fn compared(candidates: &[Candidate]) -> Compared {
 fn calibration() -> Calibration {
     let mut non_mated = Histogram::over(-1.0, 1.0, 0.002);
     (0..1_000_000).for_each(|i| non_mated.add(i as f32 / 2e6));
-    let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-1.0, 1.0, 0.002)), Vec::new())];
+    let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-1.0, 1.0, 0.002)), 9_000)];
     Calibration::new(&TemplateSpace::new("space"), "cosine", ("planted", "none"), Measured { people: 9_000, photos: 9_000, bands })
 }
 
@@ -154,7 +154,7 @@ fn the_most_specific_scope_decides() {
 fn head() -> crate::head::Head {
     let mut non_mated = Histogram::over(-40.0, 40.0, 0.08);
     (0..100_000).for_each(|i| non_mated.add(i as f32 / 2_500.0 - 40.0));
-    let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-40.0, 40.0, 0.08)), Vec::new())];
+    let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-40.0, 40.0, 0.08)), 9_000)];
     let measured = Measured { people: 9_000, photos: 9_000, bands };
     let calibration = Calibration::new(&TemplateSpace::new("space"), "abs-diff", ("planted", "none"), measured);
     crate::head::Head::new(crate::head::Rule::AbsDiff, (vec![-1.0; 2], 0.5), calibration)
@@ -188,16 +188,34 @@ fn a_similarity_stated_where_a_head_verifies_is_refused_by_its_key() {
 }
 
 #[test]
+fn a_head_that_was_measured_on_too_few_people_is_refused() {
+    let mut few = head();
+    (few.calibration.bands[0].people, few.calibration.bands[0].probe_people) = (40, 40);
+    let config = RecognitionConfig { target_fmr: Some(0.001), ..RecognitionConfig::default() };
+    let refused = Policy::new(&config, None, 0.363).with_verifier(few.clone());
+    assert!(matches!(&refused, Err(PolicyError::Unsupported { .. })), "{refused:?}");
+    let config = RecognitionConfig { target_fmr: Some(0.01), ..RecognitionConfig::default() };
+    assert!(Policy::new(&config, None, 0.363).with_verifier(few).is_ok());
+}
+
+#[test]
 fn a_calibration_of_a_few_people_never_loosens_a_threshold() {
     let mut few = calibration();
-    few.people = 8;
+    (few.bands[0].people, few.bands[0].probe_people) = (8, 8);
     let config = RecognitionConfig { target_fpir: Some(0.001), target_fmr: Some(0.2), ..RecognitionConfig::default() };
     let asked = Asked { comparisons: 1, quality: 1.0 };
     let of = |policy: &Policy, purpose| policy.in_force(purpose, None, asked);
     let alone = Policy::new(&config, Some(few.clone()), 0.363);
-    assert!(of(&alone, Purpose::Identify).threshold < 0.46 && of(&alone, Purpose::Identify).basis == ThresholdBasis::Unsupported);
+    assert!(of(&alone, Purpose::Identify).threshold < 0.47 && of(&alone, Purpose::Identify).basis == ThresholdBasis::Unsupported);
     let beside = alone.with_fallback(calibration());
     let found = of(&beside, Purpose::Identify);
     assert!((found.threshold - 0.4995).abs() < 0.003 && found.basis == ThresholdBasis::Calibrated, "{found:?}");
     assert_eq!(of(&beside, Purpose::Verify).basis, ThresholdBasis::Calibrated, "what it does support it decides");
+    // Nor does it without another: what the encoder's makers published is the least.
+    let strict = Policy::new(&config, Some(few), 0.6);
+    assert_eq!(of(&strict, Purpose::Identify).threshold, 0.6);
+    // A rate that nothing is known of does not loosen a stated similarity.
+    let stated = RecognitionConfig { threshold: Some(0.5), ..RecognitionConfig::default() };
+    let camera = Policy::new(&stated, None, 0.363).at_camera(Some(Target::Rate(0.1)));
+    assert_eq!((of(&camera, Purpose::Identify).threshold, of(&camera, Purpose::Identify).basis), (0.5, ThresholdBasis::Published));
 }

@@ -22,7 +22,7 @@ use super::prepare::Prepared;
 use super::request::Request;
 use super::{Allowed, EnrolError, Enrolled, Erased, GalleryFacts, SAMPLES_A_SUBJECT_MAX, SampleInfo, SubjectFields, SubjectUpdate};
 use crate::clock::{Clock, Timestamp};
-use crate::decide::{Policy, verify};
+use crate::decide::{Policy, verify, visit_comparisons};
 use crate::event::{Purpose, SnapshotId};
 use crate::face::Template;
 use crate::gallery::{Gallery, Row};
@@ -332,7 +332,7 @@ impl Register {
             templates: current.template_count(),
             space,
             foreign_templates,
-            thresholds: self.policy.overview(current.template_count()),
+            thresholds: self.policy.overview(visit_comparisons(current.template_count())),
         })
     }
 

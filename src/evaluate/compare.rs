@@ -35,12 +35,15 @@ pub struct Judgement {
     pub after: Share,
     /// Between what the change of the FNMR lies, 95 %, by a bootstrap over people; below zero is better.
     pub change: Interval,
+    /// How probable it is that chance alone favours the new way with as many people, or more (the sign test, one-sided).
+    pub by_chance: f64,
 }
 
 impl Judgement {
     /// Whether the new way is better, and not by chance.
     pub fn is_better(&self) -> bool {
-        self.change.high < 0.0
+        // A few people who all go one way leave a bootstrap no doubt, and chance plenty.
+        self.change.high < 0.0 && self.by_chance <= 0.025
     }
 }
 
@@ -85,7 +88,22 @@ pub fn compare(faces: &[Known], before: Score<'_>, after: Score<'_>) -> Option<J
     };
     let change = Interval::of_resamples((0..RESAMPLES).map(|_| draw()).collect())?;
     let share = |events| Share { events, trials };
-    Some(Judgement { fmr, strangers: count as u64, before: share(before), after: share(after), change })
+    let favour = |is: fn(&u64, &u64) -> bool| people.iter().filter(|[before, after, _]| is(after, before)).count() as u32;
+    let by_chance = sign_test(favour(u64::lt), favour(u64::gt));
+    Some(Judgement { fmr, strangers: count as u64, before: share(before), after: share(after), change, by_chance })
+}
+
+/// The probability that of `better + worse` fair coins at least `better` fall one way.
+fn sign_test(better: u32, worse: u32) -> f64 {
+    let n = better + worse;
+    // C(n, i) / 2^n, from i = 0 upwards.
+    let mut term = 0.5_f64.powi(n.min(1_000) as i32);
+    let mut sum = 0.0;
+    for i in 0..=worse {
+        sum += term;
+        term *= f64::from(n - i.min(n)) / f64::from(i + 1);
+    }
+    if n > 1_000 { f64::from(u8::from(better <= worse)) } else { sum }
 }
 
 #[cfg(test)]
@@ -120,6 +138,12 @@ mod tests {
         let same = compare(&faces, all, all).expect("there are enough");
         assert!(!same.is_better() && same.before == same.after, "{same:?}");
         assert!(!compare(&faces, known, all).expect("there are enough").is_better());
+    }
+
+    #[test]
+    fn a_few_who_all_go_one_way_may_do_so_by_chance() {
+        assert!((sign_test(4, 0) - 0.0625).abs() < 1e-12 && (sign_test(6, 0) - 1.0 / 64.0).abs() < 1e-12);
+        assert!((sign_test(8, 2) - 56.0 / 1024.0).abs() < 1e-12 && sign_test(0, 0) == 1.0);
     }
 
     #[test]

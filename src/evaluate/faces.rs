@@ -4,7 +4,7 @@
 //! Photos found in the cache are not looked at again.
 //! Must not know: what the templates are for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{Cache, Remembered, hex};
 use super::{EvaluateError, PhotoFile};
+use crate::config::InferConfig;
 use crate::face::{Template, TemplateSpace};
 use crate::infer::Engine;
 use crate::photo::{Photo, PhotoAnalyst, PhotoError, PhotoFace, Worsening, worsened};
@@ -56,15 +57,16 @@ pub struct Embedder {
 }
 
 impl Embedder {
-    /// Over `engine`, remembering in the folder `cache` where one is given.
+    /// Over `engine`, remembering in the folder `cache` where one is given, for the settings that the engine was opened with.
     ///
     /// # Errors
     /// [`EvaluateError::Unreadable`] for the folder.
-    pub fn new(engine: Engine, cache: Option<&std::path::Path>) -> Result<Self, EvaluateError> {
+    pub fn new(engine: Engine, cache: Option<(&Path, &InferConfig)>) -> Result<Self, EvaluateError> {
         let facts = engine.facts().clone();
         let models: Vec<&str> = facts.models.iter().map(|model| model.sha256.as_str()).collect();
         let chain = format!("{} {} {} {:?} {}", facts.space, facts.precision, facts.provider, facts.mirror, models.join(" "));
-        let cache = cache.map(|dir| Cache::open(dir, &chain)).transpose()?.map(Arc::new);
+        let chain = |infer: &InferConfig| format!("{chain} {} {}", infer.detector_side, infer.detection_score_min);
+        let cache = cache.map(|(dir, infer)| Cache::open(dir, &chain(infer))).transpose()?.map(Arc::new);
         Ok(Self { photos: PhotoAnalyst::new(engine), space: facts.space, sessions: facts.sessions, cache })
     }
 
@@ -142,7 +144,7 @@ impl Embedder {
     async fn look(&self, bytes: &[u8], worsening: Option<Worsening>) -> Result<Remembered, EvaluateError> {
         let found = self.central(bytes).await?;
         let face = match (found, worsening) {
-            (Some(face), Some(worsening)) => {
+            (Ok(face), Some(worsening)) => {
                 let (bytes, side) = (bytes.to_vec(), face.quality.size_pixels);
                 let work = tokio::task::spawn_blocking(move || worsened(&bytes, side, worsening));
                 match work.await.map_err(|ended| PhotoError::BadImage(format!("making a photo worse ended: {ended}")))?? {
@@ -152,7 +154,10 @@ impl Embedder {
             }
             (found, _) => found,
         };
-        let Some(face) = face else { return Ok(Remembered::Nothing(PhotoError::NoFace.to_string())) };
+        let face = match face {
+            Ok(face) => face,
+            Err(reason) => return Ok(Remembered::Nothing(reason)),
+        };
         let template = self.photos.encode(vec![face.aligned]).await?.pop();
         Ok(template.map_or_else(
             || Remembered::Nothing("the face gave no template".into()),
@@ -160,12 +165,12 @@ impl Embedder {
         ))
     }
 
-    /// The face that a photo is about: the one in the middle, larger ones preferred. `None` where there is none, or
-    /// where the photo is none.
-    async fn central(&self, bytes: &[u8]) -> Result<Option<PhotoFace>, EvaluateError> {
+    /// The face that a photo is about: the one in the middle, larger ones preferred. Where there is none, or the photo
+    /// is none, why.
+    async fn central(&self, bytes: &[u8]) -> Result<Result<PhotoFace, String>, EvaluateError> {
         let Photo { frame, faces } = match self.photos.examine(bytes).await {
             Ok(photo) => photo,
-            Err(PhotoError::BadImage(_)) => return Ok(None),
+            Err(PhotoError::BadImage(reason)) => return Ok(Err(reason)),
             Err(error) => return Err(error.into()),
         };
         let (width, height) = (frame.size().width as f32, frame.size().height as f32);
@@ -173,6 +178,6 @@ impl Embedder {
             let centre = face.detection.box_in_frame.centre();
             (centre.x - width / 2.0).hypot(centre.y - height / 2.0) - WIDTH_FOR_DISTANCE * face.detection.box_in_frame.width
         };
-        Ok(faces.into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))))
+        Ok(faces.into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).ok_or_else(|| PhotoError::NoFace.to_string()))
     }
 }

@@ -57,11 +57,12 @@ impl Folder {
         Ok(folder)
     }
 
-    /// How many people have at least two photos.
-    pub fn people_with_several(&self) -> usize {
-        let mut counts = vec![0_usize; self.people.len()];
-        self.photos.iter().for_each(|photo| counts[photo.person] += 1);
-        counts.into_iter().filter(|count| *count >= 2).count()
+    /// Every second, third and so on of the people, with all of their photos, so that there are about `photos_max` at the most. Answers
+    /// which of the people that was.
+    pub fn thin(&mut self, photos_max: usize) -> usize {
+        let every = self.photos.len().div_ceil(photos_max.max(1)).max(1);
+        self.photos.retain(|photo| photo.person % every == 0);
+        every
     }
 }
 

@@ -7,7 +7,7 @@
 use super::EvaluateError;
 use super::compare::{Judgement, compare};
 use super::identification::Known;
-use crate::calibration::{Calibration, Measured, Scored, measure};
+use crate::calibration::{Calibration, Measured, PEOPLE_MIN, Scored, measure};
 use crate::face::{TemplateSpace, dot};
 use crate::head::{Head, Rule};
 use crate::train::logistic::{LogisticSettings, fit};
@@ -79,8 +79,11 @@ pub fn train(training: &[Known], pairs: &Pairs, held_out: &[Known], settings: &H
     let uncalibrated = |measured| Calibration::new(settings.space, rule.name(), settings.origin, measured);
     let scores = Head::new(rule, (weights.clone(), bias), uncalibrated(Measured { people: 0, photos: 0, bands: Vec::new() }));
     let measured = measure(&scored(held_out), rule.range(), &|a, b| scores.score(a, b));
-    if measured.bands.is_empty() {
-        return Err(EvaluateError::TooFew("nobody is left to measure the head on; give photos of more people".into()));
+    if measured.people < PEOPLE_MIN {
+        let found = measured.people;
+        return Err(EvaluateError::TooFew(format!(
+            "{found} people are held out, and a head is measured on {PEOPLE_MIN} at least; give photos of more people"
+        )));
     }
     let judgement = compare(held_out, &dot, &|a, b| scores.score(a, b));
     let head = Head::new(rule, (weights, bias), uncalibrated(measured));
@@ -155,7 +158,7 @@ mod tests {
         let space = TemplateSpace::new("s");
         let training = faces(0..10, 6);
         let only_strangers: Pairs = vec![(0, 3), (0, 6), (3, 6)];
-        let outcome = train(&training, &only_strangers, &faces(10..20, 6), &settings(Rule::Chi2, &space));
+        let outcome = train(&training, &only_strangers, &faces(10..50, 6), &settings(Rule::Chi2, &space));
         assert!(matches!(outcome, Err(EvaluateError::Train(_))));
     }
 }

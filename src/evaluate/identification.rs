@@ -105,7 +105,8 @@ pub fn pooled(counts: &[(u64, u64)], seed: u64) -> Rate {
     let resampled = if counts.is_empty() { Vec::new() } else { (0..RESAMPLES).map(|_| draw()).collect() };
     // Where nothing, or everything, was seen the resamples are all alike: then people are the trials, since searches of one are not.
     let people = counts.len() as u64;
-    let counted = crate::rates::wilson(if events == 0 { 0 } else { people }, people);
+    let share = events as f64 / trials.max(1) as f64;
+    let counted = crate::rates::wilson((share * people as f64).round() as u64, people);
     let interval = Interval::of_resamples(resampled).filter(|interval| interval.low < interval.high).unwrap_or(counted);
     Rate { events, trials, interval }
 }

@@ -77,7 +77,7 @@ struct Found {
 impl Identification {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
         let config = self.embedding.config()?;
-        let (embedder, policy) = self.embedding.open(&config).await?;
+        let (embedder, policy) = self.embedding.open_with_policy(&config).await?;
         let mut random = fastrand::Rng::with_seed(self.seed);
         let split = match (&self.dir, &self.enrol, &self.probe) {
             (Some(dir), ..) => {

@@ -62,7 +62,7 @@ impl Verification {
         paths.dedup();
         let photos: Vec<PhotoFile> = paths.iter().map(|path| PhotoFile { person: 0, path: (*path).clone() }).collect();
         let config = self.embedding.config()?;
-        let (embedder, policy) = self.embedding.open(&config).await?;
+        let (embedder, policy) = self.embedding.open_with_policy(&config).await?;
         let faces = embed(&embedder, &photos, (None, "looking at photos")).await?;
         let face_of: HashMap<&PathBuf, &FaceOfPhoto> = faces.iter().map(|face| (&photos[face.photo].path, face)).collect();
         let mut scores = Vec::with_capacity(pairs.len());

@@ -96,7 +96,7 @@ impl Projection {
         self.picture.as_deref().map_or(Ok(()), check_writable)?;
         let folder = Folder::read(&self.dir)?;
         let config = self.embedding.config()?;
-        let (embedder, _) = self.embedding.open(&config).await?;
+        let embedder = self.embedding.open(&config).await?;
         let faces = embed(&embedder, &folder.photos, (None, "looking at photos")).await?;
         let all = Part {
             vectors: faces.iter().map(|face| face.template.values().to_vec()).collect(),

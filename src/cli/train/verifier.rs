@@ -73,6 +73,9 @@ fn share(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0).ok_or_else(|| "give a share above 0 and below 1".into())
 }
 
+/// More photos are thinned out, by person: every two of them are compared.
+const PHOTOS_MAX: usize = 8_000;
+
 /// Photos with the people that they are of, and the pairs that a list names.
 struct Source {
     photos: Vec<PhotoFile>,
@@ -82,7 +85,9 @@ struct Source {
 impl Source {
     fn read(path: &Path) -> anyhow::Result<Self> {
         if path.is_dir() {
-            return Ok(Self { photos: Folder::read(path)?.photos, listed: None });
+            let mut folder = Folder::read(path)?;
+            folder.thin(PHOTOS_MAX);
+            return Ok(Self { photos: folder.photos, listed: None });
         }
         let listed = pairs::read(path, path.parent().unwrap_or(Path::new("")))?;
         let mut paths: Vec<&PathBuf> = listed.iter().flat_map(|pair| [&pair.a, &pair.b]).collect();
@@ -123,7 +128,7 @@ impl Verifier {
         check_writable(&self.output)?;
         let source = Source::read(&self.photos)?;
         let config = self.embedding.config()?;
-        let (embedder, _) = self.embedding.open(&config).await?;
+        let embedder = self.embedding.open(&config).await?;
         let faces = embed(&embedder, &source.photos, (None, "looking at photos")).await?;
         let people: Vec<usize> = faces.iter().map(|face| face.person).collect();
         let (training, held_out) = split_people(&people, self.held_out, self.seed);
