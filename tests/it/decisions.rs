@@ -103,8 +103,17 @@ async fn a_gallery_calibrates_itself_beside_its_daemon() {
     let Some((_, att)) = resources(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
     let daemon = Daemon::start(&[]).await;
     let channel = daemon.channel().await;
+    let mut enrolling = GalleryServiceClient::new(channel.clone());
     for person in 1..=32 {
-        enrol(&channel, &format!("s{person}"), att.join(format!("s{person}/1.pgm"))).await;
+        let image = std::fs::read(att.join(format!("s{person}/1.pgm"))).expect("a photo");
+        let request = pb::CreateSubjectRequest {
+            subject: Some(pb::Subject { id: format!("s{person}"), ..Default::default() }),
+            samples: vec![pb::SampleSource { source: Some(pb::sample_source::Source::Image(image)) }],
+            // Some of them look alike, which is what a calibration is about.
+            allow_duplicate: true,
+            ..Default::default()
+        };
+        enrolling.create_subject(request).await.expect("the photo enrols");
     }
     let cache = tempfile::tempdir().expect("a folder");
     let (file, data) = (cache.path().join("gallery.json").display().to_string(), format!("data_dir={}", daemon.data_dir().display()));
