@@ -84,9 +84,10 @@ mod tests {
     #[test]
     fn the_tail_of_a_known_distribution_is_found() {
         let tail = Tail::of(&exponential(500_000, 0.05)).expect("there are enough");
-        for rate in [1e-3, 1e-4, 1e-5] {
-            let (found, truth) = (tail.threshold(rate), -0.05 * rate.ln());
-            assert!((found - truth).abs() < 0.03, "{rate}: {found}, not {truth}");
+        // Of half a million, 500, 50 and 5 scores reach them: the fewer, the less is known. 0.01 is a rate 1.2 times off.
+        for (rate, off) in [(1e-3, 0.005), (1e-4, 0.01), (1e-5, 0.03)] {
+            let (found, truth) = (tail.threshold(rate), -0.05 * f64::ln(rate));
+            assert!((found - truth).abs() < off, "{rate}: {found}, not {truth}");
             assert!((tail.rate(found) / rate - 1.0).abs() < 1e-9, "{rate}");
         }
         assert!(tail.shape.abs() < 0.15, "{tail:?}");

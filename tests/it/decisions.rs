@@ -51,11 +51,17 @@ fn some_of_att(root: &Path, (people, photos): (usize, usize)) -> tempfile::TempD
     dir
 }
 
-async fn thresholds(channel: &Channel) -> (pb::ThresholdInForce, pb::ThresholdInForce) {
+async fn gallery_thresholds(channel: &Channel) -> Vec<pb::ThresholdInForce> {
     let mut client = GalleryServiceClient::new(channel.clone());
     let gallery = client.get_gallery(pb::GetGalleryRequest::default()).await.expect("it answers").into_inner();
     assert!(gallery.calibration.is_some_and(|calibration| calibration.comparisons > 100_000), "the encoder ships with one");
-    let of = |purpose: Purpose| gallery.thresholds.iter().find(|threshold| threshold.purpose() == purpose).cloned().expect("it is told");
+    gallery.thresholds
+}
+
+/// Those that hold for everybody: to identify, to verify.
+async fn thresholds(channel: &Channel) -> (pb::ThresholdInForce, pb::ThresholdInForce) {
+    let all = gallery_thresholds(channel).await;
+    let of = |purpose: Purpose| all.iter().find(|threshold| threshold.purpose() == purpose).cloned().expect("it is told");
     (of(Purpose::Identify), of(Purpose::Verify))
 }
 
@@ -69,6 +75,9 @@ async fn thresholds_rise_when_people_are_enrolled_and_fall_when_they_leave() {
     let (alone, verifying) = thresholds(&channel).await;
     assert_eq!((alone.basis(), alone.scope(), alone.target_rate), (ThresholdBasis::Calibrated, PolicyScope::Purpose, Some(0.01)));
     assert!(alone.expected_rate_low.zip(alone.expected_rate_high).is_some_and(|(low, high)| low < 0.01 && 0.01 < high), "{alone:?}");
+    let staff = gallery_thresholds(&channel).await.into_iter().find(|threshold| threshold.name == "staff").expect("a list's own is told");
+    assert_eq!((staff.scope(), staff.target_rate), (PolicyScope::Watchlist, Some(0.001)));
+    assert!(staff.threshold > alone.threshold, "a tenth of the rate asks for more: {staff:?}");
     for person in 1..=8 {
         enrol(&channel, &format!("s{person}"), att.join(format!("s{person}/1.pgm"))).await;
     }
@@ -172,6 +181,7 @@ fn a_site_calibrates_itself_and_the_second_time_from_its_cache() {
         rates.iter().filter(|rate| rate["quality_min"].as_f64() >= Some(0.5) && rate["target_fmr"] == target).collect::<Vec<_>>()
     };
     // The 496 pairs of 32 people support a rate of 1 in 165.
+    assert!(!good(0.01).is_empty() && !good(0.001).is_empty(), "{told}");
     assert!(good(0.01).iter().all(|rate| rate["supported"] == true) && good(0.001).iter().all(|rate| rate["supported"] == false), "{told}");
     assert!(rates.iter().any(|rate| rate["quality_min"] == 0.0), "photos made worse have a band of their own: {told}");
     let written = std::fs::read(&file).expect("written");
