@@ -368,3 +368,60 @@ fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, (session
         models: manifest.list().into_iter().filter(is_in_use).map(model).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::face::ALIGNED_SIDE;
+
+    /// Makes templates of a face's first and last pixel of a row.
+    struct Corners;
+
+    impl Inference for Corners {
+        fn detect(&mut self, requests: &[DetectRequest], _: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+            Ok(vec![Vec::new(); requests.len()])
+        }
+
+        fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+            let of = |face: &AlignedFace| [face.rgb()[0], face.rgb()[(ALIGNED_SIDE - 1) * 3]].map(f32::from);
+            let template = |face: &AlignedFace| Template::normalised(TemplateSpace::new("s"), &of(face));
+            faces.iter().map(|face| template(face).map_err(|error| InferError::Session(error.to_string()))).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mirror_image_is_taken_in_where_that_is_set_and_nowhere_else() {
+        let mut pixels = Box::new([0; ALIGNED_SIDE * ALIGNED_SIDE * 3]);
+        pixels[0] = 200;
+        let face = AlignedFace::new(pixels);
+        for (mirror, live, photo) in
+            [(MirrorChoice::Off, false, false), (MirrorChoice::Photos, false, true), (MirrorChoice::All, true, true)]
+        {
+            let said = String::new;
+            let facts = EngineFacts {
+                device: said(),
+                device_reason: said(),
+                provider: said(),
+                precision: said(),
+                precision_reason: said(),
+                mirror,
+                sessions: 1,
+                runtime_version: said(),
+                space: TemplateSpace::new("s"),
+                threshold: 0.5,
+                calibration: None,
+                models: Vec::new(),
+            };
+            let engine = Engine::of_sessions(vec![Corners], facts).expect("a thread");
+            for (lane, is_mirrored) in [(Lane::Live, live), (Lane::Photo, photo)] {
+                let templates = engine.encode(lane, vec![face.clone(), face.clone()]).await.expect("encoded");
+                // The face points one way, its mirror image the other, and their mean between both.
+                let expected = if is_mirrored { [0.5_f32.sqrt(); 2] } else { [1.0, 0.0] };
+                assert!(
+                    templates.len() == 2 && templates.iter().all(|template| template.values() == expected),
+                    "{mirror:?} {lane:?}: {templates:?}"
+                );
+            }
+        }
+    }
+}

@@ -101,14 +101,14 @@ fn require(allowed: bool, field: &'static str, reason: impl FnOnce() -> String) 
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::cameras) mod tests {
     use url::Url;
 
     use super::*;
     use crate::camera::{CameraId, NormalisedRect, Role, Transport};
     use crate::clock::Timestamp;
 
-    fn door() -> Camera {
+    pub(in crate::cameras) fn door() -> Camera {
         Camera {
             id: CameraId::parse("door").expect("a good id"),
             url: Url::parse("rtsp://camera.example/stream").expect("a URL"),

@@ -33,3 +33,31 @@ pub fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
     let slot = SlotSettings { role: camera.role, analysis_fps_max: camera.analysis_fps_max, policy: SlotPolicy::NewestWins };
     Watch { camera: camera.id.clone(), slot, scene }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibration::Asked;
+    use crate::cameras::check::tests::door;
+    use crate::config::Config;
+    use crate::decide::Policy;
+    use crate::event::{PolicyScope, Purpose};
+
+    #[test]
+    fn a_cameras_own_target_decides_there_and_who_goes_on_with_a_visit_must_reach_it_too() {
+        let defaults = SceneSettings::of(&Config::default(), &Policy::fixed(0.4));
+        let in_force = |camera: &Camera| {
+            let scene = as_configured(camera, &defaults).scene;
+            let found = scene.policy.in_force(Purpose::Identify, None, Asked { comparisons: 9, quality: 1.0 });
+            (found.threshold, found.scope, scene.visit.threshold)
+        };
+        assert_eq!(in_force(&door()), (0.4, PolicyScope::Default, 0.4));
+        assert_eq!(in_force(&Camera { threshold: Some(0.6), ..door() }), (0.6, PolicyScope::Camera, 0.6));
+        assert_eq!(
+            in_force(&Camera { threshold: Some(0.2), ..door() }),
+            (0.2, PolicyScope::Camera, 0.4),
+            "a visit is never resumed more easily"
+        );
+        assert_eq!(in_force(&Camera { target_fpir: Some(0.01), ..door() }).1, PolicyScope::Camera);
+    }
+}
