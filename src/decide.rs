@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use crate::calibration::Asked;
 use crate::event::{Candidate, Decision, Purpose, Rejection};
-use crate::subject::Subject;
+use crate::subject::{Subject, SubjectUid};
 pub use policy::{InForce, Policy, PolicyError, TARGET_RATE_DEFAULT, Target, ThresholdFacts};
 
 /// What a probe was compared with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compared {
-    /// The closest subjects, best first; at least two where the gallery has them.
+    /// The closest subjects, best first; at least [`candidates_needed`] where the gallery has them.
     pub candidates: Vec<Candidate>,
     /// What is known of the closest one, whose own target decides where there is one.
     pub closest: Option<Arc<Subject>>,
@@ -33,6 +33,8 @@ pub struct Compared {
     pub gallery_version: u64,
     /// The template space.
     pub space: String,
+    /// The trained head that put the candidates in order, where one did; see [`rerank`].
+    pub head: Option<&'static str>,
 }
 
 /// A visit is asked several times, each time with one shot more, and is decided by the first answer that suffices: strangers who
@@ -43,6 +45,45 @@ const LOOKS_OF_A_VISIT: f64 = 1.6;
 /// As how many independent comparisons a visit counts in a gallery of `templates`: the rate that is asked for is one of visits.
 pub fn visit_comparisons(templates: u64) -> u64 {
     (templates as f64 * LOOKS_OF_A_VISIT).ceil() as u64
+}
+
+/// How many of the closest subjects are put in order by a trained head, where one is in force.
+const RERANKED: usize = 5;
+
+/// How many of the closest subjects a decision needs: the second is told, and a head puts more in order.
+pub fn candidates_needed(policy: &Policy) -> usize {
+    if policy.verifier().is_some() { RERANKED } else { 2 }
+}
+
+/// Puts the subject first that the head in force finds closest, of those that would match. Who would not match by the cosine is
+/// never brought in by it, so strangers are taken for somebody exactly as often as before: only who that is changes.
+///
+/// `who` is what is known of a candidate; `score` is how the head scores the probe beside their templates. They are asked only where
+/// two of the candidates would match.
+pub fn rerank(
+    policy: &Policy,
+    compared: &mut Compared,
+    (who, score): (impl Fn(SubjectUid) -> Option<Arc<Subject>>, impl Fn(SubjectUid) -> Option<f32>),
+) {
+    if policy.verifier().is_none() {
+        return;
+    }
+    let asked = Asked { comparisons: compared.comparisons, quality: compared.quality };
+    let matches = |candidate: &Candidate| {
+        let subject = who(candidate.subject);
+        verify(policy.in_force(Purpose::Identify, subject.as_deref(), asked).threshold, candidate.similarity)
+    };
+    let matching: Vec<usize> =
+        compared.candidates.iter().enumerate().filter(|(_, candidate)| matches(candidate)).map(|(index, _)| index).collect();
+    if matching.len() < 2 {
+        return;
+    }
+    let scored = matching.into_iter().filter_map(|index| Some((score(compared.candidates[index].subject)?, index)));
+    // Of equal scores the more similar one stays before the other.
+    let Some((_, best)) = scored.reduce(|best, next| if next.0 > best.0 { next } else { best }) else { return };
+    compared.candidates[..=best].rotate_right(1);
+    compared.closest = who(compared.candidates[0].subject);
+    compared.head = policy.verifier().map(|head| head.rule.name());
 }
 
 /// The open-set decision: the closest subject when `similarity >= threshold`, else nobody.
@@ -93,5 +134,6 @@ fn undecided(policy: &Policy, compared: &Compared) -> Decision {
         gallery_subjects: compared.gallery_subjects,
         gallery_version: compared.gallery_version,
         space: compared.space.clone(),
+        head: compared.head.map(str::to_owned),
     }
 }

@@ -182,6 +182,9 @@ pub struct Decision {
     pub gallery_version: u64,
     /// The template space it was made in.
     pub space: String,
+    /// The trained head that chose among several subjects who would all have matched; then a runner-up may be more similar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
 }
 
 /// Milliseconds that the deciding shot spent in each stage, in the pipeline's order. Replay

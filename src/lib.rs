@@ -21,6 +21,7 @@ pub mod telling;
 pub mod camera;
 pub mod mutation;
 pub mod rates;
+pub mod shadow;
 
 // Foundations: what everything stands on.
 mod simd;

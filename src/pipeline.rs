@@ -13,14 +13,17 @@
 
 mod complaint;
 mod intake;
+mod matching;
 mod scene;
+mod settings;
+mod shadowing;
 #[cfg(test)]
 mod tests;
 mod unwritten;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -37,12 +40,16 @@ use crate::frame::Frame;
 use crate::gallery::Gallery;
 use crate::infer::{Engine, InferError, Lane};
 use crate::ingest::FrameSink;
+use crate::shadow::Verdict;
 
 use complaint::Complaint;
 use intake::Intake;
-pub use scene::{Layout, SceneSettings};
 use scene::{Passage, Scene, Shot};
+pub use settings::SceneSettings;
+pub use shadowing::{Shadow, ShadowEncoder, ShadowSettings};
 use unwritten::{Unwritten, draw};
+
+pub use crate::visit::Layout;
 
 /// A batch that is not full waits no longer than this for more cameras.
 const BATCH_AGE_MAX: Duration = Duration::from_millis(10);
@@ -102,6 +109,7 @@ struct Shared {
     faces: AtomicU64,
     encoded: AtomicU64,
     failed: Complaint,
+    shadow: OnceLock<Shadow>,
 }
 
 /// A camera's scene, and the order in which its events reach the log.
@@ -154,7 +162,16 @@ impl Pipeline {
             faces: AtomicU64::new(0),
             encoded: AtomicU64::new(0),
             failed: Complaint::default(),
+            shadow: OnceLock::new(),
         }))
+    }
+
+    /// The same with a shadow at every camera that is watched from now on and whose settings have one. There is one shadow: where
+    /// the pipeline has one already, that stays.
+    #[must_use]
+    pub fn with_shadow(self, shadow: Shadow) -> Self {
+        let _ = self.0.shadow.set(shadow);
+        self
     }
 
     /// Takes batches until told to stop, then finishes those under way.
@@ -213,6 +230,8 @@ impl Pipeline {
         for cell in cells.iter().flatten() {
             self.flush(cell).await?;
         }
+        // After the events are told, and before the camera's next frame: so it keeps up, in order, and delays no event.
+        self.shadow(&cells).await;
         for (frame, analysed) in batch.iter().zip(analysed) {
             self.0.intake.done(&frame.camera, analysed);
         }
@@ -265,6 +284,27 @@ impl Pipeline {
         }
     }
 
+    /// Lets the shadow's own encoder see the shots of these cameras.
+    async fn shadow(&self, cells: &[Option<Arc<SceneCell>>]) {
+        let Some(encoder) = self.0.shadow.get().and_then(|shadow| shadow.encoder.as_ref()) else { return };
+        let shots: Vec<_> =
+            cells.iter().flatten().flat_map(|cell| cell.scene().take_shadow_shots().into_iter().map(move |shot| (cell, shot))).collect();
+        if shots.is_empty() {
+            return;
+        }
+        match encoder.engine.encode(Lane::Live, shots.iter().map(|(_, shot)| shot.aligned.clone()).collect()).await {
+            Ok(templates) => {
+                for ((cell, shot), template) in shots.iter().zip(&templates) {
+                    if let Err(error) = cell.scene().shadow_encoded(shot, template) {
+                        tracing::error!(%error, "the shadow did not compare a face");
+                    }
+                }
+            }
+            // Visits without an answer are counted as such.
+            Err(error) => tracing::debug!(%error, "the shadow's inference failed"),
+        }
+    }
+
     /// Looks the visitors up, decides, and ends what is over. The whole batch sees one gallery.
     fn recognise(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], encoded: Encoded) {
         let gallery = self.0.gallery.current();
@@ -289,6 +329,7 @@ impl Pipeline {
         let mut unwritten = cell.unwritten.lock().await;
         let (pending, camera) = {
             let mut scene = cell.scene();
+            self.pass_on(scene.take_verdicts());
             (scene.take_outbox(), scene.camera().to_owned())
         };
         if !pending.is_empty() {
@@ -297,6 +338,15 @@ impl Pipeline {
             unwritten.add(tokio::task::spawn_blocking(with_pictures).await?);
         }
         Ok(unwritten.write(&self.0.events, &camera).await?)
+    }
+
+    /// Hands a shadow's verdicts to whoever keeps them, who may be behind: then they are lost rather than waited for.
+    fn pass_on(&self, verdicts: Vec<Verdict>) {
+        let Some(shadow) = self.0.shadow.get() else { return };
+        let lost = verdicts.into_iter().filter_map(|verdict| shadow.verdicts.try_send(verdict).err()).count();
+        if lost > 0 {
+            tracing::warn!(lost, "what the shadow would have decided was lost: too much waits to be written");
+        }
     }
 
     /// Ends what no further frame will end.
@@ -323,7 +373,8 @@ impl Pipeline {
         let score_min = watch.scene.detection_score_min;
         // Track ids are unique per camera and run, though a camera may be watched anew.
         let first_track = u64::try_from(self.0.clock.now().as_micros()).unwrap_or(1);
-        let scene = Scene::new(&watch.camera, watch.scene, Arc::clone(&self.0.clock), first_track);
+        let of_shadow = self.0.shadow.get().and_then(|shadow| shadow.encoder.as_ref()).map(|encoder| encoder.gallery.clone());
+        let scene = Scene::new(&watch.camera, watch.scene, Arc::clone(&self.0.clock), first_track).with_shadow(of_shadow);
         let cell = SceneCell { scene: Mutex::new(scene), unwritten: tokio::sync::Mutex::default(), onlookers: Mutex::default(), score_min };
         self.scenes().insert(watch.camera.clone(), Arc::new(cell));
         self.0.intake.watch(&watch.camera, watch.slot)

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::calibration::{Asked, COSINE, Calibration};
-use crate::decide::{Compared, InForce, Policy, identify, undecidable, verify};
+use crate::decide::{Compared, InForce, Policy, candidates_needed, identify, rerank, undecidable, verify};
 use crate::event::{Candidate, Decision, Purpose};
 use crate::face::{Template, TemplateError, TemplateSpace};
 use crate::frame::Size;
@@ -175,16 +175,23 @@ impl Recogniser {
         let crops = faces.iter().filter(|face| is_usable(face)).map(|face| face.aligned.clone()).collect();
         let templates = self.photos.encode(crops).await?;
         let gallery = self.gallery.current();
-        // The decision needs the runner-up, whatever the caller wants to see.
-        let found = nearest(gallery.clone(), templates, (candidates_max.max(2), |_| true)).await?;
+        // The decision needs more than the closest, whatever the caller wants to see.
+        let k = candidates_max.max(candidates_needed(&self.policy));
+        let found = nearest(gallery.clone(), templates.clone(), (k, |_| true)).await?;
 
-        let mut found = found.into_iter();
+        let mut found = found.into_iter().zip(&templates);
         let mut identified = Vec::with_capacity(faces.len());
         for face in faces {
-            let candidates = if is_usable(&face) { found.next() } else { None };
-            let is_compared = candidates.is_some();
+            let looked_up = if is_usable(&face) { found.next() } else { None };
+            let (candidates, template) = looked_up.unzip();
             let mut compared = self.compared(&gallery, candidates.unwrap_or_default(), face.quality.overall);
-            let decision = if is_compared { identify(&self.policy, &compared) } else { undecidable(&self.policy, &compared) };
+            let decision = match template {
+                Some(template) => {
+                    self.rerank(&gallery, template, &mut compared);
+                    identify(&self.policy, &compared)
+                }
+                None => undecidable(&self.policy, &compared),
+            };
             compared.candidates.truncate(candidates_max);
             identified.push((face, decision, compared.candidates));
         }
@@ -221,6 +228,14 @@ impl Recogniser {
         Ok(Searched { face, candidates: found.into_iter().next().unwrap_or_default(), gallery_version })
     }
 
+    /// Lets a trained head choose among the candidates that match.
+    fn rerank(&self, gallery: &GalleryVersion, template: &Template, compared: &mut Compared) {
+        let Some(head) = self.policy.verifier() else { return };
+        let by_head = |a: &[f32], b: &[f32]| head.score(a, b);
+        let score = |subject| gallery.closeness_by(template, subject, Some(&by_head as Score<'_>)).ok().flatten()?.score;
+        rerank(&self.policy, compared, (|subject| gallery.subject(subject), score));
+    }
+
     fn compared(&self, gallery: &GalleryVersion, candidates: Vec<Candidate>, quality: f32) -> Compared {
         Compared {
             closest: candidates.first().and_then(|closest| gallery.subject(closest.subject)),
@@ -230,6 +245,7 @@ impl Recogniser {
             gallery_subjects: gallery.subject_count(),
             gallery_version: gallery.version(),
             space: self.space.to_string(),
+            head: None,
         }
     }
 }

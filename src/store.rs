@@ -40,6 +40,7 @@ mod reencode;
 mod requests;
 mod retention;
 mod schema;
+mod shadow;
 mod snapshots;
 mod standing;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use export::{Export, ExportFacts, export, templates};
 pub use history::{Difference, VersionChange, VersionInfo};
 pub use reencode::Lacking;
 pub use retention::Retention;
+pub use shadow::ShadowFacts;
 pub use standing::{Candidature, Findings, KnownContent, Standing};
 
 /// How long the answer to a request is kept for its repeats.

@@ -151,5 +151,14 @@ fn decision(probe: &Probe, (gallery, comparisons): (&[Enrolled], u64), policy: &
 
 fn compared(candidates: Vec<Candidate>, quality: f32, (gallery, comparisons): (&[Enrolled], u64)) -> Compared {
     let count = gallery.len() as u64;
-    Compared { candidates, closest: None, quality, gallery_subjects: count, comparisons, gallery_version: 1, space: "measured".into() }
+    Compared {
+        candidates,
+        closest: None,
+        quality,
+        gallery_subjects: count,
+        comparisons,
+        gallery_version: 1,
+        space: "measured".into(),
+        head: None,
+    }
 }

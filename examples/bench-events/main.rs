@@ -176,6 +176,7 @@ fn decision() -> Decision {
         gallery_subjects: 412,
         gallery_version: 1_733,
         space: "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79/arcface-1/l2".into(),
+        head: None,
     }
 }
 

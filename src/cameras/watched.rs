@@ -18,6 +18,10 @@ pub fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
     scene.face_pixels_min = camera.face_pixels_min;
     let rate = camera.target_fpir.map(Target::Rate);
     scene.policy = scene.policy.at_camera(rate.or(camera.threshold.map(Target::Threshold)));
+    if let Some(shadow) = &mut scene.shadow {
+        let similarity = camera.threshold.map(Target::Threshold).filter(|_| shadow.is_same_space);
+        shadow.policy = shadow.policy.at_camera(rate.or(similarity));
+    }
     // Who goes on with a visit must be as alike as who is identified.
     scene.visit.threshold = camera.threshold.map_or(scene.visit.threshold, |threshold| threshold.max(scene.visit.threshold));
     scene.layout = Layout { role: camera.role, lines: camera.lines.clone(), zones: camera.zones.clone() };

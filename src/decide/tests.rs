@@ -26,6 +26,7 @@ fn compared(candidates: &[Candidate]) -> Compared {
         comparisons: gallery_subjects,
         gallery_version: 7,
         space: "space".into(),
+        head: None,
     }
 }
 
@@ -218,4 +219,46 @@ fn a_calibration_of_a_few_people_never_loosens_a_threshold() {
     let stated = RecognitionConfig { threshold: Some(0.5), ..RecognitionConfig::default() };
     let camera = Policy::new(&stated, None, 0.363).at_camera(Some(Target::Rate(0.1)));
     assert_eq!((of(&camera, Purpose::Identify).threshold, of(&camera, Purpose::Identify).basis), (0.5, ThresholdBasis::Published));
+}
+
+#[test]
+fn a_head_chooses_among_those_who_match_and_lets_nobody_else_in() {
+    let policy =
+        Policy::new(&RecognitionConfig { threshold: Some(0.4), target_fmr: Some(0.01), ..RecognitionConfig::default() }, None, 0.4)
+            .with_verifier(head())
+            .expect("a rate is stated for it");
+    assert_eq!(candidates_needed(&policy), RERANKED);
+    // The head holds the last to be the closest, and the third to be closer than the first.
+    let score = |uid: SubjectUid| Some([0.0, 0.2, 0.1, 0.3, 0.9][uid.0.as_u128() as usize]);
+    let decided = |candidates: &[Candidate], policy: &Policy| {
+        let mut compared = compared(candidates);
+        rerank(policy, &mut compared, (|_| None, score));
+        identify(policy, &compared)
+    };
+    let (first, second, third, far) = (candidate(1, 0.62), candidate(2, 0.55), candidate(3, 0.45), candidate(4, 0.39));
+    let decision = decided(&[first, second, third, far], &policy);
+    assert_eq!((decision.subject, decision.similarity), (Some(third.subject), Some(0.45)), "of those that match the head's closest");
+    assert_eq!(decision.runner_up, Some(first));
+    assert!(decision.head.is_some() && decision.margin.is_some_and(|margin| margin < 0.0));
+
+    // With one match there is nothing to choose, and with none nobody is brought in.
+    let decision = decided(&[first, far], &policy);
+    assert_eq!((decision.subject, decision.head), (Some(first.subject), None));
+    let decision = decided(&[far], &policy);
+    assert_eq!((decision.subject, decision.rejection), (None, Some(Rejection::BelowThreshold)));
+    // Without a head the cosine decides.
+    assert_eq!(decided(&[first, second, third], &Policy::fixed(0.4)).subject, Some(first.subject));
+}
+
+#[test]
+fn a_head_chooses_nobody_who_misses_a_threshold_of_their_own() {
+    let subjects = BTreeMap::from([("strict".to_owned(), TargetConfig { target_fpir: Some(1e-5), ..TargetConfig::default() })]);
+    let config = RecognitionConfig { target_fpir: Some(0.1), target_fmr: Some(0.01), subjects, ..RecognitionConfig::default() };
+    let policy = Policy::new(&config, Some(calibration()), 0.363).with_verifier(head()).expect("only rates are stated");
+    let who = |uid: SubjectUid| Some(subject(if uid.0.as_u128() == 2 { "strict" } else { "lax" }, &[]));
+    let (lax, strict) = (candidate(1, 0.490), candidate(2, 0.489));
+    let mut compared = compared(&[lax, strict]);
+    compared.closest = who(lax.subject);
+    rerank(&policy, &mut compared, (who, |uid: SubjectUid| Some(uid.0.as_u128() as f32)));
+    assert_eq!(identify(&policy, &compared).subject, Some(lax.subject));
 }

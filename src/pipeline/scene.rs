@@ -2,100 +2,34 @@
 //! events that are not in the log yet.
 //!
 //! In: frames with their detections, templates. Out: faces worth encoding, events in order.
-//! Must not know: sessions, the log, tokio.
+//! Must not know: sessions, the log.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::camera::{CameraId, NormalisedRect};
+use super::matching::{compare, judge, shows};
+use super::settings::SceneSettings;
+use super::shadowing::{ShadowSettings, ShadowShot, Shadowing};
+use crate::camera::CameraId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::Config;
-use crate::decide::{self, Compared, Policy};
-use crate::event::{BoxInFrame, Candidate, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId, VisitId};
-use crate::face::{AlignedFace, Detection, Probe, Rect, Template, TemplateError};
+use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId, VisitId};
+use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
 use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
 use crate::infer::{self, DetectRequest};
 use crate::quality;
-use crate::telling::{SnapshotPolicy, Telling};
-use crate::track::{TrackPolicy, Tracker};
-pub use crate::visit::Layout;
+use crate::shadow::Verdict;
+use crate::telling::SnapshotPolicy;
+use crate::track::Tracker;
 use crate::visit::{EncodedShot, Ending, Fused, Look, VisitPolicy, Visits};
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
-/// The closest subject decides and the second closest is told.
-const CANDIDATES: usize = 2;
 /// A shot replaces the best one only if it is better by this factor: each costs a copy of the frame.
 const BETTER_SHOT: f32 = 1.1;
 
-/// How one camera is analysed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SceneSettings {
-    /// The longer side of the detector's input, in pixels.
-    pub detector_side: Option<u32>,
-    /// The part of the picture that is looked at.
-    pub region_of_interest: Option<NormalisedRect>,
-    /// Smaller faces are ignored.
-    pub face_pixels_min: u32,
-    /// Weaker detections are noise; down to a little less they may continue a track.
-    pub detection_score_min: f32,
-    /// The least overall quality of a shot that is encoded.
-    pub quality_min: f32,
-    /// What decides who it is.
-    pub policy: Policy,
-    /// How detections become tracks.
-    pub track: TrackPolicy,
-    /// How visits are decided.
-    pub visit: VisitPolicy,
-    /// Encode every face of every frame, for measurements.
-    pub encode_every_face: bool,
-    /// Keep best shots as pictures, where the camera's own policy keeps any.
-    pub snapshots: bool,
-    /// What is drawn into the picture.
-    pub layout: Layout,
-    /// What is told when, and what of the pictures is kept.
-    pub telling: Telling,
-    /// Measure the stages; replay does not, its times are the stream's.
-    pub measure: bool,
-}
-
-impl SceneSettings {
-    /// What the configuration says of every camera, before a camera's own settings.
-    pub fn of(config: &Config, policy: &Policy) -> Self {
-        let millis = Duration::from_millis;
-        Self {
-            detector_side: None,
-            region_of_interest: None,
-            face_pixels_min: 0,
-            detection_score_min: config.infer.detection_score_min,
-            quality_min: config.recognition.quality_min,
-            policy: policy.clone(),
-            track: TrackPolicy {
-                score_min: config.infer.detection_score_min,
-                sightings_min: SIGHTINGS_MIN,
-                unseen_max: millis(config.recognition.visit_gap_ms),
-            },
-            visit: VisitPolicy {
-                threshold: policy.threshold(Purpose::Verify, 1),
-                decision_deadline: millis(config.recognition.decision_deadline_ms),
-                decide_after: Some(millis(config.recognition.entry_decision_ms)),
-                reassert_every: Some(millis(config.recognition.reassert_ms)).filter(|every| !every.is_zero()),
-                resume_within: millis(config.recognition.visit_resume_ms),
-                actionable: millis(config.recognition.actionable_ms),
-            },
-            encode_every_face: config.infer.encode_every_face,
-            snapshots: config.events.snapshots,
-            layout: Layout::default(),
-            telling: Telling::default(),
-            measure: true,
-        }
-    }
-}
-
-/// A track is believed when it was seen in this many frames.
-const SIGHTINGS_MIN: u32 = 2;
 /// Of so many visits at once a picture is held that surpasses the one which was kept.
 const SURPASSING_MAX: usize = 8;
 /// Detections this much below the least score still continue a track.
@@ -108,6 +42,7 @@ pub struct Scene {
     clock: Arc<dyn Clock>,
     tracker: Tracker,
     visits: Visits,
+    shadow: Option<Shadowing>,
     best: HashMap<VisitId, Best>,
     /// What was told to begin, where rules leave events out: its end is told too.
     begun: HashSet<(VisitId, EventKind, Option<Arc<str>>)>,
@@ -185,6 +120,7 @@ impl Scene {
             clock,
             tracker: Tracker::new(settings.track, first_track),
             visits: if settings.measure { visits } else { visits.with_counted_ids() },
+            shadow: None,
             settings,
             best: HashMap::new(),
             begun: HashSet::new(),
@@ -192,6 +128,16 @@ impl Scene {
             lag: Duration::ZERO,
             closed: false,
         }
+    }
+
+    /// The same with a shadow beside it, where the settings have one; `gallery` where it has one of its own.
+    #[must_use]
+    pub fn with_shadow(self, gallery: Option<watch::Receiver<Arc<GalleryVersion>>>) -> Self {
+        let shadow = self.settings.shadow.as_ref().map(|ShadowSettings { policy, .. }| {
+            let rules = VisitPolicy { threshold: policy.threshold(Purpose::Verify, 1), ..self.settings.visit };
+            Shadowing::new(policy.clone(), Visits::new(&self.camera, rules, self.settings.layout.clone()), gallery)
+        });
+        Self { shadow, ..self }
     }
 
     /// How to look for faces in `frame`.
@@ -227,6 +173,9 @@ impl Scene {
                 detection_score: detection.score,
             };
             let wanted = self.visits.sighted(look, time);
+            if let Some(shadow) = &mut self.shadow {
+                shadow.sighted(look, time, self.visits.visit_of(look.track));
+            }
             if wanted && let Some(shot) = self.shoot(frame, (detections, sighting.detection), sighting.track) {
                 followed[sighting.detection] = true;
                 shots.push(shot);
@@ -264,6 +213,9 @@ impl Scene {
         });
         if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
             self.visits.rejected(track, fault.name(), frame.capture_time);
+            if let Some(shadow) = &mut self.shadow {
+                shadow.rejected(track, fault.name(), frame.capture_time);
+            }
             self.keep_best(Some(visit), track, picture);
             return None;
         }
@@ -293,7 +245,8 @@ impl Scene {
         let Some(track) = shot.track.filter(|_| !self.closed) else { return Ok(()) };
         let picture = shot.picture.take();
         let before = self.visits.visit_of(track);
-        let fused = match self.visits.fuse(track, EncodedShot { template, quality: shot.quality, time: passage.captured })? {
+        let encoded = EncodedShot { template, quality: shot.quality, time: passage.captured };
+        let fused = match self.visits.fuse(track, encoded)? {
             Some(Fused::Same(fused)) => fused,
             // The shot, and the picture that came with it, show somebody else.
             Some(Fused::Other) => {
@@ -310,6 +263,9 @@ impl Scene {
         let before = self.visits.visit_of(track);
         self.visits.decided(track, (decision, |decision: &Decision| shows(template, decision, gallery)), now);
         self.keep_best(before, track, None);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.shot((track, self.visits.visit_of(track)), (&shot.aligned, encoded), (gallery, now))?;
+        }
         self.tell_all(self.settings.measure.then_some(*passage));
         Ok(())
     }
@@ -335,6 +291,9 @@ impl Scene {
         }
         let policy = &self.settings.policy;
         self.visits.overdue(now, |fused| judge(policy, fused, gallery));
+        if let Some(shadow) = &mut self.shadow {
+            shadow.sweep(now, gallery);
+        }
         self.tell_all(None);
     }
 
@@ -350,6 +309,9 @@ impl Scene {
         self.tracker.clear();
         let policy = &self.settings.policy;
         self.visits.end_all(Ending { reason, time: now }, |fused| judge(policy, fused, gallery));
+        if let Some(shadow) = &mut self.shadow {
+            shadow.end_all(Ending { reason, time: now }, gallery);
+        }
         self.tell_all(None);
     }
 
@@ -374,6 +336,25 @@ impl Scene {
         std::mem::take(&mut self.outbox)
     }
 
+    /// The shots that the shadow's own encoder has still to see.
+    pub fn take_shadow_shots(&mut self) -> Vec<ShadowShot> {
+        self.shadow.as_mut().map(Shadowing::take_waiting).unwrap_or_default()
+    }
+
+    /// What the shadow's own encoder made of a shot.
+    ///
+    /// # Errors
+    /// [`TemplateError`] when its gallery lives in another space.
+    pub fn shadow_encoded(&mut self, shot: &ShadowShot, template: &Template) -> Result<(), TemplateError> {
+        let now = self.now(shot.time);
+        self.shadow.as_mut().map_or(Ok(()), |shadow| shadow.encoded(shot, template, now))
+    }
+
+    /// What the shadow would have decided, of visits that ended since this was asked last.
+    pub fn take_verdicts(&mut self) -> Vec<Verdict> {
+        self.shadow.as_mut().map(Shadowing::take_verdicts).unwrap_or_default()
+    }
+
     /// The camera's id.
     pub fn camera(&self) -> &str {
         &self.camera
@@ -388,14 +369,20 @@ impl Scene {
     fn end(&mut self, track: TrackId, ending: Ending, gallery: &GalleryVersion) {
         let policy = &self.settings.policy;
         self.visits.ended(track, ending, |fused| judge(policy, fused, gallery));
+        if let Some(shadow) = &mut self.shadow {
+            shadow.ended(track, ending, gallery);
+        }
         self.tell_all(None);
     }
 
     fn tell_all(&mut self, passage: Option<Passage>) {
         for event in self.visits.take_told() {
             let (kind, visit) = (event.kind, event.visit);
-            if self.admits(&event) {
-                self.tell(event, passage);
+            // Rules of telling concern no shadow, and its picture belongs to an event only once that is told.
+            let shown = self.shadow.is_some().then(|| event.clone());
+            let snapshot = if self.admits(&event) { self.tell(event, passage) } else { None };
+            if let (Some(shadow), Some(shown)) = (&mut self.shadow, shown) {
+                shadow.told(&Event { snapshot: snapshot.or(shown.snapshot), ..shown });
             }
             if kind == EventKind::VisitEnded {
                 self.best.retain(|known, _| Some(*known) != visit);
@@ -423,12 +410,15 @@ impl Scene {
         }
     }
 
-    fn tell(&mut self, mut event: Event, passage: Option<Passage>) {
+    /// Puts an event into the outbox, with the picture that goes out with it; answers the event's snapshot.
+    fn tell(&mut self, mut event: Event, passage: Option<Passage>) -> Option<SnapshotId> {
         // The decision was taken now, whatever time it is in the scene.
         event.decision_time_us = self.now(Timestamp::from_micros(event.decision_time_us)).as_micros();
         event.stage_times = passage.filter(|_| event.kind != EventKind::VisitStarted).map(|p| stage_times(&p, event.decision_time_us));
         let picture = event.visit.and_then(|visit| self.picture_for(&mut event, visit));
+        let snapshot = event.snapshot;
         self.outbox.push(Pending { event, picture });
+        snapshot
     }
 
     /// The best shot that goes out with an event: with a decision, and with the end if it was surpassed.
@@ -444,36 +434,6 @@ impl Scene {
         event.snapshot = Some(id);
         self.visits.set_snapshot(visit, id);
         Some((id, picture))
-    }
-}
-
-/// Whom the gallery knows by `fused`.
-fn compare(policy: &Policy, fused: &Probe, gallery: &GalleryVersion) -> Result<Decision, TemplateError> {
-    let candidates = gallery.search(&fused.template, CANDIDATES)?;
-    Ok(decide::identify(policy, &compared(candidates, fused.quality, gallery)))
-}
-
-/// Whether a shot by itself is similar enough to the subject of a decision.
-fn shows(shot: &Template, decision: &Decision, gallery: &GalleryVersion) -> bool {
-    let closeness = decision.subject.and_then(|subject| gallery.similarity_to(shot, subject).ok().flatten());
-    closeness.is_some_and(|closeness| closeness.similarity >= decision.threshold && !closeness.is_somebody_else)
-}
-
-/// As [`compare`]; without a template that can be compared there is nobody to name.
-fn judge(policy: &Policy, fused: Option<&Probe>, gallery: &GalleryVersion) -> Decision {
-    let decision = fused.and_then(|fused| compare(policy, fused, gallery).ok());
-    decision.unwrap_or_else(|| decide::undecidable(policy, &compared(Vec::new(), 0.0, gallery)))
-}
-
-fn compared(candidates: Vec<Candidate>, quality: f32, gallery: &GalleryVersion) -> Compared {
-    Compared {
-        closest: candidates.first().and_then(|closest| gallery.subject(closest.subject)),
-        candidates,
-        quality,
-        comparisons: decide::visit_comparisons(gallery.template_count()),
-        gallery_subjects: gallery.subject_count(),
-        gallery_version: gallery.version(),
-        space: gallery.space().to_string(),
     }
 }
 

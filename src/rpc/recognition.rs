@@ -119,6 +119,7 @@ impl RecognitionApi {
             expected_fpir: decision.expected_rate,
             basis: wire_basis(decision.basis).into(),
             scope: wire_scope(decision.scope).into(),
+            head: decision.head.clone().unwrap_or_default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
 use crate::store::writer::Effect;
-use crate::store::{ANSWER_KEPT, Store, StoreError, events};
+use crate::store::{ANSWER_KEPT, Store, StoreError, events, shadow};
 
 /// Rows that one step takes from each table: a few milliseconds of the writer's time.
 const ROWS_AT_ONCE: i64 = 256;
@@ -38,6 +38,7 @@ impl Store {
         self.prune_in_steps(move |db| {
             Ok(cut_log(db, kept.events_since, limit(kept.event_bytes_max))?
                 + delete_snapshots(db, kept.snapshots_since, snapshots_until)?
+                + shadow::delete_old(db, kept.events_since, ROWS_AT_ONCE)?
                 + delete_answers(db, answers_since)?)
         })
         .await

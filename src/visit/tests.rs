@@ -46,6 +46,7 @@ fn decision(subject: Option<u128>, similarity: f32) -> Decision {
         gallery_subjects: 2,
         gallery_version: 7,
         space: "s".into(),
+        head: None,
     }
 }
 

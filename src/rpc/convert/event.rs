@@ -130,6 +130,7 @@ fn decision(decision: &Decision, shots: &ShotCounts, gallery: &Gallery) -> pb::D
         expected_rate: decision.expected_rate,
         basis: wire_basis(decision.basis).into(),
         scope: wire_scope(decision.scope).into(),
+        head: decision.head.clone().unwrap_or_default(),
     }
 }
 

@@ -154,6 +154,7 @@ fn detailed() -> Event {
         gallery_subjects: 7,
         gallery_version: 9,
         space: "sface-1".into(),
+        head: None,
     });
     event
 }
