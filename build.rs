@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const PROTOS: [&str; 6] = ["policy", "gallery", "recognition", "events", "cameras", "system"];
+const PROTOS: [&str; 7] = ["policy", "gallery", "recognition", "events", "cameras", "shadow", "system"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let protos = PROTOS.map(|name| format!("proto/doorward/v1/{name}.proto"));

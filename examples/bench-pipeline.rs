@@ -263,6 +263,7 @@ fn scene(infer: &InferConfig, policy: Policy) -> SceneSettings {
         snapshots: true,
         layout: Default::default(),
         telling: Default::default(),
+        shadow: None,
         measure: false,
     }
 }

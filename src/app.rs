@@ -7,6 +7,7 @@
 mod embedder;
 mod gallery_events;
 mod replay;
+mod shadow;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use crate::{device, ingest, rpc};
 
 pub use embedder::embedder;
 pub use replay::{Recording, replay};
+use shadow::OpenShadow;
 
 /// How often what is past its retention is deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -140,6 +142,7 @@ impl Daemon {
             policy: policy.clone(),
         })
         .with_encoders(encoders_of(config, device.clone()), engine.clone());
+        let shadow = shadow::open(config, &facts, &device).await?;
         let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone());
         let stop_serving = CancellationToken::new();
         let (failed, stop) = (engine.failed(), stop_serving.clone());
@@ -149,8 +152,16 @@ impl Daemon {
                 () = stop.cancelled() => Ok(()),
             }
         });
-        let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
-        let defaults = CameraDefaults { scene: SceneSettings::of(config, &policy), ca_file: config.cameras.ca_file.clone() };
+        let mut pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
+        let mut scene = SceneSettings::of(config, &policy);
+        let stop_work = CancellationToken::new();
+        let mut known_shadow = None;
+        if let Some(OpenShadow { known, settings, shadow, upkeep }) = shadow {
+            (known_shadow, scene.shadow) = (Some(known), Some(settings));
+            pipeline = pipeline.with_shadow(shadow);
+            upkeep.spawn(tasks, (store.clone(), enrolment.clone()), (&clock, &stop_work));
+        }
+        let defaults = CameraDefaults { scene, ca_file: config.cameras.ca_file.clone() };
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
 
         let parts = RpcParts {
@@ -161,12 +172,13 @@ impl Daemon {
             store: store.clone(),
             gallery,
             engine_facts: facts,
+            shadow: known_shadow,
             clock: Arc::clone(&clock),
         };
         let server = Server::open(&config.server, listener, parts).await?;
         let handle = server.handle();
         tasks.spawn("the server", server.serve(stop_serving.clone().cancelled_owned()));
-        Ok(Self { store, events, pipeline, cameras, enrolment, server: handle, clock, stop_work: CancellationToken::new(), stop_serving })
+        Ok(Self { store, events, pipeline, cameras, enrolment, server: handle, clock, stop_work, stop_serving })
     }
 
     /// Fills the gallery, then starts what works on its own. The server listens already: it says that

@@ -30,6 +30,7 @@ mod reload;
 mod replay;
 mod search;
 mod serve;
+mod shadow;
 mod snapshot;
 mod status;
 mod subject;
@@ -89,6 +90,8 @@ enum Command {
     Status(status::Status),
     Gallery(gallery::Gallery),
     #[command(subcommand)]
+    Shadow(shadow::Shadow),
+    #[command(subcommand)]
     Models(models::Models),
     Calibrate(calibrate::Calibrate),
     #[command(subcommand)]
@@ -143,6 +146,7 @@ impl Cli {
                 Command::Detect(detect) => detect.run(&client, &out).await,
                 Command::Status(status) => status.run(&client, &out).await,
                 Command::Gallery(gallery) => gallery.run(&client, &out).await,
+                Command::Shadow(shadow) => shadow.run(&client, out).await,
                 Command::Doctor(doctor) => doctor.run(&client, &out).await,
                 Command::Serve(_)
                 | Command::Replay(_)

@@ -7,6 +7,7 @@
 //! Must not know: any stage.
 
 mod load;
+mod shadow;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::ConfigError;
+pub use shadow::ShadowConfig;
 
 /// Everything that is decided before the daemon starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub struct Config {
     pub infer: InferConfig,
     /// Who is let in as whom.
     pub recognition: RecognitionConfig,
+    /// What runs beside it and never acts.
+    pub shadow: ShadowConfig,
     /// What is kept of who was known.
     pub gallery: GalleryConfig,
     /// What is kept of what happened.
@@ -245,6 +249,7 @@ impl Default for Config {
             cameras: CamerasConfig::default(),
             infer: InferConfig::default(),
             recognition: RecognitionConfig::default(),
+            shadow: ShadowConfig::default(),
             gallery: GalleryConfig::default(),
             events: EventsConfig::default(),
             log: LogConfig::default(),

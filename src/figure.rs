@@ -17,7 +17,7 @@ mod scale;
 mod text;
 mod trace;
 
-pub use report::{Report, Section, Table, html};
+pub use report::{Photo, Report, Section, Table, html};
 
 /// Why there is no figure.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -300,8 +300,11 @@ impl Pipeline {
                     }
                 }
             }
-            // Visits without an answer are counted as such.
-            Err(error) => tracing::debug!(%error, "the shadow's inference failed"),
+            // Visits that get no answer by it are counted as such.
+            Err(error) => {
+                tracing::debug!(%error, "the shadow's inference failed");
+                shots.iter().for_each(|(cell, shot)| cell.scene().shadow_failed(shot));
+            }
         }
     }
 

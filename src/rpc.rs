@@ -27,6 +27,7 @@ use crate::pb::camera_service_server::CameraServiceServer;
 use crate::pb::event_service_server::EventServiceServer;
 use crate::pb::gallery_service_server::GalleryServiceServer;
 use crate::pb::recognition_service_server::RecognitionServiceServer;
+use crate::pb::shadow_service_server::ShadowServiceServer;
 use crate::pb::system_service_server::SystemServiceServer;
 use crate::recognise::Recogniser;
 use crate::store::Store;
@@ -34,6 +35,7 @@ pub use auth::TOKEN_CHARS_MIN;
 pub use connection::ConnectionCounts;
 use server::Bound;
 pub use server::{RpcError, ServerHandle, check_files};
+pub use shadow::KnownShadow;
 use status::Refusal;
 
 mod auth;
@@ -55,6 +57,7 @@ mod page;
 mod recognition;
 mod reencode;
 mod server;
+mod shadow;
 mod status;
 mod system;
 mod tls;
@@ -78,6 +81,8 @@ pub struct RpcParts {
     pub gallery: Gallery,
     /// What inference runs on.
     pub engine_facts: EngineFacts,
+    /// What runs in the shadow, if anything does.
+    pub shadow: Option<KnownShadow>,
     /// The daemon's clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -168,5 +173,6 @@ fn routes(shared: &Arc<Shared>, message_bytes_max: usize) -> Routes {
         .add_service(RecognitionServiceServer::new(recognition::RecognitionApi(shared())).max_decoding_message_size(message_bytes_max))
         .add_service(EventServiceServer::new(events::EventsApi(shared())).max_decoding_message_size(message_bytes_max))
         .add_service(CameraServiceServer::new(cameras::CamerasApi(shared())).max_decoding_message_size(message_bytes_max))
+        .add_service(ShadowServiceServer::new(shadow::ShadowApi(shared())).max_decoding_message_size(message_bytes_max))
         .add_service(SystemServiceServer::new(system::SystemApi(shared())).max_decoding_message_size(message_bytes_max))
 }

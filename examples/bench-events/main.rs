@@ -233,6 +233,7 @@ fn parts(engine: Engine, store: Store, log: &EventLog, clock: Arc<dyn Clock>) ->
         store,
         gallery,
         engine_facts: facts,
+        shadow: None,
         clock,
     }
 }

@@ -22,6 +22,7 @@ use crate::pb::camera_service_client::CameraServiceClient;
 use crate::pb::event_service_client::EventServiceClient;
 use crate::pb::gallery_service_client::GalleryServiceClient;
 use crate::pb::recognition_service_client::RecognitionServiceClient;
+use crate::pb::shadow_service_client::ShadowServiceClient;
 use crate::pb::system_service_client::SystemServiceClient;
 
 const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
@@ -182,6 +183,11 @@ impl Daemon {
     /// What is watched.
     pub fn cameras(&self) -> CameraServiceClient<Authorised> {
         CameraServiceClient::new(self.0.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// What would have been decided otherwise.
+    pub fn shadow(&self) -> ShadowServiceClient<Authorised> {
+        ShadowServiceClient::new(self.0.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// The daemon itself.

@@ -4,6 +4,9 @@
 //! Drops: control characters.
 //! Must not know: what is reported.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::text::escape;
 use super::{Figure, FigureError, svg};
 
@@ -29,6 +32,17 @@ pub struct Section {
     pub tables: Vec<Table>,
     /// Figures, after the tables.
     pub figures: Vec<Figure>,
+    /// Pictures side by side, after the figures.
+    pub photos: Vec<Photo>,
+}
+
+/// A picture with what is to be said of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Photo {
+    /// JPEG; empty where there is none any more, which is said in its place.
+    pub jpeg: Vec<u8>,
+    /// What it shows, line by line.
+    pub caption: Vec<String>,
 }
 
 /// Cells under headings.
@@ -56,6 +70,10 @@ td { border-bottom: 1px solid var(--rule); }
 .number { text-align: right; white-space: nowrap; }
 figure { margin: 1.4rem 0 2rem; break-inside: avoid; }
 figure svg { display: block; box-sizing: border-box; width: 100%; height: auto; background: #fff; border: 1px solid var(--rule); border-radius: 4px; }
+figure.photo { margin: 0; }
+.photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1.2rem 1rem; margin: 1rem 0 1.4rem; }
+.photos img, .photos .none { display: block; width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 4px; background: var(--rule); }
+.photos .none { display: grid; place-items: center; color: var(--quiet); font-size: .9rem; }
 figcaption { margin-top: .5rem; font-size: .9rem; color: var(--quiet); }
 @media print { :root { color-scheme: light; --ink: #000; --quiet: #333; --rule: #bbb; --paper: #fff; } body { max-width: none; padding: 0; font-size: 10pt; }
   h2 { break-after: avoid; } tr { break-inside: avoid; } thead { display: table-header-group; } .table { overflow: visible; } figure svg { max-width: 15cm; } }
@@ -78,10 +96,25 @@ pub fn html(report: &Report) -> Result<String, FigureError> {
         for figure in &section.figures {
             page.push_str(&format!("<figure>\n{}<figcaption>{}</figcaption>\n</figure>\n", svg(figure)?, escape(&figure.caption)));
         }
+        if !section.photos.is_empty() {
+            page.push_str("<div class=\"photos\">\n");
+            page.extend(section.photos.iter().map(photo));
+            page.push_str("</div>\n");
+        }
         page.push_str("</section>\n");
     }
     page.push_str("</main>\n</body>\n</html>\n");
     Ok(page)
+}
+
+fn photo(photo: &Photo) -> String {
+    let caption: Vec<String> = photo.caption.iter().map(|line| escape(line)).collect();
+    let picture = if photo.jpeg.is_empty() {
+        "<span class=\"none\">no picture is kept</span>".to_owned()
+    } else {
+        format!("<img alt=\"\" src=\"data:image/jpeg;base64,{}\">", STANDARD.encode(&photo.jpeg))
+    };
+    format!("<figure class=\"photo\">{picture}<figcaption>{}</figcaption></figure>\n", caption.join("<br>"))
 }
 
 fn paragraph(text: &str) -> String {

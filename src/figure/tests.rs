@@ -156,8 +156,12 @@ fn a_report_is_one_file_that_loads_nothing() {
         header: vec!["Model".into(), "FNMR".into()],
         rows: vec![vec!["a<b".into(), "0.8 %".into()], vec!["7c".into(), "–".into()]],
     };
+    let photos = vec![
+        Photo { jpeg: vec![0xff, 0xd8], caption: vec!["x < y".into(), "z".into()] },
+        Photo { caption: vec!["gone".into()], ..Photo::default() },
+    ];
     let section =
-        Section { heading: "Part & parcel".into(), text: vec!["x < y".into()], tables: vec![table], figures: vec![figure(vec![])] };
+        Section { heading: "Part & parcel".into(), text: vec!["x < y".into()], tables: vec![table], figures: vec![figure(vec![])], photos };
     let page = html(&Report { title: "<Report>".into(), introduction: vec!["Hello.".into()], sections: vec![section] }).unwrap();
     for expected in [
         "<html lang=\"en\">",
@@ -171,9 +175,11 @@ fn a_report_is_one_file_that_loads_nothing() {
         "role=\"img\" aria-label=\"Title\"",
         "<figcaption>Caption.</figcaption>",
         "prefers-color-scheme: dark",
+        "<img alt=\"\" src=\"data:image/jpeg;base64,/9g=\"><figcaption>x &lt; y<br>z</figcaption>",
+        "<span class=\"none\">no picture is kept</span><figcaption>gone</figcaption>",
     ] {
         assert!(page.contains(expected), "{expected} is missing");
     }
-    let address = page.replace("http://www.w3.org/2000/svg", "");
+    let address = page.replace("http://www.w3.org/2000/svg", "").replace("<img alt=\"\" src=\"data:image/jpeg;base64,", "");
     assert!(["http:", "https:", "<script", "<link", "<img", "url(", "@import"].iter().all(|foreign| !address.contains(foreign)));
 }

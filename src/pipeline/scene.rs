@@ -132,7 +132,7 @@ impl Scene {
 
     /// The same with a shadow beside it, where the settings have one; `gallery` where it has one of its own.
     #[must_use]
-    pub fn with_shadow(self, gallery: Option<watch::Receiver<Arc<GalleryVersion>>>) -> Self {
+    pub fn with_shadow(self, gallery: Option<watch::Receiver<Option<Arc<GalleryVersion>>>>) -> Self {
         let shadow = self.settings.shadow.as_ref().map(|ShadowSettings { policy, .. }| {
             let rules = VisitPolicy { threshold: policy.threshold(Purpose::Verify, 1), ..self.settings.visit };
             Shadowing::new(policy.clone(), Visits::new(&self.camera, rules, self.settings.layout.clone()), gallery)
@@ -348,6 +348,13 @@ impl Scene {
     pub fn shadow_encoded(&mut self, shot: &ShadowShot, template: &Template) -> Result<(), TemplateError> {
         let now = self.now(shot.time);
         self.shadow.as_mut().map_or(Ok(()), |shadow| shadow.encoded(shot, template, now))
+    }
+
+    /// The shadow's own encoder failed at a shot.
+    pub fn shadow_failed(&mut self, shot: &ShadowShot) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.failed(shot);
+        }
     }
 
     /// What the shadow would have decided, of visits that ended since this was asked last.

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::matching::{compare, judge, shows};
 use crate::clock::Timestamp;
 use crate::decide::Policy;
-use crate::event::{Decision, EndReason, Event, EventKind, SnapshotId, TrackId, VisitId};
+use crate::event::{Decision, EndReason, Event, EventKind, Rejection, SnapshotId, TrackId, VisitId};
 use crate::face::{AlignedFace, Template, TemplateError};
 use crate::gallery::GalleryVersion;
 use crate::infer::Engine;
@@ -33,8 +33,8 @@ pub struct Shadow {
 pub struct ShadowEncoder {
     /// Runs it, on threads of its own.
     pub engine: Engine,
-    /// Who is enrolled, by its templates; the newest version.
-    pub gallery: watch::Receiver<Arc<GalleryVersion>>,
+    /// Who is enrolled, by its templates; the newest version, `None` until it was read.
+    pub gallery: watch::Receiver<Option<Arc<GalleryVersion>>>,
 }
 
 /// How a shadow decides at one camera.
@@ -60,7 +60,7 @@ pub(super) struct Shadowing {
     policy: Policy,
     visits: Visits,
     /// Its own gallery, where its encoder is another.
-    gallery: Option<watch::Receiver<Arc<GalleryVersion>>>,
+    gallery: Option<watch::Receiver<Option<Arc<GalleryVersion>>>>,
     /// Which visit in force a track belongs to: the two need not begin at the same track.
     visit_of: HashMap<TrackId, VisitId>,
     told: HashMap<VisitId, Told>,
@@ -75,11 +75,13 @@ struct Told {
     shadow: Option<Decision>,
     capture_time_us: i64,
     snapshot: Option<SnapshotId>,
+    /// Whether a shot got no template from the shadow's own encoder.
+    is_lacking: bool,
 }
 
 impl Shadowing {
     /// Beside a camera's visits; `gallery` where it has one of its own.
-    pub(super) fn new(policy: Policy, visits: Visits, gallery: Option<watch::Receiver<Arc<GalleryVersion>>>) -> Self {
+    pub(super) fn new(policy: Policy, visits: Visits, gallery: Option<watch::Receiver<Option<Arc<GalleryVersion>>>>) -> Self {
         let (visit_of, told) = (HashMap::new(), HashMap::new());
         Self { policy, visits, gallery, visit_of, told, waiting: Vec::new(), verdicts: Vec::new() }
     }
@@ -117,9 +119,19 @@ impl Shadowing {
 
     /// What its own encoder made of a shot.
     pub(super) fn encoded(&mut self, shot: &ShadowShot, template: &Template, now: Timestamp) -> Result<(), TemplateError> {
-        let Some(gallery) = self.gallery.as_ref().map(|gallery| Arc::clone(&gallery.borrow())) else { return Ok(()) };
+        let Some(gallery) = self.gallery.as_ref().and_then(|gallery| gallery.borrow().clone()) else {
+            self.failed(shot);
+            return Ok(());
+        };
         let ShadowShot { track, quality, time, .. } = *shot;
         self.decide(track, EncodedShot { template, quality, time }, (&gallery, now))
+    }
+
+    /// Its own encoder failed at a shot: what it tells of the visit without any shot is no answer.
+    pub(super) fn failed(&mut self, shot: &ShadowShot) {
+        if let Some(visit) = self.visit_of.get(&shot.track) {
+            self.told.entry(*visit).or_default().is_lacking = true;
+        }
     }
 
     fn decide(&mut self, track: TrackId, shot: EncodedShot<'_>, (gallery, now): (&GalleryVersion, Timestamp)) -> Result<(), TemplateError> {
@@ -172,8 +184,9 @@ impl Shadowing {
         let Some(told) = self.told.remove(&visit) else { return };
         // A visit that was begun for nothing goes on in another, which has a verdict of its own.
         let Some(in_force) = told.in_force.filter(|_| event.end_reason != Some(EndReason::Resumed)) else { return };
+        let answer = told.shadow.filter(|shadow| !told.is_lacking || shadow.rejection != Some(Rejection::NoUsableShot));
         let (camera, capture_time_us) = (Arc::clone(&event.camera), told.capture_time_us);
-        self.verdicts.push(Verdict { visit, camera, capture_time_us, snapshot: told.snapshot, in_force, shadow: told.shadow });
+        self.verdicts.push(Verdict { visit, camera, capture_time_us, snapshot: told.snapshot, in_force, shadow: answer });
     }
 
     /// The verdicts since this was asked last.
@@ -188,13 +201,9 @@ impl Shadowing {
     }
 
     fn with_gallery(&mut self, in_force: &GalleryVersion, act: impl FnOnce(&mut Visits, &Policy, &GalleryVersion)) {
-        match &self.gallery {
-            Some(own) => {
-                let own = Arc::clone(&own.borrow());
-                act(&mut self.visits, &self.policy, &own);
-            }
-            None => act(&mut self.visits, &self.policy, in_force),
-        }
+        // Until its own was read there is no template of its own either, so there is nothing to compare with the wrong one.
+        let own = self.gallery.as_ref().and_then(|gallery| gallery.borrow().clone());
+        act(&mut self.visits, &self.policy, own.as_deref().unwrap_or(in_force));
         self.note_told();
     }
 

@@ -4,6 +4,7 @@
 //! In: frames of a clock that the test drives. Out: the events that are told.
 //! Must not know: models, cameras.
 
+mod shadow;
 mod telling;
 
 use std::collections::BTreeMap;
@@ -130,6 +131,7 @@ struct House {
     uids: BTreeMap<usize, SubjectUid>,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<Result<(), PipelineError>>,
+    shadow: Option<ShadowSettings>,
     data: tempfile::TempDir,
 }
 
@@ -149,7 +151,7 @@ impl House {
             let (pipeline, stop) = (pipeline.clone(), stop.clone());
             async move { pipeline.run(stop).await }
         });
-        Self { subscription: events.subscribe(), pipeline, events, store, clock, uids, stop, running, data }
+        Self { subscription: events.subscribe(), pipeline, events, store, clock, uids, stop, running, shadow: None, data }
     }
 
     fn watch(&self, camera: &CameraId, policy: SlotPolicy) -> Arc<dyn FrameSink> {
@@ -177,6 +179,7 @@ impl House {
             snapshots: policy == SlotPolicy::NewestWins,
             layout: Default::default(),
             telling,
+            shadow: self.shadow.clone(),
             measure: policy == SlotPolicy::NewestWins,
         };
         let slot = SlotSettings { role: Role::Entry, analysis_fps_max: None, policy };
@@ -200,7 +203,13 @@ impl House {
 }
 
 fn enrol(gallery: &Gallery, number: usize) -> SubjectUid {
-    let (uid, now) = (SubjectUid(uuid::Uuid::now_v7()), Timestamp::default());
+    let uid = SubjectUid(uuid::Uuid::now_v7());
+    enrol_as(gallery, (uid, number), template(number));
+    uid
+}
+
+fn enrol_as(gallery: &Gallery, (uid, number): (SubjectUid, usize), template: Template) {
+    let now = Timestamp::default();
     let subject = Subject {
         id: SubjectId::parse(&format!("person-{number}")).expect("a good id"),
         uid,
@@ -224,9 +233,8 @@ fn enrol(gallery: &Gallery, number: usize) -> SubjectUid {
         folder_path: None,
         negative: false,
     };
-    let put = Mutation::PutSample { sample, template: template(number), photo: Arc::new([]) };
+    let put = Mutation::PutSample { sample, template, photo: Arc::new([]) };
     gallery.apply(gallery.current().version() + 1, &[Mutation::PutSubject(subject), put]);
-    uid
 }
 
 fn facts(sessions: usize) -> EngineFacts {

@@ -24,7 +24,10 @@ use super::connection::{ConnectionCounts, ConnectionLimits, Incoming};
 use super::gate::Gate;
 use super::tls::Identity;
 use crate::config::ServerConfig;
-use crate::pb::{camera_service_server, event_service_server, gallery_service_server, recognition_service_server, system_service_server};
+use crate::pb::{
+    camera_service_server, event_service_server, gallery_service_server, recognition_service_server, shadow_service_server,
+    system_service_server,
+};
 
 /// How long a keepalive ping may go unanswered before the connection is closed.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -35,11 +38,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// The most that the headers of one call may take, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// The services whose health is reported, beside "" for all of them.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     gallery_service_server::SERVICE_NAME,
     recognition_service_server::SERVICE_NAME,
     event_service_server::SERVICE_NAME,
     camera_service_server::SERVICE_NAME,
+    shadow_service_server::SERVICE_NAME,
     system_service_server::SERVICE_NAME,
 ];
 

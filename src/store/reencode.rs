@@ -60,6 +60,16 @@ impl Store {
         self.0.readers.read(move |db| people::read_templates(db, space.as_ref(), take)).await
     }
 
+    /// The same with the template of `space` of each sample, where it has one.
+    pub async fn read_templates_in<T, F>(&self, space: &TemplateSpace, take: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Iterator<Item = Result<StoredTemplate, StoreError>>) -> T + Send + 'static,
+    {
+        let space = space.clone();
+        self.0.readers.read(move |db| people::read_templates(db, Some(&space), take)).await
+    }
+
     /// How many samples have no template in `space`.
     pub async fn foreign_templates(&self, space: &TemplateSpace) -> Result<u64, StoreError> {
         let space = space.clone();

@@ -28,6 +28,7 @@ mod erasure;
 mod export;
 mod gallery;
 mod reencode;
+mod shadow;
 
 /// A store in a directory of its own.
 /// A call whose answer is kept.

@@ -20,6 +20,7 @@ mod reload;
 mod replay;
 mod rpc;
 mod rtsp_server;
+mod shadow;
 mod stills;
 mod store;
 mod support;

@@ -19,11 +19,11 @@ use tempfile::TempDir;
 
 use crate::support::{Daemon, resources};
 
-const SECOND: &str = "sface-turned-around";
+pub const SECOND: &str = "sface-turned-around";
 
 /// The models, and beside them an encoder that answers with the opposite vector: it tells people apart as well
 /// as the first does, and a comparison of the two would find nobody.
-fn with_second_encoder(models_dir: &Path) -> TempDir {
+pub fn with_second_encoder(models_dir: &Path) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     let manifest = Manifest::load(models_dir).expect("it is good");
     let calibration = manifest.encoder.calibration.as_ref().expect("the encoder has one");

@@ -205,6 +205,7 @@ impl Found {
                 text: vec!["The first threshold is the one in force; the second keeps an FPIR of 1 % on these photos.".into()],
                 tables: vec![table],
                 figures: vec![self.by_threshold(), self.by_people()],
+                ..Section::default()
             }],
         }
     }

@@ -152,6 +152,7 @@ impl Result {
                 text: Vec::new(),
                 tables: vec![table],
                 figures: vec![self.det(), self.roc(), self.histogram()],
+                ..Section::default()
             }],
         }
     }

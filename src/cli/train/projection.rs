@@ -245,6 +245,6 @@ fn report(trained: &Trained, asked: &Projection) -> Report {
             "{} numbers, margin {}, learning rate {}, seed {}.",
             asked.dim, asked.margin, asked.learning_rate, asked.seed
         )],
-        sections: vec![Section { heading: "How it learnt".into(), text: Vec::new(), tables: Vec::new(), figures }],
+        sections: vec![Section { heading: "How it learnt".into(), figures, ..Section::default() }],
     }
 }

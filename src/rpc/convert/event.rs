@@ -99,7 +99,7 @@ fn micros(us: i64) -> prost_types::Timestamp {
     time(Timestamp::from_micros(us))
 }
 
-fn event_subject(uid: SubjectUid, known: Option<&Arc<Subject>>) -> pb::EventSubject {
+pub(in super::super) fn event_subject(uid: SubjectUid, known: Option<&Arc<Subject>>) -> pb::EventSubject {
     let uid = uid.0.to_string();
     match known {
         Some(subject) => pb::EventSubject {
@@ -113,7 +113,7 @@ fn event_subject(uid: SubjectUid, known: Option<&Arc<Subject>>) -> pb::EventSubj
     }
 }
 
-fn decision(decision: &Decision, shots: &ShotCounts, gallery: &Gallery) -> pb::Decision {
+pub(in super::super) fn decision(decision: &Decision, shots: &ShotCounts, gallery: &Gallery) -> pb::Decision {
     pb::Decision {
         purpose: wire_purpose(decision.purpose).into(),
         similarity: decision.similarity,

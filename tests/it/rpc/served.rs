@@ -81,6 +81,7 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
         store,
         gallery,
         engine_facts: facts,
+        shadow: None,
         clock,
     };
     let config = ServerConfig { listen, ..ServerConfig::default() };
