@@ -16,7 +16,7 @@ use super::page::{Page, bad_token};
 use super::status::Refusal;
 use crate::clock::Timestamp;
 use crate::decide::{Policy, visit_comparisons};
-use crate::event::{Decision, ShotCounts};
+use crate::event::{Decision, Purpose, ShotCounts};
 use crate::gallery::{Gallery, GalleryVersion};
 use crate::pb;
 use crate::pb::shadow_service_server::ShadowService;
@@ -68,7 +68,13 @@ impl ShadowService for ShadowApi {
             would_not_name_count: tally.would_not_name,
             would_rename_count: tally.would_rename,
             unanswered_count: tally.unanswered,
-            thresholds: known.policy.overview(visit_comparisons(templates)).into_iter().map(wire_threshold).collect(),
+            thresholds: known
+                .policy
+                .overview(visit_comparisons(templates))
+                .into_iter()
+                .filter(|facts| facts.purpose == Purpose::Identify)
+                .map(wire_threshold)
+                .collect(),
             gallery_version,
             gallery_template_count: templates,
         }))

@@ -20,7 +20,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("camera", &["clock", "frame", "telling"]),
     ("mutation", &["clock", "event", "face", "subject"]),
     ("rates", &[]),
-    ("shadow", &["event"]),
+    ("shadow", &["event", "subject"]),
     // Foundations.
     ("simd", &[]),
     ("config", &[]),
