@@ -12,13 +12,14 @@ use doorward::infer::{Engine, Lane};
 use doorward::pb;
 use doorward::pb::gallery_service_client::GalleryServiceClient;
 use doorward::pb::recognition_service_client::RecognitionServiceClient;
-use doorward::pb::{PolicyScope, Purpose, ThresholdBasis};
+use doorward::pb::{EventType, PolicyScope, Purpose, ThresholdBasis};
 use serde_json::Value;
 use tonic::transport::Channel;
 
-use crate::daemon::enrol;
+use crate::daemon::{add_camera, enrol, events_until, identified, of_type, subscribe};
 use crate::faces;
-use crate::support::{Daemon, resources};
+use crate::ingest::support::CameraProcess;
+use crate::support::{Clip, Daemon, resources};
 
 /// Runs `doorward` with the models that tests use and a cache of its own.
 fn doorward(cache: &Path, arguments: &[&str]) -> Output {
@@ -278,4 +279,41 @@ async fn training_that_is_no_better_is_told_so_and_writes_nothing_unasked() {
         assert_eq!((told.r#match, told.head.as_str(), told.target_fmr), (same, "euclidean", Some(0.01)));
         assert_eq!(told.r#match, told.score >= told.threshold);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_say_of_events_becomes_error_rates() {
+    let left_out = "error rates of corrected events";
+    let Some((faces, att)) = resources(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
+    let clip = Clip::of(&[faces.join("obama2.jpg"), faces.join("biden.jpg")]);
+    let camera = CameraProcess::start(&["--file", &clip.file().display().to_string()]);
+    let daemon = Daemon::start(&[]).await;
+    let channel = daemon.channel().await;
+    enrol(&channel, "obama", faces.join("obama.jpg")).await;
+    enrol(&channel, "visitor", att.join("s2/1.pgm")).await;
+    let mut stream = subscribe(&channel).await;
+    add_camera(&channel, "front-door", camera.url.as_str()).await;
+    let events = events_until(&mut stream, |seen| identified(seen, "obama") && !of_type(seen, EventType::Unidentified).is_empty()).await;
+    let cursor = |kind| of_type(&events, kind)[0].cursor.clone();
+
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        let output = command.args(["--server", daemon.server()]).args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        output
+    };
+    assert_eq!(last_line(&run(&["evaluate", "events", "--json"]))["right"], 0, "nothing was looked at yet");
+    run(&["event", "correct", &cursor(EventType::Identified), "--was", "obama"]);
+    run(&["event", "correct", &cursor(EventType::Unidentified), "--was", "visitor"]);
+    let found = last_line(&run(&["evaluate", "events", "--json"]));
+    assert_eq!(
+        (&found["right"], &found["missed"], &found["another"], &found["stranger_named"]),
+        (&1.into(), &1.into(), &0.into(), &0.into()),
+        "{found}"
+    );
+    assert_eq!((&found["false_name_rate"], &found["fnir"]), (&0.0.into(), &0.5.into()), "{found}");
+    // What is said last of an event counts.
+    run(&["event", "correct", &cursor(EventType::Identified), "--was-not"]);
+    let found = last_line(&run(&["evaluate", "events", "--json"]));
+    assert_eq!((&found["right"], &found["stranger_named"], &found["false_name_rate"]), (&0.into(), &1.into(), &1.0.into()), "{found}");
 }
