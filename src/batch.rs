@@ -1,9 +1,12 @@
 //! Groups the newest frames of several cameras into a batch.
 //!
 //! In: [`Frame`]s as sources offer them. Out: batches of at most one frame a camera, the most
-//! deserving cameras first. A full slot drops its older frame and counts it; a camera whose last
+//! deserving cameras first; a batch closes when no more can come, or when its oldest frame would be late by what
+//! batches of this size were measured to take. A full slot drops its older frame and counts it; a camera whose last
 //! frame is still being analysed waits, so that results leave in frame order per camera.
 //! Must not know: tokio, tensors, GPUs, what follows. Pure policy: time is an argument.
+
+mod times;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use crate::camera::{CameraId, FrameCounts, Role};
 use crate::clock::Timestamp;
 use crate::frame::Frame;
+use times::BatchTimes;
 
 /// What happens to a frame whose camera's slot is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +41,8 @@ pub struct SlotSettings {
 pub struct BatchPolicy {
     /// The most frames of a batch; with 1 every frame is due at once.
     pub frames_max: usize,
-    /// A batch that is not full closes when its oldest frame has waited for this long.
-    pub age_max: Duration,
+    /// How long a frame may take from its slot until it is analysed, as far as waiting for more frames goes.
+    pub latency_max: Duration,
 }
 
 /// What became of an offered frame.
@@ -73,6 +77,7 @@ pub struct Slots {
     /// The service that the last served camera had received: newcomers begin here, so that they
     /// neither wait for nor overtake everybody.
     service_floor: f64,
+    times: BatchTimes,
 }
 
 #[derive(Debug)]
@@ -102,7 +107,7 @@ fn weight(role: Role) -> f64 {
 impl Slots {
     /// No cameras yet.
     pub fn new(policy: BatchPolicy) -> Self {
-        Self { policy, cameras: BTreeMap::new(), service_floor: 0.0 }
+        Self { policy, cameras: BTreeMap::new(), service_floor: 0.0, times: BatchTimes::default() }
     }
 
     /// Gives a camera its slot, or changes its role and rate (counts are kept).
@@ -154,16 +159,26 @@ impl Slots {
         Offer::Taken
     }
 
-    /// Whether a batch can be taken at `now`.
+    /// Whether a batch can be taken at `now`: when it is full, when every camera that may give a frame has given one, or when its
+    /// oldest frame would be late if it waited longer. Until a batch was measured nobody knows how long one takes, so none waits.
     pub fn readiness(&self, now: Timestamp) -> Readiness {
-        let (mut waiting, mut oldest) = (0, None);
-        for (_, offered) in self.cameras.values().filter(|s| !s.in_flight).filter_map(|s| s.frame.as_ref()) {
+        let (mut waiting, mut oldest, mut free) = (0, None, 0);
+        for slot in self.cameras.values().filter(|slot| !slot.in_flight) {
+            free += 1;
+            let Some((_, offered)) = &slot.frame else { continue };
             waiting += 1;
             oldest = Some(oldest.map_or(*offered, |o: Timestamp| o.min(*offered)));
         }
         let Some(oldest) = oldest else { return Readiness::Empty };
-        let due = oldest.plus(self.policy.age_max);
-        if waiting >= self.policy.frames_max || due <= now { Readiness::Now } else { Readiness::At(due) }
+        let is_full = waiting >= self.policy.frames_max.min(free);
+        let may_wait = self.times.expect(waiting).and_then(|takes| self.policy.latency_max.checked_sub(takes));
+        let due = oldest.plus(may_wait.unwrap_or_default());
+        if is_full || due <= now { Readiness::Now } else { Readiness::At(due) }
+    }
+
+    /// A batch of `size` frames was analysed, which took so long.
+    pub fn observe(&mut self, size: usize, took: Duration) {
+        self.times.observe(size, took);
     }
 
     /// The next batch: one frame of each of the cameras that deserve it most. Each camera rests

@@ -51,8 +51,8 @@ use unwritten::{Unwritten, draw};
 
 pub use crate::visit::Layout;
 
-/// A batch that is not full waits no longer than this for more cameras.
-const BATCH_AGE_MAX: Duration = Duration::from_millis(10);
+/// A frame waits for others only so long that it is still analysed within this. On a CPU no frame waits.
+const BATCH_LATENCY_MAX: Duration = Duration::from_millis(50);
 /// How often visits are ended that no further frame will end.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// A batch that takes longer than this is stuck: the watchdog is told.
@@ -148,7 +148,7 @@ pub struct Watch {
 impl Pipeline {
     /// A pipeline without cameras.
     pub fn new(engine: Engine, gallery: Gallery, events: EventLog, clock: Arc<dyn Clock>) -> Self {
-        let policy = BatchPolicy { frames_max: engine.batch_max(), age_max: BATCH_AGE_MAX };
+        let policy = BatchPolicy { frames_max: engine.batch_max(), latency_max: BATCH_LATENCY_MAX };
         Self(Arc::new(Shared {
             intake: Intake::new(policy, Arc::clone(&clock)),
             engine,
@@ -224,6 +224,7 @@ impl Pipeline {
                 shots.iter().for_each(|(index, _)| analysed[*index] = false);
             }
             let encoded = self.0.clock.now();
+            self.0.intake.observe(batch.len(), encoded.since(taken));
             let passage = Passage { taken, detected, encoded, ..Passage::default() };
             self.recognise(&batch, &cells, Encoded { shots, templates, passage });
         }

@@ -20,7 +20,7 @@ fn frame(name: &str, ms: i64) -> Frame {
 }
 
 fn slots(frames_max: usize, cameras: &[(&str, Role)]) -> Slots {
-    let mut slots = Slots::new(BatchPolicy { frames_max, age_max: Duration::from_millis(20) });
+    let mut slots = Slots::new(BatchPolicy { frames_max, latency_max: Duration::from_millis(20) });
     for (name, role) in cameras {
         slots.watch(&camera(name), SlotSettings { role: *role, analysis_fps_max: None, policy: SlotPolicy::NewestWins });
     }
@@ -52,16 +52,103 @@ fn a_camera_has_one_frame_in_flight_so_that_results_keep_their_order() {
     assert_eq!(slots.readiness(at_ms(40)), Readiness::Now);
 }
 
+const THREE: [(&str, Role); 3] = [("a", Role::Interior), ("b", Role::Interior), ("c", Role::Interior)];
+
+/// Slots that know that a batch of each of these sizes takes so many milliseconds.
+fn measured(slots: &mut Slots, times: &[(usize, u64)]) {
+    for (size, ms) in times {
+        // The deviation that is kept in hand has gone by then.
+        (0..200).for_each(|_| slots.observe(*size, Duration::from_millis(*ms)));
+    }
+}
+
 #[test]
 fn a_batch_closes_when_it_is_full_or_due_and_never_passes_its_size() {
-    let mut slots = slots(2, &[("a", Role::Interior), ("b", Role::Interior), ("c", Role::Interior)]);
+    let mut slots = slots(2, &THREE);
+    measured(&mut slots, &[(1, 8)]);
     slots.offer(frame("a", 0), at_ms(0));
-    assert_eq!(slots.readiness(at_ms(5)), Readiness::At(at_ms(20)));
-    assert_eq!(slots.readiness(at_ms(20)), Readiness::Now);
+    assert_eq!(slots.readiness(at_ms(5)), Readiness::At(at_ms(12)), "8 of the 20 milliseconds are for the batch");
+    assert_eq!(slots.readiness(at_ms(12)), Readiness::Now);
     slots.offer(frame("b", 6), at_ms(6));
     slots.offer(frame("c", 6), at_ms(6));
     assert_eq!(slots.readiness(at_ms(6)), Readiness::Now);
     assert_eq!(slots.take().len(), 2);
+}
+
+#[test]
+fn a_batch_that_takes_longer_when_it_is_larger_closes_earlier() {
+    let mut slots = slots(3, &THREE);
+    measured(&mut slots, &[(1, 4), (2, 15)]);
+    slots.offer(frame("a", 0), at_ms(0));
+    assert_eq!(slots.readiness(at_ms(1)), Readiness::At(at_ms(16)));
+    slots.offer(frame("b", 2), at_ms(2));
+    assert_eq!(slots.readiness(at_ms(2)), Readiness::At(at_ms(5)), "the oldest counts");
+}
+
+#[test]
+fn nothing_waits_before_a_batch_was_measured_or_when_batches_take_all_the_time_there_is() {
+    let mut slots = slots(3, &THREE);
+    slots.offer(frame("a", 0), at_ms(0));
+    assert_eq!(slots.readiness(at_ms(0)), Readiness::Now);
+    measured(&mut slots, &[(1, 50)]);
+    assert_eq!(slots.readiness(at_ms(0)), Readiness::Now);
+}
+
+#[test]
+fn nobody_waits_for_a_camera_that_can_give_nothing_now() {
+    let mut slots = slots(3, &THREE);
+    measured(&mut slots, &[(1, 1)]);
+    slots.offer(frame("a", 0), at_ms(0));
+    slots.offer(frame("b", 0), at_ms(0));
+    assert_eq!(slots.readiness(at_ms(0)), Readiness::At(at_ms(18)));
+    slots.take();
+    // Both are being analysed: the third is alone.
+    slots.offer(frame("c", 1), at_ms(1));
+    assert_eq!(slots.readiness(at_ms(1)), Readiness::Now);
+}
+
+#[test]
+fn no_frame_is_late_for_having_waited() {
+    // One session, cameras of every rate; a batch of n takes 2 + n milliseconds, within the 20 that there are.
+    let names: Vec<String> = (0..6).map(|n| format!("c{n}")).collect();
+    for seed in 1..=20 {
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let cameras: Vec<(&str, Role)> = names.iter().map(|name| (name.as_str(), Role::Interior)).collect();
+        let mut slots = slots(4, &cameras);
+        let (mut now, mut sizes) = (0_i64, 0);
+        for _ in 0..300 {
+            let count = random.usize(1..=5);
+            let offered: Vec<&String> = names.iter().take(count).collect();
+            for (index, name) in offered.iter().enumerate() {
+                slots.offer(frame(name, now + index as i64), at_ms(now + index as i64));
+            }
+            now += count as i64 - 1;
+            let first = now - count as i64 + 1;
+            // Nothing more comes: the policy says when.
+            let began = match slots.readiness(at_ms(now)) {
+                Readiness::Now => now,
+                Readiness::At(due) => (due.as_micros() + 999) / 1_000,
+                Readiness::Empty => panic!("frames were offered"),
+            };
+            assert!(slots.readiness(at_ms(began)) == Readiness::Now);
+            let batch = slots.take();
+            assert!(!batch.is_empty() && batch.len() <= 4);
+            sizes += batch.len();
+            let ended = began + 2 + batch.len() as i64;
+            if batch.iter().any(|frame| frame.capture_time == at_ms(first)) && began > now {
+                assert!(ended - first <= 20, "a frame of {first} was waited with until {began} and done at {ended}");
+            }
+            slots.observe(batch.len(), Duration::from_millis((2 + batch.len()) as u64));
+            batch.iter().for_each(|frame| slots.done(&frame.camera, true));
+            now = ended + random.i64(0..30);
+            // What is left over of a round goes before the next.
+            while slots.readiness(at_ms(now)) != Readiness::Empty {
+                slots.take().iter().for_each(|frame| slots.done(&frame.camera, true));
+            }
+        }
+        assert!(sizes > 300, "batches were made: {sizes}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! Must not know: what is done with a batch.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -73,6 +74,11 @@ impl Intake {
                 Readiness::Empty => changed.await,
             }
         }
+    }
+
+    /// A batch of `size` frames was analysed, which took so long.
+    pub fn observe(&self, size: usize, took: Duration) {
+        self.slots().observe(size, took);
     }
 
     /// A camera's frame has left the pipeline.
