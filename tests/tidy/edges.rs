@@ -151,7 +151,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
 pub const CRATES: &[(&[&str], &[&str])] = &[
     (&["gstreamer", "gstreamer_app", "gstreamer_video", "gio"], &["ingest"]),
     (&["ort"], &["infer"]),
-    (&["cudarc"], &["device", "infer", "ingest"]),
+    (&["cudarc", "libloading"], &["device", "infer", "ingest"]),
     (&["rusqlite"], &["store"]),
     (&["dashmap"], &["gallery"]),
     (&["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"], &["rpc", "pb", "cli", "app"]),
