@@ -4,11 +4,12 @@
 //! Drops nothing. `auto` may fall back to the CPU and says why; `cuda:N` never does.
 //! Must not know: sessions, models.
 
+mod cuda;
+
 use std::fmt;
 
-use cudarc::driver::{result, sys};
-
 use crate::config::DeviceChoice;
+pub use cuda::{Cuda, Driver, Gpu, LibraryFact, Need, probe};
 
 /// A device that inference can run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,94 +36,186 @@ pub struct ResolvedDevice {
     pub device: Device,
     /// Why.
     pub reason: String,
+    /// What was looked at, and what would mend what is missing; empty where nothing was looked at.
+    pub facts: Vec<DeviceFact>,
+    /// Why `TensorRT` cannot run the models, where it cannot; of no meaning on the CPU.
+    pub without_tensorrt: Option<String>,
+    /// Whether another device may be taken where this one fails.
+    pub may_fall_back: bool,
+}
+
+/// Something that inference on a GPU stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFact {
+    /// What was looked at.
+    pub what: String,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty for what works.
+    pub mend: String,
 }
 
 /// Why no device could be had.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// A GPU was asked for and cannot be used.
-    #[error("no usable CUDA device {ordinal}: {reason}; set infer.device to auto or cpu")]
+    #[error("no usable CUDA device {ordinal}: {reason}; {mend}, or set infer.device to auto or cpu")]
     NoCuda {
         /// The number that was asked for.
         ordinal: u32,
         /// Why it cannot be used.
         reason: String,
+        /// What would mend that.
+        mend: String,
     },
 }
 
-/// What of CUDA is on this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Cuda {
-    /// No driver.
-    NoLibrary,
-    /// A driver that does not work, with its own words.
-    Broken(String),
-    /// A working driver with so many devices.
-    Devices(u32),
+impl ResolvedDevice {
+    /// The CPU, for this reason, and nothing else looked at.
+    pub fn cpu(reason: impl Into<String>) -> Self {
+        Self { device: Device::Cpu, reason: reason.into(), facts: Vec::new(), without_tensorrt: None, may_fall_back: false }
+    }
+
+    /// The CPU in its place, since `reason` came up only when it was used.
+    #[must_use]
+    pub fn fallen_back(self, reason: impl fmt::Display) -> Self {
+        Self { facts: self.facts, ..Self::cpu(format!("{} cannot be used: {reason}", self.device)) }
+    }
 }
 
-/// Resolves the choice. This build analyses on the CPU only, so `auto` always answers the CPU and
-/// says what there would be besides.
+/// Resolves the choice: `auto` takes the first GPU where everything that it needs is there, else the CPU, and says why.
 ///
 /// # Errors
-/// [`DeviceError::NoCuda`] for `cuda:N`, with the precise reason.
+/// [`DeviceError::NoCuda`] for `cuda:N`, with the precise reason and its mend.
 pub fn resolve(choice: &DeviceChoice) -> Result<ResolvedDevice, DeviceError> {
     resolve_with(choice, probe)
 }
 
 fn resolve_with(choice: &DeviceChoice, probe: impl Fn() -> Cuda) -> Result<ResolvedDevice, DeviceError> {
-    let cpu = |reason: String| Ok(ResolvedDevice { device: Device::Cpu, reason });
-    match choice {
-        DeviceChoice::Cpu => cpu("configured".into()),
-        DeviceChoice::Auto => cpu(why_not(&probe(), 0)),
-        DeviceChoice::Cuda(ordinal) => Err(DeviceError::NoCuda { ordinal: *ordinal, reason: why_not(&probe(), *ordinal) }),
+    let ordinal = match choice {
+        DeviceChoice::Cpu => return Ok(ResolvedDevice::cpu("configured")),
+        DeviceChoice::Auto => 0,
+        DeviceChoice::Cuda(ordinal) => *ordinal,
+    };
+    let cuda = probe();
+    let facts = facts(&cuda);
+    let is_auto = *choice == DeviceChoice::Auto;
+    match cuda.obstacle(ordinal) {
+        Some((reason, _)) if is_auto => Ok(ResolvedDevice { facts, ..ResolvedDevice::cpu(reason) }),
+        Some((reason, mend)) => Err(DeviceError::NoCuda { ordinal, reason, mend }),
+        None => {
+            let reason =
+                if is_auto { format!("everything that {} needs is there", gpu_words(&cuda, ordinal)) } else { "configured".into() };
+            let without_tensorrt = cuda.tensorrt().err();
+            Ok(ResolvedDevice { device: Device::Cuda(ordinal), reason, facts, without_tensorrt, may_fall_back: is_auto })
+        }
     }
 }
 
-fn why_not(cuda: &Cuda, ordinal: u32) -> String {
-    match cuda {
-        Cuda::NoLibrary => "libcuda.so is not there, so no NVIDIA driver is installed".into(),
-        Cuda::Broken(words) => format!("the NVIDIA driver does not work: {words}"),
-        Cuda::Devices(count) if *count <= ordinal => format!("the NVIDIA driver knows {count} devices, numbered from 0"),
-        Cuda::Devices(_) => "a GPU is there, but this build analyses on the CPU only".into(),
+/// Everything that was looked at, for people.
+pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
+    let fact = |what: &str, found: String, mend: String| DeviceFact { what: what.to_owned(), found, mend };
+    let Driver::Works { version, devices } = &cuda.driver else {
+        let (found, mend) = cuda.obstacle(0).unwrap_or_default();
+        return vec![fact("driver", found, mend)];
+    };
+    let mut facts = vec![fact("driver", format!("for CUDA {}, {} devices", cuda::dotted(*version), devices.len()), String::new())];
+    for (ordinal, _) in devices.iter().enumerate() {
+        facts.push(fact(&format!("cuda:{ordinal}"), gpu_words(cuda, ordinal as u32), String::new()));
     }
+    for library in &cuda.libraries {
+        facts.push(match &library.found {
+            Ok(version) if version.is_empty() => fact(library.name, library.file.to_owned(), String::new()),
+            Ok(version) => fact(library.name, format!("{version} ({})", library.file), String::new()),
+            Err(words) => fact(library.name, words.clone(), format!("apt-get install {}", library.package)),
+        });
+    }
+    facts
 }
 
-fn probe() -> Cuda {
-    // SAFETY: it only tries to load the driver's library; cudarc panics later where it is missing,
-    // so this has to come first.
-    if !unsafe { sys::is_culib_present() } {
-        return Cuda::NoLibrary;
-    }
-    let count = result::init().and_then(|()| result::device::get_count());
-    count.map_or_else(|error| Cuda::Broken(format!("{error:?}")), |count| Cuda::Devices(u32::try_from(count).unwrap_or(0)))
+fn gpu_words(cuda: &Cuda, ordinal: u32) -> String {
+    let Driver::Works { devices, .. } = &cuda.driver else { return String::new() };
+    devices.get(ordinal as usize).map_or_else(String::new, |gpu| {
+        let (major, minor) = gpu.compute;
+        format!("{}, compute capability {major}.{minor}, {} MiB", gpu.name, gpu.memory_bytes >> 20)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn gpu(compute: (i32, i32)) -> Gpu {
+        Gpu { name: "L4".into(), compute, memory_bytes: 24 << 30 }
+    }
+
+    /// A machine that has everything, but for what is left out.
+    fn machine(devices: Vec<Gpu>, missing: &[&str]) -> Cuda {
+        let library = |name: &'static str, need| LibraryFact {
+            name,
+            file: "lib.so.1",
+            need,
+            found: if missing.contains(&name) { Err("lib.so.1 is not there; lib.so.2 is".into()) } else { Ok("1.2".into()) },
+            package: "lib-1",
+        };
+        let libraries = vec![library("cuDNN", Need::All), library("TensorRT", Need::TensorRt)];
+        Cuda { driver: Driver::Works { version: 12_040, devices }, libraries }
+    }
+
+    fn without_driver(driver: Driver) -> Cuda {
+        Cuda { driver, libraries: Vec::new() }
+    }
+
     #[test]
-    fn auto_takes_the_cpu_and_says_what_is_missing() {
-        let reason = |cuda: Cuda| resolve_with(&DeviceChoice::Auto, || cuda.clone()).expect("auto never fails").reason;
-        assert!(reason(Cuda::NoLibrary).contains("libcuda.so is not there"));
-        assert!(reason(Cuda::Broken("CUDA_ERROR_NO_DEVICE".into())).contains("CUDA_ERROR_NO_DEVICE"));
-        assert!(reason(Cuda::Devices(0)).contains("0 devices"));
-        assert!(reason(Cuda::Devices(1)).contains("this build analyses on the CPU only"));
+    fn auto_takes_the_gpu_where_everything_is_there_and_else_says_what_is_missing() {
+        let resolved = |cuda: Cuda| resolve_with(&DeviceChoice::Auto, || cuda.clone()).expect("auto never fails");
+        let whole = resolved(machine(vec![gpu((8, 9))], &[]));
+        assert_eq!((whole.device, whole.without_tensorrt, whole.may_fall_back), (Device::Cuda(0), None, true));
+        assert!(whole.reason.contains("L4, compute capability 8.9, 24576 MiB"), "{}", whole.reason);
+        for (cuda, words) in [
+            (without_driver(Driver::Missing), "libcuda.so is not there"),
+            (without_driver(Driver::Broken("CUDA_ERROR_NO_DEVICE".into())), "CUDA_ERROR_NO_DEVICE"),
+            (machine(vec![], &[]), "0 devices"),
+            (machine(vec![gpu((7, 0))], &[]), "compute capability 7.0, and 7.5 is needed"),
+            (machine(vec![gpu((8, 9))], &["cuDNN"]), "cuDNN: lib.so.1 is not there"),
+            (Cuda { driver: Driver::Works { version: 11_080, devices: vec![gpu((8, 9))] }, libraries: vec![] }, "for CUDA 11.8, and 12"),
+        ] {
+            let resolved = resolved(cuda);
+            assert!(resolved.device == Device::Cpu && resolved.reason.contains(words), "{words}: {}", resolved.reason);
+        }
+    }
+
+    #[test]
+    fn without_tensorrt_the_gpu_is_used_and_it_is_said_why() {
+        let resolved = resolve_with(&DeviceChoice::Cuda(0), || machine(vec![gpu((8, 6))], &["TensorRT"])).expect("it works");
+        assert_eq!((resolved.device, resolved.may_fall_back), (Device::Cuda(0), false));
+        assert!(resolved.without_tensorrt.is_some_and(|words| words.contains("lib.so.2 is")));
+        let missing = resolved.facts.iter().find(|fact| fact.what == "TensorRT").expect("it was looked at");
+        assert_eq!(missing.mend, "apt-get install lib-1");
+        assert!(resolved.facts.iter().filter(|fact| fact.mend.is_empty()).count() == 3, "{:?}", resolved.facts);
     }
 
     #[test]
     fn a_gpu_that_was_asked_for_is_never_replaced_in_silence() {
-        for cuda in [Cuda::NoLibrary, Cuda::Devices(1), Cuda::Devices(4)] {
-            let error = resolve_with(&DeviceChoice::Cuda(2), || cuda.clone()).expect_err("it fails");
-            assert!(error.to_string().contains("CUDA device 2"), "{error}");
+        for cuda in [without_driver(Driver::Missing), machine(vec![gpu((9, 0))], &[]), machine(vec![gpu((9, 0)); 2], &["cuDNN"])] {
+            let error = resolve_with(&DeviceChoice::Cuda(7), || cuda.clone()).expect_err("it fails");
+            assert!(error.to_string().contains("CUDA device 7"), "{error}");
         }
-        assert!(resolve(&DeviceChoice::Cuda(0)).is_err());
+        let one = resolve_with(&DeviceChoice::Cuda(7), || machine(vec![gpu((9, 0))], &[])).expect_err("there is one");
+        assert!(one.to_string().contains("knows 1 devices, numbered from 0; nvidia-smi -L lists them"), "{one}");
     }
 
     #[test]
     fn the_cpu_is_taken_without_a_look_at_cuda() {
         let resolved = resolve_with(&DeviceChoice::Cpu, || unreachable!("nobody asked for a GPU")).expect("there is a CPU");
-        assert_eq!(resolved.device, Device::Cpu);
+        assert_eq!((resolved.device, resolved.facts.len()), (Device::Cpu, 0));
+    }
+
+    #[test]
+    fn a_device_that_fails_in_use_is_replaced_with_the_reason() {
+        let whole = resolve_with(&DeviceChoice::Auto, || machine(vec![gpu((8, 9))], &[])).expect("auto never fails");
+        let fallen = whole.fallen_back("out of memory");
+        assert_eq!((fallen.device, fallen.reason.as_str()), (Device::Cpu, "cuda:0 cannot be used: out of memory"));
+        assert!(!fallen.facts.is_empty());
     }
 }

@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
-use super::Check;
+use super::{Check, Verdict};
 use crate::config::{Config, InferConfig};
+use crate::device::DeviceFact;
 use crate::infer::Engine;
 use crate::models::Manifest;
 use crate::{device, ingest};
@@ -42,16 +43,21 @@ pub fn models(dir: &Path) -> Vec<Check> {
         .collect()
 }
 
-/// The device, and a session of each model on it.
+/// The device with what a GPU stands on, and a session of each model on it.
 pub fn inference(config: &Config) -> Vec<Check> {
     let device = match device::resolve(&config.infer.device) {
         Ok(device) => device,
-        Err(error) => return vec![Check::broken("device", error.to_string(), "nvidia-smi says whether the driver sees the GPU")],
+        Err(error) => {
+            let mut checks = gpu(&device::facts(&device::probe()));
+            checks.push(Check::broken("device", error.to_string(), "mend what is missing above, or set infer.device to auto or cpu"));
+            return checks;
+        }
     };
-    let works = Check::works("device", format!("{}: {}", device.device, device.reason));
+    let mut checks = gpu(&device.facts);
+    checks.push(Check::works("device", format!("{}: {}", device.device, device.reason)));
     // One session proves as much as many, and opens faster.
     let infer = InferConfig { sessions: 1, ..config.infer.clone() };
-    let opened = match Engine::open(&infer, &config.models_dir, &device) {
+    checks.push(match Engine::open(&infer, &config.models_dir, &device) {
         Ok(engine) => {
             let facts = engine.facts();
             let found = format!(
@@ -61,8 +67,19 @@ pub fn inference(config: &Config) -> Vec<Check> {
             Check::works("inference", found)
         }
         Err(error) => Check::broken("inference", error.to_string(), "mend the files named above first, then `doorward models install`"),
+    });
+    checks
+}
+
+/// What a GPU stands on: nothing of it keeps the daemon from running on the CPU.
+fn gpu(facts: &[DeviceFact]) -> Vec<Check> {
+    let check = |fact: &DeviceFact| Check {
+        what: "gpu",
+        verdict: if fact.mend.is_empty() { Verdict::Works } else { Verdict::Doubtful },
+        found: format!("{}: {}", fact.what, fact.found),
+        mend: fact.mend.clone(),
     };
-    vec![works, opened]
+    facts.iter().map(check).collect()
 }
 
 /// The folders and files that the configuration names.
@@ -111,7 +128,6 @@ fn data_dir(dir: &Path) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
 
     #[test]

@@ -1,0 +1,253 @@
+//! Looks what of CUDA is on this machine: the driver, its devices, and the libraries that inference on them needs.
+//!
+//! In: the machine's libraries, by the names under which they are loaded. Out: [`Cuda`], facts with their mends.
+//! Drops nothing. Nothing is linked: each library is opened here, and where it is not there that is a fact.
+//! Must not know: what is chosen, sessions.
+
+use std::ffi::c_int;
+
+use cudarc::driver::{result, sys};
+use libloading::Library;
+
+/// The oldest driver interface that CUDA 12 runs on, as `cuDriverGetVersion` counts.
+const DRIVER_MIN: i32 = 12_000;
+/// The oldest compute capability that TensorRT 10 and doorward's kernels are made for: Turing.
+pub(super) const COMPUTE_MIN: (i32, i32) = (7, 5);
+
+/// The driver, as far as it works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// There is none.
+    Missing,
+    /// It does not work, with its own words.
+    Broken(String),
+    /// It works, and knows these devices.
+    Works {
+        /// As `cuDriverGetVersion` counts: 12080 is 12.8.
+        version: i32,
+        /// By their numbers.
+        devices: Vec<Gpu>,
+    },
+}
+
+/// One CUDA device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// Its name.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub compute: (i32, i32),
+    /// Its memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Whether inference needs a library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing runs on a GPU without it.
+    All,
+    /// Without it the CUDA provider runs the models, which is slower than TensorRT.
+    TensorRt,
+}
+
+/// A library that inference on a GPU loads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibraryFact {
+    /// What it is called.
+    pub name: &'static str,
+    /// The file that is loaded.
+    pub file: &'static str,
+    /// What it is needed for.
+    pub need: Need,
+    /// Its version, empty where it tells none; or why it cannot be used.
+    pub found: Result<String, String>,
+    /// The package that carries it, by the names of NVIDIA's Debian repository and of PyPI.
+    pub package: &'static str,
+}
+
+/// What of CUDA is on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cuda {
+    /// The driver.
+    pub driver: Driver,
+    /// The libraries; none is looked for without a driver.
+    pub libraries: Vec<LibraryFact>,
+}
+
+/// How a library tells its version.
+#[derive(Clone, Copy)]
+enum Version {
+    /// It tells none.
+    Untold,
+    /// `int f(int* version)`, counted like 12080.
+    CudaRuntime(&'static [u8]),
+    /// `size_t f()`, counted by ten thousands: 90800 is 9.8.
+    Returned(&'static [u8]),
+    /// `int f(int* major, int* minor)`.
+    Pair(&'static [u8]),
+}
+
+/// Name, file, need, package, the files of other versions that are found instead, and how it tells its version.
+type Wanted = (&'static str, &'static str, Need, &'static str, &'static [&'static str], Version);
+
+const WANTED: [Wanted; 8] = [
+    (
+        "CUDA runtime",
+        "libcudart.so.12",
+        Need::All,
+        "cuda-cudart-12-8",
+        &["libcudart.so.11.0", "libcudart.so.13"],
+        Version::CudaRuntime(b"cudaRuntimeGetVersion\0"),
+    ),
+    ("cuBLAS", "libcublas.so.12", Need::All, "libcublas-12-8", &["libcublas.so.11", "libcublas.so.13"], Version::Untold),
+    ("cuFFT", "libcufft.so.11", Need::All, "libcufft-12-8", &["libcufft.so.10", "libcufft.so.12"], Version::Untold),
+    ("cuRAND", "libcurand.so.10", Need::All, "libcurand-12-8", &[], Version::Untold),
+    ("cuDNN", "libcudnn.so.9", Need::All, "libcudnn9-cuda-12", &["libcudnn.so.8"], Version::Returned(b"cudnnGetVersion\0")),
+    ("NVRTC", "libnvrtc.so.12", Need::All, "cuda-nvrtc-12-8", &["libnvrtc.so.11.2", "libnvrtc.so.13"], Version::Pair(b"nvrtcVersion\0")),
+    (
+        "TensorRT",
+        "libnvinfer.so.10",
+        Need::TensorRt,
+        "libnvinfer10",
+        &["libnvinfer.so.8", "libnvinfer.so.9", "libnvinfer.so.11"],
+        Version::Returned(b"getInferLibVersion\0"),
+    ),
+    ("TensorRT's parser", "libnvonnxparser.so.10", Need::TensorRt, "libnvonnxparsers10", &[], Version::Untold),
+];
+
+/// Looks. Libraries that are found stay loaded: whoever uses the GPU loads them anyway.
+pub fn probe() -> Cuda {
+    let driver = driver();
+    let libraries = if matches!(driver, Driver::Works { .. }) { WANTED.into_iter().map(library).collect() } else { Vec::new() };
+    Cuda { driver, libraries }
+}
+
+fn driver() -> Driver {
+    // SAFETY: it only tries to load the driver's library; cudarc panics later where it is missing, so this has to come first.
+    if !unsafe { sys::is_culib_present() } {
+        return Driver::Missing;
+    }
+    let looked = result::init().and_then(|()| {
+        let mut version = 0;
+        // SAFETY: the driver writes one integer.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }.result()?;
+        let devices = (0..result::device::get_count()?).map(gpu).collect::<Result<Vec<_>, _>>()?;
+        Ok((version, devices))
+    });
+    match looked {
+        Ok((version, devices)) => Driver::Works { version, devices },
+        Err(error) => Driver::Broken(format!("{error:?}")),
+    }
+}
+
+fn gpu(ordinal: i32) -> Result<Gpu, cudarc::driver::DriverError> {
+    let device = result::device::get(ordinal)?;
+    // SAFETY: the device was just given by the driver.
+    let attribute = |attribute| unsafe { result::device::get_attribute(device, attribute) };
+    Ok(Gpu {
+        name: result::device::get_name(device)?,
+        compute: (
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        // SAFETY: as above.
+        memory_bytes: unsafe { result::device::total_mem(device) }? as u64,
+    })
+}
+
+fn library((name, file, need, package, others, version): Wanted) -> LibraryFact {
+    let found = match open(file) {
+        Ok(library) => {
+            let told = version_of(&library, version);
+            // It is loaded again when it is needed, or by what needs it; closing it now would only cost time.
+            std::mem::forget(library);
+            Ok(told)
+        }
+        Err(words) => Err(match others.iter().find(|other| open(other).is_ok()) {
+            Some(other) => format!("{file} is not there; {other} is, of another version, which cannot be used"),
+            None => format!("{file} cannot be loaded: {words}"),
+        }),
+    };
+    LibraryFact { name, file, need, found, package }
+}
+
+fn open(file: &str) -> Result<Library, String> {
+    // SAFETY: these are NVIDIA's libraries, whose initialisers run in every program that uses CUDA.
+    unsafe { Library::new(file) }.map_err(|error| error.to_string())
+}
+
+fn version_of(library: &Library, version: Version) -> String {
+    let mut numbers: [c_int; 2] = [0, 0];
+    let [major, minor] = &mut numbers;
+    // SAFETY: the symbols have these signatures in every release of the libraries, and write only the integers they are given.
+    let told = unsafe {
+        match version {
+            Version::Untold => None,
+            Version::CudaRuntime(symbol) => {
+                let call = library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(symbol);
+                call.ok().filter(|call| call(major) == 0).map(|_| (*major / 1_000, *major % 1_000 / 10))
+            }
+            Version::Returned(symbol) => {
+                let call = library.get::<unsafe extern "C" fn() -> usize>(symbol);
+                call.ok().map(|call| call() as c_int).map(|counted| (counted / 10_000, counted % 10_000 / 100))
+            }
+            Version::Pair(symbol) => {
+                let call = library.get::<unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int>(symbol);
+                call.ok().filter(|call| call(major, minor) == 0).map(|_| (*major, *minor))
+            }
+        }
+    };
+    told.map_or_else(String::new, |(major, minor)| format!("{major}.{minor}"))
+}
+
+impl Cuda {
+    /// Why device `ordinal` cannot be used, with the mend; `None` where it can.
+    pub fn obstacle(&self, ordinal: u32) -> Option<(String, String)> {
+        let because = |what: String, mend: &str| Some((what, mend.to_owned()));
+        let (version, devices) = match &self.driver {
+            Driver::Missing => {
+                return because(
+                    "libcuda.so is not there, so no NVIDIA driver is installed".into(),
+                    "apt-get install nvidia-driver, then restart",
+                );
+            }
+            Driver::Broken(words) => {
+                return because(
+                    format!("the NVIDIA driver does not work: {words}"),
+                    "nvidia-smi says more; after an upgrade of the driver the machine must restart",
+                );
+            }
+            Driver::Works { version, devices } => (*version, devices),
+        };
+        if version < DRIVER_MIN {
+            return because(
+                format!("the NVIDIA driver is for CUDA {}, and 12 is needed", dotted(version)),
+                "install a driver of version 525 or newer",
+            );
+        }
+        let Some(gpu) = devices.get(ordinal as usize) else {
+            return because(format!("the NVIDIA driver knows {} devices, numbered from 0", devices.len()), "nvidia-smi -L lists them");
+        };
+        if gpu.compute < COMPUTE_MIN {
+            let (major, minor) = gpu.compute;
+            return because(
+                format!("{} has compute capability {major}.{minor}, and 7.5 is needed", gpu.name),
+                "use a GPU of the Turing generation (2018) or newer",
+            );
+        }
+        let missing = self.libraries.iter().find(|library| library.need == Need::All && library.found.is_err())?;
+        let words = missing.found.as_ref().err().cloned().unwrap_or_default();
+        Some((format!("{}: {words}", missing.name), format!("apt-get install {}", missing.package)))
+    }
+
+    /// Whether `TensorRT` can be used, and else why not.
+    pub fn tensorrt(&self) -> Result<(), String> {
+        let missing = self.libraries.iter().find(|library| library.need == Need::TensorRt && library.found.is_err());
+        missing.map_or(Ok(()), |library| Err(library.found.as_ref().err().cloned().unwrap_or_default()))
+    }
+}
+
+/// `12.8` for 12080.
+pub(super) fn dotted(version: i32) -> String {
+    format!("{}.{}", version / 1_000, version % 1_000 / 10)
+}
