@@ -73,9 +73,10 @@ pub fn rerank(
         let subject = who(candidate.subject);
         verify(policy.in_force(Purpose::Identify, subject.as_deref(), asked).threshold, candidate.similarity)
     };
-    let matching: Vec<usize> =
-        compared.candidates.iter().enumerate().filter(|(_, candidate)| matches(candidate)).map(|(index, _)| index).collect();
-    if matching.len() < 2 {
+    let nearest = compared.candidates.iter().take(RERANKED).enumerate();
+    let matching: Vec<usize> = nearest.filter(|(_, candidate)| matches(candidate)).map(|(index, _)| index).collect();
+    // Where the closest does not match, nobody does: those behind it may have laxer targets, and would never be asked.
+    if matching.len() < 2 || matching[0] != 0 {
         return;
     }
     let scored = matching.into_iter().filter_map(|index| Some((score(compared.candidates[index].subject)?, index)));

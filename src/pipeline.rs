@@ -12,6 +12,7 @@
 //! Must not know: GStreamer, ONNX Runtime, CUDA, the wire.
 
 mod complaint;
+mod in_shadow;
 mod intake;
 mod matching;
 mod scene;
@@ -40,9 +41,9 @@ use crate::frame::Frame;
 use crate::gallery::Gallery;
 use crate::infer::{Engine, InferError, Lane};
 use crate::ingest::FrameSink;
-use crate::shadow::Verdict;
 
 use complaint::Complaint;
+use in_shadow::InShadow;
 use intake::Intake;
 use scene::{Passage, Scene, Shot};
 pub use settings::SceneSettings;
@@ -109,7 +110,8 @@ struct Shared {
     faces: AtomicU64,
     encoded: AtomicU64,
     failed: Complaint,
-    shadow: OnceLock<Shadow>,
+    shadow: OnceLock<InShadow>,
+    shadow_failed: Complaint,
 }
 
 /// A camera's scene, and the order in which its events reach the log.
@@ -161,17 +163,10 @@ impl Pipeline {
             frames: AtomicU64::new(0),
             faces: AtomicU64::new(0),
             encoded: AtomicU64::new(0),
-            failed: Complaint::default(),
+            failed: Complaint::of("inference failed; the frames are lost and counted as such"),
             shadow: OnceLock::new(),
+            shadow_failed: Complaint::of("the shadow's inference failed; its visits count as unanswered"),
         }))
-    }
-
-    /// The same with a shadow at every camera that is watched from now on and whose settings have one. There is one shadow: where
-    /// the pipeline has one already, that stays.
-    #[must_use]
-    pub fn with_shadow(self, shadow: Shadow) -> Self {
-        let _ = self.0.shadow.set(shadow);
-        self
     }
 
     /// Takes batches until told to stop, then finishes those under way.
@@ -181,6 +176,10 @@ impl Pipeline {
     pub async fn run(&self, stop: CancellationToken) -> Result<(), PipelineError> {
         let mut analyses: JoinSet<Result<(), PipelineError>> = JoinSet::new();
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let shadow = tokio::spawn({
+            let (pipeline, stop) = (self.clone(), stop.clone());
+            async move { pipeline.run_shadow(stop).await }
+        });
         loop {
             let next = async {
                 let session = self.0.engine.idle_session().await?;
@@ -204,7 +203,7 @@ impl Pipeline {
         while let Some(done) = analyses.join_next().await {
             done??;
         }
-        Ok(())
+        Ok(shadow.await?)
     }
 
     /// One batch, from detection to the log.
@@ -231,8 +230,9 @@ impl Pipeline {
         for cell in cells.iter().flatten() {
             self.flush(cell).await?;
         }
-        // After the events are told, and before the camera's next frame: so it keeps up, in order, and delays no event.
-        self.shadow(&cells).await;
+        if let Some(shadow) = self.0.shadow.get() {
+            shadow.take_over(&cells);
+        }
         for (frame, analysed) in batch.iter().zip(analysed) {
             self.0.intake.done(&frame.camera, analysed);
         }
@@ -285,30 +285,6 @@ impl Pipeline {
         }
     }
 
-    /// Lets the shadow's own encoder see the shots of these cameras.
-    async fn shadow(&self, cells: &[Option<Arc<SceneCell>>]) {
-        let Some(encoder) = self.0.shadow.get().and_then(|shadow| shadow.encoder.as_ref()) else { return };
-        let shots: Vec<_> =
-            cells.iter().flatten().flat_map(|cell| cell.scene().take_shadow_shots().into_iter().map(move |shot| (cell, shot))).collect();
-        if shots.is_empty() {
-            return;
-        }
-        match encoder.engine.encode(Lane::Live, shots.iter().map(|(_, shot)| shot.aligned.clone()).collect()).await {
-            Ok(templates) => {
-                for ((cell, shot), template) in shots.iter().zip(&templates) {
-                    if let Err(error) = cell.scene().shadow_encoded(shot, template) {
-                        tracing::error!(%error, "the shadow did not compare a face");
-                    }
-                }
-            }
-            // Visits that get no answer by it are counted as such.
-            Err(error) => {
-                tracing::debug!(%error, "the shadow's inference failed");
-                shots.iter().for_each(|(cell, shot)| cell.scene().shadow_failed(shot));
-            }
-        }
-    }
-
     /// Looks the visitors up, decides, and ends what is over. The whole batch sees one gallery.
     fn recognise(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], encoded: Encoded) {
         let gallery = self.0.gallery.current();
@@ -333,7 +309,9 @@ impl Pipeline {
         let mut unwritten = cell.unwritten.lock().await;
         let (pending, camera) = {
             let mut scene = cell.scene();
-            self.pass_on(scene.take_verdicts());
+            if let Some(shadow) = self.0.shadow.get() {
+                shadow.pass_on(scene.take_verdicts());
+            }
             (scene.take_outbox(), scene.camera().to_owned())
         };
         if !pending.is_empty() {
@@ -342,15 +320,6 @@ impl Pipeline {
             unwritten.add(tokio::task::spawn_blocking(with_pictures).await?);
         }
         Ok(unwritten.write(&self.0.events, &camera).await?)
-    }
-
-    /// Hands a shadow's verdicts to whoever keeps them, who may be behind: then they are lost rather than waited for.
-    fn pass_on(&self, verdicts: Vec<Verdict>) {
-        let Some(shadow) = self.0.shadow.get() else { return };
-        let lost = verdicts.into_iter().filter_map(|verdict| shadow.verdicts.try_send(verdict).err()).count();
-        if lost > 0 {
-            tracing::warn!(lost, "what the shadow would have decided was lost: too much waits to be written");
-        }
     }
 
     /// Ends what no further frame will end.
@@ -377,7 +346,7 @@ impl Pipeline {
         let score_min = watch.scene.detection_score_min;
         // Track ids are unique per camera and run, though a camera may be watched anew.
         let first_track = u64::try_from(self.0.clock.now().as_micros()).unwrap_or(1);
-        let of_shadow = self.0.shadow.get().and_then(|shadow| shadow.encoder.as_ref()).map(|encoder| encoder.gallery.clone());
+        let of_shadow = self.0.shadow.get().and_then(InShadow::gallery);
         let scene = Scene::new(&watch.camera, watch.scene, Arc::clone(&self.0.clock), first_track).with_shadow(of_shadow);
         let cell = SceneCell { scene: Mutex::new(scene), unwritten: tokio::sync::Mutex::default(), onlookers: Mutex::default(), score_min };
         self.scenes().insert(watch.camera.clone(), Arc::new(cell));
@@ -432,9 +401,9 @@ impl Pipeline {
         PipelineCounts { frames: read(&self.0.frames), faces: read(&self.0.faces), encoded: read(&self.0.encoded) }
     }
 
-    /// Whether no frame waits and none is being analysed.
+    /// Whether no frame waits and none is being analysed, nor seen by a shadow.
     pub fn is_idle(&self) -> bool {
-        self.0.intake.is_idle()
+        self.0.intake.is_idle() && self.0.shadow.get().is_none_or(InShadow::is_idle)
     }
 
     /// Sends a token through every stage's queue and waits until it is back: through the slots, a

@@ -273,6 +273,11 @@ impl Visits {
         }
     }
 
+    /// What was told last of who is on a track; `None` as long as that is open.
+    pub fn decision_of(&self, track: TrackId) -> Option<&Decision> {
+        self.open.get(&track).filter(|visit| visit.standing != Standing::Undecided)?.decision.as_ref()
+    }
+
     /// Whose visit a track belongs to; it changes when the visitor turns out to be one who was here
     /// before.
     pub fn visit_of(&self, track: TrackId) -> Option<VisitId> {

@@ -1,26 +1,30 @@
 //! Opens what runs in the shadow, keeps its gallery in step with the one in force, and keeps its verdicts.
 //!
 //! In: the configuration. Out: what the pipeline runs beside what is in force; rows in the store.
-//! Of verdicts that come faster than they can be written those that find no place are lost, and counted by the pipeline.
+//! Of verdicts that come faster than they can be written those that find no place are lost, which the log says.
 //! Must not know: how visits are decided.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::device::ResolvedDevice;
-use crate::enrol::{EnrolError, Enrolment};
+use crate::enrol::{EnrolError, Enrolment, OtherEncoder};
+use crate::event::Purpose;
 use crate::face::TemplateSpace;
 use crate::gallery::{Gallery, GalleryVersion, Row};
 use crate::infer::{Engine, EngineFacts};
+use crate::models::Role;
+use crate::photo::PhotoAnalyst;
 use crate::pipeline::{Shadow, ShadowEncoder, ShadowSettings};
 use crate::rpc::KnownShadow;
 use crate::shadow::Verdict;
@@ -33,8 +37,8 @@ const VERDICTS_MAX: usize = 1_024;
 const VERDICTS_AT_ONCE: usize = 256;
 /// How long the gallery must keep still before the shadow's is read again: an import changes it many times a second.
 const STILL_FOR: Duration = Duration::from_secs(1);
-/// How long the shadow waits before it tries again to bring its gallery up to date.
-const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// However often it changes, the shadow's is read again after this: whoever was erased is in it no longer.
+const SETTLED_AFTER_MAX: Duration = Duration::from_secs(10);
 
 /// The shadow, opened.
 pub(super) struct OpenShadow {
@@ -50,15 +54,15 @@ pub(super) struct OpenShadow {
 
 /// What has to be done for a shadow while it runs.
 pub(super) struct Upkeep {
-    /// What it is made of: the same for the same shadow after a restart.
-    description: String,
+    /// The same for the same comparison after a restart.
+    key: String,
     verdicts: mpsc::Receiver<Verdict>,
     gallery: Option<OwnGallery>,
 }
 
 /// Where the templates of a shadow's own encoder go.
 struct OwnGallery {
-    encoder: String,
+    engine: Engine,
     space: TemplateSpace,
     newest: watch::Sender<Option<Arc<GalleryVersion>>>,
 }
@@ -71,19 +75,30 @@ impl Upkeep {
         (store, enrolment): (Store, Enrolment),
         (clock, stop): (&Arc<dyn Clock>, &CancellationToken),
     ) {
-        tasks.spawn("the shadow's verdicts", keep((store.clone(), self.description), self.verdicts, stop.clone()));
+        tasks.spawn("the shadow's verdicts", keep((store.clone(), self.key), self.verdicts, stop.clone()));
         if let Some(own) = self.gallery {
-            tasks.spawn("the shadow's gallery", follow((store, enrolment), own, Arc::clone(clock), stop.clone()));
+            // From here on no version is missed, whenever the task begins.
+            let versions = enrolment.version_changes();
+            let work = follow((store, enrolment), (own, Arc::clone(clock)), versions);
+            let stop = stop.clone();
+            tasks.spawn("the shadow's gallery", async move {
+                // Making templates takes minutes: what was made is kept, and the next start goes on.
+                tokio::select! {
+                    () = stop.cancelled() => Ok::<_, Infallible>(()),
+                    () = work => Ok(()),
+                }
+            });
         }
     }
 }
 
-/// Opens the configuration's shadow, if it has one; `in_force` is what inference runs on. Blocks where it has an encoder of its own.
+/// Opens the configuration's shadow, if it has one; `in_force` is what inference runs on.
 ///
 /// # Errors
 /// What keeps it from running: a shadow that only seemed to run would prove nothing.
 pub(super) async fn open(config: &Config, in_force: &EngineFacts, device: &ResolvedDevice) -> anyhow::Result<Option<OpenShadow>> {
-    let Some(of_shadow) = config.of_shadow() else { return Ok(None) };
+    let name_in_force = in_force.models.iter().find(|model| model.role == Role::Encoder.name()).map(|model| model.name.as_str());
+    let Some(of_shadow) = config.of_shadow(name_in_force.unwrap_or_default()) else { return Ok(None) };
     let (mut encoder, mut gallery, mut facts) = (None, None, in_force.clone());
     if of_shadow.infer.encoder != config.infer.encoder {
         let (mut infer, models_dir, device) = (of_shadow.infer.clone(), of_shadow.models_dir.clone(), device.clone());
@@ -93,50 +108,63 @@ pub(super) async fn open(config: &Config, in_force: &EngineFacts, device: &Resol
         facts = engine.facts().clone();
         if facts.space != in_force.space {
             let (newest, receiver) = watch::channel(None);
-            gallery = Some(OwnGallery { encoder: of_shadow.infer.encoder.clone().unwrap_or_default(), space: facts.space.clone(), newest });
+            gallery = Some(OwnGallery { engine: engine.clone(), space: facts.space.clone(), newest });
             encoder = Some(ShadowEncoder { engine, gallery: receiver });
         }
     }
     let policy = super::policy(&of_shadow, &facts).context("what [shadow] states cannot decide")?;
     let description = describe(config)?;
     tracing::info!(shadow = description, "another way of deciding runs in the shadow: it is compared, and never acts");
+    let key = format!("{description} {}", digest(&[(config, in_force), (&of_shadow, &facts)])?);
     let (sender, verdicts) = mpsc::channel(VERDICTS_MAX);
     let own = encoder.as_ref().map(|encoder: &ShadowEncoder| encoder.gallery.clone());
-    let known = KnownShadow { description: description.clone(), policy: policy.clone(), gallery: own };
-    let settings = ShadowSettings { policy, is_same_space: gallery.is_none() };
-    let upkeep = Upkeep { description, verdicts, gallery };
+    let known = KnownShadow { description, key: key.clone(), policy: policy.clone(), gallery: own };
+    let resume_threshold = policy.threshold(Purpose::Verify, 1);
+    let settings = ShadowSettings { policy, is_same_space: gallery.is_none(), resume_threshold };
+    let upkeep = Upkeep { key, verdicts, gallery };
     Ok(Some(OpenShadow { known, settings, shadow: Shadow { encoder, verdicts: sender }, upkeep }))
 }
 
-/// What the shadow is made of; files by what is in them, since verdicts of another file are another shadow's.
+/// What [shadow] states, for people.
 fn describe(config: &Config) -> anyhow::Result<String> {
     let shadow = &config.shadow;
-    let file = |key: &str, path: Option<&Path>| -> anyhow::Result<Option<String>> {
-        let Some(path) = path else { return Ok(None) };
-        let bytes = std::fs::read(path).with_context(|| format!("shadow.{key} = {} cannot be read", path.display()))?;
-        let sha256: String = Sha256::digest(bytes).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Some(format!("{key} {} ({sha256})", path.display())))
-    };
+    let file = |key: &str, path: &Option<PathBuf>| path.as_ref().map(|path| format!("{key} {}", path.display()));
     let scopes = [("watchlists", &shadow.watchlists), ("subjects", &shadow.subjects)];
     let scopes = scopes.into_iter().filter_map(|(key, targets)| Some((key, targets.as_ref()?)));
     let scopes = scopes.map(|(key, targets)| Ok(format!("{key} {}", serde_json::to_string(targets)?)));
     let mut parts: Vec<String> = shadow.encoder.iter().map(|name| format!("encoder {name}")).collect();
-    parts.extend(file("calibration", shadow.calibration.as_deref())?);
-    parts.extend(file("verifier", shadow.verifier.as_deref())?);
+    parts.extend(file("calibration", &shadow.calibration));
+    parts.extend(file("verifier", &shadow.verifier));
     parts.extend(shadow.target_fpir.map(|rate| format!("target_fpir {rate}")));
     parts.extend(shadow.threshold.map(|threshold| format!("threshold {threshold}")));
     parts.extend(scopes.collect::<anyhow::Result<Vec<_>>>()?);
     Ok(parts.join(", "))
 }
 
-/// Keeps verdicts until told to stop, and then what is left of them. On a full disk they are given up: they prove nothing to a door.
-async fn keep((store, shadow): (Store, String), mut verdicts: mpsc::Receiver<Verdict>, stop: CancellationToken) -> Result<(), StoreError> {
-    // So that the shadow is known, and since when, before its first visit.
+/// Stands for everything that either side decides by, in force and in the shadow: verdicts of other sides are another comparison's.
+fn digest(sides: &[(&Config, &EngineFacts)]) -> anyhow::Result<String> {
+    let mut hasher = Sha256::new();
+    for (config, facts) in sides {
+        let recognition = &config.recognition;
+        let targets = (recognition.target_fpir, recognition.threshold, &recognition.watchlists, &recognition.subjects);
+        hasher.update(serde_json::to_vec(&(targets, config.infer.mirror, facts.threshold, facts.space.as_str()))?);
+        let calibration = recognition.calibration.as_ref().or(facts.calibration.as_ref());
+        for path in calibration.into_iter().chain(&recognition.verifier) {
+            hasher.update(std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?);
+        }
+    }
+    Ok(hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Keeps verdicts until told to stop, and then what is left of them. What cannot be written is given up: it proves nothing to a
+/// door, and ends no daemon.
+async fn keep((store, key): (Store, String), mut verdicts: mpsc::Receiver<Verdict>, stop: CancellationToken) -> Result<(), Infallible> {
+    // At first nothing, so that the shadow is known, and since when, before its first visit.
     let mut batch = Vec::new();
     loop {
-        match store.keep_verdicts(&shadow, std::mem::take(&mut batch)).await {
-            Err(StoreError::Full) => tracing::error!("what the shadow would have decided was lost: the disk of data_dir is full"),
-            outcome => outcome?,
+        let count = batch.len();
+        if let Err(error) = store.keep_verdicts(&key, std::mem::take(&mut batch)).await {
+            tracing::error!(%error, lost = count, "what the shadow would have decided could not be kept");
         }
         tokio::select! {
             biased;
@@ -152,72 +180,58 @@ async fn keep((store, shadow): (Store, String), mut verdicts: mpsc::Receiver<Ver
     }
 }
 
-/// Keeps the shadow's own gallery as the one in force is: makes the templates that are missing, then reads all of them.
+/// Keeps the shadow's own gallery as the one in force is: reads what there is, makes the templates that are missing, and reads again.
 async fn follow(
     (store, enrolment): (Store, Enrolment),
-    OwnGallery { encoder, space, newest }: OwnGallery,
-    clock: Arc<dyn Clock>,
-    stop: CancellationToken,
-) -> Result<(), Infallible> {
-    let mut versions = enrolment.version_changes();
-    // The gallery in force is filled first.
-    tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        changed = versions.changed() => if changed.is_err() { return Ok(()) },
-    }
-    loop {
-        versions.borrow_and_update();
-        let again = match read(&store, &enrolment, (&encoder, &space), Arc::clone(&clock)).await {
-            Ok(version) => {
-                tracing::info!(
-                    version = version.version(),
-                    templates = version.template_count(),
-                    encoder,
-                    "the shadow's gallery is up to date"
-                );
-                newest.send_replace(Some(version));
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, encoder, "the shadow's gallery is not up to date; trying again");
-                Some(AGAIN_AFTER)
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = wait(again) => {}
-            changed = versions.changed() => if changed.is_err() { return Ok(()) },
+    (OwnGallery { engine, space, newest }, clock): (OwnGallery, Arc<dyn Clock>),
+    mut versions: watch::Receiver<u64>,
+) {
+    let mut refused = 0;
+    // The gallery in force is filled first; when nobody changes it any more, the daemon ends.
+    while versions.changed().await.is_ok() {
+        let settled = async { while let Ok(Ok(())) = timeout(STILL_FOR, versions.changed()).await {} };
+        // A long import never keeps still.
+        let _ = timeout(SETTLED_AFTER_MAX, settled).await;
+        if let Err(error) = read(&store, &space, (&newest, &clock)).await {
+            tracing::warn!(%error, "the shadow's gallery was not read; it is read again after the next change");
         }
-        // Until nothing has changed for a while.
-        while let Ok(Ok(())) = tokio::time::timeout(STILL_FOR, versions.changed()).await {
-            versions.borrow_and_update();
+        match make_missing((&store, &enrolment), (&engine, &space), refused).await {
+            Ok(None) => continue,
+            Ok(Some(still_lacking)) => refused = still_lacking,
+            Err(error) => tracing::warn!(%error, "templates are missing for the shadow's encoder; they are made after the next change"),
+        }
+        if let Err(error) = read(&store, &space, (&newest, &clock)).await {
+            tracing::warn!(%error, "the shadow's gallery was not read; it is read again after the next change");
         }
     }
 }
 
-/// Waits so long, or for ever.
-async fn wait(so_long: Option<Duration>) {
-    match so_long {
-        Some(so_long) => tokio::time::sleep(so_long).await,
-        None => std::future::pending().await,
+/// Makes the templates that are missing, unless they are those that were refused before. Answers how many could not be made.
+async fn make_missing(
+    (store, enrolment): (&Store, &Enrolment),
+    (engine, space): (&Engine, &TemplateSpace),
+    refused: u64,
+) -> Result<Option<u64>, EnrolError> {
+    let lacking = store.count_lacking(space).await?.0;
+    if lacking == refused {
+        return Ok(None);
     }
+    let other = OtherEncoder { photos: PhotoAnalyst::new(engine.clone()), space: space.clone() };
+    let (tell, mut steps) = mpsc::channel(16);
+    let listen = async { while steps.recv().await.is_some() {} };
+    let (report, ()) = tokio::join!(enrolment.reencode_by(other, tell), listen);
+    let report = report?;
+    tracing::info!(made = report.made, refused = report.refused, "templates were made for the shadow's encoder");
+    Ok(Some(report.refused))
 }
 
 async fn read(
     store: &Store,
-    enrolment: &Enrolment,
-    (encoder, space): (&str, &TemplateSpace),
-    clock: Arc<dyn Clock>,
-) -> Result<Arc<GalleryVersion>, EnrolError> {
-    if store.count_lacking(space).await?.0 > 0 {
-        let (tell, mut steps) = mpsc::channel(16);
-        let listen = async { while steps.recv().await.is_some() {} };
-        let (report, ()) = tokio::join!(enrolment.reencode(encoder, tell), listen);
-        let report = report?;
-        tracing::info!(made = report.made, refused = report.refused, encoder, "templates were made for the shadow's encoder");
-    }
+    space: &TemplateSpace,
+    (newest, clock): (&watch::Sender<Option<Arc<GalleryVersion>>>, &Arc<dyn Clock>),
+) -> Result<(), StoreError> {
     let (version, subjects) = (store.gallery_version().await?, store.subjects().await?);
-    let gallery = Gallery::with_clock(space.clone(), clock);
+    let gallery = Gallery::with_clock(space.clone(), Arc::clone(clock));
     let filled = gallery.clone();
     let fill = move |rows: &mut dyn Iterator<Item = Result<StoredTemplate, StoreError>>| {
         let rows =
@@ -225,5 +239,6 @@ async fn read(
         filled.fill(version, subjects, rows)
     };
     store.read_templates_in(space, fill).await??;
-    Ok(gallery.current())
+    newest.send_replace(Some(gallery.current()));
+    Ok(())
 }

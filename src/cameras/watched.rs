@@ -21,6 +21,8 @@ pub fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
     if let Some(shadow) = &mut scene.shadow {
         let similarity = camera.threshold.map(Target::Threshold).filter(|_| shadow.is_same_space);
         shadow.policy = shadow.policy.at_camera(rate.or(similarity));
+        let own = camera.threshold.filter(|_| shadow.is_same_space);
+        shadow.resume_threshold = own.map_or(shadow.resume_threshold, |threshold| threshold.max(shadow.resume_threshold));
     }
     // Who goes on with a visit must be as alike as who is identified.
     scene.visit.threshold = camera.threshold.map_or(scene.visit.threshold, |threshold| threshold.max(scene.visit.threshold));

@@ -3,7 +3,10 @@
 //! In: the daemon's tallies and verdicts. Out: text, JSON lines, a page with the visitors' best shots.
 //! Must not know: how a shadow decides.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -63,7 +66,7 @@ impl Report {
     async fn run(self, client: &ClientOptions, out: Output) -> anyhow::Result<()> {
         let daemon = client.connect().await?;
         let shadow = daemon.shadow().get_shadow(pb::GetShadowRequest {}).await?.into_inner();
-        let verdicts = verdicts(&daemon, self.limit).await?;
+        let (verdicts, is_cut) = verdicts(&daemon, self.limit).await?;
         if out.json {
             for verdict in &verdicts {
                 out.object(&json("ShadowVerdict", verdict)?)?;
@@ -74,28 +77,39 @@ impl Report {
             for verdict in &verdicts {
                 out.line(&line(verdict))?;
             }
+            if is_cut {
+                out.line(&format!("there are more than these {}: --limit lists more", verdicts.len()))?;
+            }
         }
         let Some(path) = self.report else { return Ok(()) };
         let page = page(&daemon, &shadow, &verdicts).await?;
-        std::fs::write(&path, html(&page)?).with_context(|| format!("cannot write {}", path.display()))?;
+        write_private(&path, &html(&page)?).with_context(|| format!("cannot write {}", path.display()))?;
         if out.json { Ok(()) } else { out.line(&format!("report: {}", path.display())) }
     }
 }
 
-/// The newest `limit` verdicts.
-async fn verdicts(daemon: &Daemon, limit: usize) -> anyhow::Result<Vec<pb::ShadowVerdict>> {
+/// Visitors' faces are for whoever asked.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// The newest `limit` verdicts, and whether there are more.
+async fn verdicts(daemon: &Daemon, limit: usize) -> anyhow::Result<(Vec<pb::ShadowVerdict>, bool)> {
     let mut verdicts = Vec::new();
+    let mut is_cut = limit == 0;
     let mut request = pb::ListShadowVerdictsRequest::default();
     while verdicts.len() < limit {
         request.page_size = i32::try_from((limit - verdicts.len()).min(PAGE_SIZE))?;
         let page = daemon.shadow().list_shadow_verdicts(request.clone()).await?.into_inner();
         verdicts.extend(page.verdicts);
-        if page.next_page_token.is_empty() {
+        is_cut = !page.next_page_token.is_empty();
+        if !is_cut {
             break;
         }
         request.page_token = page.next_page_token;
     }
-    Ok(verdicts)
+    Ok((verdicts, is_cut))
 }
 
 fn facts(shadow: &pb::GetShadowResponse) -> Table {

@@ -31,21 +31,29 @@ pub struct ShadowConfig {
     pub subjects: Option<BTreeMap<String, TargetConfig>>,
 }
 
+/// What a head that only chooses among candidates is asked for: it decides nothing by it.
+const FMR_OF_CHOOSING: f64 = 0.5;
+
 impl Config {
-    /// The configuration with the shadow in force; `None` without a shadow.
-    pub fn of_shadow(&self) -> Option<Self> {
+    /// The configuration with the shadow in force; `None` without a shadow. `encoder_in_force` is the name of the encoder in force,
+    /// which the configuration may leave to the manifest.
+    pub fn of_shadow(&self, encoder_in_force: &str) -> Option<Self> {
         if self.shadow == ShadowConfig::default() {
             return None;
         }
         let ShadowConfig { encoder, calibration, verifier, target_fpir, threshold, watchlists, subjects } = self.shadow.clone();
         let mut config = self.clone();
         let recognition = &mut config.recognition;
-        if encoder.is_some() && encoder != self.infer.encoder {
-            (recognition.calibration, recognition.verifier, recognition.threshold) = (None, None, None);
+        // A shadow identifies and never verifies.
+        for targets in recognition.watchlists.values_mut().chain(recognition.subjects.values_mut()) {
+            targets.target_fmr = None;
+        }
+        if let Some(encoder) = encoder.filter(|encoder| encoder != encoder_in_force) {
+            (recognition.calibration, recognition.verifier, recognition.threshold, recognition.target_fmr) = (None, None, None, None);
             for scope in [&mut recognition.watchlists, &mut recognition.subjects] {
-                scope.retain(|_, targets| targets.threshold.is_none());
+                scope.values_mut().for_each(|targets| targets.threshold = None);
             }
-            config.infer.encoder = encoder;
+            config.infer.encoder = Some(encoder);
         }
         recognition.calibration = calibration.or(recognition.calibration.take());
         recognition.verifier = verifier.or(recognition.verifier.take());
@@ -54,6 +62,13 @@ impl Config {
         }
         recognition.watchlists = watchlists.unwrap_or_else(|| std::mem::take(&mut recognition.watchlists));
         recognition.subjects = subjects.unwrap_or_else(|| std::mem::take(&mut recognition.subjects));
+        for scope in [&mut recognition.watchlists, &mut recognition.subjects] {
+            scope.retain(|_, targets| *targets != TargetConfig::default());
+        }
+        if recognition.verifier.is_some() && recognition.threshold.is_some() {
+            // A head wants a rate of its own, which nothing here is decided by.
+            recognition.target_fmr = recognition.target_fmr.or(Some(FMR_OF_CHOOSING));
+        }
         Some(config)
     }
 }
@@ -70,6 +85,7 @@ mod tests {
             calibration: Some("own.json".into()),
             verifier: Some("head.json".into()),
             threshold: Some(0.4),
+            target_fmr: Some(0.01),
             watchlists: BTreeMap::from([("fixed".into(), fixed), ("rate".into(), rate)]),
             ..RecognitionConfig::default()
         };
@@ -78,18 +94,22 @@ mod tests {
 
     #[test]
     fn what_a_shadow_does_not_state_is_as_in_force() {
-        assert_eq!(configured(ShadowConfig::default()).of_shadow(), None, "nothing stated is no shadow");
-        let shadow = configured(ShadowConfig { target_fpir: Some(0.01), ..ShadowConfig::default() }).of_shadow().expect("it is one");
+        assert_eq!(configured(ShadowConfig::default()).of_shadow("first"), None, "nothing stated is no shadow");
+        let shadow = configured(ShadowConfig { target_fpir: Some(0.01), ..ShadowConfig::default() }).of_shadow("first").expect("it is one");
         let in_force = configured(ShadowConfig::default()).recognition;
         assert_eq!(shadow.recognition, RecognitionConfig { target_fpir: Some(0.01), threshold: None, ..in_force });
+        let same =
+            configured(ShadowConfig { encoder: Some("first".into()), ..ShadowConfig::default() }).of_shadow("first").expect("it is one");
+        assert_eq!(same.recognition.calibration, Some("own.json".into()), "the encoder in force by its name is no other");
     }
 
     #[test]
     fn another_encoder_takes_over_nothing_that_is_a_similarity_of_the_one_in_force() {
         let shadow = ShadowConfig { encoder: Some("other".into()), calibration: Some("other.json".into()), ..ShadowConfig::default() };
-        let Config { infer, recognition, .. } = configured(shadow).of_shadow().expect("it is one");
+        let Config { infer, recognition, .. } = configured(shadow).of_shadow("first").expect("it is one");
         assert_eq!(infer.encoder.as_deref(), Some("other"));
         assert_eq!((recognition.calibration, recognition.verifier, recognition.threshold), (Some("other.json".into()), None, None));
         assert_eq!(recognition.watchlists.into_keys().collect::<Vec<_>>(), ["rate"]);
+        assert_eq!(recognition.target_fmr, None, "nobody is verified in the shadow");
     }
 }

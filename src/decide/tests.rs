@@ -241,6 +241,10 @@ fn a_head_chooses_among_those_who_match_and_lets_nobody_else_in() {
     assert_eq!(decision.runner_up, Some(first));
     assert!(decision.head.is_some() && decision.margin.is_some_and(|margin| margin < 0.0));
 
+    // However many candidates the caller wants to see.
+    let many = [first, second, third, third, third, candidate(4, 0.41)];
+    assert_ne!(decided(&many, &policy).subject, Some(candidate(4, 0.41).subject), "as many as at a camera are asked");
+
     // With one match there is nothing to choose, and with none nobody is brought in.
     let decision = decided(&[first, far], &policy);
     assert_eq!((decision.subject, decision.head), (Some(first.subject), None));
@@ -257,8 +261,14 @@ fn a_head_chooses_nobody_who_misses_a_threshold_of_their_own() {
     let policy = Policy::new(&config, Some(calibration()), 0.363).with_verifier(head()).expect("only rates are stated");
     let who = |uid: SubjectUid| Some(subject(if uid.0.as_u128() == 2 { "strict" } else { "lax" }, &[]));
     let (lax, strict) = (candidate(1, 0.490), candidate(2, 0.489));
-    let mut compared = compared(&[lax, strict]);
-    compared.closest = who(lax.subject);
-    rerank(&policy, &mut compared, (who, |uid: SubjectUid| Some(uid.0.as_u128() as f32)));
-    assert_eq!(identify(&policy, &compared).subject, Some(lax.subject));
+    let decided = |candidates: &[Candidate]| {
+        let mut compared = compared(candidates);
+        compared.closest = who(candidates[0].subject);
+        rerank(&policy, &mut compared, (who, |uid: SubjectUid| Some(uid.0.as_u128() as f32)));
+        identify(&policy, &compared).subject
+    };
+    assert_eq!(decided(&[lax, strict]), Some(lax.subject));
+    // The closest misses its own, so nobody is named, with a head as without: those behind it are never asked.
+    let (behind, further) = (candidate(3, 0.488), candidate(4, 0.487));
+    assert_eq!(decided(&[strict, behind, further]), None);
 }

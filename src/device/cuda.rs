@@ -184,15 +184,15 @@ fn version_of(library: &Library, version: Version) -> String {
         match version {
             Version::Untold => None,
             Version::CudaRuntime(symbol) => {
-                let call = library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(symbol);
+                let call = library.get::<extern "C" fn(*mut c_int) -> c_int>(symbol);
                 call.ok().filter(|call| call(major) == 0).map(|_| (*major / 1_000, *major % 1_000 / 10))
             }
             Version::Returned(symbol) => {
-                let call = library.get::<unsafe extern "C" fn() -> usize>(symbol);
+                let call = library.get::<extern "C" fn() -> usize>(symbol);
                 call.ok().map(|call| call() as c_int).map(|counted| (counted / 10_000, counted % 10_000 / 100))
             }
             Version::Pair(symbol) => {
-                let call = library.get::<unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int>(symbol);
+                let call = library.get::<extern "C" fn(*mut c_int, *mut c_int) -> c_int>(symbol);
                 call.ok().filter(|call| call(major, minor) == 0).map(|_| (*major, *minor))
             }
         }

@@ -126,7 +126,26 @@ impl Enrolment {
         let _alone = Arc::clone(&encoders.turn).try_lock_owned().map_err(|_| EnrolError::ReencodeBusy)?;
         let (open, name) = (encoders.open, encoder.to_owned());
         let other = spawn_blocking(move || open(&name)).await.map_err(stopped)?.map_err(EnrolError::EncoderUnavailable)?;
-        let (photos, live) = (other.photos, encoders.live);
+        self.make_templates(other, encoders.live, tell).await
+    }
+
+    /// The same with an encoder that is open already.
+    ///
+    /// # Errors
+    /// As [`reencode`](Self::reencode).
+    pub async fn reencode_by(&self, other: OtherEncoder, tell: mpsc::Sender<ReencodeStep>) -> Result<ReencodeReport, EnrolError> {
+        let encoders = self.encoders.clone().ok_or_else(|| EnrolError::EncoderUnavailable("no other encoder can be opened here".into()))?;
+        let _alone = Arc::clone(&encoders.turn).try_lock_owned().map_err(|_| EnrolError::ReencodeBusy)?;
+        self.make_templates(other, encoders.live, tell).await
+    }
+
+    async fn make_templates(
+        &self,
+        other: OtherEncoder,
+        live: Engine,
+        tell: mpsc::Sender<ReencodeStep>,
+    ) -> Result<ReencodeReport, EnrolError> {
+        let photos = other.photos;
         let encode: Encode = Box::new(move |photo| {
             let (photos, live) = (photos.clone(), live.clone());
             Box::pin(async move {

@@ -14,8 +14,11 @@ use crate::clock::Timestamp;
 const EVERY: Duration = Duration::from_secs(10);
 
 /// What was not told yet.
-#[derive(Debug, Default)]
-pub struct Complaint(Mutex<Untold>);
+#[derive(Debug)]
+pub struct Complaint {
+    words: &'static str,
+    untold: Mutex<Untold>,
+}
 
 #[derive(Debug, Default)]
 struct Untold {
@@ -24,16 +27,21 @@ struct Untold {
 }
 
 impl Complaint {
+    /// One that says `words`.
+    pub fn of(words: &'static str) -> Self {
+        Self { words, untold: Mutex::default() }
+    }
+
     /// `frames` were lost at `now` because of `error`.
     pub fn tell(&self, error: &dyn Display, frames: usize, now: Timestamp) {
         if let Some(frames) = self.due(frames, now) {
-            tracing::warn!(%error, frames, "inference failed; the frames are lost and counted as such");
+            tracing::warn!(%error, frames, "{}", self.words);
         }
     }
 
     /// How many frames to tell of, when it is time to.
     fn due(&self, frames: usize, now: Timestamp) -> Option<usize> {
-        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
         untold.frames += frames;
         if untold.told.is_some_and(|told| now.since(told) < EVERY) {
             return None;
@@ -49,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_is_told_at_once_and_the_others_together() {
-        let complaint = Complaint::default();
+        let complaint = Complaint::of("it failed");
         let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
         assert_eq!(complaint.due(1, at(5)), Some(1));
         assert_eq!((complaint.due(2, at(6)), complaint.due(3, at(14))), (None, None));

@@ -6,11 +6,23 @@
 use crate::decide::{self, Compared, Policy};
 use crate::event::{Candidate, Decision};
 use crate::face::{Probe, Template, TemplateError};
-use crate::gallery::{GalleryVersion, Score};
+use crate::gallery::{GalleryVersion, Score, Search};
+use crate::subject::SubjectUid;
 
-/// Whom the gallery knows by `fused`.
-pub(super) fn compare(policy: &Policy, fused: &Probe, gallery: &GalleryVersion) -> Result<Decision, TemplateError> {
-    let candidates = gallery.search(&fused.template, decide::candidates_needed(policy))?;
+/// Whom `gallery` knows by `fused`, of those that `in_force` knows, too: in a gallery that follows another one somebody may still
+/// stand who was erased there.
+pub(super) fn compare(
+    policy: &Policy,
+    fused: &Probe,
+    (gallery, in_force): (&GalleryVersion, &GalleryVersion),
+) -> Result<Decision, TemplateError> {
+    let is_known = |subject: SubjectUid| in_force.subject(subject).is_some();
+    let k = decide::candidates_needed(policy);
+    let candidates = if std::ptr::eq(gallery, in_force) {
+        gallery.search(&fused.template, k)?
+    } else {
+        gallery.search_all(&[&fused.template], &Search { k, admits: &is_known, cores_max: None })?.pop().unwrap_or_default()
+    };
     let mut compared = compared(candidates, fused.quality, gallery);
     if let Some(head) = policy.verifier() {
         let by_head = |a: &[f32], b: &[f32]| head.score(a, b);
@@ -27,8 +39,8 @@ pub(super) fn shows(shot: &Template, decision: &Decision, gallery: &GalleryVersi
 }
 
 /// As [`compare`]; without a template that can be compared there is nobody to name.
-pub(super) fn judge(policy: &Policy, fused: Option<&Probe>, gallery: &GalleryVersion) -> Decision {
-    let decision = fused.and_then(|fused| compare(policy, fused, gallery).ok());
+pub(super) fn judge(policy: &Policy, fused: Option<&Probe>, (gallery, in_force): (&GalleryVersion, &GalleryVersion)) -> Decision {
+    let decision = fused.and_then(|fused| compare(policy, fused, (gallery, in_force)).ok());
     decision.unwrap_or_else(|| decide::undecidable(policy, &compared(Vec::new(), 0.0, gallery)))
 }
 

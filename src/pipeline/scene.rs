@@ -13,7 +13,7 @@ use super::settings::SceneSettings;
 use super::shadowing::{ShadowSettings, ShadowShot, Shadowing};
 use crate::camera::CameraId;
 use crate::clock::{Clock, Timestamp};
-use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, Purpose, SnapshotId, StageTimes, TrackId, VisitId};
+use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, SnapshotId, StageTimes, TrackId, VisitId};
 use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
 use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
@@ -133,8 +133,8 @@ impl Scene {
     /// The same with a shadow beside it, where the settings have one; `gallery` where it has one of its own.
     #[must_use]
     pub fn with_shadow(self, gallery: Option<watch::Receiver<Option<Arc<GalleryVersion>>>>) -> Self {
-        let shadow = self.settings.shadow.as_ref().map(|ShadowSettings { policy, .. }| {
-            let rules = VisitPolicy { threshold: policy.threshold(Purpose::Verify, 1), ..self.settings.visit };
+        let shadow = self.settings.shadow.as_ref().map(|ShadowSettings { policy, resume_threshold, .. }| {
+            let rules = VisitPolicy { threshold: *resume_threshold, ..self.settings.visit };
             Shadowing::new(policy.clone(), Visits::new(&self.camera, rules, self.settings.layout.clone()), gallery)
         });
         Self { shadow, ..self }
@@ -257,16 +257,16 @@ impl Scene {
             None => return Ok(()),
         };
         self.keep_best(before, track, picture);
-        let decision = compare(&self.settings.policy, &fused, gallery)?;
+        let decision = compare(&self.settings.policy, &fused, (gallery, gallery))?;
         passage.matched = self.now(passage.captured);
         let now = self.now(passage.captured);
         let before = self.visits.visit_of(track);
         self.visits.decided(track, (decision, |decision: &Decision| shows(template, decision, gallery)), now);
         self.keep_best(before, track, None);
-        if let Some(shadow) = &mut self.shadow {
-            shadow.shot((track, self.visits.visit_of(track)), (&shot.aligned, encoded), (gallery, now))?;
-        }
         self.tell_all(self.settings.measure.then_some(*passage));
+        if let Some(shadow) = &mut self.shadow {
+            shadow.shot((track, self.visits.visit_of(track)), &shot.aligned, encoded);
+        }
         Ok(())
     }
 
@@ -290,7 +290,7 @@ impl Scene {
             self.end(track, Ending { reason: EndReason::Gone, time: now }, gallery);
         }
         let policy = &self.settings.policy;
-        self.visits.overdue(now, |fused| judge(policy, fused, gallery));
+        self.visits.overdue(now, |fused| judge(policy, fused, (gallery, gallery)));
         if let Some(shadow) = &mut self.shadow {
             shadow.sweep(now, gallery);
         }
@@ -308,7 +308,7 @@ impl Scene {
     pub fn clear(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
         self.tracker.clear();
         let policy = &self.settings.policy;
-        self.visits.end_all(Ending { reason, time: now }, |fused| judge(policy, fused, gallery));
+        self.visits.end_all(Ending { reason, time: now }, |fused| judge(policy, fused, (gallery, gallery)));
         if let Some(shadow) = &mut self.shadow {
             shadow.end_all(Ending { reason, time: now }, gallery);
         }
@@ -336,21 +336,21 @@ impl Scene {
         std::mem::take(&mut self.outbox)
     }
 
-    /// The shots that the shadow's own encoder has still to see.
+    /// The shots that the shadow has still to see.
     pub fn take_shadow_shots(&mut self) -> Vec<ShadowShot> {
         self.shadow.as_mut().map(Shadowing::take_waiting).unwrap_or_default()
     }
 
-    /// What the shadow's own encoder made of a shot.
+    /// The shadow sees a shot, with the template of its encoder.
     ///
     /// # Errors
     /// [`TemplateError`] when its gallery lives in another space.
-    pub fn shadow_encoded(&mut self, shot: &ShadowShot, template: &Template) -> Result<(), TemplateError> {
+    pub fn shadow_sees(&mut self, shot: &ShadowShot, template: &Template, gallery: &GalleryVersion) -> Result<(), TemplateError> {
         let now = self.now(shot.time);
-        self.shadow.as_mut().map_or(Ok(()), |shadow| shadow.encoded(shot, template, now))
+        self.shadow.as_mut().map_or(Ok(()), |shadow| shadow.see(shot, template, (gallery, now)))
     }
 
-    /// The shadow's own encoder failed at a shot.
+    /// The shadow will never see a shot.
     pub fn shadow_failed(&mut self, shot: &ShadowShot) {
         if let Some(shadow) = &mut self.shadow {
             shadow.failed(shot);
@@ -375,7 +375,7 @@ impl Scene {
 
     fn end(&mut self, track: TrackId, ending: Ending, gallery: &GalleryVersion) {
         let policy = &self.settings.policy;
-        self.visits.ended(track, ending, |fused| judge(policy, fused, gallery));
+        self.visits.ended(track, ending, |fused| judge(policy, fused, (gallery, gallery)));
         if let Some(shadow) = &mut self.shadow {
             shadow.ended(track, ending, gallery);
         }
@@ -389,7 +389,8 @@ impl Scene {
             let shown = self.shadow.is_some().then(|| event.clone());
             let snapshot = if self.admits(&event) { self.tell(event, passage) } else { None };
             if let (Some(shadow), Some(shown)) = (&mut self.shadow, shown) {
-                shadow.told(&Event { snapshot: snapshot.or(shown.snapshot), ..shown });
+                let goes_on = shown.track.and_then(|track| self.visits.visit_of(track));
+                shadow.told(&Event { snapshot: snapshot.or(shown.snapshot), ..shown }, goes_on);
             }
             if kind == EventKind::VisitEnded {
                 self.best.retain(|known, _| Some(*known) != visit);

@@ -2,8 +2,8 @@
 //!
 //! In: the same sightings and shots as the visits in force, templates of its own where its encoder is another.
 //! Out: a verdict for each visit that was decided: what was told, and what the shadow would have told. It has
-//! visits of its own, which go by the same rules, so that it decides when the daemon would with it in force; it
-//! sees only the shots that were taken for the visits in force.
+//! visits of its own, which go by the same rules; it sees only the shots that were taken for the visits in force.
+//! Shots wait for whoever compares them, so that nothing that is told waits for the shadow.
 //! Must not know: sessions, the log, who keeps verdicts.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use super::matching::{compare, judge, shows};
 use crate::clock::Timestamp;
 use crate::decide::Policy;
 use crate::event::{Decision, EndReason, Event, EventKind, Rejection, SnapshotId, TrackId, VisitId};
-use crate::face::{AlignedFace, Template, TemplateError};
+use crate::face::{AlignedFace, Probe, Template, TemplateError};
 use crate::gallery::GalleryVersion;
 use crate::infer::Engine;
 use crate::shadow::{Verdict, principal};
@@ -25,7 +25,7 @@ use crate::visit::{EncodedShot, Ending, Fused, Look, Visits};
 pub struct Shadow {
     /// Its own encoder and gallery; `None` where both are those in force.
     pub encoder: Option<ShadowEncoder>,
-    /// Takes verdicts. One that finds no place is lost, and counted in the log.
+    /// Takes verdicts. One that finds no place is lost, which the log says.
     pub verdicts: mpsc::Sender<Verdict>,
 }
 
@@ -44,13 +44,17 @@ pub struct ShadowSettings {
     pub policy: Policy,
     /// Whether its similarities are those in force: only then does a similarity that a camera states mean anything to it.
     pub is_same_space: bool,
+    /// The least similarity that makes a face that of somebody who was here.
+    pub resume_threshold: f32,
 }
 
-/// A shot that the shadow's own encoder has still to see.
+/// A shot that the shadow has still to see.
 pub(super) struct ShadowShot {
     track: TrackId,
-    /// The face in the encoder's pose.
-    pub(super) aligned: AlignedFace,
+    /// The face in the encoder's pose, where its encoder is another.
+    pub(super) aligned: Option<AlignedFace>,
+    /// The template of the encoder in force.
+    pub(super) template: Template,
     quality: f32,
     pub(super) time: Timestamp,
 }
@@ -75,7 +79,10 @@ struct Told {
     shadow: Option<Decision>,
     capture_time_us: i64,
     snapshot: Option<SnapshotId>,
-    /// Whether a shot got no template from the shadow's own encoder.
+    /// Shots that the shadow has still to see.
+    waiting: usize,
+    /// Whether a shot was never seen, or somebody was named whom its gallery does not hold yet: then it is no answer that it
+    /// names nobody.
     is_lacking: bool,
 }
 
@@ -97,79 +104,96 @@ impl Shadowing {
         self.visits.rejected(track, fault, time);
     }
 
-    /// A shot was fused in force: its template is the shadow's too, or its own encoder has still to see the face.
-    pub(super) fn shot(
-        &mut self,
-        (track, visit): (TrackId, Option<VisitId>),
-        (aligned, shot): (&AlignedFace, EncodedShot<'_>),
-        (gallery, now): (&GalleryVersion, Timestamp),
-    ) -> Result<(), TemplateError> {
+    /// A shot was fused in force; the shadow has still to see it.
+    pub(super) fn shot(&mut self, (track, visit): (TrackId, Option<VisitId>), aligned: &AlignedFace, shot: EncodedShot<'_>) {
         self.belongs(track, visit);
-        if self.gallery.is_some() {
-            self.waiting.push(ShadowShot { track, aligned: aligned.clone(), quality: shot.quality, time: shot.time });
-            return Ok(());
+        if let Some(told) = self.told_of(track) {
+            told.waiting += 1;
         }
-        self.decide(track, shot, (gallery, now))
+        let EncodedShot { template, quality, time } = shot;
+        let aligned = self.gallery.is_some().then(|| aligned.clone());
+        self.waiting.push(ShadowShot { track, aligned, template: template.clone(), quality, time });
     }
 
-    /// The shots that its own encoder has still to see, oldest first.
+    /// The shots that it has still to see, oldest first.
     pub(super) fn take_waiting(&mut self) -> Vec<ShadowShot> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// What its own encoder made of a shot.
-    pub(super) fn encoded(&mut self, shot: &ShadowShot, template: &Template, now: Timestamp) -> Result<(), TemplateError> {
-        let Some(gallery) = self.gallery.as_ref().and_then(|gallery| gallery.borrow().clone()) else {
+    /// It sees a shot, with the template of its encoder.
+    pub(super) fn see(
+        &mut self,
+        shot: &ShadowShot,
+        template: &Template,
+        (in_force, now): (&GalleryVersion, Timestamp),
+    ) -> Result<(), TemplateError> {
+        let own = self.gallery.as_ref().map(|own| own.borrow().clone());
+        if own.as_ref().is_some_and(Option::is_none) {
             self.failed(shot);
             return Ok(());
-        };
+        }
+        let own = own.flatten();
+        if let Some(told) = self.told_of(shot.track) {
+            told.waiting = told.waiting.saturating_sub(1);
+        }
         let ShadowShot { track, quality, time, .. } = *shot;
-        self.decide(track, EncodedShot { template, quality, time }, (&gallery, now))
+        self.decide(track, EncodedShot { template, quality, time }, (own.as_deref().unwrap_or(in_force), in_force, now))
     }
 
-    /// Its own encoder failed at a shot: what it tells of the visit without any shot is no answer.
+    /// A shot was never seen: what it tells of the visit without any shot is no answer.
     pub(super) fn failed(&mut self, shot: &ShadowShot) {
-        if let Some(visit) = self.visit_of.get(&shot.track) {
-            self.told.entry(*visit).or_default().is_lacking = true;
+        if let Some(told) = self.told_of(shot.track) {
+            (told.waiting, told.is_lacking) = (told.waiting.saturating_sub(1), true);
         }
     }
 
-    fn decide(&mut self, track: TrackId, shot: EncodedShot<'_>, (gallery, now): (&GalleryVersion, Timestamp)) -> Result<(), TemplateError> {
+    fn decide(
+        &mut self,
+        track: TrackId,
+        shot: EncodedShot<'_>,
+        (gallery, in_force, now): (&GalleryVersion, &GalleryVersion, Timestamp),
+    ) -> Result<(), TemplateError> {
         match self.visits.fuse(track, shot)? {
             Some(Fused::Same(fused)) => {
-                let decision = compare(&self.policy, &fused, gallery)?;
+                let decision = compare(&self.policy, &fused, (gallery, in_force))?;
                 self.visits.decided(track, (decision, |decision: &Decision| shows(shot.template, decision, gallery)), now);
             }
             // By its templates somebody else stands there now, though the track goes on.
             Some(Fused::Other) => {
-                self.visits.ended(track, Ending { reason: EndReason::Gone, time: shot.time }, |fused| judge(&self.policy, fused, gallery));
+                let ending = Ending { reason: EndReason::Gone, time: shot.time };
+                self.visits.ended(track, ending, |fused| judge(&self.policy, fused, (gallery, in_force)));
             }
             None => {}
         }
         self.note_told();
+        self.note_standing(track);
         Ok(())
     }
 
     /// What is overdue at `now`.
-    pub(super) fn sweep(&mut self, now: Timestamp, gallery: &GalleryVersion) {
-        self.with_gallery(gallery, |visits, policy, gallery| visits.overdue(now, |fused| judge(policy, fused, gallery)));
+    pub(super) fn sweep(&mut self, now: Timestamp, in_force: &GalleryVersion) {
+        self.with_gallery(in_force, |visits, judge| visits.overdue(now, judge));
     }
 
     /// A track is over.
-    pub(super) fn ended(&mut self, track: TrackId, ending: Ending, gallery: &GalleryVersion) {
-        self.with_gallery(gallery, |visits, policy, gallery| visits.ended(track, ending, |fused| judge(policy, fused, gallery)));
+    pub(super) fn ended(&mut self, track: TrackId, ending: Ending, in_force: &GalleryVersion) {
+        self.with_gallery(in_force, |visits, judge| visits.ended(track, ending, judge));
     }
 
     /// Everybody is gone.
-    pub(super) fn end_all(&mut self, ending: Ending, gallery: &GalleryVersion) {
-        self.with_gallery(gallery, |visits, policy, gallery| visits.end_all(ending, |fused| judge(policy, fused, gallery)));
+    pub(super) fn end_all(&mut self, ending: Ending, in_force: &GalleryVersion) {
+        self.with_gallery(in_force, |visits, judge| visits.end_all(ending, judge));
     }
 
-    /// Something was told of a visit in force. Its end gives the verdict, so the shadow must have been told of the end before.
-    pub(super) fn told(&mut self, event: &Event) {
+    /// Something was told of a visit in force, whose track now belongs to `goes_on`. Its end gives the verdict, so the shadow must
+    /// have been told of the end before.
+    pub(super) fn told(&mut self, event: &Event, goes_on: Option<VisitId>) {
         let Some(visit) = event.visit else { return };
         if let (Some(decision), true) = (&event.decision, decides(event.kind)) {
+            let own = self.gallery.as_ref().and_then(|gallery| gallery.borrow().clone());
+            let is_strange = decision.subject.zip(own).is_some_and(|(subject, own)| !own.holds(subject));
             let told = self.told.entry(visit).or_default();
+            told.is_lacking |= is_strange;
             if principal(&mut told.in_force, decision) {
                 told.capture_time_us = event.capture_time_us;
             }
@@ -177,16 +201,30 @@ impl Shadowing {
         if let (Some(snapshot), Some(told)) = (event.snapshot, self.told.get_mut(&visit)) {
             told.snapshot = Some(snapshot);
         }
-        if event.kind != EventKind::VisitEnded {
+        if event.kind == EventKind::VisitEnded {
+            self.visit_ended(event, visit, goes_on);
+        }
+    }
+
+    fn visit_ended(&mut self, event: &Event, visit: VisitId, goes_on: Option<VisitId>) {
+        self.visit_of.retain(|_, of| *of != visit);
+        let told = self.told.remove(&visit);
+        if let (Some(EndReason::Resumed), Some(track)) = (event.end_reason, event.track) {
+            // It was begun for nothing: what the shadow said of it belongs to the visit that goes on.
+            self.belongs(track, goes_on);
+            if let (Some(Told { shadow, waiting, is_lacking, .. }), Some(goes_on)) = (told, self.told_of(track)) {
+                (goes_on.waiting, goes_on.is_lacking) = (goes_on.waiting + waiting, goes_on.is_lacking | is_lacking);
+                shadow.iter().for_each(|decision| drop(principal(&mut goes_on.shadow, decision)));
+            }
             return;
         }
-        self.visit_of.retain(|_, of| *of != visit);
-        let Some(told) = self.told.remove(&visit) else { return };
-        // A visit that was begun for nothing goes on in another, which has a verdict of its own.
-        let Some(in_force) = told.in_force.filter(|_| event.end_reason != Some(EndReason::Resumed)) else { return };
-        let answer = told.shadow.filter(|shadow| !told.is_lacking || shadow.rejection != Some(Rejection::NoUsableShot));
-        let (camera, capture_time_us) = (Arc::clone(&event.camera), told.capture_time_us);
-        self.verdicts.push(Verdict { visit, camera, capture_time_us, snapshot: told.snapshot, in_force, shadow: answer });
+        let Some(Told { in_force: Some(in_force), shadow, capture_time_us, snapshot, waiting, is_lacking }) = told else { return };
+        let is_answer = |shadow: &Decision| {
+            let saw_nothing = shadow.rejection == Some(Rejection::NoUsableShot) && waiting > 0;
+            shadow.subject.is_some() || !(is_lacking || saw_nothing)
+        };
+        let shadow = shadow.filter(is_answer);
+        self.verdicts.push(Verdict { visit, camera: Arc::clone(&event.camera), capture_time_us, snapshot, in_force, shadow });
     }
 
     /// The verdicts since this was asked last.
@@ -194,26 +232,40 @@ impl Shadowing {
         std::mem::take(&mut self.verdicts)
     }
 
+    /// Remembers to which visit in force a track belongs. Where that is news, the shadow may long have told who is there.
     fn belongs(&mut self, track: TrackId, visit: Option<VisitId>) {
-        if let Some(visit) = visit {
-            self.visit_of.insert(track, visit);
+        if let Some(visit) = visit
+            && self.visit_of.insert(track, visit) != Some(visit)
+        {
+            self.note_standing(track);
         }
     }
 
-    fn with_gallery(&mut self, in_force: &GalleryVersion, act: impl FnOnce(&mut Visits, &Policy, &GalleryVersion)) {
+    fn told_of(&mut self, track: TrackId) -> Option<&mut Told> {
+        self.visit_of.get(&track).map(|visit| self.told.entry(*visit).or_default())
+    }
+
+    fn with_gallery(&mut self, in_force: &GalleryVersion, act: impl FnOnce(&mut Visits, &dyn Fn(Option<&Probe>) -> Decision)) {
         // Until its own was read there is no template of its own either, so there is nothing to compare with the wrong one.
         let own = self.gallery.as_ref().and_then(|gallery| gallery.borrow().clone());
-        act(&mut self.visits, &self.policy, own.as_deref().unwrap_or(in_force));
+        let gallery = own.as_deref().unwrap_or(in_force);
+        act(&mut self.visits, &|fused| judge(&self.policy, fused, (gallery, in_force)));
         self.note_told();
     }
 
     /// Sorts what the shadow would have told by the visits in force.
     fn note_told(&mut self) {
         for event in self.visits.take_told().into_iter().filter(|event| decides(event.kind)) {
-            let visit = event.track.and_then(|track| self.visit_of.get(&track));
-            if let (Some(visit), Some(decision)) = (visit, &event.decision) {
-                principal(&mut self.told.entry(*visit).or_default().shadow, decision);
+            if let (Some(decision), Some(told)) = (event.decision, event.track.and_then(|track| self.told_of(track))) {
+                principal(&mut told.shadow, &decision);
             }
+        }
+    }
+
+    /// A visit in force may begin while the shadow's goes on: then what stands there stands for it, too, though nothing is told anew.
+    fn note_standing(&mut self, track: TrackId) {
+        if let (Some(visit), Some(decision)) = (self.visit_of.get(&track), self.visits.decision_of(track)) {
+            principal(&mut self.told.entry(*visit).or_default().shadow, decision);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::*;
 use crate::batch::SlotPolicy;
 use crate::camera::Role;
 use crate::clock::SimulatedClock;
+use crate::config::Config;
 use crate::decide::Policy;
 use crate::event::{EventKind, LoggedEvent, Rejection};
 use crate::event_log::Subscription;
@@ -23,7 +24,6 @@ use crate::infer::{DetectRequest, EngineFacts, Inference};
 use crate::mutation::Mutation;
 use crate::store::Store;
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
-use crate::telling::Telling;
 use crate::track::TrackPolicy;
 use crate::visit::VisitPolicy;
 
@@ -131,12 +131,18 @@ struct House {
     uids: BTreeMap<usize, SubjectUid>,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<Result<(), PipelineError>>,
-    shadow: Option<ShadowSettings>,
+    /// How every camera is analysed.
+    scene: SceneSettings,
     data: tempfile::TempDir,
 }
 
 impl House {
     async fn open(faults: Faults, sessions: usize) -> Self {
+        Self::at_rest(faults, sessions).await.running()
+    }
+
+    /// Before anything runs.
+    async fn at_rest(faults: Faults, sessions: usize) -> Self {
         let data = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000_000)));
         let store = Store::open(data.path()).expect("it opens");
@@ -146,42 +152,18 @@ impl House {
         let made_up = (0..sessions).map(|_| MadeUp { faults, encoded: 0 }).collect();
         let engine = Engine::of_sessions(made_up, facts(sessions)).expect("threads can be had");
         let pipeline = Pipeline::new(engine, gallery, events.clone(), clock.clone());
-        let stop = CancellationToken::new();
-        let running = tokio::spawn({
-            let (pipeline, stop) = (pipeline.clone(), stop.clone());
-            async move { pipeline.run(stop).await }
-        });
-        Self { subscription: events.subscribe(), pipeline, events, store, clock, uids, stop, running, shadow: None, data }
+        let (stop, running) = (CancellationToken::new(), tokio::spawn(async { Ok(()) }));
+        Self { subscription: events.subscribe(), pipeline, events, store, clock, uids, stop, running, scene: scene(), data }
+    }
+
+    fn running(self) -> Self {
+        let (pipeline, stop) = (self.pipeline.clone(), self.stop.clone());
+        Self { running: tokio::spawn(async move { pipeline.run(stop).await }), ..self }
     }
 
     fn watch(&self, camera: &CameraId, policy: SlotPolicy) -> Arc<dyn FrameSink> {
-        self.watch_telling(camera, policy, Telling::default())
-    }
-
-    fn watch_telling(&self, camera: &CameraId, policy: SlotPolicy, telling: Telling) -> Arc<dyn FrameSink> {
-        let scene = SceneSettings {
-            detector_side: None,
-            region_of_interest: None,
-            face_pixels_min: 0,
-            detection_score_min: 0.7,
-            quality_min: 0.05,
-            policy: Policy::fixed(0.5),
-            track: TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: Duration::from_secs(1) },
-            visit: VisitPolicy {
-                decision_deadline: Duration::from_secs(3),
-                decide_after: None,
-                reassert_every: None,
-                resume_within: Duration::ZERO,
-                threshold: 0.363,
-                actionable: Duration::from_secs(5),
-            },
-            encode_every_face: false,
-            snapshots: policy == SlotPolicy::NewestWins,
-            layout: Default::default(),
-            telling,
-            shadow: self.shadow.clone(),
-            measure: policy == SlotPolicy::NewestWins,
-        };
+        let is_live = policy == SlotPolicy::NewestWins;
+        let scene = SceneSettings { snapshots: is_live, measure: is_live, ..self.scene.clone() };
         let slot = SlotSettings { role: Role::Entry, analysis_fps_max: None, policy };
         self.pipeline.watch(Watch { camera: camera.clone(), slot, scene })
     }
@@ -200,6 +182,14 @@ impl House {
         }
         told
     }
+}
+
+/// How every camera is analysed, unless a test says otherwise: whoever comes back begins another visit.
+fn scene() -> SceneSettings {
+    let base = SceneSettings::of(&Config::default(), &Policy::fixed(0.5));
+    let visit = VisitPolicy { decide_after: None, reassert_every: None, resume_within: Duration::ZERO, threshold: 0.363, ..base.visit };
+    let track = TrackPolicy { unseen_max: Duration::from_secs(1), ..base.track };
+    SceneSettings { track, visit, ..base }
 }
 
 fn enrol(gallery: &Gallery, number: usize) -> SubjectUid {

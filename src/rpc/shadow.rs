@@ -29,8 +29,10 @@ const LIST: &str = "shadow verdicts";
 /// What is told of the shadow that runs.
 #[derive(Clone)]
 pub struct KnownShadow {
-    /// What it is made of: the store knows it by this.
+    /// What it is made of.
     pub description: String,
+    /// The store knows it by this.
+    pub key: String,
     /// What it decides by.
     pub policy: Policy,
     /// Its own gallery, `None` in it until it was read; `None` where it compares with the gallery in force.
@@ -53,7 +55,7 @@ impl ShadowService for ShadowApi {
     async fn get_shadow(&self, _: Request<GetShadowRequest>) -> Result<Response<GetShadowResponse>, Status> {
         let known = self.known()?;
         let parts = &self.0.parts;
-        let facts = parts.store.shadow_facts(&known.description).await?;
+        let facts = parts.store.shadow_facts(&known.key).await?;
         let (start_time, tally) = facts.map_or_else(|| (self.0.start_time, Tally::default()), |facts| (facts.start_time, facts.tally));
         let compared = match &known.gallery {
             Some(own) => own.borrow().clone(),
@@ -89,7 +91,7 @@ impl ShadowService for ShadowApi {
         let before = page.after.as_deref().map(str::parse).transpose().map_err(|_| bad_token())?;
         let parts = &self.0.parts;
         let limit = u32::try_from(page.size + 1).unwrap_or(u32::MAX);
-        let mut verdicts = parts.store.verdicts(&known.description, before, limit).await?;
+        let mut verdicts = parts.store.verdicts(&known.key, before, limit).await?;
         let next_page_token = page.cut(&mut verdicts, LIST, |(number, _)| number.to_string());
         let verdicts = verdicts.iter().map(|(_, verdict)| wire(verdict, &parts.gallery)).collect();
         Ok(Response::new(ListShadowVerdictsResponse { verdicts, next_page_token }))

@@ -13,7 +13,7 @@ use crate::face::Template;
 use crate::mutation::Mutation;
 use crate::store::history::VersionChange;
 use crate::store::people::SHOWN_CONTENT;
-use crate::store::{Committed, StoreError, history, people, reencode, requests};
+use crate::store::{Committed, StoreError, history, people, reencode, requests, shadow};
 use crate::subject::{Sample, SampleId, Subject, SubjectUid};
 
 /// Snapshots that show subject `?1`: those that say so, those that a sample was made of, those of
@@ -210,6 +210,7 @@ fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &m
     // Found before the rows that tell of them go.
     let under_other_names = history::retired_with(db, &same_photos, uid)?;
     done.snapshots_erased += rows(db.prepare_cached(SHOWN_SNAPSHOTS)?.execute([uid])?);
+    done.snapshots_erased += rows(shadow::erase_about(db, subject)?);
     requests::erase_about(db, subject)?;
     db.prepare_cached(
         "INSERT INTO erased_content (sha256, time_us)

@@ -189,7 +189,9 @@ fn news(visit: &Visit, decision: &Decision, reassert_every: Option<Duration>) ->
 
 /// Whether the subject of `decision` is clearly more similar than the one that was `told`.
 fn leads(decision: &Decision, told: SubjectUid) -> bool {
-    let theirs = decision.runner_up.filter(|second| second.subject == told).map(|second| second.similarity);
+    // Where a head has chosen, whoever was told may stand anywhere behind: then the lead must be over all of them.
+    let is_chosen = decision.head.is_some();
+    let theirs = decision.runner_up.filter(|second| is_chosen || second.subject == told).map(|second| second.similarity);
     theirs.is_none_or(|theirs| decision.similarity.is_some_and(|ours| ours >= theirs + REVISED_BY))
 }
 

@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::shadow::Outcome;
+use crate::shadow::{Outcome, Verdict};
 
 /// An encoder of another space that takes person 1 for 2 and the other way round, and sees nobody where it fails.
 struct Swapped {
@@ -33,11 +33,34 @@ impl Inference for Swapped {
     }
 }
 
-/// Persons 1, 2 and a stranger walk past with a shadow of this policy. Answers what was told, the subjects, and the verdicts.
-async fn shadowed(policy: Policy, encoder: Option<Swapped>) -> (Vec<EventKind>, BTreeMap<usize, SubjectUid>, Vec<Verdict>) {
-    let mut house = House::open(Faults::default(), 1).await;
+/// What a test says of the shadow, and of what is in force.
+struct Trial {
+    policy: Policy,
+    encoder: Option<Swapped>,
+    /// Whether its own gallery was read.
+    is_read: bool,
+    in_force: SceneSettings,
+    /// How many people walk past: 1, 2, a stranger, 1, …
+    visitors: usize,
+}
+
+impl Trial {
+    fn of(policy: Policy) -> Self {
+        Self { policy, encoder: None, is_read: true, in_force: scene(), visitors: 3 }
+    }
+
+    fn with(encoder: Swapped) -> Self {
+        Self { encoder: Some(encoder), ..Self::of(Policy::fixed(0.5)) }
+    }
+}
+
+/// People walk past with a shadow. Answers what was told, the subjects, and the verdicts in the order of their pictures.
+async fn shadowed(trial: Trial) -> (Vec<EventKind>, BTreeMap<usize, SubjectUid>, Vec<Verdict>) {
+    let Trial { policy, encoder, is_read, in_force, visitors } = trial;
+    let mut house = House::at_rest(Faults::default(), 1).await;
     let (sender, mut verdicts) = mpsc::channel(16);
-    house.shadow = Some(ShadowSettings { policy, is_same_space: encoder.is_none() });
+    let shadow = ShadowSettings { policy, is_same_space: encoder.is_none(), resume_threshold: 0.363 };
+    house.scene = SceneSettings { shadow: Some(shadow), ..in_force };
     let encoder = encoder.map(|encoder| {
         let gallery = Gallery::with_clock(other_space(), house.clock.clone());
         house.uids.iter().for_each(|(number, uid)| {
@@ -45,10 +68,11 @@ async fn shadowed(policy: Policy, encoder: Option<Swapped>) -> (Vec<EventKind>, 
             enrol_as(&gallery, (*uid, *number), template);
         });
         let engine = Engine::of_sessions(vec![encoder], facts(1)).expect("a thread");
-        ShadowEncoder { engine, gallery: watch::channel(Some(gallery.current())).1 }
+        ShadowEncoder { engine, gallery: watch::channel(is_read.then(|| gallery.current())).1 }
     });
-    let _ = house.pipeline.clone().with_shadow(Shadow { encoder, verdicts: sender });
-    let (uids, (camera, feeding)) = (house.uids.clone(), walk_past(&house, "door", 3 * CYCLE_FRAMES));
+    house.pipeline = house.pipeline.with_shadow(Shadow { encoder, verdicts: sender });
+    let house = house.running();
+    let (uids, (camera, feeding)) = (house.uids.clone(), walk_past(&house, "door", visitors * CYCLE_FRAMES));
     until("all frames are analysed", || feeding.is_finished() && house.pipeline.is_idle()).await;
     let told = house.told(std::slice::from_ref(&camera)).await;
     let told = told.iter().map(|logged| logged.event.kind).filter(|kind| matches!(kind, EventKind::Identified | EventKind::Unidentified));
@@ -57,6 +81,7 @@ async fn shadowed(policy: Policy, encoder: Option<Swapped>) -> (Vec<EventKind>, 
     while let Ok(verdict) = verdicts.try_recv() {
         kept.push(verdict);
     }
+    kept.sort_by_key(|verdict| verdict.capture_time_us);
     (told, uids, kept)
 }
 
@@ -68,7 +93,7 @@ const TOLD: [EventKind; 3] = [EventKind::Identified, EventKind::Identified, Even
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_that_decides_alike_agrees() {
-    let (told, uids, verdicts) = shadowed(Policy::fixed(0.6), None).await;
+    let (told, uids, verdicts) = shadowed(Trial::of(Policy::fixed(0.6))).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::Agrees; 3]);
     let named: Vec<_> = verdicts.iter().map(|verdict| verdict.in_force.subject).collect();
@@ -79,18 +104,18 @@ async fn a_shadow_that_decides_alike_agrees() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_that_is_stricter_or_laxer_flips_decisions_and_changes_nothing_that_is_told() {
-    let (told, _, verdicts) = shadowed(Policy::fixed(1.5), None).await;
+    let (told, _, verdicts) = shadowed(Trial::of(Policy::fixed(1.5))).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::WouldNotName, Outcome::WouldNotName, Outcome::Agrees]);
 
-    let (told, _, verdicts) = shadowed(Policy::fixed(-0.5), None).await;
+    let (told, _, verdicts) = shadowed(Trial::of(Policy::fixed(-0.5))).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::Agrees, Outcome::Agrees, Outcome::WouldName]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encoder_in_the_shadow_is_compared_with_its_own_gallery() {
-    let (told, uids, verdicts) = shadowed(Policy::fixed(0.5), Some(Swapped { fails: false })).await;
+    let (told, uids, verdicts) = shadowed(Trial::with(Swapped { fails: false })).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::WouldRename, Outcome::WouldRename, Outcome::Agrees]);
     let would: Vec<_> = verdicts.iter().map(|verdict| verdict.shadow.as_ref().and_then(|shadow| shadow.subject)).collect();
@@ -100,7 +125,38 @@ async fn an_encoder_in_the_shadow_is_compared_with_its_own_gallery() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_whose_inference_fails_answers_nothing_and_disturbs_nobody() {
-    let (told, _, verdicts) = shadowed(Policy::fixed(0.5), Some(Swapped { fails: true })).await;
+    let (told, _, verdicts) = shadowed(Trial::with(Swapped { fails: true })).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::Unanswered; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_whose_gallery_was_not_read_yet_answers_nothing() {
+    let (told, _, verdicts) = shadowed(Trial { is_read: false, ..Trial::with(Swapped { fails: false }) }).await;
+    assert_eq!(told, TOLD);
+    assert_eq!(outcomes(&verdicts), [Outcome::Unanswered; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_visit_goes_on_in_the_shadow_alone_is_known_there_in_each_visit_in_force() {
+    // In force nobody is ever alike enough to go on with a visit, or to be somebody; in the shadow whoever comes back is both.
+    let mut in_force = scene();
+    (in_force.policy, in_force.visit.threshold, in_force.visit.resume_within) = (Policy::fixed(1.5), 1.5, Duration::from_secs(60));
+    let (told, uids, verdicts) = shadowed(Trial { in_force, visitors: 4, ..Trial::of(Policy::fixed(0.5)) }).await;
+    assert_eq!(told, [EventKind::Unidentified; 4]);
+    let would: Vec<_> = verdicts.iter().map(|verdict| verdict.shadow.as_ref().and_then(|shadow| shadow.subject)).collect();
+    assert_eq!(would, [Some(uids[&1]), Some(uids[&2]), None, Some(uids[&1])], "{:?}", outcomes(&verdicts));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_visit_goes_on_in_force_alone_has_one_verdict() {
+    let mut in_force = scene();
+    in_force.visit.resume_within = Duration::from_secs(60);
+    let mut trial = Trial { in_force, visitors: 4, ..Trial::of(Policy::fixed(0.5)) };
+    // Nobody comes back in the shadow.
+    trial.policy = Policy::fixed(0.5);
+    let (told, uids, verdicts) = shadowed(trial).await;
+    assert_eq!(told, TOLD);
+    assert_eq!(outcomes(&verdicts), [Outcome::Agrees; 3]);
+    assert_eq!(verdicts.iter().map(|verdict| verdict.in_force.subject).collect::<Vec<_>>(), [Some(uids[&1]), Some(uids[&2]), None]);
 }

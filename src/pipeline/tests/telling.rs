@@ -1,13 +1,14 @@
 //! What a camera's operator wants to hear, and to keep of pictures, is what comes.
 
 use super::*;
-use crate::telling::{DAY_MINUTES, EventRule, SnapshotPolicy};
+use crate::telling::{DAY_MINUTES, EventRule, SnapshotPolicy, Telling};
 
 /// Somebody who is known, and what is told of the visit.
 async fn told(telling: Telling) -> (Vec<LoggedEvent>, Store) {
-    let house = House::open(Faults::default(), 1).await;
+    let mut house = House::open(Faults::default(), 1).await;
+    house.scene.telling = telling;
     let camera = camera("door");
-    let sink = house.watch_telling(&camera, SlotPolicy::NewestWins, telling);
+    let sink = house.watch(&camera, SlotPolicy::NewestWins);
     for _ in 0..8 {
         sink.offer(frame(&camera, house.clock.now(), Some(1), 40));
         until("the frame has left", || house.pipeline.is_idle()).await;

@@ -1,9 +1,11 @@
 //! What a shadow would have decided otherwise is kept, and counted beyond what is kept.
 
 use super::*;
+use crate::event::SnapshotId;
+use crate::frame::CameraId;
 use crate::shadow::Tally;
 use crate::shadow::tests::verdict;
-use crate::store::Retention;
+use crate::store::{Retention, Snapshot};
 
 #[tokio::test]
 async fn verdicts_are_counted_and_those_that_differ_are_listed_newest_first() {
@@ -46,4 +48,42 @@ async fn verdicts_go_with_the_events_of_their_time_and_stay_counted() {
     assert_eq!(left, [young]);
     let tally = store.shadow_facts("strict").await.expect("read").expect("known").tally;
     assert_eq!((tally.would_not_name, tally.would_name), (1, 1));
+}
+
+#[tokio::test]
+async fn whoever_is_erased_takes_along_what_a_shadow_would_have_said_and_the_picture_it_said_it_of() {
+    let (_directory, store) = store();
+    let (person, other) = (subject("anna"), subject("bert"));
+    let put = |subject: &Subject| Mutation::PutSubject(subject.clone());
+    commit(&store, vec![put(&person), put(&other)]).await;
+    let of = |told: Option<&Subject>, would: Option<&Subject>, snapshot: SnapshotId| {
+        let mut verdict = verdict(told.map(|subject| subject.uid.0.as_u128()), Some(would.map(|subject| subject.uid.0.as_u128())));
+        verdict.snapshot = Some(snapshot);
+        verdict
+    };
+    let mut pictures = Vec::new();
+    for _ in 0..3 {
+        let id = SnapshotId(Uuid::new_v4());
+        let camera = CameraId::parse("door").expect("a good id");
+        let (capture_time, crop_jpeg) = (Timestamp::from_micros(1_000), id.0.as_bytes().to_vec());
+        let snapshot = Snapshot { id, camera, capture_time, subject: None, crop_jpeg, frame_jpeg: vec![1] };
+        pictures.push(id);
+        let event = Event::new(EventKind::Unidentified, "door", Timestamp::from_micros(1_000));
+        store.append_events(vec![NewEvent { event, snapshot: Some(snapshot) }]).await.expect("kept");
+    }
+    let verdicts =
+        vec![of(None, Some(&person), pictures[0]), of(Some(&other), Some(&person), pictures[1]), of(None, Some(&other), pictures[2])];
+    store.keep_verdicts("lax", verdicts.clone()).await.expect("kept");
+    let committed = store.mutate(vec![Mutation::EraseSubject(person.uid)], Call::default(), no_answer()).await.expect("erased");
+    assert_eq!(committed.snapshots_erased, 1);
+    let mut there = Vec::new();
+    for id in &pictures {
+        there.push(store.snapshot(*id).await.expect("read").is_some());
+    }
+    assert_eq!(there, [false, true, true], "the picture of whoever was told to be somebody else stays that person's");
+    let left = store.verdicts("lax", None, 9).await.expect("listed");
+    assert_eq!(left.into_iter().map(|(_, verdict)| verdict).collect::<Vec<_>>(), [verdicts[2].clone()]);
+    // What was decided before and comes after the erasure is not kept either.
+    store.keep_verdicts("lax", vec![verdicts[0].clone()]).await.expect("kept");
+    assert_eq!(store.verdicts("lax", None, 9).await.expect("listed").len(), 1);
 }
