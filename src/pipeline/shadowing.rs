@@ -214,7 +214,9 @@ impl Shadowing {
             self.belongs(track, goes_on);
             if let (Some(Told { shadow, waiting, is_lacking, .. }), Some(goes_on)) = (told, self.told_of(track)) {
                 (goes_on.waiting, goes_on.is_lacking) = (goes_on.waiting + waiting, goes_on.is_lacking | is_lacking);
-                shadow.iter().for_each(|decision| drop(principal(&mut goes_on.shadow, decision)));
+                if let Some(decision) = shadow {
+                    principal(&mut goes_on.shadow, &decision);
+                }
             }
             return;
         }
