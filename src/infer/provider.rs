@@ -49,6 +49,7 @@ pub(super) struct Choice {
     pub(super) precision_reason: String,
     pub(super) detector: Provider,
     pub(super) encoder: Provider,
+    pub(super) antispoof: Provider,
 }
 
 impl Choice {
@@ -69,7 +70,7 @@ impl Choice {
             (PrecisionChoice::Auto, None) => (Precision::F32, "the processor has neither avx512_bf16 nor amx_bf16".to_owned()),
         };
         let detector = if precision == Precision::Bf16 { Provider::OpenVino } else { Provider::Cpu };
-        Some(Self { precision, precision_reason, detector, encoder: Provider::OpenVino })
+        Some(Self { precision, precision_reason, detector, encoder: Provider::OpenVino, antispoof: Provider::Cpu })
     }
 
     /// What runs, in words.
