@@ -19,6 +19,7 @@ use crate::event_log::Subscription;
 use crate::face::{ALIGNED_SIDE, AlignedFace, Landmarks, Point, Quality, TemplateSpace};
 use crate::frame::{PixelFormat, Size};
 use crate::infer::{DetectRequest, EngineFacts, Inference};
+use crate::liveness::LivePolicy;
 use crate::mutation::Mutation;
 use crate::store::Store;
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
@@ -172,6 +173,7 @@ impl House {
                 resume_within: Duration::ZERO,
                 threshold: 0.363,
                 actionable: Duration::from_secs(5),
+                live: LivePolicy { score_min: 0.5, refuses: false },
             },
             encode_every_face: false,
             snapshots: policy == SlotPolicy::NewestWins,
