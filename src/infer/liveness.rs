@@ -141,7 +141,7 @@ mod tests {
             let crop = Crop::around(&Rect { x, y, width, height }, Size { width: columns, height: rows }, scale).of_layout(layout);
             prop_assert!(crop.size.width >= 1 && crop.origin.0 + crop.size.width <= columns, "{:?}", crop);
             prop_assert!(crop.size.height >= 1 && crop.origin.1 + crop.size.height <= rows, "{:?}", crop);
-            prop_assert!(!is_video || (crop.origin.0 % 2 == 0 && crop.origin.1 % 2 == 0), "{:?}", crop);
+            prop_assert!(!is_video || (crop.origin.0.is_multiple_of(2) && crop.origin.1.is_multiple_of(2)), "{:?}", crop);
         }
     }
 

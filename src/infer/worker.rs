@@ -161,7 +161,7 @@ impl Setup {
             environment: &self.environment,
             graph,
             provider: self.choice.antispoof,
-            // In bf16 it would cost as much and answer something else than was published.
+            // bf16 would save a millisecond a face, and judges 3 of 1,163 photos otherwise than was published.
             precision: Precision::F32,
             input: &entry.model.input.name,
             shape: [1, 3, side, side],

@@ -20,7 +20,7 @@ use crate::replay::{events, people, replay};
 use crate::support::{Clip, Daemon, resources};
 
 /// The pictures that Silent-Face-Anti-Spoofing publishes as examples, and what the model answers to each where `OpenCV` cuts
-/// and resizes the face: somebody alive, a photo of a screen, a printed photo.
+/// and resizes the face: somebody alive, and two attacks.
 const REFERENCE: [(&str, f32); 3] = [("image_T1.jpg", 0.950), ("image_F1.jpg", 0.000), ("image_F2.jpg", 0.007)];
 /// How far from it an answer may be: the detector finds the face a pixel beside where `OpenCV`'s does.
 const TOLERANCE: f32 = 0.03;
