@@ -21,6 +21,7 @@ use doorward::event::{EndReason, EventKind};
 use doorward::event_log::{EventLog, Subscription};
 use doorward::gallery::Gallery;
 use doorward::infer::Engine;
+use doorward::liveness::LivePolicy;
 use doorward::photo::PhotoAnalyst;
 use doorward::pipeline::{Pipeline, SceneSettings, Watch};
 use doorward::store::Store;
@@ -258,6 +259,7 @@ fn scene(infer: &InferConfig, policy: Policy) -> SceneSettings {
             resume_within: Duration::ZERO,
             threshold: 0.363,
             actionable: Duration::from_secs(5),
+            live: LivePolicy { score_min: 0.5, refuses: false },
         },
         encode_every_face: infer.encode_every_face,
         snapshots: true,

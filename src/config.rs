@@ -118,6 +118,17 @@ pub enum MirrorChoice {
     All,
 }
 
+/// What follows where a visitor looks like a picture of somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SuspicionChoice {
+    /// It is told, and nothing else changes.
+    #[default]
+    Report,
+    /// It is told, and nobody is named.
+    Refuse,
+}
+
 /// How faces are found and encoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -137,6 +148,8 @@ pub struct InferConfig {
     pub detection_score_min: f32,
     /// Which faces' templates are the mean of the face's and its mirror image's: `off`, `photos` or `all`.
     pub mirror: MirrorChoice,
+    /// Ask of every face that is encoded how much it looks alive, with the manifest's antispoof model.
+    pub antispoof: bool,
     /// Encode every detected face of every frame instead of what a track needs: for
     /// measurements only.
     pub encode_every_face: bool,
@@ -179,6 +192,10 @@ pub struct RecognitionConfig {
     pub quality_min: f32,
     /// The least overall quality of a photo that enrols somebody, 0 to 1.
     pub enrol_quality_min: f32,
+    /// Whoever looks alive less than this, 0 to 1, is suspected to be a picture; asked with `infer.antispoof` only.
+    pub live_score_min: f32,
+    /// What follows from that suspicion: `report` or `refuse`.
+    pub suspected_attack: SuspicionChoice,
 }
 
 /// What one scope asks for: a similarity, or error rates.
@@ -284,6 +301,7 @@ impl Default for InferConfig {
             detector_side: 640,
             detection_score_min: 0.7,
             mirror: MirrorChoice::Off,
+            antispoof: false,
             encode_every_face: false,
         }
     }
@@ -307,6 +325,8 @@ impl Default for RecognitionConfig {
             visit_resume_ms: 60_000,
             quality_min: 0.05,
             enrol_quality_min: 0.3,
+            live_score_min: 0.5,
+            suspected_attack: SuspicionChoice::Report,
         }
     }
 }

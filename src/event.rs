@@ -110,6 +110,8 @@ pub enum Rejection {
     NoUsableShot,
     /// The closest subject is at the same camera at the same moment, as another and better match.
     Conflict,
+    /// Somebody matched, but looks like a picture that is held up, and nobody is named then.
+    SuspectedAttack,
 }
 
 /// Where a threshold comes from.
@@ -267,6 +269,12 @@ pub struct Event {
     /// Overall quality of the deciding shot, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<f32>,
+    /// How much the visitor's newest shots look alive, 0 to 1, weighted by quality; only where `infer.antispoof` is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live_score: Option<f32>,
+    /// Whether the visitor is suspected to be a picture that is held up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspected_attack: bool,
     /// What became of the visit's shots.
     pub shots: ShotCounts,
     /// The best shot's pictures.
@@ -313,6 +321,8 @@ impl Event {
             box_in_frame: None,
             detection_score: None,
             quality: None,
+            live_score: None,
+            suspected_attack: false,
             shots: ShotCounts::default(),
             snapshot: None,
             stage_times: None,
@@ -338,7 +348,7 @@ impl Event {
         let times = self.stage_times.iter().flat_map(|times| {
             [times.decode_ms, times.wait_ms, times.detect_ms, times.encode_ms, times.match_ms, times.decide_ms].map(Some)
         });
-        let all = [self.detection_score, self.quality].into_iter().chain(decision).chain(place).chain(times);
+        let all = [self.detection_score, self.quality, self.live_score].into_iter().chain(decision).chain(place).chain(times);
         all.flatten().all(f32::is_finite)
     }
 }

@@ -1,6 +1,6 @@
-//! Finds faces in frames and turns aligned faces into templates.
+//! Finds faces in frames, turns aligned faces into templates, and says how much a face looks alive.
 //!
-//! In: frames, aligned faces. Out: detections in pixels of the frame, templates.
+//! In: frames, aligned faces. Out: detections in pixels of the frame, templates, live scores.
 //! Drops: detections below the asked score or size. Waiting photos beyond sixteen are refused.
 //! Must not know: where frames come from, what a template is compared with.
 
@@ -10,6 +10,7 @@ mod compare;
 mod decode;
 mod host;
 mod job;
+mod liveness;
 mod onnx;
 mod pool;
 mod provider;
@@ -26,6 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use align::align;
 pub use border::with_border;
 pub use compare::{GraphDifference, compare_graphs};
+pub use liveness::FaceInFrame;
 
 use crate::camera::NormalisedRect;
 use crate::config::{InferConfig, MirrorChoice};
@@ -88,14 +90,14 @@ pub struct EngineFacts {
     pub threshold: f32,
     /// Where the manifest says that the encoder's calibration lies.
     pub calibration: Option<PathBuf>,
-    /// The detector and the encoder.
+    /// The detector, the encoder, and the antispoof model where it is in use.
     pub models: Vec<ModelFacts>,
 }
 
 /// One model, as the manifest states it.
 #[derive(Clone, Debug)]
 pub struct ModelFacts {
-    /// `detector` or `encoder`.
+    /// `detector`, `encoder` or `antispoof`.
     pub role: String,
     /// Its name.
     pub name: String,
@@ -118,6 +120,10 @@ pub struct InferenceCpu {
     pub encode_ns: u64,
     /// Runs of the encoder.
     pub encode_runs: u64,
+    /// Nanoseconds in the antispoof model.
+    pub live_ns: u64,
+    /// Runs of the antispoof model.
+    pub live_runs: u64,
 }
 
 /// Inference failed.
@@ -187,6 +193,14 @@ pub trait Inference: Send + 'static {
     /// # Errors
     /// [`InferError::Session`] when the faces are lost; the next may do better.
     fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError>;
+
+    /// How much each face looks alive, 0 to 1, in order.
+    ///
+    /// # Errors
+    /// [`InferError::Session`] as above, and of sessions without the model.
+    fn live_scores(&mut self, _faces: &[FaceInFrame]) -> Result<Vec<f32>, InferError> {
+        Err(InferError::Session("live scores are not measured; set infer.antispoof = true".into()))
+    }
 }
 
 /// Held while a batch is analysed: as many as there are sessions.
@@ -222,12 +236,13 @@ impl Engine {
         let environment = onnx::environment(&manifest.verified_runtime()?)?;
         let detector_graph = manifest.prepared(Role::Detector)?.path;
         let encoder_graph = manifest.prepared(Role::Encoder)?.path;
+        let antispoof_graph = config.antispoof.then(|| manifest.prepared(Role::Antispoof)).transpose()?.map(|installed| installed.path);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let sessions = if config.sessions == 0 { cores } else { config.sessions };
-        let facts = facts(&manifest, &choice, device, (sessions, config.mirror));
+        let facts = facts(&manifest, &choice, device, (sessions, config));
         let (config, space, meter) = (config.clone(), manifest.space(), Arc::new(Meter::default()));
         let meter_shown = meter.clone();
-        let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, choice, config, space, meter });
+        let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, antispoof_graph, choice, config, space, meter });
         let workers = (0..sessions).map(|_| Worker::open(setup.clone())).collect::<Result<Vec<_>, _>>()?;
         Self::start(workers, facts, meter_shown).map_err(OpenError::Threads)
     }
@@ -280,6 +295,26 @@ impl Engine {
             }
         }
         Ok(templates)
+    }
+
+    /// Whether the sessions have the antispoof model, so that live scores can be had.
+    pub fn has_live_scores(&self) -> bool {
+        self.0.facts.models.iter().any(|model| model.role == Role::Antispoof.name())
+    }
+
+    /// How much each face looks alive, 0 to 1, in order.
+    ///
+    /// # Errors
+    /// [`InferError`]; always unless [`has_live_scores`](Self::has_live_scores).
+    pub async fn live_scores(&self, lane: Lane, faces: Vec<FaceInFrame>) -> Result<Vec<f32>, InferError> {
+        let (reply, answer) = oneshot::channel();
+        let expected = faces.len();
+        let scores: Vec<f32> = self.ask(lane, Job::LiveScores { faces, reply }, answer).await?;
+        if scores.len() == expected {
+            Ok(scores)
+        } else {
+            Err(InferError::Session(format!("{expected} faces gave {} live scores", scores.len())))
+        }
     }
 
     async fn ask<T>(&self, lane: Lane, job: Job, answer: oneshot::Receiver<Result<T, InferError>>) -> Result<T, InferError> {
@@ -335,16 +370,19 @@ impl Engine {
             detect_runs: meter.detect_runs.load(Ordering::Relaxed),
             encode_ns: meter.encode_ns.load(Ordering::Relaxed),
             encode_runs: meter.encode_runs.load(Ordering::Relaxed),
+            live_ns: meter.live_ns.load(Ordering::Relaxed),
+            live_runs: meter.live_runs.load(Ordering::Relaxed),
         }
     }
 }
 
-fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, (sessions, mirror): (usize, MirrorChoice)) -> EngineFacts {
+fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, (sessions, config): (usize, &InferConfig)) -> EngineFacts {
     // Of several encoders one is in force.
     let is_in_use = |listed: &Listed| match listed.role {
         Role::Runtime => false,
         Role::Detector => true,
         Role::Encoder => listed.name == manifest.encoder.model.name,
+        Role::Antispoof => config.antispoof,
     };
     let model = |listed: Listed| ModelFacts {
         role: listed.role.name().into(),
@@ -359,7 +397,7 @@ fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, (session
         provider: choice.provider_words(),
         precision: choice.precision.name().into(),
         precision_reason: choice.precision_reason.clone(),
-        mirror,
+        mirror: config.mirror,
         sessions,
         runtime_version: manifest.runtime().name.clone(),
         space: manifest.space(),

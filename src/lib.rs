@@ -35,6 +35,7 @@ pub mod calibration;
 pub mod figure;
 pub mod train;
 pub mod head;
+pub mod liveness;
 
 // Stages, blind to each other.
 pub mod ingest;

@@ -12,7 +12,9 @@ mod projection;
 mod rewrite;
 
 pub use error::ModelsError;
-pub use manifest::{Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, Manifest, ModelEntry, ProjectionEntry, Role, RuntimeEntry};
+pub use manifest::{
+    AntispoofEntry, Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, Manifest, ModelEntry, ProjectionEntry, Role, RuntimeEntry,
+};
 pub use projection::projection_graph;
 pub use rewrite::REWRITER_VERSION;
 
@@ -53,9 +55,9 @@ pub struct Verified {
 pub struct Installed {
     /// The manifest's name of the model.
     pub name: String,
-    /// The rewritten graph.
+    /// The graph to run: rewritten, or as published where rewriting would gain nothing.
     pub path: PathBuf,
-    /// Whether the graph was written now; `false` when a good one was there already.
+    /// Whether the graph was written now; `false` when a good one was there already, or the published one is used.
     pub written: bool,
 }
 
@@ -76,7 +78,8 @@ impl Manifest {
             source: entry.source.clone(),
         });
         let encoders = self.encoders.iter().map(|encoder| (Role::Encoder, &encoder.model));
-        let models = std::iter::once((Role::Detector, &self.detector.model)).chain(encoders);
+        let antispoof = self.antispoof.iter().map(|antispoof| (Role::Antispoof, &antispoof.model));
+        let models = std::iter::once((Role::Detector, &self.detector.model)).chain(encoders).chain(antispoof);
         let models = models.map(|(role, entry)| Listed {
             role,
             name: entry.name.clone(),
@@ -100,27 +103,38 @@ impl Manifest {
         self.list().into_iter().map(check).collect()
     }
 
-    /// Rewrites each model's graph for inference, where that has not been done yet.
+    /// Rewrites each model's graph for inference, where that pays and has not been done yet.
     ///
     /// # Errors
     /// The first published file that is not as it should be, or a graph that cannot be read or
     /// written.
     pub fn install(&self) -> Result<Vec<Installed>, ModelsError> {
         let encoders = self.encoders.iter().map(|encoder| self.prepared_encoder(encoder));
-        std::iter::once(self.prepared(Role::Detector)).chain(encoders).collect()
+        let antispoof = self.antispoof.iter().map(|_| self.prepared(Role::Antispoof));
+        std::iter::once(self.prepared(Role::Detector)).chain(encoders).chain(antispoof).collect()
     }
 
-    /// The rewritten graph of the detector or the encoder in force, rewritten now where a good one is
-    /// missing. The published file is checked first.
+    /// The graph to run of the detector, the encoder in force or the antispoof model, rewritten now where
+    /// that pays and a good one is missing. The published file is checked first.
     ///
     /// # Errors
-    /// As [`install`](Self::install).
+    /// As [`install`](Self::install); [`ModelsError::NoAntispoof`].
     pub fn prepared(&self, role: Role) -> Result<Installed, ModelsError> {
-        if role == Role::Detector {
-            self.prepared_model(&self.detector.model, &|bytes| rewrite::rewrite(bytes, role))
-        } else {
-            self.prepared_encoder(&self.encoder)
+        match role {
+            Role::Detector => self.prepared_model(&self.detector.model, &|bytes| rewrite::rewrite(bytes, role)),
+            Role::Encoder | Role::Runtime => self.prepared_encoder(&self.encoder),
+            Role::Antispoof => self.verified_antispoof(),
         }
+    }
+
+    /// The antispoof model as it was published: its weights are no inputs of the graph, and it runs one face
+    /// at one size, so that there is nothing to gain from another graph.
+    fn verified_antispoof(&self) -> Result<Installed, ModelsError> {
+        let missing = || ModelsError::NoAntispoof { path: self.dir.join("manifest.toml") };
+        let model = &self.antispoof.as_ref().ok_or_else(missing)?.model;
+        let path = self.dir.join(&model.file);
+        file::read_verified(&path, model.bytes, &model.sha256)?;
+        Ok(Installed { name: model.name.clone(), path, written: false })
     }
 
     fn prepared_encoder(&self, encoder: &EncoderEntry) -> Result<Installed, ModelsError> {

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 
 use crate::face::{AlignedFace, Detection, Quality, Template};
 use crate::frame::{Frame, Size};
-use crate::infer::{DetectRequest, Engine, InferError, Lane, align, with_border};
+use crate::infer::{DetectRequest, Engine, FaceInFrame, InferError, Lane, align, with_border};
 use crate::quality;
 pub use worsen::{Worsening, worsened};
 
@@ -71,6 +71,8 @@ pub struct PhotoFace {
     pub aligned: AlignedFace,
     /// How usable it is.
     pub quality: Quality,
+    /// How much it looks alive, 0 to 1, where that was asked.
+    pub live_score: Option<f32>,
 }
 
 /// Looks at photos. Clones share the engine.
@@ -78,12 +80,20 @@ pub struct PhotoFace {
 pub struct PhotoAnalyst {
     engine: Engine,
     places: Arc<Semaphore>,
+    scores_liveness: bool,
 }
 
 impl PhotoAnalyst {
     /// Over `engine`.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, places: Arc::new(Semaphore::new(EXAMINED_MAX)) }
+        Self { engine, places: Arc::new(Semaphore::new(EXAMINED_MAX)), scores_liveness: false }
+    }
+
+    /// One that also asks how much each face looks alive, where the engine can tell; it shares everything else. Whoever
+    /// enrols photos does not ask: photos are pictures.
+    #[must_use]
+    pub fn with_live_scores(self) -> Self {
+        Self { scores_liveness: self.engine.has_live_scores(), ..self }
     }
 
     /// Decodes the picture and finds its faces. Where there is none, the picture is looked at
@@ -100,13 +110,24 @@ impl PhotoAnalyst {
         let mut detections = self.detect(&frame).await?;
         if !detections.is_empty() {
             let faces = assessed(frame.clone(), detections, 0).await?;
-            return Ok(Photo { frame, faces });
+            return self.scored(Photo { frame, faces }).await;
         }
         let bordered = bordered(frame.clone()).await?;
         detections = self.detect(&bordered).await?;
         // The crop is taken from the bordered picture, which holds at least as much of the face.
         let faces = assessed(bordered, detections, BORDER_PIXELS).await?;
-        Ok(Photo { frame, faces })
+        self.scored(Photo { frame, faces }).await
+    }
+
+    /// The photo, with the live score of each face where that is wanted.
+    async fn scored(&self, mut photo: Photo) -> Result<Photo, PhotoError> {
+        if !self.scores_liveness || photo.faces.is_empty() {
+            return Ok(photo);
+        }
+        let face = |face: &PhotoFace| FaceInFrame { frame: photo.frame.clone(), face: face.detection.box_in_frame };
+        let scores = self.engine.live_scores(Lane::Photo, photo.faces.iter().map(face).collect()).await?;
+        photo.faces.iter_mut().zip(scores).for_each(|(face, score)| face.live_score = Some(score));
+        Ok(photo)
     }
 
     /// Exactly one face.
@@ -184,7 +205,7 @@ async fn assessed(frame: Frame, detections: Vec<Detection>, border: u32) -> Resu
         let face = |detection: Detection| {
             let aligned = align(&frame, &detection.landmarks);
             let quality = quality::assess(&detection, &aligned);
-            PhotoFace { detection: without_border(detection, border), aligned, quality }
+            PhotoFace { detection: without_border(detection, border), aligned, quality, live_score: None }
         };
         detections.into_iter().map(face).collect()
     });

@@ -15,6 +15,7 @@ mod complaint;
 mod in_shadow;
 mod intake;
 mod matching;
+mod passage;
 mod scene;
 mod settings;
 mod shadowing;
@@ -39,13 +40,14 @@ use crate::event_log::{EventLog, EventLogError};
 use crate::face::{Detection, Rect, Template};
 use crate::frame::Frame;
 use crate::gallery::Gallery;
-use crate::infer::{Engine, InferError, Lane};
+use crate::infer::{Engine, FaceInFrame, InferError, Lane};
 use crate::ingest::FrameSink;
 
 use complaint::Complaint;
 use in_shadow::InShadow;
 use intake::Intake;
-use scene::{Passage, Scene, Shot};
+use passage::Passage;
+use scene::{Scene, Shot};
 pub use settings::SceneSettings;
 pub use shadowing::{Shadow, ShadowEncoder, ShadowSettings};
 use unwritten::{Unwritten, draw};
@@ -217,8 +219,10 @@ impl Pipeline {
         let detected = self.0.clock.now();
         if let Some(found) = found {
             analysed.fill(true);
-            let shots = self.track(&batch, &cells, &found);
-            let templates = self.encode(&shots).await;
+            let mut shots = self.track(&batch, &cells, &found);
+            // Without its live score a shot could name a picture as a person: both come, or neither.
+            let is_scored = self.score_liveness(&batch, &mut shots).await;
+            let templates = if is_scored { self.encode(&shots).await } else { Vec::new() };
             if templates.len() < shots.len() {
                 shots.iter().for_each(|(index, _)| analysed[*index] = false);
             }
@@ -281,6 +285,25 @@ impl Pipeline {
             Err(error) => {
                 self.0.failed.tell(&error, batch_frames(shots), self.0.clock.now());
                 Vec::new()
+            }
+        }
+    }
+
+    /// Asks how much the face of each shot looks alive, where that is wanted; whether it succeeded.
+    async fn score_liveness(&self, batch: &[Frame], shots: &mut [(usize, Shot)]) -> bool {
+        let followed: Vec<usize> = (0..shots.len()).filter(|place| shots[*place].1.track.is_some()).collect();
+        if followed.is_empty() || !self.0.engine.has_live_scores() {
+            return true;
+        }
+        let face = |place: &usize| FaceInFrame { frame: batch[shots[*place].0].clone(), face: shots[*place].1.face };
+        match self.0.engine.live_scores(Lane::Live, followed.iter().map(face).collect()).await {
+            Ok(scores) => {
+                followed.into_iter().zip(scores).for_each(|(place, score)| shots[place].1.live_score = Some(score));
+                true
+            }
+            Err(error) => {
+                self.0.failed.tell(&error, batch_frames(shots), self.0.clock.now());
+                false
             }
         }
     }

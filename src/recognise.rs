@@ -7,12 +7,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::calibration::{Asked, COSINE, Calibration};
+use crate::config::RecognitionConfig;
 use crate::decide::{Compared, InForce, Policy, candidates_needed, identify, rerank, undecidable, verify};
-use crate::event::{Candidate, Decision, Purpose};
+use crate::event::{Candidate, Decision, Purpose, Rejection};
 use crate::face::{Template, TemplateError, TemplateSpace};
 use crate::frame::Size;
 use crate::gallery::{Closeness, Gallery, GalleryVersion, Score, Search};
 use crate::infer::InferError;
+use crate::liveness::LivePolicy;
 use crate::photo::{Photo, PhotoAnalyst, PhotoError, PhotoFace};
 use crate::quality;
 use crate::subject::SubjectUid;
@@ -60,6 +62,8 @@ pub struct Verified {
     pub score: f32,
     /// What made the score.
     pub head: &'static str,
+    /// Whether the face is suspected to be a picture; where that is refused, it is no match.
+    pub suspected_attack: bool,
     /// Whether a negative sample of the claimed subject is at least as close: then it is no match.
     pub is_somebody_else: bool,
     /// What decided.
@@ -103,12 +107,25 @@ pub struct Recogniser {
     gallery: Gallery,
     space: TemplateSpace,
     policy: Policy,
+    live: LivePolicy,
 }
 
 impl Recogniser {
-    /// Over one engine and one gallery, deciding by `policy`.
+    /// Over one engine and one gallery, deciding by `policy`; what looks like an attack is reported.
     pub fn new(photos: PhotoAnalyst, gallery: Gallery, space: TemplateSpace, policy: Policy) -> Self {
-        Self { photos, gallery, space, policy }
+        let live = LivePolicy::of(&RecognitionConfig::default());
+        Self { photos: photos.with_live_scores(), gallery, space, policy, live }
+    }
+
+    /// With another say of what looks like an attack, and what follows.
+    #[must_use]
+    pub fn with_live_policy(self, live: LivePolicy) -> Self {
+        Self { live, ..self }
+    }
+
+    /// Whether the face is suspected to be a picture of a face.
+    pub fn suspects(&self, face: &PhotoFace) -> bool {
+        self.live.suspects(face.live_score)
     }
 
     /// What its thresholds follow from.
@@ -151,8 +168,11 @@ impl Recogniser {
         let subject = if let Claim::Subject(uid, _) = claim { gallery.subject(uid) } else { None };
         let asked = Asked { comparisons: templates, quality: face.quality.overall };
         let in_force = self.policy.in_force(Purpose::Verify, subject.as_deref(), asked);
+        let suspected_attack = self.suspects(&face);
+        let is_refused = is_somebody_else || (suspected_attack && self.live.refuses);
         Ok(Verified {
-            matched: verify(in_force.threshold, score.unwrap_or(similarity)) && !is_somebody_else,
+            matched: verify(in_force.threshold, score.unwrap_or(similarity)) && !is_refused,
+            suspected_attack,
             is_somebody_else,
             similarity,
             score: score.unwrap_or(similarity),
@@ -185,13 +205,16 @@ impl Recogniser {
             let looked_up = if is_usable(&face) { found.next() } else { None };
             let (candidates, template) = looked_up.unzip();
             let mut compared = self.compared(&gallery, candidates.unwrap_or_default(), face.quality.overall);
-            let decision = match template {
+            let mut decision = match template {
                 Some(template) => {
                     self.rerank(&gallery, template, &mut compared);
                     identify(&self.policy, &compared)
                 }
                 None => undecidable(&self.policy, &compared),
             };
+            if self.live.refuses && self.suspects(&face) && decision.subject.take().is_some() {
+                decision.rejection = Some(Rejection::SuspectedAttack);
+            }
             compared.candidates.truncate(candidates_max);
             identified.push((face, decision, compared.candidates));
         }

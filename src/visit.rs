@@ -9,6 +9,7 @@
 
 mod evidence;
 mod identity;
+mod liveness;
 mod path;
 mod presence;
 
@@ -22,6 +23,7 @@ use crate::camera::{Region, Role};
 use crate::clock::Timestamp;
 use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, ShotCounts, SnapshotId, TrackId, VisitId};
 use crate::face::{Probe, Template, TemplateError};
+use crate::liveness::{LiveEvidence, LivePolicy};
 use crate::subject::SubjectUid;
 
 use evidence::Evidence;
@@ -44,6 +46,8 @@ pub struct VisitPolicy {
     pub threshold: f32,
     /// How long a door may act on an event after the picture was taken.
     pub actionable: Duration,
+    /// Who is suspected to be a picture, and what follows.
+    pub live: LivePolicy,
 }
 
 /// What an operator has drawn into a camera's picture, and what the camera looks at.
@@ -79,6 +83,8 @@ pub struct EncodedShot<'a> {
     pub template: &'a Template,
     /// Its overall quality, 0 to 1.
     pub quality: f32,
+    /// How much the face looks alive, 0 to 1, where that is measured.
+    pub live_score: Option<f32>,
     /// When it was taken.
     pub time: Timestamp,
 }
@@ -128,6 +134,7 @@ struct Visit {
     announced: bool,
     standing: Standing,
     evidence: Evidence,
+    live: LiveEvidence,
     shots: ShotCounts,
     last: Look,
     /// The shot that was fused last, and when it was taken: what a decision rests on.
@@ -177,6 +184,7 @@ impl Visits {
             announced: false,
             standing: Standing::Undecided,
             evidence: Evidence::default(),
+            live: LiveEvidence::default(),
             shots: ShotCounts::default(),
             last: look,
             shown: None,
@@ -188,6 +196,9 @@ impl Visits {
             passed: false,
         });
         (visit.seen, visit.last) = (time, look);
+        if look.resumed {
+            visit.live.forget();
+        }
         self.newest = self.newest.max(time);
         let decided = visit.standing != Standing::Undecided;
         let is_due = matches!((reassert_every, visit.named), (Some(every), Some(named)) if time.since(named) >= every);
@@ -246,6 +257,9 @@ impl Visits {
         visit.evidence.looked(shot.time);
         if matches!(fused, Fused::Same(_)) {
             visit.shots.fused += 1;
+            if let Some(score) = shot.live_score {
+                visit.live.add(score, shot.quality.max(QUALITY_FLOOR));
+            }
             visit.shown = Some((visit.last, shot.time));
             visit.first_shot.get_or_insert(shot.time);
         }
@@ -303,11 +317,12 @@ impl Visits {
         event.shots = visit.shots.clone();
         event.snapshot = visit.snapshot;
         event.quality = visit.evidence.best_quality();
-        if kind != EventKind::VisitStarted {
-            event.decision.clone_from(&visit.decision);
-        }
         if let Standing::Identified(subject) = visit.standing {
             event.subject = Some(subject);
+        }
+        if kind != EventKind::VisitStarted {
+            event.decision.clone_from(&visit.decision);
+            self.tell_liveness(visit, &mut event);
         }
         if decides || matches!(kind, EventKind::Entry | EventKind::Exit) {
             event.actionable_until_us = seen.plus(self.policy.actionable).as_micros();

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark ends with what is wrong")]
 
 mod figures;
+mod liveness;
 mod visits;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ struct Arguments {
     models: PathBuf,
     photos: PathBuf,
     pairs: Option<PathBuf>,
+    /// Nothing else than live scores.
+    only_liveness: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,21 +42,27 @@ fn main() -> anyhow::Result<()> {
 
 fn arguments() -> anyhow::Result<Arguments> {
     let mut given = std::env::args().skip(1);
-    let (mut models, mut photos, mut pairs) = (None, None, None);
+    let (mut models, mut photos, mut pairs, mut only_liveness) = (None, None, None, false);
     while let Some(name) = given.next() {
         let value = given.next().map(PathBuf::from);
         match name.as_str() {
             "--models" => models = value,
             "--photos" => photos = value,
             "--pairs" => pairs = value,
-            other => anyhow::bail!("{other} is not known: --models DIR --photos DIR [--pairs FILE]"),
+            "--only" if value.as_deref() == Some(Path::new("liveness")) => only_liveness = true,
+            other => anyhow::bail!("{other} is not known: --models DIR --photos DIR [--pairs FILE] [--only liveness]"),
         }
     }
-    Ok(Arguments { models: models.context("--models DIR is needed")?, photos: photos.context("--photos DIR is needed")?, pairs })
+    let (models, photos) = (models.context("--models DIR is needed")?, photos.context("--photos DIR is needed")?);
+    Ok(Arguments { models, photos, pairs, only_liveness })
 }
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let folder = Folder::read(&arguments.photos)?;
+    let liveness = liveness::measure(&arguments.models, &folder).await?;
+    if arguments.only_liveness {
+        return Ok(json!({ "bench": "accuracy", "liveness": liveness }));
+    }
     let pairs = arguments.pairs.as_ref().map(|list| pairs::read(list, &arguments.photos)).transpose()?;
     let (half, exact) =
         (precision(&arguments.models, PrecisionChoice::Bf16).await, precision(&arguments.models, PrecisionChoice::F32).await?);
@@ -83,7 +92,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
         "pairs_accuracy_sd": exact_pairs.as_ref().map(|pairs| pairs.accuracy().1),
         "fmr": rates.measured, "fnmr": rates.fnmr, "fmr_within_interval": rates.within,
         "fnir_at_fpir_1pct": searches.fnir, "fpir": searches.measured, "fpir_within_interval": searches.within,
-        "visits": visits,
+        "visits": visits, "liveness": liveness,
         "bf16_loss_points": loss, "heads": heads,
     }))
 }

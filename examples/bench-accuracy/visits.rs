@@ -13,6 +13,7 @@ use doorward::decide::{Compared, Policy, identify, undecidable, visit_comparison
 use doorward::evaluate::identification::{Rate, pooled};
 use doorward::event::{BoxInFrame, Candidate, Decision, EndReason, EventKind, Purpose, TrackId};
 use doorward::face::{Probe, Template, TemplateSpace, dot};
+use doorward::liveness::LivePolicy;
 use doorward::subject::SubjectUid;
 use doorward::visit::{EncodedShot, Ending, Fused, Layout, Look, VisitPolicy, Visits};
 use serde_json::{Value, json};
@@ -118,6 +119,7 @@ fn is_named(shots: &[&Shot], gallery: &[Enrolled], policy: &Policy) -> bool {
         reassert_every: None,
         resume_within: Duration::ZERO,
         actionable: Duration::from_secs(5),
+        live: LivePolicy { score_min: 0.5, refuses: false },
     };
     let asked = (gallery, visit_comparisons(gallery.len() as u64));
     let mut visits = Visits::new("door", rules, Layout::default());
@@ -128,7 +130,7 @@ fn is_named(shots: &[&Shot], gallery: &[Enrolled], policy: &Policy) -> bool {
     for shot in shots {
         let look = Look { track: TRACK, resumed: false, promise: shot.quality, box_in_frame: BoxInFrame::default(), detection_score: 0.9 };
         visits.sighted(look, time);
-        match visits.fuse(TRACK, EncodedShot { template: &shot.template, quality: shot.quality, time }) {
+        match visits.fuse(TRACK, EncodedShot { template: &shot.template, quality: shot.quality, live_score: None, time }) {
             Ok(Some(Fused::Same(probe))) => visits.decided(TRACK, (decision(&probe, asked, policy), |_| true), time),
             // The track is over, and the rest of the shots would be another visit.
             _ => break,

@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::annotate::{annotate, save, upright};
 use super::client::ClientOptions;
-use super::face_table::{place, quality};
+use super::face_table::{liveness, place, quality};
 use super::input::read_photo;
 use super::output::{Output, Table, json};
 use crate::pb;
@@ -65,9 +65,10 @@ impl Detect {
         if response.faces.is_empty() {
             return Ok(());
         }
-        let mut table = Table::new(["FACE", "PLACE", "SCORE", "QUALITY"]);
+        let mut table = Table::new(["FACE", "PLACE", "SCORE", "LIVE", "QUALITY"]);
         for (number, face) in (1..).zip(&response.faces) {
-            table.row([i32::to_string(&number), place(face), format!("{:.3}", face.detection_score), quality(face)]);
+            let live = face.live_score.map_or_else(|| "-".to_owned(), |score| liveness(Some(score), false));
+            table.row([i32::to_string(&number), place(face), format!("{:.3}", face.detection_score), live, quality(face)]);
         }
         out.table(&table)
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::face_table::{who, why_unknown};
+use super::face_table::{liveness, who, why_unknown};
 use super::output::{between, moment, span};
 use crate::pb;
 use crate::pb::EventType;
@@ -39,6 +39,7 @@ pub fn line(event: &pb::Event) -> String {
         _ => {}
     }
     words.extend(event.decision.as_ref().and_then(comparison));
+    words.extend(event.live_score.map(|score| format!("live {}", liveness(Some(score), event.suspected_attack))));
     // For a decision the delay counts; a visit that begins or ends has none worth telling.
     if event.decision.is_some() {
         words.extend(between(event.capture_time.as_ref(), event.decision_time.as_ref()).map(span));
@@ -115,6 +116,26 @@ mod tests {
         let told = line(&pb::Event { decision: Some(decision), ..event(EventType::Unidentified) });
         let expected = "UNIDENTIFIED unknown (nobody is close enough) similarity 0.20 < 0.363 (of 2) 180 ms";
         assert!(told.ends_with(expected), "{told}");
+    }
+
+    #[test]
+    fn whoever_looks_like_a_picture_is_told_so_named_or_not() {
+        let subject = Some(pb::EventSubject { id: "anna".into(), ..pb::EventSubject::default() });
+        let decision = decision(0.713, pb::IdentificationRejection::Unspecified);
+        let named = pb::Event { subject, decision: Some(decision.clone()), ..event(EventType::Identified) };
+        let alive = line(&pb::Event { live_score: Some(0.953), ..named.clone() });
+        assert!(alive.ends_with("IDENTIFIED anna similarity 0.71 ≥ 0.363 (of 2) live 0.95 180 ms"), "{alive}");
+        let suspected = line(&pb::Event { live_score: Some(0.018), suspected_attack: true, ..named });
+        assert!(suspected.ends_with("(of 2) live 0.02 (looks like a picture) 180 ms"), "{suspected}");
+        let rejection = pb::IdentificationRejection::SuspectedAttack.into();
+        let refused = pb::Decision { rejection, ..decision };
+        let refused =
+            pb::Event { decision: Some(refused), live_score: Some(0.018), suspected_attack: true, ..event(EventType::Unidentified) };
+        assert!(
+            line(&refused).contains("UNIDENTIFIED unknown (looks like a picture that is held up) similarity 0.71"),
+            "{}",
+            line(&refused)
+        );
     }
 
     #[test]

@@ -28,6 +28,12 @@ pub fn quality(face: &pb::Face) -> String {
     )
 }
 
+/// `0.95`, or `0.02 (looks like a picture)`; nothing where it was not measured.
+pub fn liveness(score: Option<f32>, is_suspected: bool) -> String {
+    let verdict = if is_suspected { " (looks like a picture)" } else { "" };
+    score.map(|score| format!("{score:.2}{verdict}")).unwrap_or_default()
+}
+
 /// `anna "Anna K." 0.712`.
 pub fn candidate(candidate: &pb::Candidate) -> String {
     format!("{} {:.3}", who(&candidate.subject_id, &candidate.display_name), candidate.similarity)
@@ -46,5 +52,6 @@ pub fn why_unknown(rejection: pb::IdentificationRejection) -> &'static str {
         pb::IdentificationRejection::BelowThreshold => "unknown (nobody is close enough)",
         pb::IdentificationRejection::NoUsableShot => "unknown (no usable shot)",
         pb::IdentificationRejection::Conflict => "unknown (somebody else here is a better match)",
+        pb::IdentificationRejection::SuspectedAttack => "unknown (looks like a picture that is held up)",
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::client::{ClientOptions, Daemon};
-use super::face_table::{candidate, place, who, why_unknown};
+use super::face_table::{candidate, liveness, place, who, why_unknown};
 use super::failure;
 use super::input::read_photo;
 use super::output::{Output, Table, json, progress};
@@ -76,7 +76,7 @@ fn shown(out: Output, photo: &Path, response: &pb::IdentifyResponse) -> anyhow::
     if faces == 0 {
         return Ok(());
     }
-    let mut table = Table::new(["FACE", "PLACE", "WHO", "SIMILARITY", "THRESHOLD", "CLOSEST"]);
+    let mut table = Table::new(["FACE", "PLACE", "WHO", "SIMILARITY", "THRESHOLD", "LIVE", "CLOSEST"]);
     for (number, identification) in (1..).zip(&response.identifications) {
         let closest: Vec<String> = identification.candidates.iter().map(candidate).collect();
         let similarity = identification.subject.as_ref().or(identification.candidates.first()).map(|candidate| candidate.similarity);
@@ -89,6 +89,11 @@ fn shown(out: Output, photo: &Path, response: &pb::IdentifyResponse) -> anyhow::
             ),
             similarity.map_or_else(|| "-".to_owned(), |similarity| format!("{similarity:.3}")),
             format!("{:.3}", identification.threshold),
+            identification
+                .face
+                .as_ref()
+                .and_then(|face| face.live_score)
+                .map_or_else(|| "-".to_owned(), |score| liveness(Some(score), identification.suspected_attack)),
             closest.join(", "),
         ]);
     }

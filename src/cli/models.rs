@@ -129,11 +129,11 @@ fn verified(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
 }
 
 fn installed(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
-    let names: Vec<Option<&str>> =
-        std::iter::once(None).chain(manifest.encoders.iter().map(|encoder| Some(encoder.model.name.as_str()))).collect();
-    let bar = progress(names.len(), "rewriting");
-    for encoder in names {
-        let role = if encoder.is_some() { Role::Encoder } else { Role::Detector };
+    let encoders = manifest.encoders.iter().map(|encoder| (Role::Encoder, Some(encoder.model.name.as_str())));
+    let antispoof = manifest.antispoof.iter().map(|_| (Role::Antispoof, None));
+    let models: Vec<_> = std::iter::once((Role::Detector, None)).chain(encoders).chain(antispoof).collect();
+    let bar = progress(models.len(), "rewriting");
+    for (role, encoder) in models {
         let installed = manifest.clone().with_encoder(encoder)?.prepared(role)?;
         bar.inc(1);
         let path = installed.path.display().to_string();
@@ -141,7 +141,11 @@ fn installed(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
             if out.json {
                 return out.object(&json!({ "role": role.name(), "name": installed.name, "file": path, "written": installed.written }));
             }
-            let done = if installed.written { "rewritten" } else { "was there" };
+            let done = match (installed.written, role) {
+                (true, _) => "rewritten",
+                (false, Role::Antispoof) => "as published",
+                (false, _) => "was there",
+            };
             out.line(&format!("{done}  {} {} {path}", role.name(), installed.name))
         })?;
     }

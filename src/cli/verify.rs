@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::client::ClientOptions;
+use super::face_table::liveness;
 use super::failure::Told;
 use super::input::read_photo;
 use super::output::Output;
@@ -51,25 +52,50 @@ impl Verify {
         if out.json {
             out.message("VerifyResponse", &response)?;
         } else {
-            let (verdict, sign) = if response.r#match { ("same person", '≥') } else { ("not the same person", '<') };
-            if response.closer_to_negative {
-                let similarity = response.similarity;
-                out.line(&format!(
-                    "not the same person: similarity {similarity:.3}, and at least as close to a negative sample of theirs"
-                ))?;
-            } else {
-                out.line(&format!(
-                    "{verdict}: {} {:.3} {sign} {:.3} ({}{})",
-                    if response.head == "cosine" { "similarity" } else { "score" },
-                    response.score,
-                    response.threshold,
-                    response.head,
-                    threshold::stands_for("false matches", (response.target_fmr, response.expected_fmr), response.basis())
-                        .map(|told| format!("; {told}"))
-                        .unwrap_or_default()
-                ))?;
-            }
+            told(&response).iter().try_for_each(|line| out.line(line))?;
         }
         if response.r#match { Ok(()) } else { Err(Told.into()) }
+    }
+}
+
+/// The answer in words.
+fn told(response: &pb::VerifyResponse) -> Vec<String> {
+    let live = liveness(response.face.as_ref().and_then(|face| face.live_score), response.suspected_attack);
+    let similarity = response.similarity;
+    if response.closer_to_negative {
+        return vec![format!("not the same person: similarity {similarity:.3}, and at least as close to a negative sample of theirs")];
+    }
+    let is_close = response.score >= response.threshold;
+    let verdict = if response.r#match { "same person" } else { "not the same person" };
+    let what = if response.head == "cosine" { "similarity" } else { "score" };
+    let sign = if is_close { '≥' } else { '<' };
+    let stands_for = threshold::stands_for("false matches", (response.target_fmr, response.expected_fmr), response.basis());
+    let stands_for = stands_for.map(|told| format!("; {told}")).unwrap_or_default();
+    let mut lines =
+        vec![format!("{verdict}: {what} {:.3} {sign} {:.3} ({}{stands_for})", response.score, response.threshold, response.head)];
+    if is_close && response.suspected_attack && !response.r#match {
+        lines[0] = format!("refused: {what} {:.3} {sign} {:.3}, but the face may be a picture", response.score, response.threshold);
+    }
+    lines.extend((!live.is_empty()).then(|| format!("live score {live}")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_match_that_may_be_a_picture_says_so_and_a_refused_one_is_no_stranger() {
+        let face = Some(pb::Face { live_score: Some(0.02), ..pb::Face::default() });
+        let (similarity, threshold) = (0.7, 0.366);
+        let head = "cosine".to_owned();
+        let seen =
+            pb::VerifyResponse { similarity, score: similarity, threshold, head, face, suspected_attack: true, ..Default::default() };
+        let reported = told(&pb::VerifyResponse { r#match: true, ..seen.clone() });
+        assert_eq!(reported, ["same person: similarity 0.700 ≥ 0.366 (cosine)", "live score 0.02 (looks like a picture)"]);
+        let refused = told(&seen);
+        assert_eq!(refused[0], "refused: similarity 0.700 ≥ 0.366, but the face may be a picture");
+        let other = told(&pb::VerifyResponse { score: 0.1, similarity: 0.1, suspected_attack: false, face: None, ..seen });
+        assert_eq!(other, ["not the same person: similarity 0.100 < 0.366 (cosine)"]);
     }
 }

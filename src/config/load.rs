@@ -15,7 +15,7 @@ use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, TargetConfig};
+use super::{Config, SuspicionChoice, TargetConfig};
 
 const TARGETS_ALLOWED: &str = "a section for each name with threshold (-1 to 1) or with target_fmr, target_fpir (above 0 and below 1)";
 /// Every key with what is allowed there: the one place that says so.
@@ -44,6 +44,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("infer.detector_side", "a multiple of 32 from 160 to 1920"),
     ("infer.detection_score_min", "0 to 1"),
     ("infer.mirror", "\"off\", \"photos\" or \"all\""),
+    ("infer.antispoof", "true or false"),
     ("infer.encode_every_face", "true or false"),
     ("recognition.calibration", "a path, as text"),
     ("recognition.verifier", "a path, as text"),
@@ -60,6 +61,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("recognition.visit_resume_ms", "0 (a visit ends with its track) to 600000"),
     ("recognition.quality_min", "0 to 1"),
     ("recognition.enrol_quality_min", "0 to 1"),
+    ("recognition.live_score_min", "0 to 1"),
+    ("recognition.suspected_attack", "\"report\" or \"refuse\", and \"refuse\" only with infer.antispoof = true"),
     ("shadow.encoder", "the name of an encoder in manifest.toml, as text"),
     ("shadow.calibration", "a path, as text"),
     ("shadow.verifier", "a path, as text"),
@@ -224,6 +227,8 @@ impl Config {
             ("recognition.visit_resume_ms", milliseconds(recognition.visit_resume_ms, 0, 600_000)),
             ("recognition.quality_min", unit.contains(&recognition.quality_min)),
             ("recognition.enrol_quality_min", unit.contains(&recognition.enrol_quality_min)),
+            ("recognition.live_score_min", unit.contains(&recognition.live_score_min)),
+            ("recognition.suspected_attack", recognition.suspected_attack == SuspicionChoice::Report || infer.antispoof),
             ("shadow.target_fpir", is_rate(self.shadow.target_fpir)),
             (
                 "shadow.threshold",

@@ -66,6 +66,15 @@ fn a_value_out_of_range_is_refused_with_the_range() {
 }
 
 #[test]
+fn refusing_what_nobody_looks_for_is_refused() {
+    assert_names("[recognition]\nsuspected_attack = \"refuse\"", &["recognition.suspected_attack", "\"refuse\"", "infer.antispoof = true"]);
+    assert_names("[recognition]\nsuspected_attack = \"ignore\"", &["recognition.suspected_attack", "\"ignore\"", "\"report\""]);
+    assert_names("[recognition]\nlive_score_min = 1.5", &["recognition.live_score_min", "1.5", "0 to 1"]);
+    assert_names("[infer]\nantispoof = \"yes\"", &["infer.antispoof", "\"yes\"", "true or false"]);
+    load("[infer]\nantispoof = true\n[recognition]\nsuspected_attack = \"refuse\"", &[], &[]).expect("both are there");
+}
+
+#[test]
 fn text_that_is_no_toml_is_refused_with_its_line() {
     assert_names("data_dir = \"/a\"\n[server\n", &["line 2"]);
 }

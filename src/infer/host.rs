@@ -34,9 +34,19 @@ pub(super) struct Placement {
     region: Size,
     content: Size,
     scale: f32,
+    /// How the picture is made smaller; `None` as its layout has it.
+    sampling: Option<Sampling>,
 }
 
 impl Placement {
+    /// Stretches the part of a frame that begins at `origin` over a square of `side` pixels, sampled as `OpenCV`'s resize does
+    /// it, which models that see crops were trained with. The origin is even where the frame has chroma. No point or length
+    /// of the square is asked for.
+    pub(super) fn stretched(origin: (u32, u32), region: Size, side: u32) -> Self {
+        let canvas = Size { width: side, height: side };
+        Self { canvas, origin, region, content: canvas, scale: 1.0, sampling: Some(Sampling::Points) }
+    }
+
     /// Lays `region` (`None`: all) of a frame of `size` on a canvas whose longer side is `side`.
     pub(super) fn new(size: Size, region: Option<NormalisedRect>, side: u32, shape: CanvasShape) -> Self {
         let (x, width) = span(size.width, region.map(|r| (r.x, r.width)));
@@ -50,7 +60,7 @@ impl Placement {
                 Size { width: content.width.next_multiple_of(SIDE_MULTIPLE), height: content.height.next_multiple_of(SIDE_MULTIPLE) }
             }
         };
-        Self { canvas, origin: (x, y), region: Size { width, height }, content, scale }
+        Self { canvas, origin: (x, y), region: Size { width, height }, content, scale, sampling: None }
     }
 
     /// A length on the canvas in pixels of the frame.
@@ -149,7 +159,7 @@ impl Letterbox {
 
     fn plan(&mut self, is_rgb: bool, placement: &Placement) {
         let (region, content) = (placement.region, placement.content);
-        let sampling = if is_rgb { Sampling::Exact } else { Sampling::Video };
+        let sampling = placement.sampling.unwrap_or(if is_rgb { Sampling::Exact } else { Sampling::Video });
         // Chroma has half the width and height in the frame, and gets no more on the canvas.
         for (kind, divisor) in [(0, 1), (1, 2)] {
             let part = |length: u32| length.div_ceil(divisor) as usize;

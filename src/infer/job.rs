@@ -6,7 +6,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{DetectRequest, InferError, Inference, Lane};
+use super::{DetectRequest, FaceInFrame, InferError, Inference, Lane};
 use crate::face::{AlignedFace, Detection, Template};
 
 /// A piece of work and where its answer goes.
@@ -15,6 +15,8 @@ pub(super) enum Job {
     Detect { requests: Vec<DetectRequest>, lane: Lane, reply: oneshot::Sender<Result<Vec<Vec<Detection>>, InferError>> },
     /// Turn each face into a template.
     Encode { faces: Vec<AlignedFace>, reply: oneshot::Sender<Result<Vec<Template>, InferError>> },
+    /// Say how much each face looks alive.
+    LiveScores { faces: Vec<FaceInFrame>, reply: oneshot::Sender<Result<Vec<f32>, InferError>> },
 }
 
 impl Job {
@@ -24,11 +26,15 @@ impl Job {
         match self {
             Self::Detect { reply, .. } if reply.is_closed() => {}
             Self::Encode { reply, .. } if reply.is_closed() => {}
+            Self::LiveScores { reply, .. } if reply.is_closed() => {}
             Self::Detect { requests, lane, reply } => {
                 let _ = reply.send(inference.detect(&requests, lane));
             }
             Self::Encode { faces, reply } => {
                 let _ = reply.send(inference.encode(&faces));
+            }
+            Self::LiveScores { faces, reply } => {
+                let _ = reply.send(inference.live_scores(&faces));
             }
         }
     }

@@ -49,6 +49,7 @@ pub(super) struct Choice {
     pub(super) precision_reason: String,
     pub(super) detector: Provider,
     pub(super) encoder: Provider,
+    pub(super) antispoof: Provider,
 }
 
 impl Choice {
@@ -58,7 +59,8 @@ impl Choice {
     /// Measured (ms of CPU, one thread): in bf16 `OpenVINO` runs both models fastest (`YuNet` 640²
     /// 6.0 instead of 9.3, `SFace` 7.9 instead of 14.0). In f32 the CPU provider runs `YuNet`
     /// faster (640×384 on AVX2: 7.3 against 9.1; 640² on AVX-512: 9.3 against 9.8) and `OpenVINO`
-    /// runs `SFace` faster (AVX2: 15.7 against 18.5; AVX-512: 13.3 against 14.0).
+    /// runs `SFace` faster (AVX2: 15.7 against 18.5; AVX-512: 13.3 against 14.0), and the antispoof model, always in f32
+    /// (AVX-512: 3.5 against 5.2).
     pub(super) fn new(setting: PrecisionChoice, cpuinfo: &str) -> Option<Self> {
         let feature = bf16_feature(cpuinfo);
         let (precision, precision_reason) = match (setting, feature) {
@@ -69,7 +71,7 @@ impl Choice {
             (PrecisionChoice::Auto, None) => (Precision::F32, "the processor has neither avx512_bf16 nor amx_bf16".to_owned()),
         };
         let detector = if precision == Precision::Bf16 { Provider::OpenVino } else { Provider::Cpu };
-        Some(Self { precision, precision_reason, detector, encoder: Provider::OpenVino })
+        Some(Self { precision, precision_reason, detector, encoder: Provider::OpenVino, antispoof: Provider::OpenVino })
     }
 
     /// What runs, in words.

@@ -17,6 +17,9 @@ pub(super) enum Sampling {
     /// Shorter: the mean of two to four samples spread over what a destination sample covers.
     /// Longer: linear. For live video, where exactness does not pay for reading it all.
     Video,
+    /// Shorter or longer: linear between the two samples beside a destination sample's centre. What lies between such
+    /// pairs is left out.
+    Points,
 }
 
 /// For each destination sample, `count` source samples with weights that add to [`WEIGHT_SUM`].
@@ -42,6 +45,7 @@ impl Taps {
         match sampling {
             _ if from == to => self.points(1, from, to),
             _ if factor < 1.0 => self.linear(from, to),
+            Sampling::Points => self.linear(from, to),
             Sampling::Video => self.points((factor.ceil() as usize).clamp(2, 4), from, to),
             Sampling::Exact => self.area(from, to),
         }
@@ -122,10 +126,16 @@ mod tests {
         assert_eq!(resample(&[0.0, 4.0], 4, Sampling::Video), [0.0, 1.0, 3.0, 4.0]);
     }
 
+    #[test]
+    fn points_lie_between_the_two_samples_beside_them() {
+        assert_eq!(resample(&[0.0, 4.0, 8.0, 9.0, 9.0, 9.0], 2, Sampling::Points), [4.0, 9.0]);
+        assert_eq!(resample(&[1.0, 3.0, 9.0, 9.0, 5.0, 7.0, 9.0, 9.0], 2, Sampling::Points), [6.0, 8.0]);
+    }
+
     proptest! {
         #[test]
-        fn weights_add_up_and_no_tap_is_outside(from in 1_usize..9_000, to in 1_usize..700, exact: bool) {
-            let sampling = if exact { Sampling::Exact } else { Sampling::Video };
+        fn weights_add_up_and_no_tap_is_outside(from in 1_usize..9_000, to in 1_usize..700, way in 0_usize..3) {
+            let sampling = [Sampling::Exact, Sampling::Video, Sampling::Points][way];
             let mut taps = Taps::default();
             taps.refill(from, to, sampling);
             prop_assert_eq!(taps.index.len(), to * taps.count);

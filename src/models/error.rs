@@ -74,6 +74,14 @@ pub enum ModelsError {
         /// Those that there are.
         known: String,
     },
+    /// `infer.antispoof` is on and the manifest has no model for it.
+    #[error(
+        "{path} has no model with role = \"antispoof\", which infer.antispoof = true needs: take the entry from the manifest that comes with doorward and run script/bootstrap, or set infer.antispoof = false"
+    )]
+    NoAntispoof {
+        /// The manifest.
+        path: PathBuf,
+    },
     /// A published graph cannot be rewritten.
     #[error("{path}: the graph cannot be rewritten: {reason}")]
     Graph {

@@ -22,6 +22,8 @@ pub enum Role {
     Detector,
     /// Turns an aligned face into a template.
     Encoder,
+    /// Says how much a face looks like a living one and not like a picture of one.
+    Antispoof,
 }
 
 impl Role {
@@ -31,6 +33,7 @@ impl Role {
             Self::Runtime => "runtime",
             Self::Detector => "detector",
             Self::Encoder => "encoder",
+            Self::Antispoof => "antispoof",
         }
     }
 }
@@ -149,6 +152,23 @@ pub struct EncoderEntry {
     pub calibration: Option<PathBuf>,
 }
 
+/// The model that tells living faces from pictures of faces, as far as it can.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AntispoofEntry {
+    /// What every model states.
+    pub model: ModelEntry,
+    /// How many times as wide and as high as the face's box the part of the picture is that it sees.
+    pub crop_scale: f32,
+    /// The side of the square that this part is stretched to, in pixels.
+    pub crop_side: u32,
+    /// The output tensor, one number a class; their softmax is the share of each.
+    pub output: String,
+    /// The class of living faces, counted from 0.
+    pub live_class: usize,
+    /// The least share of the live class that is taken for a living face, as published, 0 to 1.
+    pub threshold: f32,
+}
+
 /// A matrix that an encoder's vectors are multiplied with: trained by `doorward train projection`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,6 +199,8 @@ pub struct Manifest {
     pub encoder: EncoderEntry,
     /// Every encoder, in the order of the file; each has a name of its own.
     pub encoders: Vec<EncoderEntry>,
+    /// The model of `infer.antispoof`, where there is one.
+    pub antispoof: Option<AntispoofEntry>,
 }
 
 /// The file as it is written. Keys of one role only are checked by [`Reader`].
@@ -209,6 +231,9 @@ struct RawModel {
     threshold: Option<f32>,
     calibration: Option<PathBuf>,
     projection: Option<ProjectionEntry>,
+    crop_scale: Option<f32>,
+    crop_side: Option<u32>,
+    live_class: Option<usize>,
     input: InputEntry,
 }
 
@@ -271,7 +296,7 @@ impl Reader<'_> {
         for runtime in &raw.runtime {
             self.file(&format!("runtime {:?}", runtime.name), &runtime.file, &runtime.sha256)?;
         }
-        let (mut detector, mut encoders) = (None, Vec::<EncoderEntry>::new());
+        let (mut detector, mut antispoof, mut encoders) = (None, None, Vec::<EncoderEntry>::new());
         for model in raw.model {
             let entry = format!("model {:?}", model.name);
             self.file(&entry, &model.file, &model.sha256)?;
@@ -284,6 +309,13 @@ impl Reader<'_> {
                     }
                     encoders.push(encoder);
                 }
+                Role::Antispoof => {
+                    if antispoof.replace(self.antispoof(&entry, model)?).is_some() {
+                        return Err(
+                            self.refused(format!("{entry}.role"), "another model has this role already; one antispoof model is used")
+                        );
+                    }
+                }
                 // `Role::Runtime` cannot be written in the file.
                 Role::Detector | Role::Runtime => {
                     if detector.replace(self.detector(&entry, model)?).is_some() {
@@ -295,24 +327,18 @@ impl Reader<'_> {
         let missing = |role: &str| self.refused("model".into(), &format!("an entry with role = \"{role}\" is needed"));
         let detector = detector.ok_or_else(|| missing("detector"))?;
         let encoder = encoders.first().cloned().ok_or_else(|| missing("encoder"))?;
-        Ok(Manifest { dir: dir.into(), runtimes: raw.runtime, detector, encoder, encoders })
+        Ok(Manifest { dir: dir.into(), runtimes: raw.runtime, detector, encoder, encoders, antispoof })
     }
 
     fn detector(&self, entry: &str, raw: RawModel) -> Result<DetectorEntry, ModelsError> {
-        let foreign = [("alignment", raw.alignment.is_some()), ("output", raw.output.is_some())];
-        let foreign = foreign.into_iter().chain([
-            ("dimension", raw.dimension.is_some()),
-            ("threshold", raw.threshold.is_some()),
-            ("calibration", raw.calibration.is_some()),
-            ("projection", raw.projection.is_some()),
-        ]);
-        self.none_of(entry, foreign)?;
+        self.none_of(entry, encoders_own(&raw).into_iter().chain(antispoofs_own(&raw)))?;
+        self.none_of(entry, [("output", raw.output.is_some()), ("threshold", raw.threshold.is_some())])?;
         let decoder = raw.decoder.ok_or_else(|| self.refused(format!("{entry}.decoder"), "a detector needs it; known: \"yunet\""))?;
         Ok(DetectorEntry { decoder, model: common(raw) })
     }
 
     fn encoder(&self, entry: &str, mut raw: RawModel) -> Result<EncoderEntry, ModelsError> {
-        self.none_of(entry, [("decoder", raw.decoder.is_some())])?;
+        self.none_of(entry, [("decoder", raw.decoder.is_some())].into_iter().chain(antispoofs_own(&raw)))?;
         let missing = |key: &str| self.refused(format!("{entry}.{key}"), "an encoder needs it");
         let alignment = raw.alignment.take().ok_or_else(|| missing("alignment"))?;
         if !ALIGNMENTS.contains(&alignment.as_str()) {
@@ -341,6 +367,27 @@ impl Reader<'_> {
         Ok(EncoderEntry { alignment, output, dimension, projection, threshold, calibration, model: common(raw) })
     }
 
+    fn antispoof(&self, entry: &str, mut raw: RawModel) -> Result<AntispoofEntry, ModelsError> {
+        self.none_of(entry, [("decoder", raw.decoder.is_some())].into_iter().chain(encoders_own(&raw)))?;
+        let missing = |key: &str| self.refused(format!("{entry}.{key}"), "an antispoof model needs it");
+        let crop_scale = raw.crop_scale.ok_or_else(|| missing("crop_scale"))?;
+        let crop_side = raw.crop_side.ok_or_else(|| missing("crop_side"))?;
+        let output = raw.output.take().ok_or_else(|| missing("output"))?;
+        let live_class = raw.live_class.ok_or_else(|| missing("live_class"))?;
+        let threshold = raw.threshold.ok_or_else(|| missing("threshold"))?;
+        for (key, is_allowed, allowed) in [
+            ("crop_scale", (1.0..=16.0).contains(&crop_scale), "1 to 16 (times the face's box)"),
+            ("crop_side", (16..=1024).contains(&crop_side), "16 to 1024 (pixels)"),
+            ("live_class", live_class < 1024, "0 to 1023 (the first class is 0)"),
+            ("threshold", (0.0..=1.0).contains(&threshold), "0 to 1 (share of the live class)"),
+        ] {
+            if !is_allowed {
+                return Err(self.refused(format!("{entry}.{key}"), &format!("the value is not allowed: {allowed}")));
+            }
+        }
+        Ok(AntispoofEntry { crop_scale, crop_side, output, live_class, threshold, model: common(raw) })
+    }
+
     fn file(&self, entry: &str, file: &Path, sha256: &str) -> Result<(), ModelsError> {
         self.below(&format!("{entry}.file"), file)?;
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -367,6 +414,21 @@ impl Reader<'_> {
     fn refused(&self, key: String, reason: &str) -> ModelsError {
         ModelsError::ManifestValue { path: self.path.into(), key, reason: reason.into() }
     }
+}
+
+/// The keys that only an encoder has, and whether they are there.
+fn encoders_own(raw: &RawModel) -> [(&'static str, bool); 4] {
+    [
+        ("alignment", raw.alignment.is_some()),
+        ("dimension", raw.dimension.is_some()),
+        ("calibration", raw.calibration.is_some()),
+        ("projection", raw.projection.is_some()),
+    ]
+}
+
+/// The keys that only an antispoof model has, and whether they are there.
+fn antispoofs_own(raw: &RawModel) -> [(&'static str, bool); 3] {
+    [("crop_scale", raw.crop_scale.is_some()), ("crop_side", raw.crop_side.is_some()), ("live_class", raw.live_class.is_some())]
 }
 
 /// Whether two encoders would have the same graph.

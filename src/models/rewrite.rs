@@ -60,7 +60,7 @@ fn free(graph: &mut Graph<'_>, role: Role) -> Result<(), String> {
     };
     let free_input: &[(usize, &'static str)] = match role {
         Role::Detector => &[(0, "batch"), (2, "height"), (3, "width")],
-        Role::Encoder | Role::Runtime => &[(0, "batch")],
+        Role::Encoder | Role::Antispoof | Role::Runtime => &[(0, "batch")],
     };
     free_dimensions(input, free_input)?;
     for output in &mut graph.output {

@@ -37,6 +37,23 @@ dimension = 128
 threshold = 0.363
 input = { name = "data", layout = "nchw", colour = "rgb", mean = [0.0, 0.0, 0.0], scale = 1.0 }
 "#;
+const ANTISPOOF: &str = r#"
+[[model]]
+role = "antispoof"
+name = "a"
+file = "a.onnx"
+bytes = 3
+sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+licence = "MIT"
+source = "somewhere"
+package_sha256 = "b"
+crop_scale = 2.7
+crop_side = 128
+output = "output"
+live_class = 0
+threshold = 0.5
+input = { name = "input", layout = "nchw", colour = "bgr", mean = [0.0, 0.0, 0.0], scale = 1.0 }
+"#;
 const RUNTIME: &str = r#"
 [[runtime]]
 name = "r"
@@ -57,7 +74,7 @@ fn load(text: &str) -> Result<Manifest, ModelsError> {
 #[test]
 fn the_manifest_of_this_repository_is_read_and_names_the_template_space() {
     let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
-    assert_eq!(manifest.list().len(), 3);
+    assert_eq!(manifest.list().len(), 4);
     assert_eq!(manifest.space().as_str(), "0ba9fbfa01b5270c/arcface-112-v1/l2");
 }
 
@@ -94,6 +111,48 @@ fn a_bad_manifest_is_refused_with_file_and_key() {
     for text in [[DETECTOR, ENCODER].concat(), [RUNTIME, ENCODER].concat(), [RUNTIME, DETECTOR, DETECTOR, ENCODER].concat()] {
         assert!(load(&text).is_err());
     }
+}
+
+#[test]
+fn an_antispoof_model_is_optional_single_and_checked_like_the_others() {
+    let without = load(&[RUNTIME, DETECTOR, ENCODER].concat()).expect("it is good");
+    assert_eq!(without.antispoof, None);
+    let error = without.prepared(Role::Antispoof).expect_err("there is none").to_string();
+    for part in ["manifest.toml", "role = \"antispoof\"", "infer.antispoof", "script/bootstrap"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let good = [RUNTIME, DETECTOR, ANTISPOOF, ENCODER].concat();
+    let manifest = load(&good).expect("it is good");
+    let antispoof = manifest.antispoof.as_ref().expect("it is there");
+    assert_eq!((antispoof.crop_scale, antispoof.crop_side, antispoof.live_class, antispoof.threshold), (2.7, 128, 0, 0.5));
+    assert_eq!(
+        manifest.list().iter().map(|listed| listed.role.name()).collect::<Vec<_>>(),
+        ["runtime", "detector", "encoder", "antispoof"]
+    );
+    for (from, to, key) in [
+        ("crop_scale = 2.7", "crop_scale = 0.5", "crop_scale"),
+        ("crop_scale = 2.7", "crop_scale = nan", "crop_scale"),
+        ("crop_scale = 2.7\n", "", "crop_scale"),
+        ("crop_side = 128", "crop_side = 4", "crop_side"),
+        ("live_class = 0\n", "", "live_class"),
+        ("live_class = 0", "live_class = 0\nalignment = \"arcface-112-v1\"", "alignment"),
+        ("threshold = 0.5", "threshold = 1.5", "threshold"),
+        ("output = \"output\"\n", "", "output"),
+        ("dimension = 128", "dimension = 128\nlive_class = 0", "live_class"),
+        ("decoder = \"yunet\"", "decoder = \"yunet\"\ncrop_scale = 2.7", "crop_scale"),
+    ] {
+        let error = load(&good.replace(from, to)).expect_err(to).to_string();
+        assert!(error.contains("manifest.toml") && error.contains(key), "{to}: {error}");
+    }
+    let twice = load(&[good.as_str(), ANTISPOOF].concat()).expect_err("there are two").to_string();
+    assert!(twice.contains("role") && twice.contains("one antispoof model"), "{twice}");
+}
+
+#[test]
+fn what_the_published_model_takes_for_alive_is_the_default_of_the_configuration() {
+    let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
+    let published = manifest.antispoof.expect("it is there").threshold;
+    assert_eq!(crate::config::Config::default().recognition.live_score_min, published);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::settings::SceneSettings;
 use super::shadowing::{ShadowSettings, ShadowShot, Shadowing};
 use crate::camera::CameraId;
 use crate::clock::{Clock, Timestamp};
-use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, SnapshotId, StageTimes, TrackId, VisitId};
+use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, SnapshotId, TrackId, VisitId};
 use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
 use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
@@ -25,6 +25,9 @@ use crate::track::Tracker;
 use crate::visit::{EncodedShot, Ending, Fused, Look, VisitPolicy, Visits};
 
 use tokio::sync::watch;
+
+use super::passage::Passage;
+
 use uuid::Uuid;
 
 /// A shot replaces the best one only if it is better by this factor: each costs a copy of the frame.
@@ -89,26 +92,13 @@ pub struct Shot {
     pub track: Option<TrackId>,
     /// The face in the encoder's pose.
     pub aligned: AlignedFace,
+    /// Where it is, in pixels of the frame.
+    pub face: Rect,
+    /// How much it looks alive, 0 to 1, once that was asked.
+    pub live_score: Option<f32>,
     quality: f32,
     /// The visitor's best picture so far, once its template has shown that it is the visitor's.
     picture: Option<BestShot>,
-}
-
-/// When a frame and its shots passed which stage.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Passage {
-    /// Captured, decoded, taken from its slot.
-    pub captured: Timestamp,
-    /// Left the decoder.
-    pub decoded: Timestamp,
-    /// Taken from its slot.
-    pub taken: Timestamp,
-    /// Faces were found.
-    pub detected: Timestamp,
-    /// Templates were made.
-    pub encoded: Timestamp,
-    /// The gallery was searched.
-    pub matched: Timestamp,
 }
 
 impl Scene {
@@ -187,6 +177,8 @@ impl Scene {
             shots.extend(rest.map(|(detection, _)| Shot {
                 track: None,
                 aligned: infer::align(frame, &detection.landmarks),
+                face: detection.box_in_frame,
+                live_score: None,
                 quality: 0.0,
                 picture: None,
             }));
@@ -219,7 +211,7 @@ impl Scene {
             self.keep_best(Some(visit), track, picture);
             return None;
         }
-        Some(Shot { track: Some(track), aligned, quality: measured.overall, picture })
+        Some(Shot { track: Some(track), aligned, face: detection.box_in_frame, live_score: None, quality: measured.overall, picture })
     }
 
     fn keeps_pictures(&self) -> bool {
@@ -245,7 +237,7 @@ impl Scene {
         let Some(track) = shot.track.filter(|_| !self.closed) else { return Ok(()) };
         let picture = shot.picture.take();
         let before = self.visits.visit_of(track);
-        let encoded = EncodedShot { template, quality: shot.quality, time: passage.captured };
+        let encoded = EncodedShot { template, quality: shot.quality, live_score: shot.live_score, time: passage.captured };
         let fused = match self.visits.fuse(track, encoded)? {
             Some(Fused::Same(fused)) => fused,
             // The shot, and the picture that came with it, show somebody else.
@@ -422,7 +414,7 @@ impl Scene {
     fn tell(&mut self, mut event: Event, passage: Option<Passage>) -> Option<SnapshotId> {
         // The decision was taken now, whatever time it is in the scene.
         event.decision_time_us = self.now(Timestamp::from_micros(event.decision_time_us)).as_micros();
-        event.stage_times = passage.filter(|_| event.kind != EventKind::VisitStarted).map(|p| stage_times(&p, event.decision_time_us));
+        event.stage_times = passage.filter(|_| event.kind != EventKind::VisitStarted).map(|p| p.stage_times(event.decision_time_us));
         let picture = event.visit.and_then(|visit| self.picture_for(&mut event, visit));
         let snapshot = event.snapshot;
         self.outbox.push(Pending { event, picture });
@@ -448,16 +440,4 @@ impl Scene {
 fn normalised(rect: &Rect, frame: &Frame) -> BoxInFrame {
     let (width, height) = (frame.size().width as f32, frame.size().height as f32);
     BoxInFrame { x: rect.x / width, y: rect.y / height, width: rect.width / width, height: rect.height / height }
-}
-
-fn stage_times(passage: &Passage, decision_time_us: i64) -> StageTimes {
-    let ms = |from: Timestamp, to: Timestamp| to.since(from).as_secs_f32() * 1e3;
-    StageTimes {
-        decode_ms: ms(passage.captured, passage.decoded),
-        wait_ms: ms(passage.decoded, passage.taken),
-        detect_ms: ms(passage.taken, passage.detected),
-        encode_ms: ms(passage.detected, passage.encoded),
-        match_ms: ms(passage.encoded, passage.matched),
-        decide_ms: ms(passage.matched, Timestamp::from_micros(decision_time_us)),
-    }
 }

@@ -10,6 +10,7 @@ use crate::camera::NormalisedRect;
 use crate::config::Config;
 use crate::decide::Policy;
 use crate::event::Purpose;
+use crate::liveness::LivePolicy;
 use crate::telling::Telling;
 use crate::track::TrackPolicy;
 use crate::visit::{Layout, VisitPolicy};
@@ -72,6 +73,7 @@ impl SceneSettings {
                 reassert_every: Some(millis(config.recognition.reassert_ms)).filter(|every| !every.is_zero()),
                 resume_within: millis(config.recognition.visit_resume_ms),
                 actionable: millis(config.recognition.actionable_ms),
+                live: LivePolicy::of(&config.recognition),
             },
             encode_every_face: config.infer.encode_every_face,
             snapshots: config.events.snapshots,

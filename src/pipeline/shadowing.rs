@@ -56,6 +56,7 @@ pub(super) struct ShadowShot {
     /// The template of the encoder in force.
     pub(super) template: Template,
     quality: f32,
+    live_score: Option<f32>,
     pub(super) time: Timestamp,
 }
 
@@ -110,9 +111,9 @@ impl Shadowing {
         if let Some(told) = self.told_of(track) {
             told.waiting += 1;
         }
-        let EncodedShot { template, quality, time } = shot;
+        let EncodedShot { template, quality, live_score, time } = shot;
         let aligned = self.gallery.is_some().then(|| aligned.clone());
-        self.waiting.push(ShadowShot { track, aligned, template: template.clone(), quality, time });
+        self.waiting.push(ShadowShot { track, aligned, template: template.clone(), quality, live_score, time });
     }
 
     /// The shots that it has still to see, oldest first.
@@ -136,8 +137,8 @@ impl Shadowing {
         if let Some(told) = self.told_of(shot.track) {
             told.waiting = told.waiting.saturating_sub(1);
         }
-        let ShadowShot { track, quality, time, .. } = *shot;
-        self.decide(track, EncodedShot { template, quality, time }, (own.as_deref().unwrap_or(in_force), in_force, now))
+        let ShadowShot { track, quality, live_score, time, .. } = *shot;
+        self.decide(track, EncodedShot { template, quality, live_score, time }, (own.as_deref().unwrap_or(in_force), in_force, now))
     }
 
     /// A shot was never seen: what it tells of the visit without any shot is no answer.

@@ -4,6 +4,7 @@
 //! In: frames of a clock that the test drives. Out: the events that are told.
 //! Must not know: models, cameras.
 
+mod liveness;
 mod shadow;
 mod telling;
 
@@ -56,6 +57,8 @@ struct Faults {
     seed: u64,
     detect_percent: u64,
     encode_percent: u64,
+    /// `None` has no antispoof model.
+    live_percent: Option<u64>,
 }
 
 struct MadeUp {
@@ -89,6 +92,10 @@ impl Inference for MadeUp {
         self.fails(("encode", self.encoded), self.faults.encode_percent)?;
         let blue = |face: &AlignedFace| face.rgb()[(ALIGNED_SIDE / 2 * ALIGNED_SIDE + ALIGNED_SIDE / 2) * 3 + 2];
         Ok(faces.iter().map(|face| template(person_of(blue(face)))).collect())
+    }
+
+    fn live_scores(&mut self, faces: &[FaceInFrame]) -> Result<Vec<f32>, InferError> {
+        self.scores_of(faces)
     }
 }
 
@@ -150,7 +157,7 @@ impl House {
         let gallery = Gallery::with_clock(space(), clock.clone());
         let uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
         let made_up = (0..sessions).map(|_| MadeUp { faults, encoded: 0 }).collect();
-        let engine = Engine::of_sessions(made_up, facts(sessions)).expect("threads can be had");
+        let engine = Engine::of_sessions(made_up, facts(sessions, faults)).expect("threads can be had");
         let pipeline = Pipeline::new(engine, gallery, events.clone(), clock.clone());
         let (stop, running) = (CancellationToken::new(), tokio::spawn(async { Ok(()) }));
         Self { subscription: events.subscribe(), pipeline, events, store, clock, uids, stop, running, scene: scene(), data }
@@ -227,7 +234,7 @@ fn enrol_as(gallery: &Gallery, (uid, number): (SubjectUid, usize), template: Tem
     gallery.apply(gallery.current().version() + 1, &[Mutation::PutSubject(subject), put]);
 }
 
-fn facts(sessions: usize) -> EngineFacts {
+fn facts(sessions: usize, faults: Faults) -> EngineFacts {
     let said = || "made up".to_owned();
     EngineFacts {
         device: said(),
@@ -241,7 +248,7 @@ fn facts(sessions: usize) -> EngineFacts {
         space: space(),
         threshold: 0.5,
         calibration: None,
-        models: Vec::new(),
+        models: liveness::models(faults),
     }
 }
 
@@ -322,7 +329,7 @@ async fn each_passer_by_is_told_once_and_as_who_it_is() {
 async fn failing_inference_loses_frames_and_neither_events_nor_their_order() {
     for seed in [1, 2, 3, 4, 5] {
         println!("seed {seed}");
-        let house = House::open(Faults { seed, detect_percent: 20, encode_percent: 30 }, 2).await;
+        let house = House::open(Faults { seed, detect_percent: 20, encode_percent: 30, ..Faults::default() }, 2).await;
         let uids = house.uids.clone();
         let frames = 6 * CYCLE_FRAMES;
         let cameras: Vec<_> = ["door", "hall", "yard"].map(|name| walk_past(&house, name, frames)).into();
@@ -353,7 +360,7 @@ async fn failing_inference_loses_frames_and_neither_events_nor_their_order() {
 async fn a_replay_tells_the_same_whenever_it_is_run() {
     let mut runs = Vec::new();
     for _ in 0..2 {
-        let house = House::open(Faults { seed: 7, detect_percent: 20, encode_percent: 30 }, 1).await;
+        let house = House::open(Faults { seed: 7, detect_percent: 20, encode_percent: 30, ..Faults::default() }, 1).await;
         let (camera, feeding) = walk_past(&house, "door", 4 * CYCLE_FRAMES);
         until("all frames have left", || feeding.is_finished() && house.pipeline.is_idle()).await;
         let numbers: BTreeMap<SubjectUid, usize> = house.uids.iter().map(|(number, uid)| (*uid, *number)).collect();

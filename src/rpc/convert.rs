@@ -97,6 +97,7 @@ pub(super) fn face(face: &PhotoFace) -> pb::Face {
         detection_score: face.detection.score,
         landmarks: face.detection.landmarks.0.iter().map(|point| pb::Point { x: point.x, y: point.y }).collect(),
         quality: Some(quality(&face.quality)),
+        live_score: face.live_score,
     }
 }
 
@@ -120,6 +121,7 @@ pub(super) fn rejection(rejection: Option<crate::event::Rejection>) -> pb::Ident
         Some(Rejection::BelowThreshold) => pb::IdentificationRejection::BelowThreshold,
         Some(Rejection::NoUsableShot) => pb::IdentificationRejection::NoUsableShot,
         Some(Rejection::Conflict) => pb::IdentificationRejection::Conflict,
+        Some(Rejection::SuspectedAttack) => pb::IdentificationRejection::SuspectedAttack,
     }
 }
 

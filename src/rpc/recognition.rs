@@ -63,6 +63,7 @@ impl RecognitionService for RecognitionApi {
             template_space: verified.space.to_string(),
             gallery_version: verified.gallery_version,
             closer_to_negative: verified.is_somebody_else,
+            suspected_attack: verified.suspected_attack,
         }))
     }
 
@@ -120,6 +121,7 @@ impl RecognitionApi {
             basis: wire_basis(decision.basis).into(),
             scope: wire_scope(decision.scope).into(),
             head: decision.head.clone().unwrap_or_default(),
+            suspected_attack: self.0.parts.recogniser.suspects(seen),
         }
     }
 }

@@ -34,6 +34,7 @@ impl Visits {
     /// decision's subject. It is asked only then.
     pub fn decided(&mut self, track: TrackId, (decision, shows): (Decision, impl FnOnce(&Decision) -> bool), now: Timestamp) {
         let Some(visit) = self.open.get(&track) else { return };
+        let Some(decision) = self.weighed(visit, decision) else { return };
         match news(visit, &decision, self.policy.reassert_every) {
             News::Nothing => {}
             News::Again if shows(&decision) => self.reassert(track, decision, now),
@@ -49,6 +50,16 @@ impl Visits {
             && matches!((self.policy.decide_after, visit.first_shot), (Some(after), Some(first)) if now.since(first) >= after);
         if visit.standing == Standing::Undecided && (is_late || is_enough) {
             let decision = judge(visit.evidence.of_one_person());
+            self.settle_now(track, decision, now);
+        }
+    }
+
+    /// Takes a decision that is due: by what there is, however little that says of whether the visitor is alive.
+    pub(super) fn settle_now(&mut self, track: TrackId, decision: Decision, now: Timestamp) {
+        let Some(visit) = self.open.get_mut(&track) else { return };
+        visit.live.decide();
+        let weighed = self.open.get(&track).and_then(|visit| self.weighed(visit, decision));
+        if let Some(decision) = weighed {
             self.settle(track, decision, now);
         }
     }
@@ -179,6 +190,8 @@ fn news(visit: &Visit, decision: &Decision, reassert_every: Option<Duration>) ->
             return if is_due(visit, reassert_every) { News::Again } else { News::Nothing };
         }
         (Standing::Identified(told), Some(_)) => is_sure && leads(decision, told),
+        // Only a clear suspicion comes so far.
+        (Standing::Identified(_), None) if decision.rejection == Some(Rejection::SuspectedAttack) => true,
         (Standing::Identified(_), None) => {
             shots >= SHOTS_FOR_STRANGER && decision.similarity.is_none_or(|similarity| similarity < decision.threshold - REVISED_BY)
         }

@@ -33,7 +33,7 @@ impl Visits {
         let Some(visit) = self.open.get(&track) else { return };
         if visit.standing == Standing::Undecided {
             let decision = judge(visit.evidence.of_one_person());
-            self.settle(track, decision, ending.time);
+            self.settle_now(track, decision, ending.time);
         }
         let Some(visit) = self.open.remove(&track) else { return };
         if ending.reason == EndReason::Gone && !self.policy.resume_within.is_zero() {
@@ -153,6 +153,8 @@ impl Visit {
         // What was told of the newer path is not told again.
         self.path.go_on_as(newer.path);
         self.evidence.absorb(&newer.evidence);
+        // What comes back may be a picture of who was here: only what it looks like itself counts.
+        self.live = newer.live;
     }
 
     /// Whether the visitor is in the picture, of which `newest` is the time, and not merely expected back.

@@ -3,6 +3,7 @@
 use super::*;
 
 mod identity;
+mod liveness;
 mod passing;
 mod presence;
 use crate::event::{Purpose, Rejection};
@@ -15,6 +16,7 @@ const POLICY: VisitPolicy = VisitPolicy {
     resume_within: Duration::ZERO,
     threshold: 0.363,
     actionable: Duration::from_secs(5),
+    live: LivePolicy { score_min: 0.5, refuses: false },
 };
 const TRACK: TrackId = TrackId(1);
 
@@ -67,7 +69,7 @@ fn visit_with(shots: u32) -> Visits {
 }
 
 fn fuse(visits: &mut Visits, template: &Template, time: Timestamp) -> Result<Option<Fused>, TemplateError> {
-    visits.fuse(TRACK, EncodedShot { template, quality: 0.8, time })
+    visits.fuse(TRACK, EncodedShot { template, quality: 0.8, live_score: None, time })
 }
 
 /// What a decision of the visit on `TRACK` tells.
@@ -212,7 +214,7 @@ fn a_better_shot_weighs_more() {
         let mut visits = visit_with(0);
         let mut fused = None;
         for (quality, shot) in qualities.into_iter().zip([template(1.0, 0.0), template(0.6, 0.8)]) {
-            fused = visits.fuse(TRACK, EncodedShot { template: &shot, quality, time: at_ms(0) }).expect("one space");
+            fused = visits.fuse(TRACK, EncodedShot { template: &shot, quality, live_score: None, time: at_ms(0) }).expect("one space");
         }
         let Some(Fused::Same(fused)) = fused else { panic!("one person: {fused:?}") };
         fused.template.similarity(&template(1.0, 0.0)).expect("one space")

@@ -14,6 +14,7 @@ mod enrol;
 mod faces;
 mod import;
 mod ingest;
+mod liveness;
 mod model_change;
 mod models;
 mod reload;

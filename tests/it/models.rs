@@ -41,7 +41,8 @@ fn copy_of(models_dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a temporary directory");
     let manifest = Manifest::load(models_dir).expect("it is good");
     fs::copy(models_dir.join("manifest.toml"), copy.path().join("manifest.toml")).expect("it can be copied");
-    for model in [&manifest.detector.model, &manifest.encoder.model] {
+    let antispoof = manifest.antispoof.as_ref().map(|antispoof| &antispoof.model);
+    for model in [&manifest.detector.model, &manifest.encoder.model].into_iter().chain(antispoof) {
         fs::copy(models_dir.join(&model.file), copy.path().join(&model.file)).expect("it can be copied");
     }
     copy
@@ -54,12 +55,12 @@ fn models_are_rewritten_once_and_again_when_the_result_is_damaged() {
     let manifest = Manifest::load(copy.path()).expect("it is good");
     let install = || manifest.install().expect("it is installed");
     let first = install();
-    assert!(first.len() == 2 && first.iter().all(|model| model.written));
+    assert_eq!(first.iter().map(|model| model.written).collect::<Vec<_>>(), [true, true, false], "the third runs as published");
     assert!(install().iter().all(|model| !model.written), "a good graph was written again");
     let detector = &first[0].path;
     let good = fs::read(detector).expect("it can be read");
     fs::write(detector, &good[..good.len() / 2]).expect("it can be written");
-    assert_eq!(install().iter().map(|model| model.written).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(install().iter().map(|model| model.written).collect::<Vec<_>>(), [true, false, false]);
     assert_eq!(fs::read(detector).expect("it can be read"), good, "the rewriter gives the same bytes each time");
     assert_eq!(manifest.space().as_str(), "0ba9fbfa01b5270c/arcface-112-v1/l2");
 }
@@ -74,7 +75,7 @@ fn an_altered_model_is_named_and_never_used() {
     *bytes.last_mut().expect("it is not empty") ^= 1;
     fs::write(&file, &bytes).expect("it can be written");
     let outcomes: Vec<bool> = manifest.verify().iter().map(|verified| verified.outcome.is_ok()).collect();
-    assert_eq!(outcomes, [false, true, false], "the runtime is missing and the encoder altered");
+    assert_eq!(outcomes, [false, true, false, true], "the runtime is missing and the encoder altered");
     let error = manifest.install().expect_err("it is refused");
     assert!(matches!(&error, ModelsError::Differs { kind: "altered", found, expected, .. } if found != expected), "{error}");
     assert!(error.to_string().contains("face_recognition_sface_2021dec.onnx"), "{error}");

@@ -14,7 +14,7 @@ use crate::faces;
 use crate::support::{Clip, resources};
 
 /// What a run printed, and its exit code.
-fn replay(video: &Path, people: &Path, options: &[&str]) -> (String, i32) {
+pub fn replay(video: &Path, people: &Path, options: &[&str]) -> (String, i32) {
     let models = faces::models_dir("a replay").expect("the caller asked for resources first");
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
     command.arg("replay").arg(video).arg("--people").arg(people).args(["--as-fast-as-possible", "--camera", "front"]);
@@ -23,12 +23,12 @@ fn replay(video: &Path, people: &Path, options: &[&str]) -> (String, i32) {
     (String::from_utf8(output.stdout).expect("text"), output.status.code().expect("it was not killed"))
 }
 
-fn events(printed: &str) -> Vec<Value> {
+pub fn events(printed: &str) -> Vec<Value> {
     printed.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
 }
 
 /// A folder of people with one photo each.
-fn people(photos: &[(&str, PathBuf)]) -> tempfile::TempDir {
+pub fn people(photos: &[(&str, PathBuf)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for (id, photo) in photos {
         let own = folder.path().join(id);

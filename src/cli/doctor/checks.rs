@@ -61,7 +61,7 @@ pub fn inference(config: &Config) -> Vec<Check> {
         Ok(engine) => {
             let facts = engine.facts();
             let found = format!(
-                "ONNX Runtime {} runs both models: provider {}, precision {} ({})",
+                "ONNX Runtime {} runs the models: provider {}, precision {} ({})",
                 facts.runtime_version, facts.provider, facts.precision, facts.precision_reason
             );
             Check::works("inference", found)

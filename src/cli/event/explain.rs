@@ -3,6 +3,7 @@
 //! In: an event of the wire. Out: facts, each with what it means.
 //! Must not know: how decisions are made.
 
+use crate::cli::face_table::liveness;
 use crate::cli::output::{Table, moment};
 use crate::cli::threshold;
 use crate::pb;
@@ -24,6 +25,7 @@ pub fn facts(event: &pb::Event) -> Table {
         of_decision(&mut table, decision);
     }
     table.fact("face", shot(event));
+    table.fact("live score", liveness(event.live_score, event.suspected_attack));
     if let Some(times) = &event.stage_times {
         let stages = [
             ("decode", times.decode_ms),
@@ -95,7 +97,13 @@ mod tests {
             ..pb::Decision::default()
         };
         let times = pb::StageTimes { detect_ms: 6.5, encode_ms: 4.5, ..pb::StageTimes::default() };
-        let event = pb::Event { decision: Some(decision), stage_times: Some(times), ..pb::Event::default() };
+        let event = pb::Event {
+            decision: Some(decision),
+            stage_times: Some(times),
+            live_score: Some(0.018),
+            suspected_attack: true,
+            ..pb::Event::default()
+        };
         let told = facts(&event).lines().join("\n");
         for part in [
             "0.512, 0.149 above the threshold of 0.363",
@@ -103,6 +111,7 @@ mod tests {
             "41 subjects, version 7",
             "3 fused, refused: 1 turned_away, 2 blurred",
             "11.0: decode 0.0",
+            "0.02 (looks like a picture)",
         ] {
             assert!(told.contains(part), "{part}: {told}");
         }

@@ -67,7 +67,7 @@ async fn shadowed(trial: Trial) -> (Vec<EventKind>, BTreeMap<usize, SubjectUid>,
             let template = Template::normalised(other_space(), template(*number).values()).expect("it has a direction");
             enrol_as(&gallery, (*uid, *number), template);
         });
-        let engine = Engine::of_sessions(vec![encoder], facts(1)).expect("a thread");
+        let engine = Engine::of_sessions(vec![encoder], facts(1, Faults::default())).expect("a thread");
         ShadowEncoder { engine, gallery: watch::channel(is_read.then(|| gallery.current())).1 }
     });
     house.pipeline = house.pipeline.with_shadow(Shadow { encoder, verdicts: sender });

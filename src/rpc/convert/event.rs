@@ -84,6 +84,8 @@ pub(in super::super) fn event(logged: &LoggedEvent, subject: Option<&Arc<Subject
         detection_score: event.detection_score,
         quality: event.quality,
         snapshot_id: event.snapshot.filter(|_| !erased).map(|id| id.0.to_string()).unwrap_or_default(),
+        live_score: event.live_score,
+        suspected_attack: event.suspected_attack,
         stage_times: event.stage_times.map(|times| stage_times(times, logged, event)),
         visit_end_reason: end_reason(event.end_reason).into(),
         visit_duration: lasted.filter(|_| event.kind != EventKind::ZoneLeft),

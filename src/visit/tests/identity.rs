@@ -99,7 +99,7 @@ fn two_visitors(similarity: f32) -> Visits {
         visits.sighted(Look { track: OTHER, ..look(0.5) }, at_ms(time));
         let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(time));
         let shot = template(0.0, 1.0);
-        let _ = visits.fuse(OTHER, EncodedShot { template: &shot, quality: 0.8, time: at_ms(time) });
+        let _ = visits.fuse(OTHER, EncodedShot { template: &shot, quality: 0.8, live_score: None, time: at_ms(time) });
     }
     decided(&mut visits, decision(Some(1), similarity), at_ms(120)).expect("told");
     visits

@@ -15,7 +15,7 @@ fn on(track: TrackId) -> Look {
 }
 
 fn shoot(visits: &mut Visits, track: TrackId, template: &Template, time: Timestamp) {
-    let fused = visits.fuse(track, EncodedShot { template, quality: 0.8, time });
+    let fused = visits.fuse(track, EncodedShot { template, quality: 0.8, live_score: None, time });
     assert!(matches!(fused, Ok(Some(Fused::Same(_)))), "{fused:?}");
 }
 
