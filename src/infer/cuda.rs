@@ -4,10 +4,12 @@
 //! Drops: faces below the asked size or score; tensors of shapes that were used longest ago.
 //! Must not know: who decodes, what runs the graphs.
 
+mod compile;
 #[allow(dead_code, reason = "the path over the device that fills them follows")]
 mod layout;
 mod surface;
 
+pub use compile::{Capability, Image, KERNEL_NAMES, KERNELS};
 pub use surface::{DevicePixels, Surface};
 
 use super::InferError;
