@@ -4,13 +4,23 @@
 //! Drops: faces below the asked size or score; tensors of shapes that were used longest ago.
 //! Must not know: who decodes, what runs the graphs.
 
+mod batch;
 mod compile;
-#[allow(dead_code, reason = "the path over the device that fills them follows")]
+mod driver;
+mod graph;
 mod layout;
+mod memory;
 mod surface;
+mod upload;
+mod worker;
 
+pub use batch::{Batch, SurfaceRequest};
 pub use compile::{Capability, Image, KERNEL_NAMES, KERNELS};
+pub use driver::{Gpu, Stream};
+pub use graph::{DeviceGraph, DeviceTensor};
+pub use memory::{DeviceBuffer, PinnedBuffer};
 pub use surface::{DevicePixels, Surface};
+pub use worker::{BATCHES_MAX, Graphs, Plan, Worker};
 
 use super::InferError;
 use crate::frame::PixelFormat;
