@@ -4,7 +4,7 @@
 //! Prints what is left out where there is no C++ compiler.
 //! Must not know: what is computed.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -85,6 +85,15 @@ pub fn image(gpu: &Gpu) -> Image {
     }
 }
 
+// SAFETY: the types that driver.cpp states; each call says what its arguments have to be.
+type OfName = unsafe extern "C" fn(*const c_char) -> u64;
+type OfWay = unsafe extern "C" fn(c_int) -> u64;
+type Number = unsafe extern "C" fn() -> u64;
+type Words = unsafe extern "C" fn() -> *const c_char;
+type Fail = unsafe extern "C" fn(*const c_char, u64, c_int);
+type Read = unsafe extern "C" fn(*mut c_void, u64, *mut f32, usize);
+type Write = unsafe extern "C" fn(u64, *const u8, usize);
+
 /// What the stand-in counts, and what it is told to do.
 pub struct StandIn(Library);
 
@@ -105,21 +114,21 @@ impl StandIn {
 
     /// Calls of one function since the last [`fail`](Self::fail), by its name without a version.
     pub fn calls(&self, name: &str) -> u64 {
-        let (name, calls) = (CString::new(name).unwrap(), self.symbol::<unsafe extern "C" fn(*const c_char) -> u64>("stub_calls"));
+        let (name, calls) = (CString::new(name).unwrap(), self.symbol::<OfName>("stub_calls"));
         // SAFETY: the name ends in a zero.
         unsafe { calls(name.as_ptr()) }
     }
 
     /// Calls of all functions since the last [`fail`](Self::fail).
     pub fn calls_in_all(&self) -> u64 {
-        let calls = self.symbol::<unsafe extern "C" fn(*const c_char) -> u64>("stub_calls");
+        let calls = self.symbol::<OfName>("stub_calls");
         // SAFETY: no name stands for all.
         unsafe { calls(std::ptr::null()) }
     }
 
     fn bytes(&self, way: c_int) -> u64 {
         // SAFETY: any number is allowed.
-        unsafe { self.symbol::<unsafe extern "C" fn(c_int) -> u64>("stub_bytes")(way) }
+        unsafe { self.symbol::<OfWay>("stub_bytes")(way) }
     }
 
     /// Bytes that were copied to the device.
@@ -139,7 +148,7 @@ impl StandIn {
 
     fn number(&self, name: &str) -> u64 {
         // SAFETY: only functions without arguments are asked for.
-        unsafe { self.symbol::<unsafe extern "C" fn() -> u64>(name)() }
+        unsafe { self.symbol::<Number>(name)() }
     }
 
     /// How many things were made and not given back.
@@ -154,7 +163,7 @@ impl StandIn {
 
     fn words(&self, name: &str) -> Option<String> {
         // SAFETY: only functions without arguments are asked for; the words live until the next call.
-        let words = unsafe { self.symbol::<unsafe extern "C" fn() -> *const c_char>(name)() };
+        let words = unsafe { self.symbol::<Words>(name)() };
         // SAFETY: they end in a zero.
         (!words.is_null()).then(|| unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned())
     }
@@ -166,7 +175,7 @@ impl StandIn {
 
     /// Lets the `nth` call from now on fail with `code`, of all functions or of one.
     pub fn fail(&self, name: Option<&str>, nth: u64, code: c_int) {
-        let fail = self.symbol::<unsafe extern "C" fn(*const c_char, u64, c_int)>("stub_fail");
+        let fail = self.symbol::<Fail>("stub_fail");
         let name = name.map(|name| CString::new(name).unwrap());
         // SAFETY: the name ends in a zero or is none.
         unsafe { fail(name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()), nth, code) };
@@ -179,14 +188,14 @@ impl StandIn {
 
     /// Reads values as a session on the device does: where they lie, after what the stream has queued.
     pub fn read(&self, stream: &Arc<Stream>, address: u64, to: &mut [f32]) {
-        let read = self.symbol::<unsafe extern "C" fn(*mut std::ffi::c_void, u64, *mut f32, usize)>("stub_read");
+        let read = self.symbol::<Read>("stub_read");
         // SAFETY: the stream is alive, and there is room for as many values.
         unsafe { read(stream.handle(), address, to.as_mut_ptr(), size_of_val(to)) };
     }
 
     /// Writes bytes as a decoder or a session on the device does.
     pub fn write(&self, address: u64, bytes: &[u8]) {
-        let write = self.symbol::<unsafe extern "C" fn(u64, *const u8, usize)>("stub_write");
+        let write = self.symbol::<Write>("stub_write");
         // SAFETY: so many bytes are read; the stand-in checks the address.
         unsafe { write(address, bytes.as_ptr(), bytes.len()) };
     }

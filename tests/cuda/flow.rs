@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use doorward::clock::Timestamp;
 use doorward::config::InferConfig;
-use doorward::face::{Detection, Template};
+use doorward::face::{Detection, Landmarks, Template};
 use doorward::frame::{CameraId, ColourMatrix, ColourRange, Frame, PixelFormat, PixelLayout, Plane, Size};
 use doorward::infer::align;
-use doorward::infer::cuda::{BATCHES_MAX, Batch, CudaError, DeviceBuffer, DevicePixels, Gpu, Image, Plan, Surface, SurfaceRequest, Worker};
+use doorward::infer::cuda::{
+    BATCHES_MAX, Batch, CudaError, DeviceBuffer, DevicePixels, FaceRequest, Gpu, Image, Plan, Surface, SurfaceRequest, Worker,
+};
 use doorward::models::Manifest;
 
 use crate::driver::{StandIn, image, over_the_stand_in};
@@ -98,9 +100,16 @@ pub fn open(gpu: &Arc<Gpu>, image: &Image, stand_in: &'static StandIn) -> Result
 /// Detects and encodes all faces of a batch.
 pub fn look(worker: &mut Worker, batch: &mut Batch) -> Result<(Vec<Detection>, Vec<Template>), CudaError> {
     let found = worker.detect(batch)?;
-    let faces: Vec<_> = found.iter().enumerate().flat_map(|(frame, faces)| faces.iter().map(move |face| (frame, face.landmarks))).collect();
-    let templates = worker.encode(batch, &faces)?;
+    let templates = worker.encode(batch, &all_faces(&found))?;
     Ok((found.into_iter().flatten().collect(), templates))
+}
+
+/// Every face of a batch, in the order of the frames.
+pub fn all_faces(found: &[Vec<Detection>]) -> Vec<FaceRequest> {
+    let of = |(frame, faces): (usize, &Vec<Detection>)| {
+        faces.iter().map(|face| FaceRequest { frame, landmarks: face.landmarks, is_mirrored: false }).collect::<Vec<_>>()
+    };
+    found.iter().enumerate().flat_map(of).collect()
 }
 
 /// Whether the templates are those of the faces that the host cuts out of `frames`, one each.
@@ -196,7 +205,8 @@ fn preparing_only_queues_and_a_third_batch_is_refused() {
         drop(first);
         let mut empty = worker.prepare(Vec::new()).unwrap();
         assert_eq!(look(&mut worker, &mut empty).unwrap().0.len(), 0);
-        let beyond = worker.encode(&mut empty, &[(0, Default::default())]).unwrap_err();
+        let beyond =
+            worker.encode(&mut empty, &[FaceRequest { frame: 0, landmarks: Landmarks::default(), is_mirrored: false }]).unwrap_err();
         assert!(matches!(beyond, CudaError::TooMany { count: 1, max: 0 }), "{beyond}");
         drop((empty, worker, decoders, gpu));
         assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
@@ -209,7 +219,8 @@ fn frames_of_many_shapes_go_in_one_batch_and_photos_do_not() {
         let gpu = Gpu::open(0).unwrap();
         let mut worker = open(&gpu, &image(&gpu), stand_in).unwrap();
         // More canvases than tensors are kept for, in several rounds.
-        for round in 0..4_u64 {
+        let freed = stand_in.calls("cuMemFree");
+        for round in 0..9_u64 {
             let frames: Vec<Frame> = (0..4)
                 .map(|frame| {
                     noise(frame, (320, 100 + 64 * (round + frame) as usize), if frame == 0 { PixelLayout::I420 } else { PixelLayout::Nv12 })
@@ -219,6 +230,7 @@ fn frames_of_many_shapes_go_in_one_batch_and_photos_do_not() {
             let mut batch = worker.prepare(surfaces.into_iter().map(request).collect()).unwrap();
             assert!(are_of(&frames, &look(&mut worker, &mut batch).unwrap()), "round {round}");
         }
+        assert!(stand_in.calls("cuMemFree") > freed, "tensors of canvases that were used long ago are freed");
         let photo = Frame::new(
             CameraId::parse("c").unwrap(),
             Timestamp::default(),

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use doorward::config::{InferConfig, PrecisionChoice};
 use doorward::face::{Detection, Point, Template};
-use doorward::frame::Frame;
+use doorward::frame::{Frame, PixelFormat, PixelLayout, Plane};
 use doorward::infer::cuda::{Gpu, Graphs, Plan, SurfaceRequest, Worker};
 use doorward::infer::{Lane, align};
 use doorward::models::{Manifest, Role};
 
 use crate::driver::{StandIn, image, over_the_stand_in};
 use crate::faces;
+use crate::flow::{Decoder, all_faces};
 use crate::session::HostSession;
 
 /// Where the faces that the host found are told to the process that runs over the stand-in.
@@ -41,6 +42,17 @@ fn frames(photos: &Path) -> Vec<Frame> {
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jpg"));
     files.sort();
     files.iter().map(|file| faces::as_video(&faces::photo(file))).collect()
+}
+
+/// The same picture as a decoder on the device gives it.
+fn as_nv12(frame: &Frame) -> Frame {
+    let PixelFormat { size, planes, .. } = *frame.format();
+    let (width, height) = (size.width as usize, size.height as usize);
+    let pairs = frame.plane(1)[..width * height / 4].iter().zip(frame.plane(2)).flat_map(|(u, v)| [*u, *v]);
+    let bytes = frame.plane(0)[..width * height].iter().copied().chain(pairs).collect::<Vec<_>>();
+    let planes = [planes[0], Plane { offset: width * height, stride: width }, Plane::default()];
+    let format = PixelFormat { layout: PixelLayout::Nv12, planes, ..*frame.format() };
+    Frame::new(frame.camera.clone(), frame.capture_time, format, Arc::new(bytes)).unwrap()
 }
 
 /// What the host's path finds in each frame.
@@ -70,8 +82,12 @@ fn found_on_device(stand_in: &'static StandIn, models: &Path, frames: &[Frame]) 
     let mut worker = Worker::open(&plan, |_| Ok(Graphs { detector: session(Role::Detector), encoder: session(Role::Encoder) })).unwrap();
     let mut all = Vec::new();
     for frames in frames.chunks(4) {
-        let requests = frames.iter().map(|frame| SurfaceRequest {
-            surface: worker.upload(frame).unwrap(),
+        // Every other frame is a decoder's.
+        let decoders: Vec<_> = frames.iter().map(|frame| Decoder::new(&gpu, stand_in, as_nv12(frame)).unwrap()).collect();
+        let surfaces = frames.iter().zip(&decoders).enumerate();
+        let surfaces = surfaces.map(|(at, (frame, decoder))| if at % 2 == 0 { worker.upload(frame).unwrap() } else { decoder.decode() });
+        let requests = surfaces.map(|surface| SurfaceRequest {
+            surface,
             detector_side: None,
             region_of_interest: None,
             score_min: None,
@@ -80,8 +96,7 @@ fn found_on_device(stand_in: &'static StandIn, models: &Path, frames: &[Frame]) 
         let requests = requests.collect();
         let mut batch = worker.prepare(requests).unwrap();
         let found = worker.detect(&mut batch).unwrap();
-        let faces: Vec<_> = found.iter().enumerate().flat_map(|(at, faces)| faces.iter().map(move |face| (at, face.landmarks))).collect();
-        let mut templates = worker.encode(&mut batch, &faces).unwrap().into_iter();
+        let mut templates = worker.encode(&mut batch, &all_faces(&found)).unwrap().into_iter();
         for faces in found {
             all.push(faces.iter().map(|face| row(face, &templates.next().unwrap())).collect());
         }

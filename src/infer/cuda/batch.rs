@@ -11,6 +11,7 @@ use super::layout::Parameters;
 use super::memory::{DeviceBuffer, Staging};
 use super::{CudaError, Surface};
 use crate::camera::NormalisedRect;
+use crate::face::Landmarks;
 use crate::frame::Size;
 use crate::infer::host::Placement;
 
@@ -33,6 +34,17 @@ pub struct SurfaceRequest {
     pub score_min: Option<f32>,
     /// Faces whose smaller side has fewer pixels are dropped; 0 drops none.
     pub face_pixels_min: u32,
+}
+
+/// A face of a batch that is to be encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct FaceRequest {
+    /// The number of its frame in the batch.
+    pub frame: usize,
+    /// Where it lies, in pixels of that frame.
+    pub landmarks: Landmarks,
+    /// Whether it is seen in a mirror: of some faces both templates are wanted.
+    pub is_mirrored: bool,
 }
 
 /// Half of the double buffer: a batch's parameters and input tensors.

@@ -88,10 +88,13 @@ struct Face {
     int per_axis;
     // What brings the sum of all samples to a byte's units.
     float unit;
+    // Whether the crop is seen in a mirror.
+    int is_mirrored;
+    int unused;
 };
 
 static_assert(sizeof(Surface) == 56 && sizeof(Tensor) == 40 && sizeof(Tap) == 4, "the host lays them out so");
-static_assert(sizeof(Taps) == 24 && sizeof(Letterbox) == 176 && sizeof(Face) == 80, "the host lays them out so");
+static_assert(sizeof(Taps) == 24 && sizeof(Letterbox) == 176 && sizeof(Face) == 88, "the host lays them out so");
 
 __device__ __forceinline__ float clamped(float value, float low, float high) {
     return value < low ? low : (value > high ? high : value);
@@ -296,5 +299,5 @@ extern "C" __global__ void align_nv12(Address faces, Tensor tensor) {
         // The encoder sees bytes, rounded as the host rounds them.
         rgb[component] = static_cast<float>(whole(clamped(stretch + shift[component], 0.0f, 255.0f) + 0.5f));
     }
-    store(tensor, picture, column, row, rgb);
+    store(tensor, picture, face.is_mirrored ? SIDE - 1 - column : column, row, rgb);
 }

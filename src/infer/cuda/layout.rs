@@ -144,6 +144,8 @@ struct FaceLayout {
     b: [f32; 2],
     per_axis: i32,
     unit: f32,
+    is_mirrored: i32,
+    unused: i32,
 }
 
 // SAFETY: `repr(C)` without padding: the sizes below are the sums of the fields'.
@@ -154,10 +156,12 @@ unsafe impl Plain for FaceLayout {}
 unsafe impl Plain for TapLayout {}
 
 const _: () = assert!(size_of::<SurfaceLayout>() == 56 && size_of::<TensorLayout>() == 40 && size_of::<TapLayout>() == 4);
-const _: () = assert!(size_of::<TapsLayout>() == 24 && size_of::<LetterboxLayout>() == 176 && size_of::<FaceLayout>() == 80);
+const _: () = assert!(size_of::<TapsLayout>() == 24 && size_of::<LetterboxLayout>() == 176 && size_of::<FaceLayout>() == 88);
 
 /// How far two frames' parameters are apart, in bytes.
 pub(super) const LETTERBOX_BYTES: usize = size_of::<LetterboxLayout>();
+/// How far two faces' parameters are apart, in bytes.
+pub(super) const FACE_BYTES: usize = size_of::<FaceLayout>();
 
 fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
     // SAFETY: plain values have no uninitialised byte, and the slice covers just them.
@@ -244,16 +248,18 @@ impl Parameters {
         &self.bytes
     }
 
-    /// How each face is cut out.
-    pub(super) fn faces<'a>(&mut self, faces: impl Iterator<Item = (&'a Surface, Crop)>) -> &[u8] {
+    /// How each face is cut out, and whether it is seen in a mirror.
+    pub(super) fn faces<'a>(&mut self, faces: impl Iterator<Item = (&'a Surface, Crop, bool)>) -> &[u8] {
         self.bytes.clear();
-        for (surface, Crop { to_frame, per_axis, unit }) in faces {
+        for (surface, Crop { to_frame, per_axis, unit }, is_mirrored) in faces {
             let face = FaceLayout {
                 surface: SurfaceLayout::of(surface),
                 a: to_frame.a.into(),
                 b: to_frame.b.into(),
                 per_axis: per_axis as i32,
                 unit,
+                is_mirrored: i32::from(is_mirrored),
+                unused: 0,
             };
             self.bytes.extend_from_slice(bytes_of(&[face]));
         }

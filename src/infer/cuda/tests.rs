@@ -25,6 +25,7 @@ use crate::models::{Colour, InputEntry, Manifest};
 /// agree to the bit.
 const DIFFERENCE_MAX: f32 = 0.0;
 
+// SAFETY: the type that kernels.cpp states; the call says what its arguments have to be.
 type RunKernel = unsafe extern "C" fn(*const c_char, *const c_uint, *const c_uint, *mut *mut c_void) -> c_int;
 
 /// The kernels as a C++ compiler makes them, or nothing where there is none.
@@ -195,19 +196,21 @@ fn placed(scale: f32, angle: f32, shift: (f32, f32)) -> Landmarks {
 }
 
 /// Aligns all faces at once by the kernel and one by one by the host.
-fn align_difference(library: &Library, faces: &[(&Noise, Landmarks)], input: &InputEntry) -> f32 {
+fn align_difference(library: &Library, faces: &[(&Noise, Landmarks, bool)], input: &InputEntry) -> f32 {
     const VALUES: usize = 3 * ALIGNED_SIDE * ALIGNED_SIDE;
     let mut tensor = vec![77.0_f32; VALUES * faces.len()];
     let mut parameters = Parameters::default();
-    let bytes = parameters.faces(faces.iter().map(|(noise, landmarks)| (&noise.surface, Crop::of(landmarks))));
+    let bytes = parameters.faces(faces.iter().map(|(noise, landmarks, is_mirrored)| (&noise.surface, Crop::of(landmarks), *is_mirrored)));
     let memory: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|eight| u64::from_ne_bytes(*eight)).collect();
     let mut address = memory.as_ptr() as u64;
     let size = Size { width: ALIGNED_SIDE as u32, height: ALIGNED_SIDE as u32 };
     let mut layout = TensorLayout::new(tensor.as_mut_ptr() as u64, size, input);
     run(library, c"align_nv12", ([7, 7, faces.len() as u32], &mut [(&raw mut address).cast(), (&raw mut layout).cast()]));
     let mut expected = vec![55.0_f32; VALUES];
-    let differences = tensor.chunks(VALUES).zip(faces).map(|(found, (noise, landmarks))| {
-        fill_face(&align(&noise.frame, landmarks), &mut Target { input, values: &mut expected });
+    let differences = tensor.chunks(VALUES).zip(faces).map(|(found, (noise, landmarks, is_mirrored))| {
+        let face = align(&noise.frame, landmarks);
+        let face = if *is_mirrored { face.mirrored() } else { face };
+        fill_face(&face, &mut Target { input, values: &mut expected });
         greatest_difference(found, &expected, input)
     });
     differences.fold(0.0, f32::max)
@@ -228,7 +231,7 @@ fn the_kernel_aligns_as_the_host_does() {
                     let shift =
                         |side: u32, random: &mut fastrand::Rng| (random.f32() * 1.6 - 0.5) * side as f32 - 56.0 * scale * random.f32();
                     let shift = (shift(width, &mut random), shift(height, &mut random));
-                    (&pictures[random.usize(0..3)], placed(scale, random.f32() * 6.3, shift))
+                    (&pictures[random.usize(0..3)], placed(scale, random.f32() * 6.3, shift), random.bool())
                 })
                 .collect();
             let difference = align_difference(library, &batch, input);
@@ -238,7 +241,7 @@ fn the_kernel_aligns_as_the_host_does() {
     }
     // As many samples a pixel as there can be, and more than that would want.
     let picture = Noise::new(&mut random, Size { width: 1920, height: 1080 });
-    let huge = [placed(15.9, 0.4, (300.0, -200.0)), placed(70.0, 1.0, (900.0, -3_000.0))].map(|landmarks| (&picture, landmarks));
+    let huge = [placed(15.9, 0.4, (300.0, -200.0)), placed(70.0, 1.0, (900.0, -3_000.0))].map(|landmarks| (&picture, landmarks, false));
     greatest = greatest.max(align_difference(library, &huge, &inputs()[0]));
     assert!(greatest <= DIFFERENCE_MAX, "huge faces: {greatest} levels");
     println!("alignment: {} faces, greatest difference {greatest} levels", faces + huge.len());
@@ -250,7 +253,7 @@ fn landmarks_that_are_no_numbers_are_black_on_both() {
     let picture = Noise::new(&mut fastrand::Rng::with_seed(14), Size { width: 64, height: 48 });
     for bad in [f32::NAN, f32::INFINITY, 0.0, 1e30] {
         let landmarks = Landmarks([Point { x: bad, y: bad }; 5]);
-        assert!(align_difference(library, &[(&picture, landmarks)], &inputs()[0]) <= DIFFERENCE_MAX, "{bad}");
+        assert!(align_difference(library, &[(&picture, landmarks, false)], &inputs()[0]) <= DIFFERENCE_MAX, "{bad}");
     }
 }
 

@@ -7,15 +7,15 @@
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::batch::{Batch, FreeSlots, Slot, SurfaceRequest};
+use super::batch::{Batch, FaceRequest, FreeSlots, Slot, SurfaceRequest};
 use super::driver::{Gpu, Kernels, Stream};
 use super::graph::{DeviceGraph, DeviceTensor};
-use super::layout::{LETTERBOX_BYTES, Parameters, TensorLayout};
+use super::layout::{FACE_BYTES, LETTERBOX_BYTES, Parameters, TensorLayout};
 use super::memory::{DeviceBuffer, Staging};
 use super::upload::SurfacePool;
 use super::{CudaError, Image, Surface};
 use crate::config::InferConfig;
-use crate::face::{ALIGNED_SIDE, Detection, Landmarks, Template, TemplateSpace};
+use crate::face::{ALIGNED_SIDE, Detection, Template, TemplateSpace};
 use crate::frame::{Frame, Size};
 use crate::infer::align::Crop;
 use crate::infer::decode::{self, Head};
@@ -100,7 +100,7 @@ impl Worker {
             slots: Arc::new(Mutex::new(slots)),
             pool: SurfacePool::new(&preparing),
             parameters: Parameters::default(),
-            faces: Staging::new(&inferring, FACES_MAX * LETTERBOX_BYTES)?,
+            faces: Staging::new(&inferring, FACES_MAX * FACE_BYTES)?,
             crops: DeviceBuffer::new(gpu, FACES_MAX * CROP_VALUES * size_of::<f32>())?,
             kernels,
             preparing,
@@ -210,15 +210,14 @@ impl Worker {
         Ok(found)
     }
 
-    /// One template a face, in order; a face is the number of its frame in the batch and its landmarks.
-    /// One launch aligns all of them, up to 32.
+    /// One template a face, in order. One launch aligns all of them, up to 32.
     ///
     /// # Errors
     /// [`CudaError::TooMany`] for a frame that the batch does not have; the call that failed, or
     /// [`CudaError::Graph`].
-    pub fn encode(&mut self, batch: &mut Batch, faces: &[(usize, Landmarks)]) -> Result<Vec<Template>, CudaError> {
-        if let Some((frame, _)) = faces.iter().find(|(frame, _)| *frame >= batch.len()) {
-            return Err(CudaError::TooMany { count: frame + 1, max: batch.len() });
+    pub fn encode(&mut self, batch: &mut Batch, faces: &[FaceRequest]) -> Result<Vec<Template>, CudaError> {
+        if let Some(face) = faces.iter().find(|face| face.frame >= batch.len()) {
+            return Err(CudaError::TooMany { count: face.frame + 1, max: batch.len() });
         }
         let mut templates = Vec::with_capacity(faces.len());
         for faces in faces.chunks(FACES_MAX) {
@@ -227,13 +226,13 @@ impl Worker {
         Ok(templates)
     }
 
-    fn encode_once(&mut self, batch: &mut Batch, faces: &[(usize, Landmarks)], templates: &mut Vec<Template>) -> Result<(), CudaError> {
+    fn encode_once(&mut self, batch: &mut Batch, faces: &[FaceRequest], templates: &mut Vec<Template>) -> Result<(), CudaError> {
         self.inferring.gpu().bind()?;
         if let Some(slot) = batch.slot() {
             // Uploads are queued where letterboxing is, and come before it.
             self.inferring.wait(&slot.prepared)?;
         }
-        let crops = faces.iter().map(|(frame, landmarks)| (&batch.requests[*frame].surface, Crop::of(landmarks)));
+        let crops = faces.iter().map(|face| (&batch.requests[face.frame].surface, Crop::of(&face.landmarks), face.is_mirrored));
         let parameters = self.parameters.faces(crops);
         self.faces.send(parameters.len(), |pinned| pinned.copy_from_slice(parameters))?;
         batch.is_read_in(&self.inferring);
