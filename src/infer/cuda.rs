@@ -95,5 +95,12 @@ impl From<CudaError> for InferError {
     }
 }
 
+/// Whoever opens a worker may hand it and its batches to a thread of their own.
+const _: () = {
+    const fn is_sent<T: Send>() {}
+    is_sent::<Worker>();
+    is_sent::<Batch>();
+};
+
 #[cfg(test)]
 mod tests;

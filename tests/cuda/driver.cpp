@@ -44,6 +44,11 @@ struct Work {
     // What it reads or writes, so that freeing it in the meantime is noticed.
     const void *host = nullptr;
     std::set<uint64_t> devices;
+    // Where a copy goes; where a kernel has its parameters, for how many pictures of which kind.
+    uint64_t to = 0;
+    uint64_t array = 0;
+    unsigned int count = 0;
+    bool is_letterbox = false;
 };
 
 struct Stream {
@@ -131,6 +136,31 @@ static bool is_used(const void *host, uint64_t address) {
     for (Stream *stream : streams)
         for (const Work &work : stream->work)
             if ((host && work.host == host) || work.devices.count(address)) return true;
+    return false;
+}
+
+static bool lies_in(const Surface &surface, const Memory &memory) {
+    const uint64_t first = reinterpret_cast<uint64_t>(memory.handed);
+    return surface.luma < first + memory.bytes && surface.chroma >= first;
+}
+
+// Whether a kernel that is queued will read a picture in this memory. Its parameters may be queued, too.
+static bool is_to_be_read(const Memory &memory) {
+    for (Stream *stream : streams) {
+        const Work *copied = nullptr;
+        for (const Work &work : stream->work) {
+            if (work.to) copied = &work;
+            if (!work.array) continue;
+            const bool is_queued = copied && memory_at(copied->to) == memory_at(work.array);
+            const char *at = is_queued ? static_cast<const char *>(copied->host) + (work.array - copied->to)
+                                       : static_cast<const char *>(device_memory(work.array));
+            for (unsigned int picture = 0; picture < work.count; picture++) {
+                Surface surface;
+                std::memcpy(&surface, at + picture * (work.is_letterbox ? sizeof(Letterbox) : sizeof(Face)), sizeof surface);
+                if (lies_in(surface, memory)) return true;
+            }
+        }
+    }
     return false;
 }
 
@@ -251,7 +281,11 @@ int cuStreamWaitEvent(Stream *stream, Event *event, unsigned int) {
                                     if (!mark->is_reached && streams.count(mark->stream)) run(mark->stream, mark.get());
                                 },
                                 nullptr,
-                                {}});
+                                {},
+                                0,
+                                0,
+                                0,
+                                false});
     }
     return SUCCESS;
 }
@@ -276,7 +310,7 @@ int cuEventRecord(Event *event, Stream *stream) {
     auto mark = std::make_shared<Mark>();
     mark->stream = stream;
     event->mark = mark;
-    stream->work.push_back({[mark] { mark->is_reached = true; }, nullptr, {}});
+    stream->work.push_back({[mark] { mark->is_reached = true; }, nullptr, {}, 0, 0, 0, false});
     return SUCCESS;
 }
 
@@ -341,7 +375,7 @@ int cuMemFree_v2(uint64_t address) {
         accuse("device memory is freed twice");
         return INVALID_VALUE;
     }
-    if (is_used(nullptr, address)) accuse("device memory is freed while queued work uses it");
+    if (is_used(nullptr, address) || is_to_be_read(found->second)) accuse("device memory is freed while queued work uses it");
     release(found->second);
     device.erase(found);
     return answer;
@@ -378,9 +412,17 @@ static int copy(Stream *stream, void *host, uint64_t address, size_t bytes, bool
     }
     (is_up ? bytes_up : bytes_down) += bytes;
     char *there = memory->alias + (address - reinterpret_cast<uint64_t>(memory->handed));
-    stream->work.push_back({[=] { is_up ? std::memcpy(there, host, bytes) : std::memcpy(host, there, bytes); },
+    const std::string queued(static_cast<const char *>(host), is_up ? bytes : 0);
+    stream->work.push_back({[=] {
+                                if (is_up && std::memcmp(queued.data(), host, bytes) != 0) accuse("pinned memory is written before its copy is done");
+                                is_up ? std::memcpy(there, host, bytes) : std::memcpy(host, there, bytes);
+                            },
                             host,
-                            {reinterpret_cast<uint64_t>(memory->handed)}});
+                            {reinterpret_cast<uint64_t>(memory->handed)},
+                            is_up ? address : 0,
+                            0,
+                            0,
+                            false});
     return SUCCESS;
 }
 
@@ -413,7 +455,11 @@ int cuLaunchKernel(int *function, unsigned int x, unsigned int y, unsigned int z
                                 run_kernel(name, Dim3{x, y, z}, Dim3{across, down, deep}, both);
                             },
                             nullptr,
-                            devices});
+                            devices,
+                            0,
+                            array,
+                            z,
+                            function == &the_letterbox});
     return SUCCESS;
 }
 
@@ -479,6 +525,7 @@ void stub_read(Stream *stream, uint64_t address, void *to, size_t bytes) {
 // Writes device memory as a decoder or a session on the device does, at once.
 void stub_write(uint64_t address, const void *from, size_t bytes) {
     std::lock_guard<std::recursive_mutex> lock(guard);
+    if (is_to_be_read(*memory_at(address))) accuse("a surface is let go of while a queued kernel reads it");
     std::memcpy(device_memory(address), from, bytes);
 }
 }

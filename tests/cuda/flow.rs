@@ -203,6 +203,13 @@ fn preparing_only_queues_and_a_third_batch_is_refused() {
         drop(second);
         assert_eq!((decoders[1].returned.load(Ordering::Relaxed), stand_in.queued()), (1, 0));
         drop(first);
+        // Neither is memory written again that a copy is still to read: these two share theirs.
+        let other = noise(6, SIZE, PixelLayout::Nv12);
+        drop(worker.upload(&frame).unwrap());
+        let surface = worker.upload(&other).unwrap();
+        let mut batch = worker.prepare(vec![request(surface)]).unwrap();
+        assert!(are_of(&[other], &look(&mut worker, &mut batch).unwrap()));
+        drop(batch);
         let mut empty = worker.prepare(Vec::new()).unwrap();
         assert_eq!(look(&mut worker, &mut empty).unwrap().0.len(), 0);
         let beyond =
