@@ -3,11 +3,13 @@
 //! In: the number of a call. Out: an error that names it, nothing held, and a next try that works.
 //! Must not know: models.
 
+use doorward::config::InferConfig;
 use doorward::frame::PixelLayout;
-use doorward::infer::cuda::{CudaError, Gpu, Image, Surface, SurfaceRequest, Worker};
+use doorward::infer::cuda::{CudaError, Gpu, Image, Plan, Surface, SurfaceRequest, Worker};
 
 use crate::driver::{CAPABILITY, StandIn, over_the_stand_in};
-use crate::flow::{Decoder, are_of, look, noise, open, request};
+use crate::flow::{Decoder, are_of, look, manifest, noise, open, request};
+use crate::graphs::{fails_once, graphs};
 
 /// What a driver may answer: no memory, a kernel that failed, a lost device.
 const CODES: [i32; 3] = [2, 719, 999];
@@ -88,6 +90,30 @@ fn any_call_that_fails_is_named_leaves_nothing_and_the_next_try_works() {
             assert_eq!((stand_in.held(), stand_in.wrong()), (0, None), "after the try that followed call {nth}");
         }
         println!("{calls} calls from open to close, each failed once");
+    });
+}
+
+#[test]
+fn a_graph_that_fails_at_once_is_waited_for_before_its_surfaces_are_let_go_of() {
+    over_the_stand_in("faults::a_graph_that_fails_at_once_is_waited_for_before_its_surfaces_are_let_go_of", &[], |stand_in| {
+        let gpu = Gpu::open(0).unwrap();
+        let frame = noise(7, SIZE, PixelLayout::Nv12);
+        let decoder = Decoder::new(&gpu, stand_in, frame.clone()).unwrap();
+        let (manifest, config) = (manifest(), InferConfig::default());
+        let plan = Plan { gpu: &gpu, image: &image(), manifest: &manifest, config: &config, frames_max: 1 };
+        let mut worker = Worker::open(&plan, |_| Ok(fails_once(graphs(stand_in, &manifest.encoder.output)))).unwrap();
+        for failing in ["detector", "encoder"] {
+            let mut batch = worker.prepare(vec![small(decoder.decode())]).unwrap();
+            let error = look(&mut worker, &mut batch).unwrap_err();
+            assert!(matches!(error, CudaError::Graph { graph, .. } if graph == failing), "{error}");
+            assert!(stand_in.queued() > 0, "nobody has waited yet");
+            drop(batch);
+            assert_eq!((stand_in.queued(), stand_in.wrong()), (0, None), "after the {failing}");
+        }
+        let mut batch = worker.prepare(vec![small(decoder.decode())]).unwrap();
+        assert!(are_of(&[frame], &look(&mut worker, &mut batch).unwrap()));
+        drop((batch, worker, decoder, gpu));
+        assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
     });
 }
 

@@ -119,6 +119,24 @@ impl DeviceGraph for FewPixels {
     }
 }
 
+/// A graph that fails once, before it has looked at its input, and then is another.
+struct FailsOnce(Box<dyn DeviceGraph>, bool);
+
+impl DeviceGraph for FailsOnce {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
+        if std::mem::replace(&mut self.1, true) { self.0.run(tensor) } else { Err("it is not ready".into()) }
+    }
+
+    fn output(&self, name: &str) -> Result<&[f32], String> {
+        self.0.output(name)
+    }
+}
+
+/// Graphs of which each fails once.
+pub fn fails_once(Graphs { detector, encoder }: Graphs) -> Graphs {
+    Graphs { detector: Box::new(FailsOnce(detector, false)), encoder: Box::new(FailsOnce(encoder, false)) }
+}
+
 /// The two graphs; the encoder's output has the manifest's name.
 pub fn graphs(stand_in: &'static StandIn, output: &str) -> Graphs {
     Graphs {
