@@ -55,6 +55,8 @@ pub fn is_child(test: &str, folders: &[&Path], variables: &[(&str, &Path)]) -> b
     }
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(IN_CHILD, "1");
+    let before = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = folders.iter().map(PathBuf::from).chain(std::env::split_paths(&before).filter(|folder| !folder.as_os_str().is_empty()));
     child.env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap()).envs(variables.iter().copied());
     let output = child.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

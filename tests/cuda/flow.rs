@@ -4,6 +4,7 @@
 //! In: pictures made here, graphs without a runtime. Out: counts of the stand-in.
 //! Must not know: models.
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -246,6 +247,21 @@ fn frames_of_many_shapes_go_in_one_batch_and_photos_do_not() {
         );
         assert!(matches!(worker.upload(&photo.unwrap()), Err(CudaError::BadSurface { .. })));
         drop((worker, gpu));
+        assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
+    });
+}
+
+#[test]
+fn the_host_cannot_read_what_lies_on_the_device() {
+    over_the_stand_in("flow::the_host_cannot_read_what_lies_on_the_device", &[], |stand_in| {
+        let gpu = Gpu::open(0).unwrap();
+        let decoder = Decoder::new(&gpu, stand_in, noise(9, (64, 48), PixelLayout::Nv12)).unwrap();
+        let surface = decoder.decode();
+        let file = tempfile::tempfile().unwrap();
+        // SAFETY: the kernel reads by itself, and answers with an error where it cannot.
+        let written = unsafe { libc::write(file.as_raw_fd(), surface.address() as *const libc::c_void, 64) };
+        assert_eq!((written, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EFAULT)));
+        drop((surface, decoder, gpu));
         assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
     });
 }

@@ -57,7 +57,7 @@ impl Outputs {
 /// The input of a graph, as it lies on the device when the graph begins.
 pub fn input(stand_in: &StandIn, tensor: &DeviceTensor<'_>) -> Vec<f32> {
     let mut values = vec![f32::NAN; tensor.len()];
-    stand_in.read(tensor.stream, tensor.address, &mut values);
+    stand_in.read(tensor.stream(), tensor.address(), &mut values);
     values
 }
 
@@ -65,7 +65,7 @@ struct OneFace(Outputs);
 
 impl DeviceGraph for OneFace {
     fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
-        let [pictures, _, height, width] = tensor.shape;
+        let [pictures, _, height, width] = tensor.shape();
         let values = input(self.0.stand_in, tensor);
         assert!(values.iter().all(|value| (0.0..=255.0).contains(value)), "the tensor is whole before the detector begins");
         let mut outputs = Vec::new();
@@ -83,7 +83,7 @@ impl DeviceGraph for OneFace {
             outputs.push((format!("bbox_{stride}"), each(4, &[0.0; 4])));
             outputs.push((format!("kps_{stride}"), each(10, &LANDMARKS)));
         }
-        self.0.bring(tensor.stream, &outputs).map_err(|error| error.to_string())
+        self.0.bring(tensor.stream(), &outputs).map_err(|error| error.to_string())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {
@@ -111,7 +111,7 @@ impl DeviceGraph for FewPixels {
     fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
         let values = input(self.outputs.stand_in, tensor);
         let templates = values.chunks(3 * ALIGNED_SIDE * ALIGNED_SIDE).flat_map(few).collect();
-        self.outputs.bring(tensor.stream, &[(self.name.clone(), templates)]).map_err(|error| error.to_string())
+        self.outputs.bring(tensor.stream(), &[(self.name.clone(), templates)]).map_err(|error| error.to_string())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {

@@ -44,7 +44,7 @@ impl HostSession {
 
     /// Each picture by itself, since the published graphs are for one; outputs lie behind each other.
     fn run_each(&mut self, tensor: &DeviceTensor<'_>) -> ort::Result<Vec<(String, Vec<f32>)>> {
-        let [_, planes, height, width] = tensor.shape;
+        let [_, planes, height, width] = tensor.shape();
         let values = input(self.stand_in, tensor);
         let session = self.session([height, width])?;
         let mut all: Vec<(String, Vec<f32>)> = session.outputs().iter().map(|output| (output.name().to_owned(), Vec::new())).collect();
@@ -62,7 +62,7 @@ impl HostSession {
 impl DeviceGraph for HostSession {
     fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
         let outputs = self.run_each(tensor).map_err(|error| error.to_string())?;
-        self.outputs.bring(tensor.stream, &outputs).map_err(|error| error.to_string())
+        self.outputs.bring(tensor.stream(), &outputs).map_err(|error| error.to_string())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {

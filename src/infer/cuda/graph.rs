@@ -6,20 +6,51 @@
 
 use std::sync::Arc;
 
+use super::CudaError;
 use super::driver::Stream;
+use super::memory::PinnedBuffer;
 
 /// An input tensor in device memory: batch, three planes, height, width of f32, without gaps.
 #[derive(Clone, Copy)]
 pub struct DeviceTensor<'a> {
-    /// The device address of the first value.
-    pub address: u64,
-    /// Batch, planes, height, width.
-    pub shape: [usize; 4],
-    /// The work that makes the values is queued here, so what reads them has to be queued here, too.
-    pub stream: &'a Arc<Stream>,
+    address: u64,
+    shape: [usize; 4],
+    stream: &'a Arc<Stream>,
 }
 
-impl DeviceTensor<'_> {
+impl<'a> DeviceTensor<'a> {
+    /// A tensor at `address`, whose memory the worker owns.
+    pub(super) fn new(address: u64, shape: [usize; 4], stream: &'a Arc<Stream>) -> Self {
+        Self { address, shape, stream }
+    }
+
+    /// The device address of the first value.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Batch, planes, height, width.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// The work that makes the values is queued here, so what reads them has to be queued here, too.
+    pub fn stream(&self) -> &'a Arc<Stream> {
+        self.stream
+    }
+
+    /// Copies the values to the host, after what is queued, and waits: for tests of a device, and for a
+    /// runtime that cannot run there.
+    ///
+    /// # Errors
+    /// The call that failed.
+    ///
+    /// # Panics
+    /// Where `to` has less room than the values take.
+    pub fn fetch(&self, to: &mut PinnedBuffer) -> Result<(), CudaError> {
+        self.stream.fetch_from(self.address, to, self.len() * size_of::<f32>())
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -113,10 +113,16 @@ impl Stream {
     /// # Panics
     /// Where `bytes` are more than one of both has.
     pub fn fetch(&self, from: &DeviceBuffer, to: &mut PinnedBuffer, bytes: usize) -> Result<(), CudaError> {
-        assert!(bytes <= from.bytes && bytes <= to.bytes, "both are large enough");
+        assert!(bytes <= from.bytes, "there are that many bytes");
+        self.fetch_from(from.address, to, bytes)
+    }
+
+    /// The same from an address in memory that the worker owns.
+    pub(super) fn fetch_from(&self, address: u64, to: &mut PinnedBuffer, bytes: usize) -> Result<(), CudaError> {
+        assert!(bytes <= to.bytes, "there is room for that many bytes");
         self.gpu().bind()?;
-        // SAFETY: both hold that many bytes. The copy is waited for below, whether it was queued or not.
-        let answer = unsafe { sys::cuMemcpyDtoHAsync_v2(to.pointer.cast(), from.address, bytes, self.raw()) };
+        // SAFETY: both hold that many bytes. The copy is waited for below.
+        let answer = unsafe { sys::cuMemcpyDtoHAsync_v2(to.pointer.cast(), address, bytes, self.raw()) };
         checked("cuMemcpyDtoHAsync", answer, bytes)?;
         let waited = self.synchronise();
         if waited.is_err() {

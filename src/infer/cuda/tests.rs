@@ -4,6 +4,8 @@
 //! Prints what is left out where there is no C++ compiler.
 //! Must not know: models, drivers.
 
+mod device;
+
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::process::Command;

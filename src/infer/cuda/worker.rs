@@ -191,7 +191,7 @@ impl Worker {
             let shape = [group.members.len(), 3, group.canvas.height as usize, group.canvas.width as usize];
             let detector = &mut self.graphs.detector;
             let failed = |reason: String| CudaError::Graph { graph: "detector", reason };
-            detector.run(&DeviceTensor { address, shape, stream: &self.inferring }).map_err(failed)?;
+            detector.run(&DeviceTensor::new(address, shape, &self.inferring)).map_err(failed)?;
             for (item, place) in group.members.iter().enumerate() {
                 let heads = heads(detector.as_ref(), (item, group.members.len()), group.canvas).map_err(failed)?;
                 let (request, placement) = (&batch.requests[*place], &batch.placements[*place]);
@@ -245,7 +245,7 @@ impl Worker {
         let failed = |reason: String| CudaError::Graph { graph: "encoder", reason };
         let shape = [faces.len(), 3, ALIGNED_SIDE, ALIGNED_SIDE];
         let encoder = &mut self.graphs.encoder;
-        encoder.run(&DeviceTensor { address: self.crops.address(), shape, stream: &self.inferring }).map_err(failed)?;
+        encoder.run(&DeviceTensor::new(self.crops.address(), shape, &self.inferring)).map_err(failed)?;
         batch.is_read_no_more();
         let (values, dimension) = (encoder.output(&self.encoder.output).map_err(failed)?, self.encoder.template_dimension());
         if values.len() != faces.len() * dimension {
