@@ -7,6 +7,7 @@
 mod align;
 mod border;
 mod compare;
+pub mod cuda;
 mod decode;
 mod host;
 mod job;

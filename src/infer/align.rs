@@ -32,8 +32,8 @@ const SAMPLES_MAX: usize = 16;
 /// A similarity transform of the plane as a complex map: `z ↦ a·z + b`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Similarity {
-    a: (f32, f32),
-    b: (f32, f32),
+    pub(super) a: (f32, f32),
+    pub(super) b: (f32, f32),
 }
 
 impl Similarity {
@@ -79,16 +79,35 @@ impl Similarity {
 /// Bilinear, as `OpenCV`'s warpAffine does it, with the mean of several samples where a pixel
 /// of the crop covers more than two of the frame. Landmarks that are no numbers give a black crop.
 pub fn align(frame: &Frame, landmarks: &Landmarks) -> AlignedFace {
-    let to_frame = Similarity::between(&landmarks.0, &TEMPLATE).inverse();
     let picture = Picture::new(frame);
     let mut pixels = Box::new([0_u8; ALIGNED_SIDE * ALIGNED_SIDE * 3]);
-    cut(&picture, to_frame, &mut pixels[..]);
+    cut(&picture, Crop::of(landmarks), &mut pixels[..]);
     AlignedFace::new(pixels)
 }
 
 widest_vectors! {
-    fn cut(picture: &Picture<'_>, to_frame: Similarity, pixels: &mut [u8]) {
-        picture.cut(to_frame, pixels);
+    fn cut(picture: &Picture<'_>, crop: Crop, pixels: &mut [u8]) {
+        picture.cut(crop, pixels);
+    }
+}
+
+/// How a face is sampled, on whatever device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Crop {
+    /// Takes a pixel of the crop to the frame.
+    pub(super) to_frame: Similarity,
+    /// Samples of a pixel along each axis.
+    pub(super) per_axis: usize,
+    /// What brings the sum of a pixel's samples to a byte's units.
+    pub(super) unit: f32,
+}
+
+impl Crop {
+    /// How the face with these landmarks is sampled.
+    pub(super) fn of(landmarks: &Landmarks) -> Self {
+        let to_frame = Similarity::between(&landmarks.0, &TEMPLATE).inverse();
+        let per_axis = ((to_frame.scale() / STEP_MAX).ceil() as usize).clamp(1, SAMPLES_MAX);
+        Self { to_frame, per_axis, unit: 1.0 / ((ONE * ONE) as f32 * (per_axis * per_axis) as f32) }
     }
 }
 
@@ -227,11 +246,9 @@ impl<'a> Picture<'a> {
         Self::Yuv { luma: samples(0, (1, 0), 1), u, v, colour: ToRgb::new(format.matrix, format.range) }
     }
 
-    /// Fills the crop, whose pixels `to_frame` takes to the frame.
+    /// Fills the crop.
     #[inline(always)]
-    fn cut(&self, to_frame: Similarity, pixels: &mut [u8]) {
-        let per_axis = ((to_frame.scale() / STEP_MAX).ceil() as usize).clamp(1, SAMPLES_MAX);
-        let unit = 1.0 / ((ONE * ONE) as f32 * (per_axis * per_axis) as f32);
+    fn cut(&self, Crop { to_frame, per_axis, unit }: Crop, pixels: &mut [u8]) {
         for (row, line) in pixels.chunks_exact_mut(ALIGNED_SIDE * 3).enumerate() {
             let mut sums = [[0_i32; ALIGNED_SIDE]; 3];
             // The samples of a pixel lie evenly around its centre. One lies in it.

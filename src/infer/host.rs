@@ -1,13 +1,13 @@
-//! Letterboxes a frame straight into a detector's input tensor, in the host's memory.
+//! Letterboxes a frame straight into a detector's input tensor, in the host's memory; fills an encoder's.
 //!
-//! In: a frame, a region of it, a canvas. Out: planes of f32, and where the picture lies in them.
+//! In: a frame, a region of it, a canvas; aligned faces. Out: planes of f32, and where the picture lies in them.
 //! Drops, by design, samples of live video between the taps (`taps`).
 //! Must not know: sessions, what a detector is.
 
 use super::taps::{Sampling, Taps, WEIGHT_SUM};
 use crate::camera::NormalisedRect;
 use crate::colour::{ToRgb, component_row};
-use crate::face::Point;
+use crate::face::{ALIGNED_SIDE, AlignedFace, Point};
 use crate::frame::{Frame, PixelLayout, Size};
 use crate::models::{Colour as ColourOrder, InputEntry};
 use crate::simd::widest_vectors;
@@ -30,9 +30,11 @@ pub(super) struct Placement {
     /// The whole canvas.
     pub(super) canvas: Size,
     /// Left and upper edge of the region, in pixels of the frame; even, so that chroma agrees.
-    origin: (u32, u32),
-    region: Size,
-    content: Size,
+    pub(super) origin: (u32, u32),
+    /// The part of the frame that is looked at.
+    pub(super) region: Size,
+    /// The part of the canvas that it fills.
+    pub(super) content: Size,
     scale: f32,
     /// How the picture is made smaller; `None` as its layout has it.
     sampling: Option<Sampling>,
@@ -327,8 +329,19 @@ fn gather_weighted<const COUNT: usize>(sums: &[u16], taps: &Taps, (step, offset)
     }
 }
 
+/// Fills an encoder's input with an aligned face.
+pub(super) fn fill_face(face: &AlignedFace, target: &mut Target<'_>) {
+    let area = ALIGNED_SIDE * ALIGNED_SIDE;
+    let (pixels, _) = face.rgb().as_chunks::<3>();
+    for (index, plane) in target.values.chunks_exact_mut(area).enumerate() {
+        let component = if target.input.colour == ColourOrder::Rgb { index } else { 2 - index };
+        plane.iter_mut().zip(pixels).for_each(|(value, pixel)| *value = f32::from(pixel[component]));
+    }
+    normalise(target.input, target.values, area);
+}
+
 /// Brings bytes to the units of a model: `(byte - mean) * scale`, by plane.
-pub(super) fn normalise(input: &InputEntry, tensor: &mut [f32], area: usize) {
+fn normalise(input: &InputEntry, tensor: &mut [f32], area: usize) {
     for (plane, mean) in tensor.chunks_exact_mut(area).zip(input.mean.iter().cycle()) {
         if *mean != 0.0 || input.scale != 1.0 {
             plane.iter_mut().for_each(|value| *value = (*value - mean) * input.scale);

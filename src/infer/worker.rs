@@ -12,7 +12,7 @@ use ort::environment::Environment;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::decode::{self, Head};
-use super::host::{CanvasShape, Letterbox, Placement, Target, normalise};
+use super::host::{CanvasShape, Letterbox, Placement, Target, fill_face};
 use super::liveness::{FaceInFrame, LiveScorer};
 use super::onnx::{Plan, Session, output};
 use super::provider::{Choice, Precision};
@@ -20,7 +20,7 @@ use super::{DetectRequest, InferError, Inference, Lane, OpenError};
 use crate::config::InferConfig;
 use crate::face::{ALIGNED_SIDE, AlignedFace, Detection, Template, TemplateSpace};
 use crate::frame::Size;
-use crate::models::{Colour, Decoder, Manifest, Role};
+use crate::models::{Decoder, Manifest, Role};
 
 /// The most shapes that a thread keeps detector sessions for: one a camera resolution, and photos.
 const SHAPES_MAX: usize = 8;
@@ -114,14 +114,7 @@ impl Worker {
 
     fn encode_one(&mut self, face: &AlignedFace) -> Result<Template, String> {
         let encoder = &self.setup.manifest.encoder;
-        let area = ALIGNED_SIDE * ALIGNED_SIDE;
-        let tensor = self.encoder.input_mut();
-        for (index, plane) in tensor.chunks_exact_mut(area).enumerate() {
-            let component = if encoder.model.input.colour == Colour::Rgb { index } else { 2 - index };
-            let (pixels, _) = face.rgb().as_chunks::<3>();
-            plane.iter_mut().zip(pixels).for_each(|(value, pixel)| *value = f32::from(pixel[component]));
-        }
-        normalise(&encoder.model.input, tensor, area);
+        fill_face(face, &mut Target { input: &encoder.model.input, values: self.encoder.input_mut() });
         let began_ns = thread_cpu_ns();
         let outputs = self.encoder.run()?;
         self.setup.meter.encode_ns.fetch_add(thread_cpu_ns() - began_ns, Ordering::Relaxed);
@@ -194,7 +187,8 @@ fn heads<'a>(outputs: &'a ort::session::SessionOutputs<'_>) -> Result<[Head<'a>;
     Ok([of(fine)?, of(middle)?, of(coarse)?])
 }
 
-fn into_frame(face: &mut Detection, placement: &Placement) {
+/// Takes a detection from its canvas to the frame.
+pub(super) fn into_frame(face: &mut Detection, placement: &Placement) {
     let corner = crate::face::Point { x: face.box_in_frame.x, y: face.box_in_frame.y };
     let corner = placement.point_in_frame(corner);
     (face.box_in_frame.x, face.box_in_frame.y) = (corner.x, corner.y);

@@ -1,0 +1,106 @@
+//! Analyses frames that lie in a CUDA device's memory, without their pixels ever leaving it.
+//!
+//! In: surfaces of a decoder, or frames of the host, uploaded once. Out: detections, templates.
+//! Drops: faces below the asked size or score; tensors of shapes that were used longest ago.
+//! Must not know: who decodes, what runs the graphs.
+//!
+//! The kernels agree with the host's path to the bit: 0 levels of 255 apart, in letterboxing and in
+//! alignment, on noise of every hard shape (`tests`). So templates of both are of one space.
+
+mod batch;
+mod compile;
+mod driver;
+mod graph;
+mod layout;
+mod memory;
+mod surface;
+mod upload;
+mod worker;
+
+pub use batch::{Batch, FaceRequest, SurfaceRequest};
+pub use compile::{Capability, Image, KERNEL_NAMES, KERNELS};
+pub use driver::{Gpu, Stream};
+pub use graph::{DeviceGraph, DeviceTensor};
+pub use memory::{DeviceBuffer, PinnedBuffer};
+pub use surface::{DevicePixels, Surface};
+pub use worker::{BATCHES_MAX, Graphs, Plan, Worker};
+
+use super::InferError;
+use crate::frame::PixelFormat;
+
+/// Something failed on the way to, on or back from a device. Nothing of the batch can be used; what it
+/// held is let go. The next batch may do better, unless the device itself is lost, which every call
+/// says from then on.
+#[derive(Debug, thiserror::Error)]
+pub enum CudaError {
+    /// No driver.
+    #[error("libcuda.so is not there, so no NVIDIA driver is installed; install one, or set infer.device to cpu")]
+    NoDriver,
+    /// No run-time compiler.
+    #[error(
+        "libnvrtc.so.12 is not there, and the kernels are compiled by it; install CUDA's NVRTC 12 where the loader finds it, or set infer.device to cpu"
+    )]
+    NoCompiler,
+    /// The kernels cannot be compiled for the device.
+    #[error("the kernels cannot be compiled: {reason}; a newer NVRTC may know the device")]
+    Compile {
+        /// The compiler's words.
+        reason: String,
+    },
+    /// The device's or the pinned memory is used up.
+    #[error("{call} found no room for {bytes} bytes; lower the batch size or the number of cameras, or free the device")]
+    OutOfMemory {
+        /// The driver's function.
+        call: &'static str,
+        /// How many bytes were asked for; 0 where the driver needed them for itself.
+        bytes: usize,
+    },
+    /// A call of the driver failed. The driver also reports by it what failed earlier on the device.
+    #[error("{call} failed with {code}; `nvidia-smi` says whether the device is well, and a restart opens it anew")]
+    Call {
+        /// The driver's function.
+        call: &'static str,
+        /// The driver's name of what happened.
+        code: String,
+    },
+    /// A graph failed on the device.
+    #[error("the {graph} failed: {reason}")]
+    Graph {
+        /// `detector` or `encoder`.
+        graph: &'static str,
+        /// The runtime's words.
+        reason: String,
+    },
+    /// A picture is none that the kernels can read.
+    #[error("a {}x{} {:?} picture cannot be analysed on the device: {reason}", .format.size.width, .format.size.height, .format.layout)]
+    BadSurface {
+        /// What it states.
+        format: Box<PixelFormat>,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More at once than the buffers are made for.
+    #[error("{count} at once, where at most {max} are allowed")]
+    TooMany {
+        /// How many were asked for.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+}
+
+impl From<CudaError> for InferError {
+    fn from(error: CudaError) -> Self {
+        Self::Session(error.to_string())
+    }
+}
+
+/// Whoever opens a worker may hand it and its batches to a thread of their own.
+const _: () = {
+    const fn is_sent<T: Send>() {}
+    is_sent::<Worker>();
+    is_sent::<Batch>();
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! The seam to whatever runs a graph on a tensor in device memory.
+//!
+//! In: a tensor, in a stream. Out: the graph's outputs, in the host's memory.
+//! Drops nothing.
+//! Must not know: which runtime it is.
+
+use std::sync::Arc;
+
+use super::CudaError;
+use super::driver::Stream;
+use super::memory::PinnedBuffer;
+
+/// An input tensor in device memory: batch, three planes, height, width of f32, without gaps.
+#[derive(Clone, Copy)]
+pub struct DeviceTensor<'a> {
+    address: u64,
+    shape: [usize; 4],
+    stream: &'a Arc<Stream>,
+}
+
+impl<'a> DeviceTensor<'a> {
+    /// A tensor at `address`, whose memory the worker owns.
+    pub(super) fn new(address: u64, shape: [usize; 4], stream: &'a Arc<Stream>) -> Self {
+        Self { address, shape, stream }
+    }
+
+    /// The device address of the first value.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Batch, planes, height, width.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// The work that makes the values is queued here, so what reads them has to be queued here, too.
+    pub fn stream(&self) -> &'a Arc<Stream> {
+        self.stream
+    }
+
+    /// Copies the values to the host, after what is queued, and waits: for tests of a device, and for a
+    /// runtime that cannot run there.
+    ///
+    /// # Errors
+    /// The call that failed.
+    ///
+    /// # Panics
+    /// Where `to` has less room than the values take.
+    pub fn fetch(&self, to: &mut PinnedBuffer) -> Result<(), CudaError> {
+        self.stream.fetch_from(self.address, to, self.len() * size_of::<f32>())
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A graph that runs on a tensor where it lies: a session of the CUDA or TensorRT provider with an
+/// I/O binding, or in tests what stands for one.
+pub trait DeviceGraph: Send {
+    /// Runs the graph on `input`, for any batch up to the worker's. Comes back when the outputs are in
+    /// the host's memory, so that everything queued in the stream before is done as well. The tensor's
+    /// address stays the same for one shape but for the batch, so bindings can be kept.
+    ///
+    /// # Errors
+    /// The runtime's own words.
+    fn run(&mut self, input: &DeviceTensor<'_>) -> Result<(), String>;
+
+    /// One output of the last run, the first picture's values first.
+    ///
+    /// # Errors
+    /// Where the graph has no such output.
+    fn output(&self, name: &str) -> Result<&[f32], String>;
+}

@@ -1,0 +1,293 @@
+//! What one thread does with a device: letterbox a batch, detect, align, encode.
+//!
+//! In: surfaces of a batch. Out: detections in pixels of the frames, templates.
+//! Drops: faces below the asked size or score.
+//! Must not know: queues, who asks, what runs the graphs.
+
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::batch::{Batch, FaceRequest, FreeSlots, Slot, SurfaceRequest};
+use super::driver::{Gpu, Kernels, Stream};
+use super::graph::{DeviceGraph, DeviceTensor};
+use super::layout::{FACE_BYTES, LETTERBOX_BYTES, Parameters, TensorLayout};
+use super::memory::{DeviceBuffer, Staging};
+use super::upload::SurfacePool;
+use super::{CudaError, Image, Surface};
+use crate::config::InferConfig;
+use crate::face::{ALIGNED_SIDE, Detection, Template, TemplateSpace};
+use crate::frame::{Frame, Size};
+use crate::infer::align::Crop;
+use crate::infer::decode::{self, Head};
+use crate::infer::host::{CanvasShape, Placement};
+use crate::infer::worker::into_frame;
+use crate::models::{Decoder, DetectorEntry, EncoderEntry, Manifest};
+
+/// How many batches there may be at once: one in inference, one being prepared.
+pub const BATCHES_MAX: usize = 2;
+/// The most faces that are encoded in one run; more take several.
+const FACES_MAX: usize = 32;
+/// How the crops lie in the encoder's input.
+const CROP: Size = Size { width: ALIGNED_SIDE as u32, height: ALIGNED_SIDE as u32 };
+/// The values of one crop.
+const CROP_VALUES: usize = 3 * ALIGNED_SIDE * ALIGNED_SIDE;
+
+/// What a worker is opened with.
+pub struct Plan<'a> {
+    /// The device.
+    pub gpu: &'a Arc<Gpu>,
+    /// The kernels, compiled for it.
+    pub image: &'a Image,
+    /// What the models want and answer.
+    pub manifest: &'a Manifest,
+    /// The detector's side and score.
+    pub config: &'a InferConfig,
+    /// The most frames of a batch.
+    pub frames_max: usize,
+}
+
+/// The two graphs, on the device of the plan.
+pub struct Graphs {
+    /// Finds faces.
+    pub detector: Box<dyn DeviceGraph>,
+    /// Turns aligned faces into templates.
+    pub encoder: Box<dyn DeviceGraph>,
+}
+
+/// One device's streams, kernels, buffers and graphs, for one thread. A batch goes through
+/// [`prepare`](Self::prepare), which only queues work, then [`detect`](Self::detect) and
+/// [`encode`](Self::encode), which wait for their answers, and is then dropped. While one batch is in
+/// inference the next can have been prepared: the device letterboxes it meanwhile.
+pub struct Worker {
+    /// Dropped first, while the device still does what is queued.
+    graphs: Graphs,
+    detector: DetectorEntry,
+    encoder: EncoderEntry,
+    space: TemplateSpace,
+    config: InferConfig,
+    frames_max: usize,
+    /// Uploads and letterboxing.
+    preparing: Arc<Stream>,
+    /// Graphs and alignment.
+    inferring: Arc<Stream>,
+    kernels: Kernels,
+    slots: FreeSlots,
+    pool: SurfacePool,
+    parameters: Parameters,
+    faces: Staging,
+    crops: DeviceBuffer,
+}
+
+impl Worker {
+    /// Allocates what every batch needs. `graphs` are made with [`Worker::open`]'s stream: TensorRT and
+    /// the CUDA provider take it as theirs.
+    ///
+    /// # Errors
+    /// The call that failed; nothing is left on the device. The words of `graphs` as
+    /// [`CudaError::Graph`].
+    pub fn open(plan: &Plan<'_>, graphs: impl FnOnce(&Arc<Stream>) -> Result<Graphs, CudaError>) -> Result<Self, CudaError> {
+        let Plan { gpu, image, manifest, config, frames_max } = *plan;
+        let kernels = Kernels::load(gpu, image)?;
+        let (preparing, inferring) = (Stream::new(gpu)?, Stream::new(gpu)?);
+        let slots = (0..BATCHES_MAX).map(|_| Slot::new(&preparing)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            graphs: graphs(&inferring)?,
+            detector: manifest.detector.clone(),
+            encoder: manifest.encoder.clone(),
+            space: manifest.space(),
+            config: config.clone(),
+            frames_max,
+            slots: Arc::new(Mutex::new(slots)),
+            pool: SurfacePool::new(&preparing),
+            parameters: Parameters::default(),
+            faces: Staging::new(&inferring, FACES_MAX * FACE_BYTES)?,
+            crops: DeviceBuffer::new(gpu, FACES_MAX * CROP_VALUES * size_of::<f32>())?,
+            kernels,
+            preparing,
+            inferring,
+        })
+    }
+
+    /// Queues the upload of a frame that was decoded on the host. Its memory is used again when the
+    /// surface is dropped.
+    ///
+    /// # Errors
+    /// [`CudaError::BadSurface`] for RGB, or the call that failed.
+    pub fn upload(&self, frame: &Frame) -> Result<Surface, CudaError> {
+        self.pool.upload(frame)
+    }
+
+    /// Queues the letterboxing of a batch, one launch for all frames that share a canvas, and comes
+    /// back at once. The surfaces must be whole, or come from [`upload`](Self::upload).
+    ///
+    /// # Errors
+    /// [`CudaError::TooMany`] for more frames than the plan's, and where [`BATCHES_MAX`] batches are not
+    /// dropped yet; or the call that failed.
+    pub fn prepare(&mut self, requests: Vec<SurfaceRequest>) -> Result<Batch, CudaError> {
+        if requests.len() > self.frames_max {
+            return Err(CudaError::TooMany { count: requests.len(), max: self.frames_max });
+        }
+        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let slot = slot.ok_or(CudaError::TooMany { count: BATCHES_MAX + 1, max: BATCHES_MAX })?;
+        let placements = requests.iter().map(|request| {
+            let side = request.detector_side.unwrap_or(self.config.detector_side);
+            Placement::new(request.surface.format().size, request.region_of_interest, side, CanvasShape::Fitted)
+        });
+        let placements = placements.collect();
+        let mut batch = Batch::new((requests, placements), slot, &self.slots);
+        if !batch.is_empty() {
+            self.letterbox(&mut batch)?;
+        }
+        Ok(batch)
+    }
+
+    fn letterbox(&self, batch: &mut Batch) -> Result<(), CudaError> {
+        self.preparing.gpu().bind()?;
+        // What is queued from here on reads the surfaces, also where a later call fails.
+        batch.is_read_in(&self.preparing);
+        let order: Vec<usize> = batch.groups.iter().flat_map(|group| group.members.iter().copied()).collect();
+        let frames: Vec<(Surface, Placement)> =
+            order.iter().map(|place| (batch.requests[*place].surface.clone(), batch.placements[*place])).collect();
+        let groups = batch.groups.clone();
+        let Some(slot) = batch.slot_mut() else { return Ok(()) };
+        slot.reserve(&groups, self.frames_max)?;
+        slot.parameters.letterboxes(frames.iter().map(|(surface, placement)| (surface, placement)));
+        let bytes = slot.parameters.letterbox_bytes();
+        slot.staging.reserve(bytes)?;
+        let address = slot.staging.device().address();
+        let parameters = slot.parameters.letterboxes_at(address);
+        slot.staging.send(bytes, |pinned| pinned.copy_from_slice(parameters))?;
+        let mut first = address;
+        for group in &groups {
+            let Some(tensor) = slot.tensor(group.canvas) else { continue };
+            let mut layout = TensorLayout::new(tensor, group.canvas, &self.detector.model.input);
+            let size = [group.canvas.width, group.canvas.height, group.members.len() as u32];
+            let arguments: [*mut c_void; 2] = [(&raw mut first).cast(), (&raw mut layout).cast()];
+            // SAFETY: the arguments are the kernel's: an address and a tensor. The parameters, the tensor
+            // and the surfaces are held by the batch, which waits for this stream before it lets go.
+            unsafe { self.kernels.letterbox(&self.preparing, size, arguments) }?;
+            first += (group.members.len() * LETTERBOX_BYTES) as u64;
+        }
+        slot.prepared.record(&self.preparing)
+    }
+
+    /// Faces of each frame, best score first, in pixels of the frame.
+    ///
+    /// # Errors
+    /// The call that failed, or [`CudaError::Graph`].
+    pub fn detect(&mut self, batch: &mut Batch) -> Result<Vec<Vec<Detection>>, CudaError> {
+        let mut found = vec![Vec::new(); batch.len()];
+        if batch.is_empty() {
+            return Ok(found);
+        }
+        self.inferring.gpu().bind()?;
+        // A detector that fails may leave work behind that reads the batch's tensors.
+        batch.is_read_in(&self.inferring);
+        if let Some(slot) = batch.slot() {
+            self.inferring.wait(&slot.prepared)?;
+        }
+        for group in &batch.groups {
+            let Some(address) = batch.slot().and_then(|slot| slot.tensor(group.canvas)) else { continue };
+            let shape = [group.members.len(), 3, group.canvas.height as usize, group.canvas.width as usize];
+            let detector = &mut self.graphs.detector;
+            let failed = |reason: String| CudaError::Graph { graph: "detector", reason };
+            detector.run(&DeviceTensor::new(address, shape, &self.inferring)).map_err(failed)?;
+            for (item, place) in group.members.iter().enumerate() {
+                let heads = heads(detector.as_ref(), (item, group.members.len()), group.canvas).map_err(failed)?;
+                let (request, placement) = (&batch.requests[*place], &batch.placements[*place]);
+                let score_min = request.score_min.unwrap_or(self.config.detection_score_min);
+                let mut faces = match self.detector.decoder {
+                    Decoder::Yunet => decode::yunet(&heads, group.canvas.width, score_min),
+                };
+                faces.iter_mut().for_each(|face| into_frame(face, placement));
+                let pixels_min = request.face_pixels_min as f32;
+                faces.retain(|face| face.box_in_frame.width.min(face.box_in_frame.height) >= pixels_min);
+                found[*place] = faces;
+            }
+        }
+        // The detector waited for the stream, which had waited for the letterboxing.
+        batch.is_read_no_more();
+        Ok(found)
+    }
+
+    /// One template a face, in order. One launch aligns all of them, up to 32.
+    ///
+    /// # Errors
+    /// [`CudaError::TooMany`] for a frame that the batch does not have; the call that failed, or
+    /// [`CudaError::Graph`].
+    pub fn encode(&mut self, batch: &mut Batch, faces: &[FaceRequest]) -> Result<Vec<Template>, CudaError> {
+        if let Some(face) = faces.iter().find(|face| face.frame >= batch.len()) {
+            return Err(CudaError::TooMany { count: face.frame + 1, max: batch.len() });
+        }
+        let mut templates = Vec::with_capacity(faces.len());
+        for faces in faces.chunks(FACES_MAX) {
+            self.encode_once(batch, faces, &mut templates)?;
+        }
+        Ok(templates)
+    }
+
+    fn encode_once(&mut self, batch: &mut Batch, faces: &[FaceRequest], templates: &mut Vec<Template>) -> Result<(), CudaError> {
+        self.inferring.gpu().bind()?;
+        if let Some(slot) = batch.slot() {
+            // Uploads are queued where letterboxing is, and come before it.
+            self.inferring.wait(&slot.prepared)?;
+        }
+        let crops = faces.iter().map(|face| (&batch.requests[face.frame].surface, Crop::of(&face.landmarks), face.is_mirrored));
+        let parameters = self.parameters.faces(crops);
+        self.faces.send(parameters.len(), |pinned| pinned.copy_from_slice(parameters))?;
+        batch.is_read_in(&self.inferring);
+        let mut address = self.faces.device().address();
+        let mut layout = TensorLayout::new(self.crops.address(), CROP, &self.encoder.model.input);
+        let arguments: [*mut c_void; 2] = [(&raw mut address).cast(), (&raw mut layout).cast()];
+        // SAFETY: the arguments are the kernel's: an address and a tensor. The parameters and the tensor are
+        // this worker's, which waits for the stream when dropped; the surfaces are held by the batch.
+        unsafe { self.kernels.align(&self.inferring, [CROP.width, CROP.height, faces.len() as u32], arguments) }?;
+        let failed = |reason: String| CudaError::Graph { graph: "encoder", reason };
+        let shape = [faces.len(), 3, ALIGNED_SIDE, ALIGNED_SIDE];
+        let encoder = &mut self.graphs.encoder;
+        encoder.run(&DeviceTensor::new(self.crops.address(), shape, &self.inferring)).map_err(failed)?;
+        batch.is_read_no_more();
+        let (values, dimension) = (encoder.output(&self.encoder.output).map_err(failed)?, self.encoder.template_dimension());
+        if values.len() != faces.len() * dimension {
+            let count = faces.len();
+            return Err(failed(format!("it answered {} numbers for {count} faces; the manifest says {dimension} each", values.len())));
+        }
+        for values in values.chunks(dimension) {
+            templates.push(Template::normalised(self.space.clone(), values).map_err(|error| failed(error.to_string()))?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for stream in [&self.preparing, &self.inferring] {
+            // Nothing may run any more in memory that is freed.
+            if let Err(error) = stream.synchronise().or_else(|_| stream.synchronise()) {
+                tracing::warn!(%error, "a device could not be waited for");
+            }
+        }
+    }
+}
+
+/// The heads of picture `item` of `pictures`, whose canvas is `canvas`.
+fn heads(graph: &dyn DeviceGraph, (item, pictures): (usize, usize), canvas: Size) -> Result<[Head<'_>; 3], String> {
+    let part = |name: &str, stride: u32, of_cell: usize| {
+        let values = graph.output(&format!("{name}_{stride}"))?;
+        let each = (canvas.width / stride) as usize * (canvas.height / stride) as usize * of_cell;
+        if values.len() != pictures * each {
+            return Err(format!("{name}_{stride} has {} numbers, and {pictures} pictures of {each} were expected", values.len()));
+        }
+        Ok(&values[item * each..][..each])
+    };
+    let of = |stride: u32| -> Result<Head<'_>, String> {
+        Ok(Head {
+            class: part("cls", stride, 1)?,
+            object: part("obj", stride, 1)?,
+            boxes: part("bbox", stride, 4)?,
+            landmarks: part("kps", stride, 10)?,
+        })
+    };
+    let [fine, middle, coarse] = decode::STRIDES;
+    Ok([of(fine)?, of(middle)?, of(coarse)?])
+}

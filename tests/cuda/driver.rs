@@ -1,0 +1,207 @@
+//! The stand-in for the driver: made here, and found by the loader as the real one would be.
+//!
+//! In: driver.cpp. Out: a process in which libcuda.so is the stand-in, and what it counts.
+//! Prints what is left out where there is no C++ compiler.
+//! Must not know: what is computed.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use doorward::infer::cuda::{Capability, CudaError, Gpu, Image, Stream};
+use libloading::Library;
+use tempfile::TempDir;
+
+/// Tells the test that it runs over the stand-in.
+const IN_CHILD: &str = "DOORWARD_STAND_IN_DRIVER";
+
+/// Where the Python environment has the compiler of kernels, if it is there.
+pub fn nvrtc_dir(left_out: &str) -> Option<PathBuf> {
+    let libraries = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/lib");
+    let pythons = std::fs::read_dir(&libraries).into_iter().flatten().flatten();
+    let mut folders = pythons.map(|python| python.path().join("site-packages/nvidia/cuda_nvrtc/lib"));
+    let found = folders.find(|folder| folder.join("libnvrtc.so.12").exists());
+    if found.is_none() {
+        println!("LEFT OUT: {left_out}: NVRTC is not in .venv; run script/bootstrap --for-tests");
+    }
+    found
+}
+
+/// A folder with libcuda.so in it, which is the stand-in; or nothing where there is no C++ compiler.
+fn driver_dir(left_out: &str) -> Option<&'static Path> {
+    static DRIVER: OnceLock<Option<TempDir>> = OnceLock::new();
+    let made = DRIVER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/driver.cpp");
+        let mut compiler = Command::new("c++");
+        compiler.args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fPIC", "-shared"]);
+        let status = compiler.args(["-Wl,-soname,libcuda.so.1", "-o"]).arg(folder.path().join("libcuda.so.1")).arg(source).status().ok()?;
+        assert!(status.success(), "the stand-in is C++");
+        std::os::unix::fs::symlink("libcuda.so.1", folder.path().join("libcuda.so")).unwrap();
+        Some(folder)
+    });
+    if made.is_none() {
+        println!("LEFT OUT: {left_out}: there is no c++ (Debian package g++)");
+    }
+    made.as_ref().map(TempDir::path)
+}
+
+/// Runs the test called `test` again in a process of its own, where the loader looks into `folders`
+/// first and `variables` are set; in there, answers true.
+pub fn is_child(test: &str, folders: &[&Path], variables: &[(&str, &Path)]) -> bool {
+    if std::env::var_os(IN_CHILD).is_some() {
+        return true;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(IN_CHILD, "1");
+    let before = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = folders.iter().map(PathBuf::from).chain(std::env::split_paths(&before).filter(|folder| !folder.as_os_str().is_empty()));
+    child.env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap()).envs(variables.iter().copied());
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    print!("{said}");
+    assert!(output.status.success(), "{test} over the stand-in: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1 passed"), "{test} is the test's name");
+    false
+}
+
+/// Runs `body` over the stand-in, in a process of its own.
+pub fn over_the_stand_in(test: &str, variables: &[(&str, &Path)], body: impl FnOnce(&'static StandIn)) {
+    if std::env::var_os(IN_CHILD).is_some() {
+        return body(StandIn::loaded());
+    }
+    let Some(driver) = driver_dir(test) else { return };
+    let nvrtc = nvrtc_dir("kernels compiled for the stand-in's device");
+    let folders: Vec<&Path> = std::iter::once(driver).chain(nvrtc.as_deref()).collect();
+    is_child(test, &folders, variables);
+}
+
+/// Kernels for the stand-in, which looks for their names only: from the real compiler where it is
+/// there.
+pub fn image(gpu: &Gpu) -> Image {
+    match Image::compile(gpu.capability().unwrap()) {
+        Ok(image) => image,
+        Err(CudaError::NoCompiler) => Image::new(b"// .entry letterbox_nv12 .entry align_nv12\n".to_vec()).unwrap(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+// SAFETY: the types that driver.cpp states; each call says what its arguments have to be.
+type OfName = unsafe extern "C" fn(*const c_char) -> u64;
+type OfWay = unsafe extern "C" fn(c_int) -> u64;
+type Number = unsafe extern "C" fn() -> u64;
+type Words = unsafe extern "C" fn() -> *const c_char;
+type Fail = unsafe extern "C" fn(*const c_char, u64, c_int);
+type Read = unsafe extern "C" fn(*mut c_void, u64, *mut f32, usize);
+type Write = unsafe extern "C" fn(u64, *const u8, usize);
+
+/// What the stand-in counts, and what it is told to do.
+pub struct StandIn(Library);
+
+impl StandIn {
+    /// The library that cudarc finds, too.
+    fn loaded() -> &'static Self {
+        static LOADED: OnceLock<StandIn> = OnceLock::new();
+        LOADED.get_or_init(|| {
+            // SAFETY: it was made for this; loading it runs nothing.
+            Self(unsafe { Library::new("libcuda.so") }.unwrap())
+        })
+    }
+
+    fn symbol<T: Copy>(&self, name: &str) -> T {
+        // SAFETY: each caller names the type that driver.cpp has for it.
+        *unsafe { self.0.get::<T>(name.as_bytes()) }.unwrap()
+    }
+
+    /// Calls of one function since the last [`fail`](Self::fail), by its name without a version.
+    pub fn calls(&self, name: &str) -> u64 {
+        let (name, calls) = (CString::new(name).unwrap(), self.symbol::<OfName>("stub_calls"));
+        // SAFETY: the name ends in a zero.
+        unsafe { calls(name.as_ptr()) }
+    }
+
+    /// Calls of all functions since the last [`fail`](Self::fail).
+    pub fn calls_in_all(&self) -> u64 {
+        let calls = self.symbol::<OfName>("stub_calls");
+        // SAFETY: no name stands for all.
+        unsafe { calls(std::ptr::null()) }
+    }
+
+    fn bytes(&self, way: c_int) -> u64 {
+        // SAFETY: any number is allowed.
+        unsafe { self.symbol::<OfWay>("stub_bytes")(way) }
+    }
+
+    /// Bytes that were copied to the device.
+    pub fn bytes_up(&self) -> u64 {
+        self.bytes(0)
+    }
+
+    /// Bytes that were copied to the host.
+    pub fn bytes_down(&self) -> u64 {
+        self.bytes(1)
+    }
+
+    /// Bytes that stand-ins for sessions read where they lay.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes(2)
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        // SAFETY: only functions without arguments are asked for.
+        unsafe { self.symbol::<Number>(name)() }
+    }
+
+    /// How many things were made and not given back.
+    pub fn held(&self) -> u64 {
+        self.number("stub_held")
+    }
+
+    /// How much work is queued and not done.
+    pub fn queued(&self) -> u64 {
+        self.number("stub_queued")
+    }
+
+    fn words(&self, name: &str) -> Option<String> {
+        // SAFETY: only functions without arguments are asked for; the words live until the next call.
+        let words = unsafe { self.symbol::<Words>(name)() };
+        // SAFETY: they end in a zero.
+        (!words.is_null()).then(|| unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned())
+    }
+
+    /// What was done that a real driver would punish.
+    pub fn wrong(&self) -> Option<String> {
+        self.words("stub_wrong")
+    }
+
+    /// Lets the `nth` call from now on fail with `code`, of all functions or of one.
+    pub fn fail(&self, name: Option<&str>, nth: u64, code: c_int) {
+        let fail = self.symbol::<Fail>("stub_fail");
+        let name = name.map(|name| CString::new(name).unwrap());
+        // SAFETY: the name ends in a zero or is none.
+        unsafe { fail(name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()), nth, code) };
+    }
+
+    /// The function that was made to fail.
+    pub fn failed(&self) -> Option<String> {
+        self.words("stub_failed")
+    }
+
+    /// Reads values as a session on the device does: where they lie, after what the stream has queued.
+    pub fn read(&self, stream: &Arc<Stream>, address: u64, to: &mut [f32]) {
+        let read = self.symbol::<Read>("stub_read");
+        // SAFETY: the stream is alive, and there is room for as many values.
+        unsafe { read(stream.handle(), address, to.as_mut_ptr(), size_of_val(to)) };
+    }
+
+    /// Writes bytes as a decoder or a session on the device does.
+    pub fn write(&self, address: u64, bytes: &[u8]) {
+        let write = self.symbol::<Write>("stub_write");
+        // SAFETY: so many bytes are read; the stand-in checks the address.
+        unsafe { write(address, bytes.as_ptr(), bytes.len()) };
+    }
+}
+
+/// The capability of the stand-in's device.
+pub const CAPABILITY: Capability = Capability { major: 8, minor: 6 };

@@ -1,0 +1,152 @@
+//! Graphs that need no runtime: a detector that sees one face in each picture, and an encoder whose
+//! template is a few pixels of the crop. And how a graph's outputs come to the host.
+//!
+//! In: tensors in the stand-in's memory. Out: outputs, copied to the host by the driver's copy.
+//! Must not know: models.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use doorward::face::{ALIGNED_SIDE, AlignedFace, Template, TemplateSpace};
+use doorward::infer::cuda::{CudaError, DeviceBuffer, DeviceGraph, DeviceTensor, Graphs, PinnedBuffer, Stream};
+
+use crate::driver::StandIn;
+
+/// How many numbers the encoder answers.
+pub const DIMENSION: usize = 128;
+/// Where the one face's landmarks lie around its cell's corner, in strides of 32 pixels.
+const LANDMARKS: [f32; 10] = [-0.3, -0.3, 0.3, -0.3, 0.0, 0.0, -0.2, 0.3, 0.2, 0.3];
+
+/// Outputs in device memory, and their way to the host.
+pub struct Outputs {
+    stand_in: &'static StandIn,
+    memory: Option<(DeviceBuffer, PinnedBuffer)>,
+    values: HashMap<String, Vec<f32>>,
+}
+
+impl Outputs {
+    pub fn new(stand_in: &'static StandIn) -> Self {
+        Self { stand_in, memory: None, values: HashMap::new() }
+    }
+
+    /// Lays outputs where a session on the device would and copies them to the host.
+    pub fn bring(&mut self, stream: &Arc<Stream>, outputs: &[(String, Vec<f32>)]) -> Result<(), CudaError> {
+        let bytes: Vec<u8> = outputs.iter().flat_map(|(_, values)| values.iter().flat_map(|value| value.to_ne_bytes())).collect();
+        if self.memory.as_ref().is_none_or(|(device, _)| device.bytes() < bytes.len()) {
+            let (device, pinned) = (DeviceBuffer::new(stream.gpu(), bytes.len())?, PinnedBuffer::new(stream.gpu(), bytes.len())?);
+            self.memory = Some((device, pinned));
+        }
+        let (device, pinned) = self.memory.as_mut().unwrap();
+        self.stand_in.write(device.address(), &bytes);
+        stream.fetch(device, pinned, bytes.len())?;
+        let mut rest = pinned.as_slice();
+        self.values.clear();
+        for (name, values) in outputs {
+            let (own, others) = rest.split_at(size_of_val(&values[..]));
+            rest = others;
+            self.values.insert(name.clone(), own.as_chunks::<4>().0.iter().map(|value| f32::from_ne_bytes(*value)).collect());
+        }
+        Ok(())
+    }
+
+    pub fn output(&self, name: &str) -> Result<&[f32], String> {
+        self.values.get(name).map(Vec::as_slice).ok_or_else(|| format!("there is no output {name:?}"))
+    }
+}
+
+/// The input of a graph, as it lies on the device when the graph begins.
+pub fn input(stand_in: &StandIn, tensor: &DeviceTensor<'_>) -> Vec<f32> {
+    let mut values = vec![f32::NAN; tensor.len()];
+    stand_in.read(tensor.stream(), tensor.address(), &mut values);
+    values
+}
+
+struct OneFace(Outputs);
+
+impl DeviceGraph for OneFace {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
+        let [pictures, _, height, width] = tensor.shape();
+        let values = input(self.0.stand_in, tensor);
+        assert!(values.iter().all(|value| (0.0..=255.0).contains(value)), "the tensor is whole before the detector begins");
+        let mut outputs = Vec::new();
+        for stride in [8, 16, 32] {
+            let cells = (width / stride) * (height / stride);
+            // In the middle of the coarsest head.
+            let (cell, seen) = (cells / 2 + width / stride / 2, if stride == 32 { 0.9 } else { 0.0 });
+            let each = |of_cell: usize, own: &[f32]| {
+                let mut values = vec![0.0; cells * of_cell];
+                values[cell * of_cell..][..of_cell].copy_from_slice(own);
+                values.repeat(pictures)
+            };
+            outputs.push((format!("cls_{stride}"), each(1, &[seen])));
+            outputs.push((format!("obj_{stride}"), each(1, &[seen])));
+            outputs.push((format!("bbox_{stride}"), each(4, &[0.0; 4])));
+            outputs.push((format!("kps_{stride}"), each(10, &LANDMARKS)));
+        }
+        self.0.bring(tensor.stream(), &outputs).map_err(|error| error.to_string())
+    }
+
+    fn output(&self, name: &str) -> Result<&[f32], String> {
+        self.0.output(name)
+    }
+}
+
+/// How many bytes the detector answers for pictures on a canvas.
+pub fn detector_bytes(pictures: usize, (width, height): (usize, usize)) -> usize {
+    let cells: usize = [8, 16, 32].iter().map(|stride| (width / stride) * (height / stride)).sum();
+    pictures * cells * 16 * size_of::<f32>()
+}
+
+struct FewPixels {
+    outputs: Outputs,
+    name: String,
+}
+
+/// The values of a crop that make its template.
+fn few(crop: &[f32]) -> Vec<f32> {
+    crop.iter().step_by(crop.len() / DIMENSION).take(DIMENSION).map(|value| value - 100.0).collect()
+}
+
+impl DeviceGraph for FewPixels {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
+        let values = input(self.outputs.stand_in, tensor);
+        let templates = values.chunks(3 * ALIGNED_SIDE * ALIGNED_SIDE).flat_map(few).collect();
+        self.outputs.bring(tensor.stream(), &[(self.name.clone(), templates)]).map_err(|error| error.to_string())
+    }
+
+    fn output(&self, name: &str) -> Result<&[f32], String> {
+        self.outputs.output(name)
+    }
+}
+
+/// A graph that fails once, before it has looked at its input, and then is another.
+struct FailsOnce(Box<dyn DeviceGraph>, bool);
+
+impl DeviceGraph for FailsOnce {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
+        if std::mem::replace(&mut self.1, true) { self.0.run(tensor) } else { Err("it is not ready".into()) }
+    }
+
+    fn output(&self, name: &str) -> Result<&[f32], String> {
+        self.0.output(name)
+    }
+}
+
+/// Graphs of which each fails once.
+pub fn fails_once(Graphs { detector, encoder }: Graphs) -> Graphs {
+    Graphs { detector: Box::new(FailsOnce(detector, false)), encoder: Box::new(FailsOnce(encoder, false)) }
+}
+
+/// The two graphs; the encoder's output has the manifest's name.
+pub fn graphs(stand_in: &'static StandIn, output: &str) -> Graphs {
+    Graphs {
+        detector: Box::new(OneFace(Outputs::new(stand_in))),
+        encoder: Box::new(FewPixels { outputs: Outputs::new(stand_in), name: output.to_owned() }),
+    }
+}
+
+/// What the encoder makes of a face that the host has cut out; red comes first.
+pub fn expected(face: &AlignedFace, space: &TemplateSpace) -> Template {
+    let planes = (0..3).flat_map(|component| face.rgb().iter().skip(component).step_by(3).map(|byte| f32::from(*byte)));
+    Template::normalised(space.clone(), &few(&planes.collect::<Vec<_>>())).unwrap()
+}
