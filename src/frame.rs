@@ -2,7 +2,7 @@
 //!
 //! In: what a source measured. Out: a value that every stage can read and share cheaply.
 //! Must not know: GStreamer, tensors, GPUs. Pixels stay where the decoder put them, behind
-//! [`HostPixels`], so that no stage copies a frame to look at it.
+//! [`HostPixels`] or [`DevicePixels`], so that no stage copies a frame to look at it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -112,6 +112,34 @@ impl HostPixels for Vec<u8> {
     }
 }
 
+/// Pixels in the memory of a device that analyses them (a decoder's surface, an upload). Whoever makes a frame of them has
+/// waited until they are whole, or has queued what makes them where whoever reads them waits for it. Dropping them gives the
+/// memory back to whom it belongs.
+pub trait DevicePixels: Send + Sync {
+    /// The device's address of the first byte.
+    fn address(&self) -> u64;
+    /// How many bytes there are.
+    fn bytes(&self) -> usize;
+    /// All of them, copied into the host's memory: for pictures that people look at, never for analysis. It waits for the
+    /// device.
+    ///
+    /// # Errors
+    /// The device's own words.
+    fn to_host(&self) -> Result<Vec<u8>, String>;
+}
+
+/// Where a frame's pixels are.
+#[derive(Clone)]
+enum Pixels {
+    Host(Arc<dyn HostPixels>),
+    Device(Arc<dyn DevicePixels>),
+}
+
+/// A frame on a device cannot be copied to the host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the picture cannot be copied from the device: {0}")]
+pub struct NotCopied(String);
+
 /// What a frame says of its pixels: enough to read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PixelFormat {
@@ -187,7 +215,7 @@ pub struct Frame {
     /// RTCP sender reports allow an estimate.
     pub camera_delay: Option<Duration>,
     format: PixelFormat,
-    pixels: Arc<dyn HostPixels>,
+    pixels: Pixels,
 }
 
 impl Frame {
@@ -196,12 +224,41 @@ impl Frame {
     /// # Errors
     /// [`BadPixels`] when the planes would reach beyond the pixels: no later stage needs to check.
     pub fn new(camera: CameraId, capture_time: Timestamp, format: PixelFormat, pixels: Arc<dyn HostPixels>) -> Result<Self, BadPixels> {
-        let bytes = pixels.bytes().len();
-        if format.bytes_needed().is_none_or(|needed| needed > bytes) {
-            let Size { width, height } = format.size;
-            return Err(BadPixels { width, height, layout: format.layout, bytes });
-        }
+        fits(&format, pixels.bytes().len())?;
+        let pixels = Pixels::Host(pixels);
         Ok(Self { camera, sequence: 0, capture_time, decode_time: capture_time, camera_delay: None, format, pixels })
+    }
+
+    /// The same over pixels in a device's memory; the planes' offsets count from their address.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn on_device(
+        camera: CameraId,
+        capture_time: Timestamp,
+        format: PixelFormat,
+        pixels: Arc<dyn DevicePixels>,
+    ) -> Result<Self, BadPixels> {
+        fits(&format, pixels.bytes())?;
+        let pixels = Pixels::Device(pixels);
+        Ok(Self { camera, sequence: 0, capture_time, decode_time: capture_time, camera_delay: None, format, pixels })
+    }
+
+    /// The same picture with its pixels somewhere else, which lie as `format` says.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn moved_to_device(&self, format: PixelFormat, pixels: Arc<dyn DevicePixels>) -> Result<Self, BadPixels> {
+        fits(&format, pixels.bytes())?;
+        Ok(Self { format, pixels: Pixels::Device(pixels), ..self.clone() })
+    }
+
+    /// The pixels, where they are in a device's memory.
+    pub fn device_pixels(&self) -> Option<&Arc<dyn DevicePixels>> {
+        match &self.pixels {
+            Pixels::Host(_) => None,
+            Pixels::Device(pixels) => Some(pixels),
+        }
     }
 
     /// How the pixels lie.
@@ -214,15 +271,34 @@ impl Frame {
         self.format.size
     }
 
-    /// The same picture in memory of its own, so that the decoder gets its buffer back.
-    pub fn copied(&self) -> Self {
-        Self { pixels: Arc::new(self.pixels.bytes().to_vec()), ..self.clone() }
+    /// The same picture in the host's memory, and in memory of its own, so that the decoder gets its buffer back.
+    ///
+    /// # Errors
+    /// [`NotCopied`] when a device does not give its pixels.
+    pub fn copied(&self) -> Result<Self, NotCopied> {
+        let bytes = match &self.pixels {
+            Pixels::Host(pixels) => pixels.bytes().to_vec(),
+            Pixels::Device(pixels) => pixels.to_host().map_err(NotCopied)?,
+        };
+        fits(&self.format, bytes.len()).map_err(|bad| NotCopied(bad.to_string()))?;
+        Ok(Self { pixels: Pixels::Host(Arc::new(bytes)), ..self.clone() })
     }
 
-    /// The bytes from the start of plane `index` on.
+    /// The bytes from the start of plane `index` on; none of a picture on a device, which only the device looks at.
     pub fn plane(&self, index: usize) -> &[u8] {
-        &self.pixels.bytes()[self.format.planes[index].offset..]
+        match &self.pixels {
+            Pixels::Host(pixels) => &pixels.bytes()[self.format.planes[index].offset..],
+            Pixels::Device(_) => &[],
+        }
     }
+}
+
+fn fits(format: &PixelFormat, bytes: usize) -> Result<(), BadPixels> {
+    if format.bytes_needed().is_none_or(|needed| needed > bytes) {
+        let Size { width, height } = format.size;
+        return Err(BadPixels { width, height, layout: format.layout, bytes });
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Frame {
@@ -248,6 +324,36 @@ mod tests {
         for bad in ["", "-x", "Front", "a/b", "a b", &"x".repeat(64)] {
             assert!(CameraId::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    /// A device that gives so many bytes.
+    struct Device(usize);
+
+    impl DevicePixels for Device {
+        fn address(&self) -> u64 {
+            0x1000
+        }
+
+        fn bytes(&self) -> usize {
+            24
+        }
+
+        fn to_host(&self) -> Result<Vec<u8>, String> {
+            if self.0 == 0 { Err("it is lost".into()) } else { Ok(vec![7; self.0]) }
+        }
+    }
+
+    #[test]
+    fn a_frame_on_a_device_is_copied_for_people_and_a_device_that_does_not_give_it_is_an_error() {
+        let camera = CameraId::parse("c").expect("a good id");
+        let format = PixelFormat::rgb8(Size { width: 4, height: 2 });
+        let on = |gives: usize| Frame::on_device(camera.clone(), Timestamp::default(), format, Arc::new(Device(gives)));
+        let frame = on(24).expect("it fits");
+        assert!(frame.device_pixels().is_some() && frame.plane(0).is_empty());
+        let copied = frame.copied().expect("it is given");
+        assert!(copied.device_pixels().is_none() && copied.plane(0) == [7; 24]);
+        assert!(on(0).expect("it fits").copied().is_err_and(|error| error.to_string().contains("it is lost")));
+        assert!(on(23).expect("it fits").copied().is_err(), "too few bytes are no picture");
     }
 
     #[test]

@@ -484,7 +484,10 @@ fn show_onlookers(cell: &SceneCell, frame: &Frame, detections: &[Detection]) {
     for onlooker in waiting {
         let strong = detections.iter().filter(|detection| detection.score >= cell.score_min);
         let boxes = strong.map(|detection| detection.box_in_frame).collect();
-        // Whoever gave up waiting misses nothing.
-        let _ = onlooker.send(SeenFrame { frame: frame.copied(), boxes });
+        match frame.copied() {
+            // Whoever gave up waiting misses nothing.
+            Ok(frame) => drop(onlooker.send(SeenFrame { frame, boxes })),
+            Err(error) => tracing::warn!(%error, camera = %frame.camera, "a frame could not be shown"),
+        }
     }
 }

@@ -22,7 +22,7 @@ pub use compile::{Capability, Image, KERNEL_NAMES, KERNELS};
 pub use driver::{Gpu, Stream};
 pub use graph::{DeviceGraph, DeviceTensor};
 pub use memory::{DeviceBuffer, PinnedBuffer};
-pub use surface::{DevicePixels, Surface};
+pub use surface::Surface;
 pub use worker::{BATCHES_MAX, Graphs, Plan, Worker};
 
 use super::InferError;

@@ -196,8 +196,9 @@ impl Scene {
         let rank = measured.overall * measured.size_pixels;
         let visit = self.visits.visit_of(track)?;
         let is_better = self.keeps_pictures() && self.best.get(&visit).is_none_or(|best| rank > best.rank * BETTER_SHOT);
-        let picture = is_better.then(|| BestShot {
-            frame: frame.copied(),
+        let copied = if is_better { self.copy_of(frame) } else { None };
+        let picture = copied.map(|copied| BestShot {
+            frame: copied,
             rect: detection.box_in_frame,
             others: self.others(detections, index),
             keeps_frame: self.settings.telling.snapshots == SnapshotPolicy::Frame,
@@ -212,6 +213,11 @@ impl Scene {
             return None;
         }
         Some(Shot { track: Some(track), aligned, face: detection.box_in_frame, live_score: None, quality: measured.overall, picture })
+    }
+
+    /// A copy in the host's memory; a picture that a device does not give is not kept.
+    fn copy_of(&self, frame: &Frame) -> Option<Frame> {
+        frame.copied().inspect_err(|error| tracing::warn!(%error, camera = self.camera, "a best shot could not be kept")).ok()
     }
 
     fn keeps_pictures(&self) -> bool {

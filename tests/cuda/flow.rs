@@ -12,11 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use doorward::clock::Timestamp;
 use doorward::config::InferConfig;
 use doorward::face::{Detection, Landmarks, Template};
-use doorward::frame::{CameraId, ColourMatrix, ColourRange, Frame, PixelFormat, PixelLayout, Plane, Size};
+use doorward::frame::{CameraId, ColourMatrix, ColourRange, DevicePixels, Frame, PixelFormat, PixelLayout, Plane, Size};
 use doorward::infer::align;
-use doorward::infer::cuda::{
-    BATCHES_MAX, Batch, CudaError, DeviceBuffer, DevicePixels, FaceRequest, Gpu, Image, Plan, Surface, SurfaceRequest, Worker,
-};
+use doorward::infer::cuda::{BATCHES_MAX, Batch, CudaError, DeviceBuffer, FaceRequest, Gpu, Image, Plan, Surface, SurfaceRequest, Worker};
 use doorward::models::Manifest;
 
 use crate::driver::{StandIn, image, over_the_stand_in};
@@ -53,6 +51,10 @@ impl DevicePixels for Decoded {
 
     fn bytes(&self) -> usize {
         self.memory.bytes()
+    }
+
+    fn to_host(&self) -> Result<Vec<u8>, String> {
+        Err("no test looks at its pictures".into())
     }
 }
 

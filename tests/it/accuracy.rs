@@ -130,7 +130,7 @@ struct LastFrame(Mutex<Option<Frame>>);
 
 impl FrameSink for LastFrame {
     fn offer(&self, frame: Frame) {
-        *self.0.lock().expect("no panic") = Some(frame.copied());
+        *self.0.lock().expect("no panic") = frame.copied().ok();
     }
 
     fn refused(&self) {

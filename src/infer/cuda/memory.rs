@@ -196,6 +196,11 @@ impl Staging {
         Ok(())
     }
 
+    /// The first `bytes` that were sent last.
+    pub(super) fn sent(&self, bytes: usize) -> &[u8] {
+        &self.pinned.as_slice()[..bytes]
+    }
+
     /// Waits until the last copy has left the pinned memory.
     fn wait(&mut self) -> Result<(), CudaError> {
         match self.copying {

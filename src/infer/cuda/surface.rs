@@ -8,17 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::CudaError;
-use crate::frame::{PixelFormat, PixelLayout};
-
-/// Pixels in a device's memory, wherever they came from: a decoder's surface, an upload. Whoever
-/// makes a [`Surface`] of them has waited until they are whole, or queued the work that makes them on
-/// the worker's own stream. Dropping them gives the memory back to whom it belongs.
-pub trait DevicePixels: Send + Sync {
-    /// The device address of the first byte.
-    fn address(&self) -> u64;
-    /// How many bytes there are.
-    fn bytes(&self) -> usize;
-}
+use crate::frame::{DevicePixels, Frame, PixelFormat, PixelLayout};
 
 /// One NV12 picture in device memory. Clones share the pixels.
 #[derive(Clone)]
@@ -49,6 +39,19 @@ impl Surface {
             Some(needed) if i32::try_from(needed).is_err() => refused("it is larger than 2 GiB"),
             Some(_) => Ok(Self { format, pixels }),
         }
+    }
+
+    /// The picture of a frame whose pixels are in device memory; `None` of any other.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of(frame: &Frame) -> Option<Result<Self, CudaError>> {
+        frame.device_pixels().map(|pixels| Self::new(*frame.format(), Arc::clone(pixels)))
+    }
+
+    /// The pixels themselves.
+    pub fn pixels(&self) -> &Arc<dyn DevicePixels> {
+        &self.pixels
     }
 
     /// How the pixels lie.

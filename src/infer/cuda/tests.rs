@@ -18,7 +18,7 @@ use super::*;
 use crate::camera::NormalisedRect;
 use crate::clock::Timestamp;
 use crate::face::{ALIGNED_SIDE, Landmarks, Point};
-use crate::frame::{CameraId, ColourMatrix, ColourRange, Frame, PixelLayout, Plane, Size};
+use crate::frame::{CameraId, ColourMatrix, ColourRange, DevicePixels, Frame, PixelLayout, Plane, Size};
 use crate::infer::align::{Crop, TEMPLATE, align};
 use crate::infer::host::{CanvasShape, Letterbox, Placement, Target, fill_face};
 use crate::models::{Colour, InputEntry, Manifest};
@@ -69,6 +69,10 @@ impl DevicePixels for HostMemory {
 
     fn bytes(&self) -> usize {
         self.0.len()
+    }
+
+    fn to_host(&self) -> Result<Vec<u8>, String> {
+        Ok(self.0.to_vec())
     }
 }
 

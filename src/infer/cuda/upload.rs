@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::driver::Stream;
 use super::memory::Staging;
-use super::{CudaError, DevicePixels, Surface};
-use crate::frame::{Frame, PixelFormat, PixelLayout, Plane};
+use super::{CudaError, Surface};
+use crate::frame::{DevicePixels, Frame, PixelFormat, PixelLayout, Plane};
 
 /// The most pictures' memory that is kept for frames to come.
 const FREE_MAX: usize = 64;
@@ -40,6 +40,12 @@ impl DevicePixels for Loan {
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// They came from the host, and still stand in the pinned memory that they went through.
+    fn to_host(&self) -> Result<Vec<u8>, String> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.as_ref().map(|memory| memory.sent(self.bytes).to_vec()).ok_or_else(|| "its memory was given back".into())
     }
 }
 
