@@ -103,6 +103,61 @@ impl fmt::Debug for AlignedFace {
     }
 }
 
+/// Sums over the values of a picture or of a part of it, from which mean and deviation follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// How many values there are.
+    pub count: f64,
+    /// Their sum.
+    pub sum: f64,
+    /// The sum of their squares.
+    pub squares: f64,
+}
+
+impl Moments {
+    /// Of all these values.
+    pub fn of(values: impl Iterator<Item = f32>) -> Self {
+        values.map(f64::from).fold(Self::default(), |all, value| Self {
+            count: all.count + 1.0,
+            sum: all.sum + value,
+            squares: all.squares + value * value,
+        })
+    }
+
+    /// The mean.
+    pub fn mean(&self) -> f32 {
+        (self.sum / self.count) as f32
+    }
+
+    /// The standard deviation.
+    pub fn deviation(&self) -> f32 {
+        let mean = self.sum / self.count;
+        (self.squares / self.count - mean * mean).max(0.0).sqrt() as f32
+    }
+}
+
+/// The part of an aligned crop that is measured begins so far from its edge: beyond it there is hair, background, and black
+/// where the frame ends.
+pub const MEASURED_MARGIN: usize = 16;
+
+/// What the pixels of an aligned crop say of how usable a face is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Photometry {
+    /// Variance of the four-neighbour Laplacian of luma (Pech-Pacheco et al., 2000).
+    pub sharpness: f32,
+    /// Mean luma, 0 to 1.
+    pub brightness: f32,
+    /// Standard deviation of luma, 0 to 1.
+    pub contrast: f32,
+}
+
+impl Photometry {
+    /// By the luma (0 to 255) of the measured part and its Laplacian.
+    pub fn of(luma: &Moments, laplacian: &Moments) -> Self {
+        Self { sharpness: laplacian.deviation().powi(2), brightness: luma.mean() / 255.0, contrast: luma.deviation() / 255.0 }
+    }
+}
+
 /// How usable a face is, with its components; `quality` is the only place that makes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {

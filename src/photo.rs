@@ -204,7 +204,7 @@ async fn assessed(frame: Frame, detections: Vec<Detection>, border: u32) -> Resu
     let work = spawn_blocking(move || {
         let face = |detection: Detection| {
             let aligned = align(&frame, &detection.landmarks);
-            let quality = quality::assess(&detection, &aligned);
+            let quality = quality::assess(&detection, &quality::photometry(&aligned));
             PhotoFace { detection: without_border(detection, border), aligned, quality, live_score: None }
         };
         detections.into_iter().map(face).collect()

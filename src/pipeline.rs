@@ -12,6 +12,7 @@
 //! Must not know: GStreamer, ONNX Runtime, CUDA, the wire.
 
 mod complaint;
+mod cutting;
 mod in_shadow;
 mod intake;
 mod matching;
@@ -22,6 +23,7 @@ mod shadowing;
 #[cfg(test)]
 mod tests;
 mod unwritten;
+mod watching;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,21 +35,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{BatchPolicy, SlotSettings};
-use crate::camera::{CameraId, FrameCounts};
+use crate::camera::CameraId;
 use crate::clock::{Clock, Timestamp};
-use crate::event::{EndReason, Event};
 use crate::event_log::{EventLog, EventLogError};
 use crate::face::{Detection, Rect, Template};
 use crate::frame::Frame;
 use crate::gallery::Gallery;
-use crate::infer::{Engine, FaceInFrame, InferError, Lane};
-use crate::ingest::FrameSink;
+use crate::infer::{CutFace, Engine, FaceInFrame, InferError, Lane};
 
 use complaint::Complaint;
 use in_shadow::InShadow;
 use intake::Intake;
 use passage::Passage;
-use scene::{Scene, Shot};
+use scene::{Scene, Shot, Wanted};
 pub use settings::SceneSettings;
 pub use shadowing::{Shadow, ShadowEncoder, ShadowSettings};
 use unwritten::{Unwritten, draw};
@@ -215,11 +215,16 @@ impl Pipeline {
         let cells: Vec<_> = batch.iter().map(|frame| self.cell(&frame.camera)).collect();
 
         let mut analysed = vec![false; batch.len()];
+        let batch = self.place(batch).await;
         let found = self.detect(&batch, &cells).await;
         let detected = self.0.clock.now();
         if let Some(found) = found {
             analysed.fill(true);
-            let mut shots = self.track(&batch, &cells, &found);
+            let wanted = self.track(&batch, &cells, &found);
+            let mut shots = self.shoot(&batch, &cells, (&found, &wanted)).await.unwrap_or_else(|| {
+                wanted.iter().for_each(|(index, _)| analysed[*index] = false);
+                Vec::new()
+            });
             // Without its live score a shot could name a picture as a person: both come, or neither.
             let is_scored = self.score_liveness(&batch, &mut shots).await;
             let templates = if is_scored { self.encode(&shots).await } else { Vec::new() };
@@ -244,12 +249,26 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Finds the faces of each frame; `None` when inference failed.
+    /// Brings the frames to where they are analysed; those that cannot be brought there stay, and fail there.
+    async fn place(&self, batch: Vec<Frame>) -> Vec<Frame> {
+        match self.0.engine.place(batch.clone()).await {
+            Ok(placed) => placed,
+            Err(error) => {
+                tracing::debug!(%error, "frames could not be brought to the device");
+                batch
+            }
+        }
+    }
+
+    /// Finds the faces of each frame, none of one that is watched no longer; `None` when inference failed.
     async fn detect(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>]) -> Option<Vec<Vec<Detection>>> {
         let watched = batch.iter().zip(cells).filter_map(|(frame, cell)| Some(cell.as_ref()?.scene().request(frame)));
         let requests: Vec<_> = watched.collect();
         match self.0.engine.detect(Lane::Live, requests).await {
-            Ok(found) => Some(found),
+            Ok(found) => {
+                let mut found = found.into_iter();
+                Some(cells.iter().map(|cell| if cell.is_some() { found.next().unwrap_or_default() } else { Vec::new() }).collect())
+            }
             Err(error) => {
                 self.0.failed.tell(&error, batch.len(), self.0.clock.now());
                 None
@@ -257,18 +276,41 @@ impl Pipeline {
         }
     }
 
-    /// Follows the faces and picks those worth encoding: for each, the frame it is in.
-    fn track(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], found: &[Vec<Detection>]) -> Vec<(usize, Shot)> {
-        let mut shots = Vec::new();
+    /// Follows the faces and picks those worth a look: for each, the frame it is in.
+    fn track(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], found: &[Vec<Detection>]) -> Vec<(usize, Wanted)> {
+        let mut all = Vec::new();
         let watched = batch.iter().zip(cells).enumerate().filter_map(|(index, (frame, cell))| Some((index, frame, cell.as_ref()?)));
-        for ((index, frame, cell), detections) in watched.zip(found) {
+        for (index, frame, cell) in watched {
+            let detections = &found[index];
             let faces = detections.iter().filter(|detection| detection.score >= cell.score_min).count();
             self.0.frames.fetch_add(1, Ordering::Relaxed);
             self.0.faces.fetch_add(faces as u64, Ordering::Relaxed);
-            shots.extend(cell.scene().follow(frame, detections).into_iter().map(|shot| (index, shot)));
+            all.extend(cell.scene().follow(frame, detections).into_iter().map(|wanted| (index, wanted)));
             show_onlookers(cell, frame, detections);
         }
-        shots
+        all
+    }
+
+    /// Cuts out the wanted faces and keeps those that are good enough: for each, the frame it is in; `None` when that failed.
+    async fn shoot(
+        &self,
+        batch: &[Frame],
+        cells: &[Option<Arc<SceneCell>>],
+        (found, wanted): (&[Vec<Detection>], &[(usize, Wanted)]),
+    ) -> Option<Vec<(usize, Shot)>> {
+        let faces: Vec<_> = wanted.iter().map(|(index, wanted)| (*index, found[*index][wanted.detection].landmarks)).collect();
+        let cut = match self.cut(batch, &faces).await {
+            Ok(cut) => cut,
+            Err(error) => {
+                self.0.failed.tell(&error, batch_frames(wanted), self.0.clock.now());
+                return None;
+            }
+        };
+        let shots = wanted.iter().zip(cut).filter_map(|((index, wanted), cut)| {
+            let shot = cells[*index].as_ref()?.scene().shoot(&batch[*index], (&found[*index], *wanted), cut)?;
+            Some((*index, shot))
+        });
+        Some(shots.collect())
     }
 
     /// Makes a template of each shot; none when inference failed.
@@ -276,8 +318,8 @@ impl Pipeline {
         if shots.is_empty() {
             return Vec::new();
         }
-        let aligned = shots.iter().map(|(_, shot)| shot.aligned.clone()).collect();
-        match self.0.engine.encode(Lane::Live, aligned).await {
+        let faces: Vec<CutFace> = shots.iter().map(|(_, shot)| shot.cut.clone()).collect();
+        match self.0.engine.encode(Lane::Live, faces).await {
             Ok(templates) => {
                 self.0.encoded.fetch_add(templates.len() as u64, Ordering::Relaxed);
                 templates
@@ -362,62 +404,8 @@ impl Pipeline {
     }
 }
 
-/// Cameras come and go while the pipeline runs.
+/// What can be asked of it, and how its parts find each other.
 impl Pipeline {
-    /// Watches a camera: frames offered to the sink are analysed from now on.
-    pub fn watch(&self, watch: Watch) -> Arc<dyn FrameSink> {
-        let score_min = watch.scene.detection_score_min;
-        // Track ids are unique per camera and run, though a camera may be watched anew.
-        let first_track = u64::try_from(self.0.clock.now().as_micros()).unwrap_or(1);
-        let of_shadow = self.0.shadow.get().and_then(InShadow::gallery);
-        let scene = Scene::new(&watch.camera, watch.scene, Arc::clone(&self.0.clock), first_track).with_shadow(of_shadow);
-        let cell = SceneCell { scene: Mutex::new(scene), unwritten: tokio::sync::Mutex::default(), onlookers: Mutex::default(), score_min };
-        self.scenes().insert(watch.camera.clone(), Arc::new(cell));
-        self.0.intake.watch(&watch.camera, watch.slot)
-    }
-
-    /// Watches a camera no longer; its visits end.
-    ///
-    /// # Errors
-    /// [`PipelineError::Log`] when the ends cannot be written.
-    pub async fn forget(&self, camera: &CameraId, reason: EndReason) -> Result<(), PipelineError> {
-        self.0.intake.forget(camera);
-        let Some(cell) = self.scenes().remove(camera) else { return Ok(()) };
-        cell.scene().close(reason, self.0.clock.now(), &self.0.gallery.current());
-        self.flush(&cell).await
-    }
-
-    /// Tells an event of the camera itself, in order with its visits; with `ends` these end first.
-    ///
-    /// # Errors
-    /// [`PipelineError::Log`] when it cannot be written.
-    pub async fn announce(&self, camera: &CameraId, event: Event, ends: Option<EndReason>) -> Result<(), PipelineError> {
-        let Some(cell) = self.cell(camera) else { return Ok(()) };
-        {
-            let mut scene = cell.scene();
-            if let Some(reason) = ends {
-                scene.clear(reason, self.0.clock.now(), &self.0.gallery.current());
-            }
-            scene.announce(event);
-        }
-        self.flush(&cell).await
-    }
-
-    /// The next analysed frame of a camera; `None` when it is not watched.
-    pub fn next_frame(&self, camera: &CameraId) -> Option<oneshot::Receiver<SeenFrame>> {
-        let (sender, receiver) = oneshot::channel();
-        let cell = self.cell(camera)?;
-        let mut onlookers = cell.onlookers.lock().unwrap_or_else(PoisonError::into_inner);
-        onlookers.retain(|onlooker| !onlooker.is_closed());
-        onlookers.push(sender);
-        Some(receiver)
-    }
-
-    /// Frames of a camera since it is watched.
-    pub fn frame_counts(&self, camera: &CameraId) -> Option<FrameCounts> {
-        self.0.intake.counts(camera)
-    }
-
     /// What was done since the start.
     pub fn counts(&self) -> PipelineCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -473,9 +461,9 @@ impl Pipeline {
     }
 }
 
-/// How many frames the shots are from.
-fn batch_frames(shots: &[(usize, Shot)]) -> usize {
-    shots.chunk_by(|(a, _), (b, _)| a == b).count()
+/// How many frames these faces are from.
+fn batch_frames<T>(faces: &[(usize, T)]) -> usize {
+    faces.chunk_by(|(a, _), (b, _)| a == b).count()
 }
 
 /// Hands a copy of the frame to whoever asked for the next one.

@@ -8,7 +8,7 @@
 //! line between two measured values; the overall quality is the lowest mark. So it is monotone in
 //! every component, and the lowest mark is the reason.
 
-use crate::face::{ALIGNED_SIDE, AlignedFace, Detection, Landmarks, Point, Quality};
+use crate::face::{ALIGNED_SIDE, AlignedFace, Detection, Landmarks, MEASURED_MARGIN as MARGIN, Moments, Photometry, Point, Quality};
 
 /// Why a face should not decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,21 +80,30 @@ const PITCH: Scale = Scale { useless: 65.0, good: 30.0 };
 /// Detection score.
 const SCORE: Scale = Scale { useless: 0.4, good: 0.85 };
 
-/// The part of the crop that is measured: beyond it there is hair, background, and black where the
-/// frame ends.
-const MARGIN: usize = 16;
-
-/// Measures a face.
-pub fn assess(detection: &Detection, face: &AlignedFace) -> Quality {
+/// Measures the pixels of a crop.
+pub fn photometry(face: &AlignedFace) -> Photometry {
     let luma = luma(face);
-    let (mean, deviation) = moments(inner_rows(&luma).flatten().copied());
+    let laplacian = (MARGIN..ALIGNED_SIDE - MARGIN).flat_map(|y| {
+        (MARGIN..ALIGNED_SIDE - MARGIN).map({
+            let luma = &luma;
+            move |x| {
+                let at = y * ALIGNED_SIDE + x;
+                luma[at - 1] + luma[at + 1] + luma[at - ALIGNED_SIDE] + luma[at + ALIGNED_SIDE] - 4.0 * luma[at]
+            }
+        })
+    });
+    Photometry::of(&Moments::of(inner_rows(&luma).flatten().copied()), &Moments::of(laplacian))
+}
+
+/// Measures a face, whose pixels were measured.
+pub fn assess(detection: &Detection, measured: &Photometry) -> Quality {
     let pose = pose(&detection.landmarks);
     let mut quality = Quality {
         overall: 0.0,
         size_pixels: size_of(detection),
-        sharpness: sharpness(&luma),
-        brightness: mean / 255.0,
-        contrast: deviation / 255.0,
+        sharpness: measured.sharpness,
+        brightness: measured.brightness,
+        contrast: measured.contrast,
         yaw_degrees: pose.yaw,
         pitch_degrees: pose.pitch,
         roll_degrees: pose.roll,
@@ -148,28 +157,6 @@ fn luma(face: &AlignedFace) -> Vec<f32> {
 fn inner_rows(luma: &[f32]) -> impl Iterator<Item = &[f32]> {
     let rows = luma.chunks_exact(ALIGNED_SIDE).skip(MARGIN).take(ALIGNED_SIDE - 2 * MARGIN);
     rows.map(|row| &row[MARGIN..ALIGNED_SIDE - MARGIN])
-}
-
-/// Variance of the four-neighbour Laplacian (Pech-Pacheco et al., 2000) over the measured part.
-fn sharpness(luma: &[f32]) -> f32 {
-    let laplacian = (MARGIN..ALIGNED_SIDE - MARGIN).flat_map(|y| {
-        (MARGIN..ALIGNED_SIDE - MARGIN).map(move |x| {
-            let at = y * ALIGNED_SIDE + x;
-            luma[at - 1] + luma[at + 1] + luma[at - ALIGNED_SIDE] + luma[at + ALIGNED_SIDE] - 4.0 * luma[at]
-        })
-    });
-    moments(laplacian).1.powi(2)
-}
-
-/// Mean and standard deviation.
-fn moments(values: impl Iterator<Item = f32>) -> (f32, f32) {
-    let (mut count, mut sum, mut squares) = (0.0_f64, 0.0_f64, 0.0_f64);
-    for value in values {
-        let value = f64::from(value);
-        (count, sum, squares) = (count + 1.0, sum + value, squares + value * value);
-    }
-    let mean = sum / count;
-    (mean as f32, (squares / count - mean * mean).max(0.0).sqrt() as f32)
 }
 
 /// Where a face looks, in degrees.

@@ -6,8 +6,9 @@
 
 use tokio::sync::oneshot;
 
-use super::{DetectRequest, FaceInFrame, InferError, Inference, Lane};
-use crate::face::{AlignedFace, Detection, Template};
+use super::{DetectRequest, FaceInFrame, FaceOnDevice, InferError, Inference, Lane};
+use crate::face::{AlignedFace, Detection, Photometry, Template};
+use crate::frame::Frame;
 
 /// A piece of work and where its answer goes.
 pub(super) enum Job {
@@ -15,6 +16,12 @@ pub(super) enum Job {
     Detect { requests: Vec<DetectRequest>, lane: Lane, reply: oneshot::Sender<Result<Vec<Vec<Detection>>, InferError>> },
     /// Turn each face into a template.
     Encode { faces: Vec<AlignedFace>, reply: oneshot::Sender<Result<Vec<Template>, InferError>> },
+    /// Bring pictures to where they are analysed.
+    Place { frames: Vec<Frame>, reply: oneshot::Sender<Result<Vec<Frame>, InferError>> },
+    /// Measure the pixels of faces on a device.
+    Measure { faces: Vec<FaceOnDevice>, reply: oneshot::Sender<Result<Vec<Photometry>, InferError>> },
+    /// Turn each face on a device into a template.
+    EncodeOnDevice { faces: Vec<FaceOnDevice>, reply: oneshot::Sender<Result<Vec<Template>, InferError>> },
     /// Say how much each face looks alive.
     LiveScores { faces: Vec<FaceInFrame>, reply: oneshot::Sender<Result<Vec<f32>, InferError>> },
 }
@@ -27,6 +34,18 @@ impl Job {
             Self::Detect { reply, .. } if reply.is_closed() => {}
             Self::Encode { reply, .. } if reply.is_closed() => {}
             Self::LiveScores { reply, .. } if reply.is_closed() => {}
+            Self::Place { reply, .. } if reply.is_closed() => {}
+            Self::Measure { reply, .. } if reply.is_closed() => {}
+            Self::EncodeOnDevice { reply, .. } if reply.is_closed() => {}
+            Self::Place { frames, reply } => {
+                let _ = reply.send(inference.place(frames));
+            }
+            Self::Measure { faces, reply } => {
+                let _ = reply.send(inference.measure(&faces));
+            }
+            Self::EncodeOnDevice { faces, reply } => {
+                let _ = reply.send(inference.encode_on_device(&faces));
+            }
             Self::Detect { requests, lane, reply } => {
                 let _ = reply.send(inference.detect(&requests, lane));
             }

@@ -14,10 +14,10 @@ use super::shadowing::{ShadowSettings, ShadowShot, Shadowing};
 use crate::camera::CameraId;
 use crate::clock::{Clock, Timestamp};
 use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, SnapshotId, TrackId, VisitId};
-use crate::face::{AlignedFace, Detection, Rect, Template, TemplateError};
+use crate::face::{Detection, Photometry, Rect, Template, TemplateError};
 use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
-use crate::infer::{self, DetectRequest};
+use crate::infer::{CutFace, DetectRequest};
 use crate::quality;
 use crate::shadow::Verdict;
 use crate::telling::SnapshotPolicy;
@@ -86,12 +86,21 @@ pub struct Pending {
     pub picture: Option<(SnapshotId, BestShot)>,
 }
 
+/// A face that is worth a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its track; `None` is encoded for measurement only.
+    pub track: Option<TrackId>,
+    /// The number of its detection.
+    pub detection: usize,
+}
+
 /// A face that is worth encoding.
 pub struct Shot {
     /// Its track; `None` is encoded for measurement only.
     pub track: Option<TrackId>,
-    /// The face in the encoder's pose.
-    pub aligned: AlignedFace,
+    /// The face for the encoder.
+    pub cut: CutFace,
     /// Where it is, in pixels of the frame.
     pub face: Rect,
     /// How much it looks alive, 0 to 1, once that was asked.
@@ -141,15 +150,14 @@ impl Scene {
         }
     }
 
-    /// Follows the faces of one frame and answers those that are worth encoding.
-    pub fn follow(&mut self, frame: &Frame, detections: &[Detection]) -> Vec<Shot> {
+    /// Follows the faces of one frame and answers those that are worth a look.
+    pub fn follow(&mut self, frame: &Frame, detections: &[Detection]) -> Vec<Wanted> {
         if self.closed {
             return Vec::new();
         }
         let time = frame.capture_time;
         self.lag = self.now(time).since(time);
-        let mut shots = Vec::new();
-        let mut followed = vec![false; detections.len()];
+        let mut wanted = Vec::new();
         for sighting in self.tracker.update(detections, time) {
             if !sighting.confirmed {
                 continue;
@@ -162,36 +170,34 @@ impl Scene {
                 box_in_frame: normalised(&detection.box_in_frame, frame),
                 detection_score: detection.score,
             };
-            let wanted = self.visits.sighted(look, time);
+            if self.visits.sighted(look, time) {
+                wanted.push(Wanted { track: Some(sighting.track), detection: sighting.detection });
+            }
             if let Some(shadow) = &mut self.shadow {
                 shadow.sighted(look, time, self.visits.visit_of(look.track));
             }
-            if wanted && let Some(shot) = self.shoot(frame, (detections, sighting.detection), sighting.track) {
-                followed[sighting.detection] = true;
-                shots.push(shot);
-            }
         }
         if self.settings.encode_every_face {
-            let strong = |detection: &Detection| detection.score >= self.settings.detection_score_min;
-            let rest = detections.iter().zip(followed).filter(|(detection, followed)| !followed && strong(detection));
-            shots.extend(rest.map(|(detection, _)| Shot {
-                track: None,
-                aligned: infer::align(frame, &detection.landmarks),
-                face: detection.box_in_frame,
-                live_score: None,
-                quality: 0.0,
-                picture: None,
-            }));
+            let strong = (0..detections.len()).filter(|index| detections[*index].score >= self.settings.detection_score_min);
+            let rest = strong.filter(|index| wanted.iter().all(|wanted| wanted.detection != *index));
+            let rest: Vec<Wanted> = rest.map(|detection| Wanted { track: None, detection }).collect();
+            wanted.extend(rest);
         }
-        shots
+        wanted
     }
 
-    /// Aligns a face and measures it; refuses what would only mislead. A refused shot may still be
-    /// the best picture there is.
-    fn shoot(&mut self, frame: &Frame, (detections, index): (&[Detection], usize), track: TrackId) -> Option<Shot> {
-        let detection = &detections[index];
-        let aligned = infer::align(frame, &detection.landmarks);
-        let measured = quality::assess(detection, &aligned);
+    /// Judges a face that was cut out and measured; refuses what would only mislead. A refused shot may still be the best
+    /// picture there is.
+    pub fn shoot(
+        &mut self,
+        frame: &Frame,
+        (detections, wanted): (&[Detection], Wanted),
+        (cut, photometry): (CutFace, Photometry),
+    ) -> Option<Shot> {
+        let detection = &detections[wanted.detection];
+        let bare = |cut| Shot { track: None, cut, face: detection.box_in_frame, live_score: None, quality: 0.0, picture: None };
+        let Some(track) = wanted.track else { return Some(bare(cut)) };
+        let measured = quality::assess(detection, &photometry);
         // Quality ends at "as good as needed", where most faces are: among those the larger is better.
         let rank = measured.overall * measured.size_pixels;
         let visit = self.visits.visit_of(track)?;
@@ -200,7 +206,7 @@ impl Scene {
         let picture = copied.map(|copied| BestShot {
             frame: copied,
             rect: detection.box_in_frame,
-            others: self.others(detections, index),
+            others: self.others(detections, wanted.detection),
             keeps_frame: self.settings.telling.snapshots == SnapshotPolicy::Frame,
             rank,
         });
@@ -210,9 +216,9 @@ impl Scene {
                 shadow.rejected(track, fault.name(), frame.capture_time);
             }
             self.keep_best(Some(visit), track, picture);
-            return None;
+            return self.settings.encode_every_face.then(|| bare(cut));
         }
-        Some(Shot { track: Some(track), aligned, face: detection.box_in_frame, live_score: None, quality: measured.overall, picture })
+        Some(Shot { track: Some(track), quality: measured.overall, picture, ..bare(cut) })
     }
 
     /// A copy in the host's memory; a picture that a device does not give is not kept.
@@ -263,7 +269,7 @@ impl Scene {
         self.keep_best(before, track, None);
         self.tell_all(self.settings.measure.then_some(*passage));
         if let Some(shadow) = &mut self.shadow {
-            shadow.shot((track, self.visits.visit_of(track)), &shot.aligned, encoded);
+            shadow.shot((track, self.visits.visit_of(track)), &shot.cut, encoded);
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::decide::Policy;
 use crate::event::{Decision, EndReason, Event, EventKind, Rejection, SnapshotId, TrackId, VisitId};
 use crate::face::{AlignedFace, Probe, Template, TemplateError};
 use crate::gallery::GalleryVersion;
-use crate::infer::Engine;
+use crate::infer::{CutFace, Engine};
 use crate::shadow::{Verdict, principal};
 use crate::visit::{EncodedShot, Ending, Fused, Look, Visits};
 
@@ -105,14 +105,23 @@ impl Shadowing {
         self.visits.rejected(track, fault, time);
     }
 
-    /// A shot was fused in force; the shadow has still to see it.
-    pub(super) fn shot(&mut self, (track, visit): (TrackId, Option<VisitId>), aligned: &AlignedFace, shot: EncodedShot<'_>) {
+    /// A shot was fused in force; the shadow has still to see it. A face that stays on a device is not kept for another encoder:
+    /// the decoder wants its memory back.
+    pub(super) fn shot(&mut self, (track, visit): (TrackId, Option<VisitId>), cut: &CutFace, shot: EncodedShot<'_>) {
         self.belongs(track, visit);
+        let aligned = match cut {
+            CutFace::Host(face) => self.gallery.is_some().then(|| face.clone()),
+            CutFace::Device(_) if self.gallery.is_some() => {
+                return if let Some(told) = self.told_of(track) {
+                    told.is_lacking = true;
+                };
+            }
+            CutFace::Device(_) => None,
+        };
         if let Some(told) = self.told_of(track) {
             told.waiting += 1;
         }
         let EncodedShot { template, quality, live_score, time } = shot;
-        let aligned = self.gallery.is_some().then(|| aligned.clone());
         self.waiting.push(ShadowShot { track, aligned, template: template.clone(), quality, live_score, time });
     }
 

@@ -30,12 +30,12 @@ fn crop(change: impl Fn(f32) -> f32) -> AlignedFace {
 }
 
 fn fault_of(detection: &Detection, face: &AlignedFace) -> Option<Fault> {
-    fault(&assess(detection, face), 0.3)
+    fault(&assess(detection, &photometry(face)), 0.3)
 }
 
 #[test]
 fn a_good_face_is_usable() {
-    let quality = assess(&detection(90.0, 0.92), &crop(|v| v));
+    let quality = assess(&detection(90.0, 0.92), &photometry(&crop(|v| v)));
     assert_eq!(fault(&quality, 0.3), None);
     assert!(quality.overall > 0.95, "{quality:?}");
     assert!(quality.yaw_degrees.abs() < 5.0 && quality.pitch_degrees.abs() < 5.0 && quality.roll_degrees.abs() < 1.0, "{quality:?}");
@@ -82,7 +82,7 @@ proptest! {
     ) {
         let box_in_frame = Rect { x: 0.0, y: 0.0, width, height };
         let detection = Detection { box_in_frame, score, landmarks: Landmarks(points.map(|(x, y)| Point { x, y })) };
-        let quality = assess(&detection, &crop(|v| v * gain));
+        let quality = assess(&detection, &photometry(&crop(|v| v * gain)));
         prop_assert!((0.0..=1.0).contains(&quality.overall));
         prop_assert!(quality.overall <= promise(&detection));
     }

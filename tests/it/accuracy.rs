@@ -296,7 +296,7 @@ fn print_open_set(known: &[Known], threshold: f32) {
 
 /// Prints where the components of quality lie, so that their marks can be set.
 fn print_quality<'a>(of: &str, known: impl Iterator<Item = &'a Known>) {
-    let all: Vec<_> = known.map(|known| quality::assess(&known.detection, &known.aligned)).collect();
+    let all: Vec<_> = known.map(|known| quality::assess(&known.detection, &quality::photometry(&known.aligned))).collect();
     let line = |name: &str, component: &dyn Fn(&doorward::face::Quality) -> f32| {
         let mut values: Vec<f32> = all.iter().map(component).collect();
         values.sort_by(f32::total_cmp);
@@ -318,8 +318,10 @@ fn print_quality<'a>(of: &str, known: impl Iterator<Item = &'a Known>) {
 /// Ordinary photos pass the default quality.
 fn assert_usable(of: &str, known: &[&Known]) {
     let minimum = doorward::config::RecognitionConfig::default().enrol_quality_min;
-    let faults: Vec<_> =
-        known.iter().filter_map(|known| quality::fault(&quality::assess(&known.detection, &known.aligned), minimum)).collect();
+    let faults: Vec<_> = known
+        .iter()
+        .filter_map(|known| quality::fault(&quality::assess(&known.detection, &quality::photometry(&known.aligned)), minimum))
+        .collect();
     println!("{of}: {} of {} faces are not usable at {minimum}: {faults:?}", faults.len(), known.len());
     assert!(faults.len() * 100 <= known.len(), "more than 1 % of ordinary photos are refused");
 }

@@ -1,0 +1,337 @@
+//! The session threads as one engine: what is asked, by whom, and how the answers come together.
+//!
+//! In: frames, faces, whose work it is. Out: the sessions' answers.
+//! Drops: photos beyond those that may wait, which are refused.
+//! Must not know: what a session does.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::job::Job;
+use super::pool::Pool;
+use super::provider::Choice;
+use super::worker::{Meter, Setup, Worker};
+use super::{
+    CutFace, DetectRequest, EngineFacts, FaceInFrame, FaceOnDevice, InferError, Inference, InferenceCpu, Lane, ModelFacts, OpenError, onnx,
+};
+use crate::config::{InferConfig, MirrorChoice};
+use crate::device::{Device, ResolvedDevice};
+use crate::face::{Detection, Photometry, Template};
+use crate::frame::Frame;
+use crate::models::{Listed, Manifest, Role};
+
+/// Held while a batch is analysed: as many as there are sessions.
+#[derive(Debug)]
+pub struct SessionPermit(#[allow(dead_code)] tokio::sync::OwnedSemaphorePermit);
+
+/// A handle on the session threads. Clones share them. The threads end when the last handle is
+/// dropped, which waits for the job that each is at (tens of milliseconds).
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    pool: Pool<Job>,
+    idle: Arc<Semaphore>,
+    facts: EngineFacts,
+    meter: Arc<Meter>,
+    /// Whether frames are analysed on a device with memory of its own.
+    is_on_device: bool,
+    batch_max: usize,
+}
+
+impl Engine {
+    /// Checks the models, loads the runtime library (once a process), opens the sessions and runs
+    /// each once. Blocks, for about a second.
+    ///
+    /// # Errors
+    /// [`OpenError`], which says what to do. A provider that cannot be had is never replaced.
+    pub fn open(config: &InferConfig, models_dir: &Path, device: &ResolvedDevice) -> Result<Self, OpenError> {
+        if device.device != Device::Cpu {
+            return Err(OpenError::Device(device.device));
+        }
+        // Where the file cannot be read the processor is taken to have nothing special.
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let choice = Choice::new(config.precision, &cpuinfo).ok_or(OpenError::NoBf16)?;
+        let manifest = Manifest::load(models_dir)?.with_encoder(config.encoder.as_deref())?;
+        let environment = onnx::environment(&manifest.verified_runtime()?)?;
+        let detector_graph = manifest.prepared(Role::Detector)?.path;
+        let encoder_graph = manifest.prepared(Role::Encoder)?.path;
+        let antispoof_graph = config.antispoof.then(|| manifest.prepared(Role::Antispoof)).transpose()?.map(|installed| installed.path);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let sessions = if config.sessions == 0 { cores } else { config.sessions };
+        let facts = facts(&manifest, &choice, device, (sessions, config));
+        let (config, space, meter) = (config.clone(), manifest.space(), Arc::new(Meter::default()));
+        let meter_shown = meter.clone();
+        let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, antispoof_graph, choice, config, space, meter });
+        let workers = (0..sessions).map(|_| Worker::open(setup.clone())).collect::<Result<Vec<_>, _>>()?;
+        Self::start(workers, facts, meter_shown).map_err(OpenError::Threads)
+    }
+
+    /// An engine whose threads each run one of `sessions`; `facts` says what they are.
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn of_sessions<I: Inference>(sessions: Vec<I>, facts: EngineFacts) -> std::io::Result<Self> {
+        Self::start(sessions, facts, Arc::default())
+    }
+
+    fn start<I: Inference>(sessions: Vec<I>, facts: EngineFacts, meter: Arc<Meter>) -> std::io::Result<Self> {
+        let idle = Arc::new(Semaphore::new(sessions.len()));
+        let threads = sessions.into_iter().map(|mut session| move |job: Job| job.run(&mut session)).collect();
+        Ok(Self(Arc::new(Inner { pool: Pool::start(threads)?, idle, facts, meter, is_on_device: false, batch_max: 1 })))
+    }
+
+    /// Faces of each frame, best score first, in pixels of the frame. One session does all frames
+    /// of a call, one after the other: batching saves nothing on the CPU.
+    ///
+    /// # Errors
+    /// [`InferError`].
+    pub async fn detect(&self, lane: Lane, requests: Vec<DetectRequest>) -> Result<Vec<Vec<Detection>>, InferError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(lane, Job::Detect { requests, lane, reply }, answer).await
+    }
+
+    /// The frames where they are analysed: on a GPU those that were decoded on the host are brought there, once.
+    ///
+    /// # Errors
+    /// [`InferError`].
+    pub async fn place(&self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
+        if !self.0.is_on_device || frames.iter().all(|frame| frame.device_pixels().is_some()) {
+            return Ok(frames);
+        }
+        let (expected, (reply, answer)) = (frames.len(), oneshot::channel());
+        as_many(expected, self.ask(Lane::Live, Job::Place { frames, reply }, answer).await?)
+    }
+
+    /// What the pixels of faces on a device say of how usable they are, in order.
+    ///
+    /// # Errors
+    /// [`InferError`].
+    pub async fn measure(&self, lane: Lane, faces: Vec<FaceOnDevice>) -> Result<Vec<Photometry>, InferError> {
+        let (expected, (reply, answer)) = (faces.len(), oneshot::channel());
+        as_many(expected, self.ask(lane, Job::Measure { faces, reply }, answer).await?)
+    }
+
+    /// One template a face, in order: where that is set, the mean of the face's and its mirror image's.
+    ///
+    /// # Errors
+    /// [`InferError`].
+    pub async fn encode<F: Into<CutFace>>(&self, lane: Lane, faces: Vec<F>) -> Result<Vec<Template>, InferError> {
+        let mut faces: Vec<CutFace> = faces.into_iter().map(Into::into).collect();
+        let count = faces.len();
+        let is_mirrored = match self.0.facts.mirror {
+            MirrorChoice::Off => false,
+            MirrorChoice::Photos => lane == Lane::Photo,
+            MirrorChoice::All => true,
+        };
+        if is_mirrored {
+            faces.extend_from_within(..);
+            faces[count..].iter_mut().for_each(|face| *face = face.mirrored());
+        }
+        let mut templates = self.encode_each(lane, faces).await?;
+        if is_mirrored {
+            let mirrored = templates.split_off(count);
+            for (template, mirrored) in templates.iter_mut().zip(mirrored) {
+                *template = template.mean(&mirrored).map_err(|error| InferError::Session(error.to_string()))?;
+            }
+        }
+        Ok(templates)
+    }
+
+    /// One template a face, wherever each of them is.
+    async fn encode_each(&self, lane: Lane, faces: Vec<CutFace>) -> Result<Vec<Template>, InferError> {
+        let (mut here, mut there, mut is_here) = (Vec::new(), Vec::new(), Vec::with_capacity(faces.len()));
+        for face in faces {
+            is_here.push(matches!(face, CutFace::Host(_)));
+            match face {
+                CutFace::Host(face) => here.push(face),
+                CutFace::Device(face) => there.push(face),
+            }
+        }
+        let counts = (here.len(), there.len());
+        let (mut of_host, mut of_device) = (Vec::new(), Vec::new());
+        if counts.0 > 0 {
+            let (reply, answer) = oneshot::channel();
+            of_host = as_many(counts.0, self.ask(lane, Job::Encode { faces: here, reply }, answer).await?)?;
+        }
+        if counts.1 > 0 {
+            let (reply, answer) = oneshot::channel();
+            of_device = as_many(counts.1, self.ask(lane, Job::EncodeOnDevice { faces: there, reply }, answer).await?)?;
+        }
+        let (mut of_host, mut of_device) = (of_host.into_iter(), of_device.into_iter());
+        Ok(is_here.into_iter().filter_map(|is_here| if is_here { of_host.next() } else { of_device.next() }).collect())
+    }
+
+    /// Whether the sessions have the antispoof model, so that live scores can be had.
+    pub fn has_live_scores(&self) -> bool {
+        self.0.facts.models.iter().any(|model| model.role == Role::Antispoof.name())
+    }
+
+    /// How much each face looks alive, 0 to 1, in order.
+    ///
+    /// # Errors
+    /// [`InferError`]; always unless [`has_live_scores`](Self::has_live_scores).
+    pub async fn live_scores(&self, lane: Lane, faces: Vec<FaceInFrame>) -> Result<Vec<f32>, InferError> {
+        let (reply, answer) = oneshot::channel();
+        let expected = faces.len();
+        as_many(expected, self.ask(lane, Job::LiveScores { faces, reply }, answer).await?)
+    }
+
+    async fn ask<T>(&self, lane: Lane, job: Job, answer: oneshot::Receiver<Result<T, InferError>>) -> Result<T, InferError> {
+        self.0.pool.submit(lane, job).await?;
+        // Without an answer the thread has panicked, or the engine is ending.
+        answer.await.unwrap_or_else(|_| Err(self.0.pool.ended()))
+    }
+
+    /// Waits until a session is idle.
+    ///
+    /// # Errors
+    /// [`InferError::Stopped`] when the engine ends.
+    pub async fn idle_session(&self) -> Result<SessionPermit, InferError> {
+        let permit = self.0.idle.clone().acquire_owned().await;
+        permit.map(SessionPermit).map_err(|_| InferError::Stopped)
+    }
+
+    /// A session that is idle at this moment, if there is one.
+    pub fn idle_session_now(&self) -> Option<SessionPermit> {
+        self.0.idle.clone().try_acquire_owned().ok().map(SessionPermit)
+    }
+
+    /// Waits until a session thread has panicked and tells which, and why. From then on every call
+    /// fails with the same words: the daemon should end. Pending as long as all is well.
+    pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
+        let mut failure = self.0.pool.failure();
+        async move {
+            let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            match reason {
+                Some(reason) => reason,
+                // The engine was dropped, which is no failure.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The most frames that a batch should hold: 1 on the CPU, where batching does not pay.
+    pub fn batch_max(&self) -> usize {
+        self.0.batch_max
+    }
+
+    /// What runs.
+    pub fn facts(&self) -> &EngineFacts {
+        &self.0.facts
+    }
+
+    /// CPU time spent strictly inside the runtime so far: letterboxing, decoding and waiting are
+    /// not in it.
+    pub fn inference_cpu(&self) -> InferenceCpu {
+        let meter = &self.0.meter;
+        InferenceCpu {
+            detect_ns: meter.detect_ns.load(Ordering::Relaxed),
+            detect_runs: meter.detect_runs.load(Ordering::Relaxed),
+            encode_ns: meter.encode_ns.load(Ordering::Relaxed),
+            encode_runs: meter.encode_runs.load(Ordering::Relaxed),
+            live_ns: meter.live_ns.load(Ordering::Relaxed),
+            live_runs: meter.live_runs.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// As many answers as there were questions.
+fn as_many<T>(expected: usize, answers: Vec<T>) -> Result<Vec<T>, InferError> {
+    if answers.len() == expected {
+        Ok(answers)
+    } else {
+        Err(InferError::Session(format!("{expected} were asked for, and {} came", answers.len())))
+    }
+}
+
+fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, (sessions, config): (usize, &InferConfig)) -> EngineFacts {
+    // Of several encoders one is in force.
+    let is_in_use = |listed: &Listed| match listed.role {
+        Role::Runtime => false,
+        Role::Detector => true,
+        Role::Encoder => listed.name == manifest.encoder.model.name,
+        Role::Antispoof => config.antispoof,
+    };
+    let model = |listed: Listed| ModelFacts {
+        role: listed.role.name().into(),
+        name: listed.name,
+        file: listed.path.display().to_string(),
+        sha256: listed.sha256,
+        licence: listed.licence,
+    };
+    EngineFacts {
+        device: device.device.to_string(),
+        device_reason: device.reason.clone(),
+        provider: choice.provider_words(),
+        precision: choice.precision.name().into(),
+        precision_reason: choice.precision_reason.clone(),
+        mirror: config.mirror,
+        sessions,
+        runtime_version: manifest.runtime().name.clone(),
+        space: manifest.space(),
+        threshold: manifest.encoder.threshold,
+        calibration: manifest.encoder.calibration.as_ref().map(|file| manifest.dir.join(file)),
+        models: manifest.list().into_iter().filter(is_in_use).map(model).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::face::{ALIGNED_SIDE, AlignedFace, TemplateSpace};
+
+    /// Makes templates of a face's first and last pixel of a row.
+    struct Corners;
+
+    impl Inference for Corners {
+        fn detect(&mut self, requests: &[DetectRequest], _: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+            Ok(vec![Vec::new(); requests.len()])
+        }
+
+        fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+            let of = |face: &AlignedFace| [face.rgb()[0], face.rgb()[(ALIGNED_SIDE - 1) * 3]].map(f32::from);
+            let template = |face: &AlignedFace| Template::normalised(TemplateSpace::new("s"), &of(face));
+            faces.iter().map(|face| template(face).map_err(|error| InferError::Session(error.to_string()))).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mirror_image_is_taken_in_where_that_is_set_and_nowhere_else() {
+        let mut pixels = Box::new([0; ALIGNED_SIDE * ALIGNED_SIDE * 3]);
+        pixels[0] = 200;
+        let face = AlignedFace::new(pixels);
+        for (mirror, live, photo) in
+            [(MirrorChoice::Off, false, false), (MirrorChoice::Photos, false, true), (MirrorChoice::All, true, true)]
+        {
+            let said = String::new;
+            let facts = EngineFacts {
+                device: said(),
+                device_reason: said(),
+                provider: said(),
+                precision: said(),
+                precision_reason: said(),
+                mirror,
+                sessions: 1,
+                runtime_version: said(),
+                space: TemplateSpace::new("s"),
+                threshold: 0.5,
+                calibration: None,
+                models: Vec::new(),
+            };
+            let engine = Engine::of_sessions(vec![Corners], facts).expect("a thread");
+            for (lane, is_mirrored) in [(Lane::Live, live), (Lane::Photo, photo)] {
+                let templates = engine.encode(lane, vec![face.clone(), face.clone()]).await.expect("encoded");
+                // The face points one way, its mirror image the other, and their mean between both.
+                let expected = if is_mirrored { [0.5_f32.sqrt(); 2] } else { [1.0, 0.0] };
+                assert!(
+                    templates.len() == 2 && templates.iter().all(|template| template.values() == expected),
+                    "{mirror:?} {lane:?}: {templates:?}"
+                );
+            }
+        }
+    }
+}
