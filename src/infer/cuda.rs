@@ -13,6 +13,8 @@ mod driver;
 mod graph;
 mod layout;
 mod memory;
+mod photos;
+mod sessions;
 mod surface;
 mod upload;
 mod worker;
@@ -22,6 +24,7 @@ pub use compile::{Capability, Image, KERNEL_NAMES, KERNELS};
 pub use driver::{Gpu, Stream};
 pub use graph::{DeviceGraph, DeviceTensor};
 pub use memory::{DeviceBuffer, PinnedBuffer};
+pub use sessions::{DeviceSession, OpenWorker};
 pub use surface::Surface;
 pub use worker::{BATCHES_MAX, Graphs, Plan, Worker};
 

@@ -78,6 +78,18 @@ impl Engine {
         Self::start(sessions, facts, Arc::default())
     }
 
+    /// The same of sessions on a device with memory of its own, where a batch holds up to `batch_max` frames.
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn of_device_sessions<I: Inference>(sessions: Vec<I>, facts: EngineFacts, batch_max: usize) -> std::io::Result<Self> {
+        let mut engine = Self::start(sessions, facts, Arc::default())?;
+        if let Some(inner) = Arc::get_mut(&mut engine.0) {
+            (inner.is_on_device, inner.batch_max) = (true, batch_max);
+        }
+        Ok(engine)
+    }
+
     fn start<I: Inference>(sessions: Vec<I>, facts: EngineFacts, meter: Arc<Meter>) -> std::io::Result<Self> {
         let idle = Arc::new(Semaphore::new(sessions.len()));
         let threads = sessions.into_iter().map(|mut session| move |job: Job| job.run(&mut session)).collect();

@@ -65,7 +65,7 @@ static uint64_t calls_in_all, bytes_up, bytes_down, bytes_read, wrong;
 static std::string what_was_wrong, fail_name, failed;
 static uint64_t fail_at;
 static int fail_code;
-static int the_context, the_letterbox, the_align, the_module;
+static int the_context, the_letterbox, the_align, the_measure, the_module;
 
 static void accuse(const std::string &what) {
     wrong++;
@@ -316,6 +316,8 @@ int cuModuleGetFunction(int **function, void *module, const char *name) {
         *function = &the_letterbox;
     else if (std::strcmp(name, "align_nv12") == 0)
         *function = &the_align;
+    else if (std::strcmp(name, "measure_crops") == 0)
+        *function = &the_measure;
     else
         return NOT_FOUND;
     return SUCCESS;
@@ -415,7 +417,8 @@ int cuLaunchKernel(int *function, unsigned int x, unsigned int y, unsigned int z
     // The driver copies parameters before it comes back; what they point at is read when the kernel runs.
     Address array = parameter<Address>(parameters, 0);
     Tensor tensor = parameter<Tensor>(parameters, 1);
-    const char *name = function == &the_letterbox ? "letterbox_nv12" : "align_nv12";
+    const bool is_measure = function == &the_measure;
+    const char *name = function == &the_letterbox ? "letterbox_nv12" : is_measure ? "measure_crops" : "align_nv12";
     std::set<uint64_t> devices;
     for (uint64_t address : {array, tensor.values})
         if (Memory *memory = memory_at(address)) devices.insert(reinterpret_cast<uint64_t>(memory->handed));
@@ -426,7 +429,8 @@ int cuLaunchKernel(int *function, unsigned int x, unsigned int y, unsigned int z
                             nullptr,
                             devices,
                             0,
-                            array,
+                            // Only the other two are told of pictures there.
+                            is_measure ? 0 : array,
                             z,
                             function == &the_letterbox});
     return SUCCESS;

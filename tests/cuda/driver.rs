@@ -82,7 +82,7 @@ pub fn over_the_stand_in(test: &str, variables: &[(&str, &Path)], body: impl FnO
 pub fn image(gpu: &Gpu) -> Image {
     match Image::compile(gpu.capability().unwrap()) {
         Ok(image) => image,
-        Err(CudaError::NoCompiler) => Image::new(b"// .entry letterbox_nv12 .entry align_nv12\n".to_vec()).unwrap(),
+        Err(CudaError::NoCompiler) => Image::new(b"// .entry letterbox_nv12 .entry align_nv12 .entry measure_crops\n".to_vec()).unwrap(),
         Err(error) => panic!("{error}"),
     }
 }

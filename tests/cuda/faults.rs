@@ -34,7 +34,7 @@ fn small(surface: Surface) -> SurfaceRequest {
 
 /// Stands for compiled kernels.
 fn image() -> Image {
-    Image::new(b"// .entry letterbox_nv12 .entry align_nv12\n".to_vec()).unwrap()
+    Image::new(b"// .entry letterbox_nv12 .entry align_nv12 .entry measure_crops\n".to_vec()).unwrap()
 }
 
 /// Two batches, one prepared while the other is looked at: one surface of a decoder, one upload.

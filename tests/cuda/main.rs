@@ -7,6 +7,7 @@
 
 mod compile;
 mod driver;
+mod engine;
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/faces.rs"]
 mod faces;

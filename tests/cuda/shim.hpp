@@ -29,7 +29,8 @@ static Value parameter(void **parameters, int index) {
 // Runs a kernel once for each thread of the grid; false where there is none of that name.
 static bool run_kernel(const char *name, Dim3 grid, Dim3 block, void **parameters) {
     const bool is_letterbox = std::strcmp(name, "letterbox_nv12") == 0;
-    if (!is_letterbox && std::strcmp(name, "align_nv12") != 0) {
+    const bool is_align = std::strcmp(name, "align_nv12") == 0;
+    if (!is_letterbox && !is_align && std::strcmp(name, "measure_crops") != 0) {
         return false;
     }
     blockDim = block;
@@ -41,8 +42,10 @@ static bool run_kernel(const char *name, Dim3 grid, Dim3 block, void **parameter
                         for (threadIdx.x = 0; threadIdx.x < block.x; threadIdx.x++) {
                             if (is_letterbox)
                                 letterbox_nv12(parameter<Address>(parameters, 0), parameter<Tensor>(parameters, 1));
-                            else
+                            else if (is_align)
                                 align_nv12(parameter<Address>(parameters, 0), parameter<Tensor>(parameters, 1));
+                            else
+                                measure_crops(parameter<Address>(parameters, 0), parameter<Tensor>(parameters, 1));
                         }
     return true;
 }

@@ -13,7 +13,7 @@ use super::CudaError;
 /// The kernels' source, one for every device.
 pub const KERNELS: &str = include_str!("kernels.cu");
 /// The kernels, by the names that they are looked up by.
-pub const KERNEL_NAMES: [&CStr; 2] = [c"letterbox_nv12", c"align_nv12"];
+pub const KERNEL_NAMES: [&CStr; 3] = [c"letterbox_nv12", c"align_nv12", c"measure_crops"];
 
 /// The compute capability of a device: 8.6 is an Ampere of the second kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

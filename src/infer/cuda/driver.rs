@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 
 use super::compile::{Capability, Image};
+use super::layout::MEASURED_SIDE;
 use super::{CudaError, KERNEL_NAMES};
 
 /// Streams do not wait for the device's default stream, nor it for them.
@@ -207,6 +208,7 @@ pub(super) struct Kernels {
     module: sys::CUmodule,
     letterbox: sys::CUfunction,
     align: sys::CUfunction,
+    measure: sys::CUfunction,
 }
 
 // SAFETY: modules and functions may be used by any thread in which the context is current.
@@ -219,8 +221,8 @@ impl Kernels {
         // SAFETY: the image is a cubin, or PTX that ends in a zero (`Image`); `drop` unloads it.
         checked("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut module, image.bytes().as_ptr().cast()) }, 0)?;
         let none = std::ptr::null_mut();
-        let mut kernels = Self { gpu: gpu.clone(), module, letterbox: none, align: none };
-        for (place, name) in [&mut kernels.letterbox, &mut kernels.align].into_iter().zip(KERNEL_NAMES) {
+        let mut kernels = Self { gpu: gpu.clone(), module, letterbox: none, align: none, measure: none };
+        for (place, name) in [&mut kernels.letterbox, &mut kernels.align, &mut kernels.measure].into_iter().zip(KERNEL_NAMES) {
             // SAFETY: the module is loaded, and the function is written where it lies.
             checked("cuModuleGetFunction", unsafe { sys::cuModuleGetFunction(place, module, name.as_ptr()) }, 0)?;
         }
@@ -246,6 +248,17 @@ impl Kernels {
         let grid = [size[0].div_ceil(BLOCK_SIDE), size[1].div_ceil(BLOCK_SIDE), size[2]];
         // SAFETY: the caller's.
         unsafe { launch(self.align, stream, (grid, parameters)) }
+    }
+
+    /// Queues the kernel that adds up the rows of `faces` crops.
+    ///
+    /// # Safety
+    /// As for [`letterbox`](Self::letterbox).
+    pub(super) unsafe fn measure(&self, stream: &Stream, faces: u32, parameters: [*mut c_void; 2]) -> Result<(), CudaError> {
+        // A thread adds up a row.
+        let grid = [(MEASURED_SIDE as u32).div_ceil(BLOCK_SIDE), 1, faces];
+        // SAFETY: the caller's.
+        unsafe { launch(self.measure, stream, (grid, parameters)) }
     }
 }
 

@@ -301,3 +301,38 @@ extern "C" __global__ void align_nv12(Address faces, Tensor tensor) {
     }
     store(tensor, picture, face.is_mirrored ? SIDE - 1 - column : column, row, rgb);
 }
+
+// The part of a crop that is measured begins so far from its edge.
+static const int MEASURED_MARGIN = 16;
+static const int MEASURED_SIDE = SIDE - 2 * MEASURED_MARGIN;
+// Sums of a row: of luma, of its square, of the Laplacian, of its square.
+static const int SUMS = 4;
+
+__device__ __forceinline__ float luma_of(const float *crop, int at) {
+    return 0.299f * crop[at] + 0.587f * crop[SIDE * SIDE + at] + 0.114f * crop[2 * SIDE * SIDE + at];
+}
+
+// A thread adds up one row of the measured part of a crop, whose planes are bytes in red, green and
+// blue; the host adds up the rows, so that the order of the sums is always the same.
+extern "C" __global__ void measure_crops(Address sums, Tensor crops) {
+    const int row = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+    if (row >= MEASURED_SIDE || blockIdx.y * blockDim.y + threadIdx.y != 0) {
+        return;
+    }
+    const int picture = static_cast<int>(blockIdx.z);
+    const float *crop = DEVICE_POINTER(const float, crops.values) + static_cast<size_t>(picture) * 3 * SIDE * SIDE;
+    double row_sums[SUMS] = {0.0, 0.0, 0.0, 0.0};
+    for (int column = 0; column < MEASURED_SIDE; column++) {
+        const int at = (MEASURED_MARGIN + row) * SIDE + MEASURED_MARGIN + column;
+        const float luma = luma_of(crop, at);
+        const float laplacian = luma_of(crop, at - 1) + luma_of(crop, at + 1) + luma_of(crop, at - SIDE) + luma_of(crop, at + SIDE) - 4.0f * luma;
+        row_sums[0] += static_cast<double>(luma);
+        row_sums[1] += static_cast<double>(luma) * static_cast<double>(luma);
+        row_sums[2] += static_cast<double>(laplacian);
+        row_sums[3] += static_cast<double>(laplacian) * static_cast<double>(laplacian);
+    }
+    double *out = DEVICE_POINTER(double, sums) + static_cast<size_t>(picture * MEASURED_SIDE + row) * SUMS;
+    for (int sum = 0; sum < SUMS; sum++) {
+        out[sum] = row_sums[sum];
+    }
+}

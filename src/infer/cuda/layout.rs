@@ -6,6 +6,7 @@
 
 use super::Surface;
 use crate::colour::ToRgb;
+use crate::face::{ALIGNED_SIDE, MEASURED_MARGIN, Moments, Photometry};
 use crate::frame::Size;
 use crate::infer::align::Crop;
 use crate::infer::host::Placement;
@@ -86,6 +87,12 @@ pub(super) struct TensorLayout {
 }
 
 impl TensorLayout {
+    /// Crops of bytes as they are, in red, green and blue.
+    pub(super) fn of_bytes(address: u64, size: Size) -> Self {
+        let (width, height) = (size.width as i32, size.height as i32);
+        Self { values: address, width, height, first_component: 0, scale: 1.0, mean: [0.0; 3], unused: 0 }
+    }
+
     /// A tensor at `address` whose planes have `size`, as `input` wants its values.
     pub(super) fn new(address: u64, size: Size, input: &InputEntry) -> Self {
         Self {
@@ -98,6 +105,26 @@ impl TensorLayout {
             unused: 0,
         }
     }
+}
+
+/// The rows of a crop that are measured, and the sums of each: of luma, of its square, of the Laplacian, of its square.
+pub(super) const MEASURED_SIDE: usize = ALIGNED_SIDE - 2 * MEASURED_MARGIN;
+const SUMS: usize = 4;
+/// How many bytes the sums of one face take.
+pub(super) const SUMS_BYTES: usize = MEASURED_SIDE * SUMS * size_of::<f64>();
+
+/// What the sums of one face's rows say, added up in the order of the rows.
+pub(super) fn photometry(bytes: &[u8]) -> Photometry {
+    let (mut luma, mut laplacian) = (Moments::default(), Moments::default());
+    for row in bytes.as_chunks::<{ SUMS * size_of::<f64>() }>().0 {
+        let sum = |place: usize| row[place * 8..].first_chunk().map_or(0.0, |bytes| f64::from_ne_bytes(*bytes));
+        for (moments, first) in [(&mut luma, 0), (&mut laplacian, 2)] {
+            moments.count += MEASURED_SIDE as f64;
+            moments.sum += sum(first);
+            moments.squares += sum(first + 1);
+        }
+    }
+    Photometry::of(&luma, &laplacian)
 }
 
 /// `Tap` of kernels.cu.

@@ -196,6 +196,15 @@ impl Staging {
         Ok(())
     }
 
+    /// The same with as many numbers.
+    pub(super) fn send_values(&mut self, count: usize, write: impl FnOnce(&mut [f32])) -> Result<(), CudaError> {
+        self.send(count * size_of::<f32>(), |pinned| {
+            // SAFETY: any bytes are numbers, and pinned memory begins at a page.
+            let (_, values, _) = unsafe { pinned.align_to_mut::<f32>() };
+            write(values);
+        })
+    }
+
     /// The first `bytes` that were sent last.
     pub(super) fn sent(&self, bytes: usize) -> &[u8] {
         &self.pinned.as_slice()[..bytes]

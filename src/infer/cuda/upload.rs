@@ -88,6 +88,13 @@ impl SurfacePool {
         Surface::new(format, Arc::new(Loan { address, bytes, memory: Mutex::new(Some(memory)), home }))
     }
 
+    /// Frees the memory that nobody holds.
+    pub(super) fn give_back_unused(&self) {
+        let unused = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        // Freed without the lock: the driver may have to be waited for.
+        drop(unused);
+    }
+
     fn take(&self, bytes: usize) -> Option<Staging> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let at = free.iter().position(|memory| memory.device().bytes() == bytes)?;

@@ -8,29 +8,29 @@ use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::{Batch, FaceRequest, FreeSlots, Slot, SurfaceRequest};
-use super::driver::{Gpu, Kernels, Stream};
+use super::driver::{Event, Gpu, Kernels, Stream};
 use super::graph::{DeviceGraph, DeviceTensor};
-use super::layout::{FACE_BYTES, LETTERBOX_BYTES, Parameters, TensorLayout};
-use super::memory::{DeviceBuffer, Staging};
+use super::layout::{FACE_BYTES, LETTERBOX_BYTES, Parameters, SUMS_BYTES, TensorLayout, photometry};
+use super::memory::{DeviceBuffer, PinnedBuffer, Staging};
 use super::upload::SurfacePool;
 use super::{CudaError, Image, Surface};
 use crate::config::InferConfig;
-use crate::face::{ALIGNED_SIDE, Detection, Template, TemplateSpace};
+use crate::face::{ALIGNED_SIDE, Detection, Landmarks, Photometry, Template, TemplateSpace};
 use crate::frame::{Frame, Size};
 use crate::infer::align::Crop;
 use crate::infer::decode::{self, Head};
-use crate::infer::host::{CanvasShape, Placement};
+use crate::infer::host::{CanvasShape, Letterbox, Placement};
 use crate::infer::worker::into_frame;
 use crate::models::{Decoder, DetectorEntry, EncoderEntry, Manifest};
 
 /// How many batches there may be at once: one in inference, one being prepared.
 pub const BATCHES_MAX: usize = 2;
 /// The most faces that are encoded in one run; more take several.
-const FACES_MAX: usize = 32;
+pub(super) const FACES_MAX: usize = 32;
 /// How the crops lie in the encoder's input.
 const CROP: Size = Size { width: ALIGNED_SIDE as u32, height: ALIGNED_SIDE as u32 };
 /// The values of one crop.
-const CROP_VALUES: usize = 3 * ALIGNED_SIDE * ALIGNED_SIDE;
+pub(super) const CROP_VALUES: usize = 3 * ALIGNED_SIDE * ALIGNED_SIDE;
 
 /// What a worker is opened with.
 pub struct Plan<'a> {
@@ -61,10 +61,10 @@ pub struct Graphs {
 pub struct Worker {
     /// Dropped first, while the device still does what is queued.
     graphs: Graphs,
-    detector: DetectorEntry,
-    encoder: EncoderEntry,
+    pub(super) detector: DetectorEntry,
+    pub(super) encoder: EncoderEntry,
     space: TemplateSpace,
-    config: InferConfig,
+    pub(super) config: InferConfig,
     frames_max: usize,
     /// Uploads and letterboxing.
     preparing: Arc<Stream>,
@@ -76,6 +76,13 @@ pub struct Worker {
     parameters: Parameters,
     faces: Staging,
     crops: DeviceBuffer,
+    /// Sums over the rows of crops, and where they come to.
+    sums: (DeviceBuffer, PinnedBuffer),
+    /// Stands for the uploads that are queued.
+    uploaded: Event,
+    /// Tensors of pictures that were letterboxed or cut out on the host.
+    pub(super) from_host: Staging,
+    pub(super) letterbox: Letterbox,
 }
 
 impl Worker {
@@ -102,6 +109,10 @@ impl Worker {
             parameters: Parameters::default(),
             faces: Staging::new(&inferring, FACES_MAX * FACE_BYTES)?,
             crops: DeviceBuffer::new(gpu, FACES_MAX * CROP_VALUES * size_of::<f32>())?,
+            sums: (DeviceBuffer::new(gpu, FACES_MAX * SUMS_BYTES)?, PinnedBuffer::new(gpu, FACES_MAX * SUMS_BYTES)?),
+            uploaded: Event::new(gpu)?,
+            from_host: Staging::new(&inferring, FACES_MAX * CROP_VALUES * size_of::<f32>())?,
+            letterbox: Letterbox::default(),
             kernels,
             preparing,
             inferring,
@@ -188,26 +199,51 @@ impl Worker {
         }
         for group in &batch.groups {
             let Some(address) = batch.slot().and_then(|slot| slot.tensor(group.canvas)) else { continue };
-            let shape = [group.members.len(), 3, group.canvas.height as usize, group.canvas.width as usize];
-            let detector = &mut self.graphs.detector;
-            let failed = |reason: String| CudaError::Graph { graph: "detector", reason };
-            detector.run(&DeviceTensor::new(address, shape, &self.inferring)).map_err(failed)?;
+            self.run_detector(address, (group.members.len(), group.canvas))?;
             for (item, place) in group.members.iter().enumerate() {
-                let heads = heads(detector.as_ref(), (item, group.members.len()), group.canvas).map_err(failed)?;
                 let (request, placement) = (&batch.requests[*place], &batch.placements[*place]);
-                let score_min = request.score_min.unwrap_or(self.config.detection_score_min);
-                let mut faces = match self.detector.decoder {
-                    Decoder::Yunet => decode::yunet(&heads, group.canvas.width, score_min),
-                };
-                faces.iter_mut().for_each(|face| into_frame(face, placement));
-                let pixels_min = request.face_pixels_min as f32;
-                faces.retain(|face| face.box_in_frame.width.min(face.box_in_frame.height) >= pixels_min);
-                found[*place] = faces;
+                let wanted = (request.score_min, request.face_pixels_min);
+                found[*place] = self.faces_of((item, group.members.len()), placement, wanted)?;
             }
         }
         // The detector waited for the stream, which had waited for the letterboxing.
         batch.is_read_no_more();
         Ok(found)
+    }
+
+    /// Runs the detector on `pictures` pictures of one canvas at `address`.
+    pub(super) fn run_detector(&mut self, address: u64, (pictures, canvas): (usize, Size)) -> Result<(), CudaError> {
+        let shape = [pictures, 3, canvas.height as usize, canvas.width as usize];
+        let failed = |reason: String| CudaError::Graph { graph: "detector", reason };
+        self.graphs.detector.run(&DeviceTensor::new(address, shape, &self.inferring)).map_err(failed)
+    }
+
+    /// The faces of picture `item` of the `pictures` that the detector saw last, in pixels of its frame.
+    pub(super) fn faces_of(
+        &self,
+        (item, pictures): (usize, usize),
+        placement: &Placement,
+        (score_min, pixels_min): (Option<f32>, u32),
+    ) -> Result<Vec<Detection>, CudaError> {
+        let failed = |reason: String| CudaError::Graph { graph: "detector", reason };
+        let heads = heads(self.graphs.detector.as_ref(), (item, pictures), placement.canvas).map_err(failed)?;
+        let score_min = score_min.unwrap_or(self.config.detection_score_min);
+        let mut faces = match self.detector.decoder {
+            Decoder::Yunet => decode::yunet(&heads, placement.canvas.width, score_min),
+        };
+        faces.iter_mut().for_each(|face| into_frame(face, placement));
+        faces.retain(|face| face.box_in_frame.width.min(face.box_in_frame.height) >= pixels_min as f32);
+        Ok(faces)
+    }
+
+    /// Gives back the memory of uploads that nobody holds.
+    pub fn give_back_unused(&mut self) {
+        self.pool.give_back_unused();
+    }
+
+    /// The most frames of a batch.
+    pub fn frames_max(&self) -> usize {
+        self.frames_max
     }
 
     /// One template a face, in order. One launch aligns all of them, up to 32.
@@ -219,37 +255,102 @@ impl Worker {
         if let Some(face) = faces.iter().find(|face| face.frame >= batch.len()) {
             return Err(CudaError::TooMany { count: face.frame + 1, max: batch.len() });
         }
+        if let Some(slot) = batch.slot() {
+            // Uploads are queued where letterboxing is, and come before it.
+            self.inferring.gpu().bind()?;
+            self.inferring.wait(&slot.prepared)?;
+        }
+        let faces = faces.iter().map(|face| (batch.requests[face.frame].surface.clone(), Crop::of(&face.landmarks), face.is_mirrored));
+        let faces: Vec<Cutting> = faces.collect();
+        batch.is_read_in(&self.inferring);
+        let templates = self.encode_cut(&faces)?;
+        batch.is_read_no_more();
+        Ok(templates)
+    }
+
+    /// One template a face, in order, of surfaces in no batch.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_faces(&mut self, faces: &[(Surface, Landmarks, bool)]) -> Result<Vec<Template>, CudaError> {
+        self.wait_for_uploads()?;
+        let faces: Vec<Cutting> =
+            faces.iter().map(|(surface, landmarks, is_mirrored)| (surface.clone(), Crop::of(landmarks), *is_mirrored)).collect();
+        let templates = self.encode_cut(&faces);
+        self.or_at_rest(templates)
+    }
+
+    /// What the pixels of each face say of how usable it is, in order: the same numbers as on the host, but for how sums of
+    /// millions of pixels are rounded. Of the pixels themselves nothing comes back.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn measure(&mut self, faces: &[(Surface, Landmarks)]) -> Result<Vec<Photometry>, CudaError> {
+        self.wait_for_uploads()?;
+        let faces: Vec<Cutting> = faces.iter().map(|(surface, landmarks)| (surface.clone(), Crop::of(landmarks), false)).collect();
+        let measured = faces.chunks(FACES_MAX).map(|faces| self.measure_once(faces)).collect::<Result<Vec<_>, _>>();
+        Ok(self.or_at_rest(measured)?.concat())
+    }
+
+    fn measure_once(&mut self, faces: &[Cutting]) -> Result<Vec<Photometry>, CudaError> {
+        self.align(faces, TensorLayout::of_bytes(self.crops.address(), CROP))?;
+        let (device, pinned) = &mut self.sums;
+        let (mut address, mut crops) = (device.address(), TensorLayout::of_bytes(self.crops.address(), CROP));
+        let arguments: [*mut c_void; 2] = [(&raw mut address).cast(), (&raw mut crops).cast()];
+        // SAFETY: the arguments are the kernel's: an address and a tensor, both of memory that is this worker's, which waits for
+        // the stream when dropped.
+        unsafe { self.kernels.measure(&self.inferring, faces.len() as u32, arguments) }?;
+        self.inferring.fetch(device, pinned, faces.len() * SUMS_BYTES)?;
+        Ok(pinned.as_slice().chunks(SUMS_BYTES).take(faces.len()).map(photometry).collect())
+    }
+
+    /// Lets the stream of inference wait for what is being uploaded.
+    fn wait_for_uploads(&mut self) -> Result<(), CudaError> {
+        self.inferring.gpu().bind()?;
+        self.uploaded.record(&self.preparing)?;
+        self.inferring.wait(&self.uploaded)
+    }
+
+    /// After a failure nothing may read surfaces any more once they are let go of.
+    fn or_at_rest<T>(&self, outcome: Result<T, CudaError>) -> Result<T, CudaError> {
+        if outcome.is_err()
+            && let Err(error) = self.inferring.synchronise().or_else(|_| self.inferring.synchronise())
+        {
+            tracing::warn!(%error, "faces that failed could not be waited for");
+        }
+        outcome
+    }
+
+    fn encode_cut(&mut self, faces: &[Cutting]) -> Result<Vec<Template>, CudaError> {
         let mut templates = Vec::with_capacity(faces.len());
         for faces in faces.chunks(FACES_MAX) {
-            self.encode_once(batch, faces, &mut templates)?;
+            let address = self.crops.address();
+            self.align(faces, TensorLayout::new(address, CROP, &self.encoder.model.input))?;
+            self.templates_of((address, faces.len()), &mut templates)?;
         }
         Ok(templates)
     }
 
-    fn encode_once(&mut self, batch: &mut Batch, faces: &[FaceRequest], templates: &mut Vec<Template>) -> Result<(), CudaError> {
+    /// Queues the alignment of faces into the crops, one launch for all of them.
+    fn align(&mut self, faces: &[Cutting], layout: TensorLayout) -> Result<(), CudaError> {
         self.inferring.gpu().bind()?;
-        if let Some(slot) = batch.slot() {
-            // Uploads are queued where letterboxing is, and come before it.
-            self.inferring.wait(&slot.prepared)?;
-        }
-        let crops = faces.iter().map(|face| (&batch.requests[face.frame].surface, Crop::of(&face.landmarks), face.is_mirrored));
-        let parameters = self.parameters.faces(crops);
+        let parameters = self.parameters.faces(faces.iter().map(|(surface, crop, is_mirrored)| (surface, *crop, *is_mirrored)));
         self.faces.send(parameters.len(), |pinned| pinned.copy_from_slice(parameters))?;
-        batch.is_read_in(&self.inferring);
-        let mut address = self.faces.device().address();
-        let mut layout = TensorLayout::new(self.crops.address(), CROP, &self.encoder.model.input);
+        let (mut address, mut layout) = (self.faces.device().address(), layout);
         let arguments: [*mut c_void; 2] = [(&raw mut address).cast(), (&raw mut layout).cast()];
         // SAFETY: the arguments are the kernel's: an address and a tensor. The parameters and the tensor are
-        // this worker's, which waits for the stream when dropped; the surfaces are held by the batch.
-        unsafe { self.kernels.align(&self.inferring, [CROP.width, CROP.height, faces.len() as u32], arguments) }?;
+        // this worker's, which waits for the stream when dropped; whoever calls holds the surfaces until it is at rest.
+        unsafe { self.kernels.align(&self.inferring, [CROP.width, CROP.height, faces.len() as u32], arguments) }
+    }
+
+    /// Runs the encoder on `count` crops at `address` and adds their templates.
+    pub(super) fn templates_of(&mut self, (address, count): (u64, usize), templates: &mut Vec<Template>) -> Result<(), CudaError> {
         let failed = |reason: String| CudaError::Graph { graph: "encoder", reason };
-        let shape = [faces.len(), 3, ALIGNED_SIDE, ALIGNED_SIDE];
+        let shape = [count, 3, ALIGNED_SIDE, ALIGNED_SIDE];
         let encoder = &mut self.graphs.encoder;
-        encoder.run(&DeviceTensor::new(self.crops.address(), shape, &self.inferring)).map_err(failed)?;
-        batch.is_read_no_more();
+        encoder.run(&DeviceTensor::new(address, shape, &self.inferring)).map_err(failed)?;
         let (values, dimension) = (encoder.output(&self.encoder.output).map_err(failed)?, self.encoder.template_dimension());
-        if values.len() != faces.len() * dimension {
-            let count = faces.len();
+        if values.len() != count * dimension {
             return Err(failed(format!("it answered {} numbers for {count} faces; the manifest says {dimension} each", values.len())));
         }
         for values in values.chunks(dimension) {
@@ -258,6 +359,9 @@ impl Worker {
         Ok(())
     }
 }
+
+/// A face to be cut out: where its picture is, how, and whether it is seen in a mirror.
+type Cutting = (Surface, Crop, bool);
 
 impl Drop for Worker {
     fn drop(&mut self) {

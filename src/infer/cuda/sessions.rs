@@ -1,0 +1,123 @@
+//! What a session thread does with a device: frames come there once, stay there, and go as soon as they are done.
+//!
+//! In: frames, faces in them, photos. Out: frames on the device, detections, measures, templates.
+//! A batch whose device fails is lost and said so; the next one finds the device opened anew, and where that fails the engine ends,
+//! with the reason: another start may choose another device.
+//! Must not know: who asks, what runs the graphs.
+
+use super::{CudaError, Surface, SurfaceRequest, Worker};
+use crate::face::{AlignedFace, Detection, Landmarks, Photometry, Template};
+use crate::frame::Frame;
+use crate::infer::{DetectRequest, FaceOnDevice, InferError, Inference, Lane};
+
+/// Opens a worker, again and again where it has to be.
+pub type OpenWorker = Box<dyn FnMut() -> Result<Worker, CudaError> + Send>;
+
+/// One thread's worker.
+pub struct DeviceSession {
+    open: OpenWorker,
+    /// `None` after a failure, until it is opened anew.
+    worker: Option<Worker>,
+}
+
+impl DeviceSession {
+    /// Over a worker that `open` makes now, and again after a failure.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn new(mut open: OpenWorker) -> Result<Self, CudaError> {
+        let worker = Some(open()?);
+        Ok(Self { open, worker })
+    }
+
+    /// Does `work` with the worker. After a failure it is closed, but for want of memory, which others may give back.
+    ///
+    /// # Panics
+    /// Where a worker cannot be opened anew: that ends the engine, with these words.
+    fn with<T>(&mut self, work: impl FnOnce(&mut Worker) -> Result<T, CudaError>) -> Result<T, InferError> {
+        let worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => match (self.open)() {
+                Ok(worker) => {
+                    tracing::warn!("the device was opened anew after a failure");
+                    worker
+                }
+                Err(error) => panic!("the device failed and cannot be opened anew: {error}"),
+            },
+        };
+        let worker = self.worker.insert(worker);
+        let outcome = work(worker);
+        match &outcome {
+            Ok(_) => {}
+            Err(CudaError::OutOfMemory { .. }) => worker.give_back_unused(),
+            // What was asked was wrong, not the device.
+            Err(CudaError::BadSurface { .. } | CudaError::TooMany { .. }) => {}
+            Err(_) => self.worker = None,
+        }
+        Ok(outcome?)
+    }
+}
+
+impl Inference for DeviceSession {
+    fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
+        self.with(|worker| {
+            let placed = frames.iter().map(|frame| {
+                if frame.device_pixels().is_some() {
+                    return Ok(frame.clone());
+                }
+                let surface = worker.upload(frame)?;
+                let moved = frame.moved_to_device(*surface.format(), surface.pixels().clone());
+                // It is as large as the upload has made it.
+                moved.map_err(|_| CudaError::BadSurface { format: Box::new(*surface.format()), reason: "the upload is too small" })
+            });
+            placed.collect()
+        })
+    }
+
+    fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        self.with(|worker| {
+            let mut found = vec![Vec::new(); requests.len()];
+            let mut there = Vec::new();
+            for (place, request) in requests.iter().enumerate() {
+                match Surface::of(&request.frame) {
+                    Some(surface) => there.push((place, surface_request(surface?, request))),
+                    None => found[place] = worker.detect_from_host(request, lane)?,
+                }
+            }
+            for group in there.chunks(worker.frames_max()) {
+                let mut batch = worker.prepare(group.iter().map(|(_, request)| request.clone()).collect())?;
+                let faces = worker.detect(&mut batch)?;
+                group.iter().zip(faces).for_each(|((place, _), faces)| found[*place] = faces);
+            }
+            Ok(found)
+        })
+    }
+
+    fn measure(&mut self, faces: &[FaceOnDevice]) -> Result<Vec<Photometry>, InferError> {
+        self.with(|worker| {
+            let faces = faces.iter().map(|face| Ok((surface_of(&face.frame)?, face.landmarks)));
+            worker.measure(&faces.collect::<Result<Vec<(Surface, Landmarks)>, _>>()?)
+        })
+    }
+
+    fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+        self.with(|worker| worker.encode_from_host(faces))
+    }
+
+    fn encode_on_device(&mut self, faces: &[FaceOnDevice]) -> Result<Vec<Template>, InferError> {
+        self.with(|worker| {
+            let faces = faces.iter().map(|face| Ok((surface_of(&face.frame)?, face.landmarks, face.is_mirrored)));
+            worker.encode_faces(&faces.collect::<Result<Vec<_>, _>>()?)
+        })
+    }
+}
+
+fn surface_request(surface: Surface, request: &DetectRequest) -> SurfaceRequest {
+    let DetectRequest { detector_side, region_of_interest, score_min, face_pixels_min, .. } = *request;
+    SurfaceRequest { surface, detector_side, region_of_interest, score_min, face_pixels_min }
+}
+
+fn surface_of(frame: &Frame) -> Result<Surface, CudaError> {
+    Surface::of(frame)
+        .unwrap_or_else(|| Err(CudaError::BadSurface { format: Box::new(*frame.format()), reason: "it is in the host's memory" }))
+}

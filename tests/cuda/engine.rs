@@ -1,0 +1,202 @@
+//! The engine of a device, as the pipeline and enrolment use it: frames come there once and stay there.
+//!
+//! In: frames of noise in which the stand-ins for models see one face each. Out: what the host's path gives, to the bit.
+//! Must not know: models.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use doorward::config::{InferConfig, MirrorChoice};
+use doorward::face::{AlignedFace, Detection, Photometry, Template};
+use doorward::frame::{Frame, PixelFormat, PixelLayout, Size};
+use doorward::infer::cuda::{CudaError, DeviceSession, Gpu, Plan, Worker};
+use doorward::infer::{CutFace, DetectRequest, Engine, EngineFacts, FaceOnDevice, InferError, Lane, align};
+use doorward::quality;
+
+use crate::driver::{StandIn, image, over_the_stand_in};
+use crate::flow::{Decoder, manifest, noise, open};
+use crate::graphs::{DIMENSION, detector_bytes, expected, fails_once, graphs};
+
+const SIZE: (usize, usize) = (641, 359);
+/// The bytes of the sums over the rows of one face.
+const SUMS_BYTES: usize = 80 * 4 * 8;
+/// How far measures may be from the host's, in parts: sums are rounded in another order.
+const PARTS_MAX: f32 = 1e-6;
+
+fn facts(mirror: MirrorChoice) -> EngineFacts {
+    let said = || "over the stand-in".to_owned();
+    EngineFacts {
+        device: said(),
+        device_reason: said(),
+        provider: said(),
+        precision: said(),
+        precision_reason: said(),
+        mirror,
+        sessions: 1,
+        runtime_version: said(),
+        space: manifest().space(),
+        threshold: 0.363,
+        calibration: None,
+        models: Vec::new(),
+    }
+}
+
+fn opened(stand_in: &'static StandIn) -> Result<Worker, CudaError> {
+    let gpu = Gpu::open(0)?;
+    open(&gpu, &image(&gpu), stand_in)
+}
+
+/// The same, each of whose graphs fails once.
+fn opened_failing(stand_in: &'static StandIn, fails: bool) -> Result<Worker, CudaError> {
+    let gpu = Gpu::open(0)?;
+    let (manifest, config) = (manifest(), InferConfig::default());
+    let plan = Plan { gpu: &gpu, image: &image(&gpu), manifest: &manifest, config: &config, frames_max: 4 };
+    let graphs = graphs(stand_in, &manifest.encoder.output);
+    Worker::open(&plan, |_| Ok(if fails { fails_once(graphs) } else { graphs }))
+}
+
+fn engine(stand_in: &'static StandIn, mirror: MirrorChoice) -> Engine {
+    let session = DeviceSession::new(Box::new(move || opened(stand_in))).unwrap();
+    Engine::of_device_sessions(vec![session], facts(mirror), 4).unwrap()
+}
+
+fn request(frame: &Frame) -> DetectRequest {
+    DetectRequest { frame: frame.clone(), detector_side: Some(320), region_of_interest: None, score_min: None, face_pixels_min: 0 }
+}
+
+/// A frame of a decoder on the device.
+fn decoded(decoder: &Decoder, like: &Frame) -> Frame {
+    let surface = decoder.decode();
+    Frame::on_device(like.camera.clone(), like.capture_time, *surface.format(), surface.pixels().clone()).unwrap()
+}
+
+fn on_device(frames: &[Frame], found: &[Vec<Detection>]) -> Vec<FaceOnDevice> {
+    let of = |(frame, faces): (&Frame, &Vec<Detection>)| FaceOnDevice {
+        frame: frame.clone(),
+        landmarks: faces[0].landmarks,
+        is_mirrored: false,
+    };
+    frames.iter().zip(found).map(of).collect()
+}
+
+fn is_near(found: &Photometry, expected: &Photometry) -> bool {
+    let pairs = [(found.sharpness, expected.sharpness), (found.brightness, expected.brightness), (found.contrast, expected.contrast)];
+    pairs.iter().all(|(found, expected)| (found - expected).abs() <= expected.abs() * PARTS_MAX)
+}
+
+#[test]
+fn frames_go_to_the_device_once_and_what_comes_back_is_what_the_host_finds() {
+    const NAME: &str = "engine::frames_go_to_the_device_once_and_what_comes_back_is_what_the_host_finds";
+    over_the_stand_in(NAME, &[], |stand_in| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        std::thread::scope(|scope| scope.spawn(|| runtime.block_on(analyse(stand_in))).join().unwrap());
+        drop(runtime);
+        assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
+    });
+}
+
+async fn analyse(stand_in: &'static StandIn) {
+    let host = [noise(7, SIZE, PixelLayout::Nv12), noise(8, SIZE, PixelLayout::I420), noise(9, SIZE, PixelLayout::Nv12)];
+    let engine = engine(stand_in, MirrorChoice::Off);
+    let gpu = Gpu::open(0).unwrap();
+    let decoder = Decoder::new(&gpu, stand_in, host[2].clone()).unwrap();
+    stand_in.fail(None, 0, 0);
+    let frames = engine.place(vec![host[0].clone(), host[1].clone(), decoded(&decoder, &host[2])]).await.unwrap();
+    assert!(frames.iter().all(|frame| frame.device_pixels().is_some()));
+    let up = stand_in.bytes_up();
+    assert!(engine.place(frames.clone()).await.unwrap().len() == 3 && stand_in.bytes_up() == up, "what is there stays");
+
+    let found = engine.detect(Lane::Live, frames.iter().map(request).collect()).await.unwrap();
+    assert!(found.iter().all(|faces| faces.len() == 1), "{found:?}");
+    let faces = on_device(&frames, &found);
+    let crops: Vec<AlignedFace> = host.iter().zip(&found).map(|(frame, faces)| align(frame, &faces[0].landmarks)).collect();
+    let measured = engine.measure(Lane::Live, faces.clone()).await.unwrap();
+    for (found, crop) in measured.iter().zip(&crops) {
+        let expected = quality::photometry(crop);
+        assert!(is_near(found, &expected), "{found:?} and {expected:?}");
+    }
+    let space = manifest().space();
+    let templates = engine.encode(Lane::Live, faces.into_iter().map(CutFace::Device).collect()).await.unwrap();
+    assert_eq!(templates, crops.iter().map(|crop| expected(crop, &space)).collect::<Vec<Template>>());
+    let answers = detector_bytes(3, (320, 192)) + 3 * DIMENSION * size_of::<f32>() + 3 * SUMS_BYTES;
+    assert_eq!(stand_in.bytes_down(), answers as u64, "no pixel comes back");
+
+    // What people look at is copied: an upload from where it went through, without the device.
+    let copied = frames[1].copied().unwrap();
+    assert!(copied.device_pixels().is_none() && copied.plane(0)[..SIZE.0] == host[1].plane(0)[..SIZE.0]);
+    assert!(frames[2].copied().is_err(), "this decoder gives nothing");
+    drop(frames);
+    assert_eq!(decoder.returned.load(Ordering::Relaxed), 1, "the decoder has its surface back");
+    photos(&engine, &space).await;
+}
+
+/// Photos are letterboxed and cut out on the host.
+async fn photos(engine: &Engine, space: &doorward::face::TemplateSpace) {
+    let size = Size { width: 301, height: 203 };
+    let bytes: Vec<u8> = (0..size.width as usize * size.height as usize * 3).map(|at| (at * 31 % 251) as u8).collect();
+    let like = noise(1, SIZE, PixelLayout::Nv12);
+    let photo = Frame::new(like.camera.clone(), like.capture_time, PixelFormat::rgb8(size), Arc::new(bytes)).unwrap();
+    let found = engine.detect(Lane::Photo, vec![request(&photo)]).await.unwrap();
+    let crop = align(&photo, &found[0][0].landmarks);
+    let templates = engine.encode(Lane::Photo, vec![crop.clone()]).await.unwrap();
+    assert_eq!(templates, [expected(&crop, space)]);
+}
+
+#[test]
+fn mirror_images_are_taken_in_on_the_device_too() {
+    over_the_stand_in("engine::mirror_images_are_taken_in_on_the_device_too", &[], |stand_in| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let host = noise(7, SIZE, PixelLayout::I420);
+            let engine = engine(stand_in, MirrorChoice::All);
+            let frames = engine.place(vec![host.clone()]).await.unwrap();
+            let found = engine.detect(Lane::Live, frames.iter().map(request).collect()).await.unwrap();
+            let crop = align(&host, &found[0][0].landmarks);
+            let faces = on_device(&frames, &found).into_iter().map(CutFace::Device).collect();
+            let space = manifest().space();
+            let both = expected(&crop, &space).mean(&expected(&crop.mirrored(), &space)).unwrap();
+            assert_eq!(engine.encode(Lane::Live, faces).await.unwrap(), [both]);
+        });
+    });
+}
+
+#[test]
+fn a_device_that_failed_is_opened_anew_and_the_next_batch_goes_through() {
+    over_the_stand_in("engine::a_device_that_failed_is_opened_anew_and_the_next_batch_goes_through", &[], |stand_in| {
+        let opens = Arc::new(AtomicUsize::new(0));
+        let counted = opens.clone();
+        let session = DeviceSession::new(Box::new(move || {
+            let is_first = counted.fetch_add(1, Ordering::Relaxed) == 0;
+            opened_failing(stand_in, is_first)
+        }));
+        let engine = Engine::of_device_sessions(vec![session.unwrap()], facts(MirrorChoice::Off), 4).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let frames = engine.place(vec![noise(7, SIZE, PixelLayout::I420)]).await.unwrap();
+            let failed = engine.detect(Lane::Live, frames.iter().map(request).collect()).await;
+            assert!(matches!(&failed, Err(InferError::Session(words)) if words.contains("not ready")), "{failed:?}");
+            // Frames that are on the device outlive the worker that brought them there.
+            let found = engine.detect(Lane::Live, frames.iter().map(request).collect()).await.unwrap();
+            assert_eq!((found[0].len(), opens.load(Ordering::Relaxed)), (1, 2));
+        });
+    });
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_anew_ends_the_engine_with_the_reason() {
+    over_the_stand_in("engine::a_device_that_cannot_be_opened_anew_ends_the_engine_with_the_reason", &[], |stand_in| {
+        let mut is_first = true;
+        let session = DeviceSession::new(Box::new(move || {
+            if std::mem::take(&mut is_first) { opened_failing(stand_in, true) } else { Err(CudaError::NoDriver) }
+        }));
+        let engine = Engine::of_device_sessions(vec![session.unwrap()], facts(MirrorChoice::Off), 4).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let frames = engine.place(vec![noise(7, SIZE, PixelLayout::I420)]).await.unwrap();
+            let ask = || engine.detect(Lane::Live, frames.iter().map(request).collect());
+            assert!(ask().await.is_err() && ask().await.is_err());
+            let reason = tokio::time::timeout(std::time::Duration::from_secs(30), engine.failed()).await.unwrap();
+            assert!(reason.contains("cannot be opened anew") && reason.contains("no NVIDIA driver"), "{reason}");
+        });
+    });
+}
