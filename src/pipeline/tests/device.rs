@@ -1,0 +1,116 @@
+//! Frames that lie on a device are followed, cut out and encoded there: the same is told as of frames in the host's memory.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+use crate::face::Photometry;
+use crate::frame::DevicePixels;
+use crate::infer::{FaceOnDevice, align};
+use crate::quality;
+
+/// The host's memory, standing for a device's.
+struct Memory(Vec<u8>);
+
+impl DevicePixels for Memory {
+    fn address(&self) -> u64 {
+        self.0.as_ptr() as u64
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    fn to_host(&self) -> Result<Vec<u8>, String> {
+        Ok(self.0.clone())
+    }
+}
+
+/// What the made-up sessions do on the host, of frames that are on a device.
+struct OnDevice {
+    host: MadeUp,
+    measured: Arc<AtomicUsize>,
+}
+
+/// A look at the pixels where they are, which nobody but the device has.
+fn seen(frame: &Frame) -> Frame {
+    let pixels = frame.device_pixels().expect("it was brought to the device");
+    // SAFETY: the memory is the host's, and the frame holds it.
+    let bytes = unsafe { std::slice::from_raw_parts(pixels.address() as *const u8, pixels.bytes()) };
+    let mut there = Frame::new(frame.camera.clone(), frame.capture_time, *frame.format(), Arc::new(bytes.to_vec())).expect("it fits");
+    there.sequence = frame.sequence;
+    there
+}
+
+fn crop(face: &FaceOnDevice) -> AlignedFace {
+    align(&seen(&face.frame), &face.landmarks)
+}
+
+impl Inference for OnDevice {
+    fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
+        let place = |frame: Frame| {
+            let bytes = frame.copied().expect("it is in the host's memory").plane(0).to_vec();
+            frame.moved_to_device(*frame.format(), Arc::new(Memory(bytes))).expect("it fits")
+        };
+        Ok(frames.into_iter().map(place).collect())
+    }
+
+    fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        let there = requests.iter().map(|request| DetectRequest { frame: seen(&request.frame), ..request.clone() });
+        self.host.detect(&there.collect::<Vec<_>>(), lane)
+    }
+
+    fn measure(&mut self, faces: &[FaceOnDevice]) -> Result<Vec<Photometry>, InferError> {
+        let count = self.measured.fetch_add(faces.len(), Ordering::Relaxed);
+        self.host.fails(("measure", count), self.host.faults.encode_percent)?;
+        Ok(faces.iter().map(|face| quality::photometry(&crop(face))).collect())
+    }
+
+    fn encode(&mut self, _: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+        panic!("no face is cut out on the host");
+    }
+
+    fn encode_on_device(&mut self, faces: &[FaceOnDevice]) -> Result<Vec<Template>, InferError> {
+        self.host.encode(&faces.iter().map(crop).collect::<Vec<_>>())
+    }
+}
+
+/// Persons 1, 2 and a stranger walk past. Answers what was told, how often faces were measured, and how many frames were lost.
+async fn walked_past(faults: Faults) -> (Vec<LoggedEvent>, usize, u64) {
+    let mut house = House::at_rest(faults, 1).await;
+    let measured = Arc::new(AtomicUsize::new(0));
+    let sessions = vec![OnDevice { host: MadeUp { faults, encoded: 0 }, measured: Arc::clone(&measured) }];
+    let engine = Engine::of_device_sessions(sessions, facts(1, faults), 4).expect("a thread");
+    let gallery = Gallery::with_clock(space(), house.clock.clone());
+    house.uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
+    house.pipeline = Pipeline::new(engine, gallery, house.events.clone(), house.clock.clone());
+    let house = house.running();
+    let (camera, feeding) = walk_past(&house, "door", 3 * CYCLE_FRAMES);
+    until("all frames are analysed", || feeding.is_finished() && house.pipeline.is_idle()).await;
+    let lost = house.pipeline.frame_counts(&camera).expect("it is watched").dropped_failed;
+    let told = house.told(std::slice::from_ref(&camera)).await;
+    (told, measured.load(Ordering::Relaxed), lost)
+}
+
+fn decisions(told: &[LoggedEvent]) -> Vec<(EventKind, bool, Option<f32>)> {
+    let decided = told.iter().map(|logged| &logged.event).filter(|event| event.kind != EventKind::VisitStarted);
+    decided.map(|event| (event.kind, event.subject.is_some(), event.quality)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn visitors_on_a_device_are_told_as_those_on_the_host() {
+    let (there, measured, lost) = walked_past(Faults::default()).await;
+    let house = House::open(Faults::default(), 1).await;
+    let (camera, feeding) = walk_past(&house, "door", 3 * CYCLE_FRAMES);
+    until("all frames are analysed", || feeding.is_finished() && house.pipeline.is_idle()).await;
+    let here = house.told(std::slice::from_ref(&camera)).await;
+    assert_eq!(decisions(&there), decisions(&here));
+    assert!(measured > 6 && lost == 0, "{measured} faces were measured on the device, {lost} frames lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_does_not_measure_loses_the_frames_of_those_faces_and_they_are_counted() {
+    let (told, _, lost) = walked_past(Faults { seed: 5, encode_percent: 40, ..Faults::default() }).await;
+    assert!(lost > 0, "some were lost");
+    let kinds: Vec<EventKind> = decisions(&told).into_iter().map(|(kind, ..)| kind).filter(|kind| *kind != EventKind::VisitEnded).collect();
+    assert_eq!(kinds, [EventKind::Identified, EventKind::Identified, EventKind::Unidentified], "the others were enough");
+}
