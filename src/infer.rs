@@ -37,6 +37,7 @@ use crate::face::{AlignedFace, Detection, Template, TemplateSpace};
 use crate::frame::Frame;
 use crate::models::{Listed, Manifest, ModelsError, Role};
 use job::Job;
+use onnx::Runtime;
 use pool::Pool;
 use provider::Choice;
 use worker::{Meter, Setup, Worker};
@@ -232,9 +233,9 @@ impl Engine {
         }
         // Where the file cannot be read the processor is taken to have nothing special.
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let choice = Choice::new(config.precision, &cpuinfo).ok_or(OpenError::NoBf16)?;
         let manifest = Manifest::load(models_dir)?.with_encoder(config.encoder.as_deref())?;
-        let environment = onnx::environment(&manifest.verified_runtime()?)?;
+        let Runtime { environment, build } = onnx::runtime(&manifest, device.device)?;
+        let choice = Choice::new(config.precision, &cpuinfo, build).ok_or(OpenError::NoBf16)?;
         let detector_graph = manifest.prepared(Role::Detector)?.path;
         let encoder_graph = manifest.prepared(Role::Encoder)?.path;
         let antispoof_graph = config.antispoof.then(|| manifest.prepared(Role::Antispoof)).transpose()?.map(|installed| installed.path);
