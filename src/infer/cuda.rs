@@ -13,6 +13,7 @@ mod driver;
 mod graph;
 mod layout;
 mod memory;
+mod session;
 mod surface;
 mod upload;
 mod worker;
@@ -22,6 +23,7 @@ pub use compile::{Capability, Image, KERNEL_NAMES, KERNELS};
 pub use driver::{Gpu, Stream};
 pub use graph::{DeviceGraph, DeviceTensor};
 pub use memory::{DeviceBuffer, PinnedBuffer};
+pub use session::{GpuChoice, GpuPrecision, GpuProvider, GraphsError, GraphsPlan, graphs};
 pub use surface::Surface;
 pub use worker::{BATCHES_MAX, Graphs, Plan, Worker};
 

@@ -15,3 +15,4 @@ mod flow;
 mod graphs;
 mod recognise;
 mod session;
+mod sessions;
