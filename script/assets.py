@@ -73,8 +73,9 @@ class Refused(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("runtime", "models", "photos"):
+    for name in ("models", "photos"):
         commands.add_parser(name)
+    commands.add_parser("runtime").add_argument("--gpu", action="store_true", help="the build for GPUs, too")
     commands.add_parser("python").add_argument("requirements", type=Path)
     arguments = parser.parse_args()
     try:
@@ -85,8 +86,13 @@ def main() -> int:
                 install_photos(photos)
         else:
             manifest = tomllib.loads((ROOT / "models/manifest.toml").read_text())
-            for entry in manifest["runtime" if arguments.command == "runtime" else "model"]:
-                (install_runtime if arguments.command == "runtime" else install_model)(entry)
+            if arguments.command == "models":
+                for entry in manifest["model"]:
+                    install_model(entry)
+            else:
+                for entry in manifest["runtime"]:
+                    if arguments.gpu or entry.get("device", "cpu") == "cpu":
+                        install_runtime(entry)
     except Refused as refused:
         print(f"      {refused}", file=sys.stderr)
         return 1

@@ -98,12 +98,14 @@ pub enum DeviceChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrecisionChoice {
-    /// bf16 where the processor multiplies in it, else f32.
+    /// On the CPU bf16 where the processor multiplies in it, else f32; on a GPU fp16 where TensorRT runs the models, else f32.
     Auto,
     /// 32-bit floats.
     F32,
-    /// 16-bit brain floats; refused where the processor has none.
+    /// 16-bit brain floats; refused where the processor has none, and on a GPU.
     Bf16,
+    /// 16-bit floats; refused on a GPU without TensorRT. The CPU, where it is taken for want of a GPU, runs in f32.
+    Fp16,
 }
 
 /// Which faces are encoded together with their mirror image.
@@ -135,8 +137,11 @@ pub enum SuspicionChoice {
 pub struct InferConfig {
     /// `auto`, `cpu` or `cuda:N`.
     pub device: DeviceChoice,
-    /// `auto`, `f32` or `bf16`.
+    /// `auto`, `f32`, `bf16` or `fp16`.
     pub precision: PrecisionChoice,
+    /// Where engines that TensorRT built for this GPU are kept; reading a configuration sets it to `engines` below
+    /// `data_dir` where nothing else is said. `None` builds them at each start.
+    pub engine_cache_dir: Option<PathBuf>,
     /// The manifest's name of the encoder that is in force; `None` takes its first.
     pub encoder: Option<String>,
     /// Sessions of one thread each; 0 takes one a core.
@@ -296,6 +301,7 @@ impl Default for InferConfig {
         Self {
             device: DeviceChoice::Auto,
             precision: PrecisionChoice::Auto,
+            engine_cache_dir: None,
             encoder: None,
             sessions: 0,
             detector_side: 640,

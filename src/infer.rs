@@ -30,9 +30,11 @@ pub use cut::{CutFace, FaceOnDevice};
 pub use engine::{Engine, SessionPermit};
 pub use liveness::FaceInFrame;
 
+use cuda::{CudaError, GraphsError};
+
 use crate::camera::NormalisedRect;
 use crate::config::MirrorChoice;
-use crate::device::Device;
+use crate::device::DeviceFact;
 use crate::face::{AlignedFace, Detection, Photometry, Template, TemplateSpace};
 use crate::frame::Frame;
 use crate::models::ModelsError;
@@ -69,6 +71,8 @@ pub struct EngineFacts {
     pub device: String,
     /// Why this device.
     pub device_reason: String,
+    /// What a GPU stands on, as far as it was looked at.
+    pub device_facts: Vec<DeviceFact>,
     /// What runs the models, in words.
     pub provider: String,
     /// `f32` or `bf16`.
@@ -168,9 +172,15 @@ pub enum OpenError {
     /// bf16 was asked for, and the processor has none.
     #[error("infer.precision = \"bf16\" needs a processor with avx512_bf16 or amx_bf16, and this one has neither; set it to auto or f32")]
     NoBf16,
-    /// The device is none that this build can use.
-    #[error("this build cannot analyse on {0}; set infer.device to auto or cpu")]
-    Device(Device),
+    /// What is set is there for the CPU alone.
+    #[error("{0} is not there on a GPU yet; leave it out, or set infer.device = \"cpu\"")]
+    NotOnGpu(&'static str),
+    /// The GPU fails.
+    #[error("the GPU cannot be used: {0}")]
+    Gpu(#[from] CudaError),
+    /// The graphs cannot run on a GPU.
+    #[error(transparent)]
+    Graphs(Box<GraphsError>),
     /// The system gives no more threads.
     #[error("cannot start the session threads: {0}")]
     Threads(std::io::Error),
@@ -221,5 +231,15 @@ pub trait Inference: Send + 'static {
     /// [`InferError::Session`] as above, and of sessions without the model.
     fn live_scores(&mut self, _faces: &[FaceInFrame]) -> Result<Vec<f32>, InferError> {
         Err(InferError::Session("live scores are not measured; set infer.antispoof = true".into()))
+    }
+}
+
+impl From<GraphsError> for OpenError {
+    fn from(error: GraphsError) -> Self {
+        match error {
+            GraphsError::Open(error) => error,
+            GraphsError::Cuda(error) => Self::Gpu(error),
+            other => Self::Graphs(Box::new(other)),
+        }
     }
 }

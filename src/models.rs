@@ -13,12 +13,15 @@ mod rewrite;
 
 pub use error::ModelsError;
 pub use manifest::{
-    AntispoofEntry, Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, Manifest, ModelEntry, ProjectionEntry, Role, RuntimeEntry,
+    AntispoofEntry, Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, Manifest, ModelEntry, ProjectionEntry, Role, RuntimeDevice,
+    RuntimeEntry,
 };
 pub use projection::projection_graph;
 pub use rewrite::REWRITER_VERSION;
 
 use std::path::PathBuf;
+
+use crate::device::Device;
 
 /// One file that the manifest names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,24 @@ pub struct Listed {
     pub credit: String,
     /// The package that carries it.
     pub source: String,
+    /// Whether doorward runs without it: the runtime library for GPUs.
+    pub is_optional: bool,
+}
+
+impl Listed {
+    /// Whether there is such a file, whatever is in it.
+    pub fn is_installed(&self) -> bool {
+        self.path.exists()
+    }
+}
+
+/// How a file is that is not wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sound {
+    /// It is exactly the published one.
+    AsPublished,
+    /// It is not there, and nothing needs it.
+    NotInstalled,
 }
 
 /// What [`Manifest::verify`] found of one file.
@@ -46,8 +67,8 @@ pub struct Listed {
 pub struct Verified {
     /// The file.
     pub listed: Listed,
-    /// `Ok` when it is exactly the published one.
-    pub outcome: Result<(), ModelsError>,
+    /// What is wrong with it, if anything.
+    pub outcome: Result<Sound, ModelsError>,
 }
 
 /// What [`Manifest::install`] did for one model.
@@ -76,6 +97,7 @@ impl Manifest {
             licence: entry.licence.clone(),
             credit: String::new(),
             source: entry.source.clone(),
+            is_optional: entry.device != RuntimeDevice::Cpu,
         });
         let encoders = self.encoders.iter().map(|encoder| (Role::Encoder, &encoder.model));
         let antispoof = self.antispoof.iter().map(|antispoof| (Role::Antispoof, &antispoof.model));
@@ -89,15 +111,20 @@ impl Manifest {
             licence: entry.licence.clone(),
             credit: entry.credit.clone(),
             source: entry.source.clone(),
+            is_optional: false,
         });
         runtimes.chain(models).collect()
     }
 
     /// Reads every file and compares it with what was published: one result a file, in the order
-    /// of [`list`](Self::list). Reads about 70 MB.
+    /// of [`list`](Self::list). Reads about 90 MB. What is optional may be missing, and may not be altered.
     pub fn verify(&self) -> Vec<Verified> {
         let check = |listed: Listed| {
-            let outcome = file::read_verified(&listed.path, listed.bytes, &listed.sha256).map(drop);
+            let outcome = if listed.is_optional && !listed.is_installed() {
+                Ok(Sound::NotInstalled)
+            } else {
+                file::read_verified(&listed.path, listed.bytes, &listed.sha256).map(|_| Sound::AsPublished)
+            };
             Verified { listed, outcome }
         };
         self.list().into_iter().map(check).collect()
@@ -176,13 +203,21 @@ impl Manifest {
         Ok(Installed { name: original.name.clone(), path, written })
     }
 
-    /// The runtime library for the CPU, checked.
+    /// The runtime library for `device`, checked.
     ///
     /// # Errors
-    /// When it is missing, truncated or altered.
-    pub fn verified_runtime(&self) -> Result<PathBuf, ModelsError> {
-        let runtime = self.runtime();
+    /// When it is missing, truncated or altered; [`ModelsError::NoGpuRuntime`] where it is the GPU's that is
+    /// missing.
+    pub fn verified_runtime(&self, device: Device) -> Result<PathBuf, ModelsError> {
+        let unlisted = || ModelsError::NoGpuRuntime {
+            path: self.dir.join("manifest.toml"),
+            found: "it has no [[runtime]] with device = \"cuda\", as the manifest that comes with doorward has",
+        };
+        let runtime = self.runtime_of(device).ok_or_else(unlisted)?;
         let path = self.dir.join(&runtime.file);
+        if device != Device::Cpu && !path.exists() {
+            return Err(ModelsError::NoGpuRuntime { path, found: "it is not installed" });
+        }
         file::read_verified(&path, runtime.bytes, &runtime.sha256)?;
         Ok(path)
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::device::ResolvedDevice;
+use crate::device::{Device, ResolvedDevice};
 use crate::enrol::{EnrolError, Enrolment, OtherEncoder};
 use crate::event::Purpose;
 use crate::face::TemplateSpace;
@@ -101,6 +101,11 @@ pub(super) async fn open(config: &Config, in_force: &EngineFacts, device: &Resol
     let Some(of_shadow) = config.of_shadow(name_in_force.unwrap_or_default()) else { return Ok(None) };
     let (mut encoder, mut gallery, mut facts) = (None, None, in_force.clone());
     if of_shadow.infer.encoder != config.infer.encoder {
+        // Faces stay on the GPU, and a decoder wants its memory back before another encoder has seen them.
+        anyhow::ensure!(
+            device.device == Device::Cpu,
+            "shadow.encoder is not there on a GPU yet; leave it out, or set infer.device = \"cpu\""
+        );
         let (mut infer, models_dir, device) = (of_shadow.infer.clone(), of_shadow.models_dir.clone(), device.clone());
         infer.sessions = 1;
         let engine = tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &device)).await?;

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::failure::{Told, Usage};
 use super::output::{Output, Table, progress};
 use super::serve::ConfigOptions;
-use crate::models::{Listed, Manifest, Role};
+use crate::models::{Listed, Manifest, Role, Sound};
 
 /// Lists, checks and prepares the models (no daemon needed)
 #[derive(Debug, Subcommand)]
@@ -92,7 +92,7 @@ impl Models {
 fn object(listed: &Listed) -> serde_json::Value {
     json!({
         "role": listed.role.name(), "name": listed.name, "file": listed.path, "bytes": listed.bytes, "sha256": listed.sha256,
-        "licence": listed.licence, "credit": listed.credit, "source": listed.source,
+        "licence": listed.licence, "credit": listed.credit, "source": listed.source, "installed": listed.is_installed(),
     })
 }
 
@@ -102,25 +102,33 @@ fn shown(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
     }
     let mut table = Table::new(["ROLE", "NAME", "BYTES", "LICENCE", "SOURCE", "FILE"]);
     for listed in manifest.list() {
-        let file = listed.path.display().to_string();
+        let file = if listed.is_installed() { listed.path.display().to_string() } else { absent(&listed) };
         table.row([listed.role.name().to_owned(), listed.name, listed.bytes.to_string(), listed.licence, listed.source, file]);
     }
     out.table(&table)
+}
+
+/// What is told in place of a file that is not there.
+fn absent(listed: &Listed) -> String {
+    let mend = if listed.is_optional { "optional; script/bootstrap --gpu takes it" } else { "script/bootstrap takes it" };
+    format!("{} (not installed: {mend})", listed.path.display())
 }
 
 fn verified(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
     let mut all_good = true;
     for verified in manifest.verify() {
         all_good &= verified.outcome.is_ok();
+        let is_absent = matches!(verified.outcome, Ok(Sound::NotInstalled));
         let complaint = verified.outcome.err().map(|error| error.to_string());
         if out.json {
             let mut object = object(&verified.listed);
-            object["good"] = complaint.is_none().into();
+            object["good"] = (complaint.is_none() && !is_absent).into();
             object["complaint"] = complaint.into();
             out.object(&object)?;
             continue;
         }
         match complaint {
+            None if is_absent => out.line(&format!("absent  {} {}", verified.listed.role.name(), absent(&verified.listed)))?,
             None => out.line(&format!("good    {} {}", verified.listed.role.name(), verified.listed.path.display()))?,
             Some(complaint) => out.line(&format!("broken  {} {complaint}", verified.listed.role.name()))?,
         }

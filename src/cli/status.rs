@@ -41,6 +41,10 @@ fn facts(server: &str, response: &pb::GetStatusResponse) -> Table {
     table.fact("started", format!("{} ({uptime} ago)", moment(response.start_time.as_ref())));
     let inference = response.inference.clone().unwrap_or_default();
     table.fact("device", because(&inference.device, &inference.device_reason));
+    for fact in &inference.device_facts {
+        let mend = if fact.mend.is_empty() { String::new() } else { format!("; mend: {}", fact.mend) };
+        table.fact(&format!("gpu: {}", fact.what), format!("{}{mend}", fact.found));
+    }
     table.fact("provider", format!("{}, {} sessions, ONNX Runtime {}", inference.provider, inference.sessions, inference.runtime_version));
     table.fact("precision", because(&inference.precision, &inference.precision_reason));
     table.fact("template space", &inference.template_space);

@@ -15,7 +15,7 @@ use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, SuspicionChoice, TargetConfig};
+use super::{Config, DeviceChoice, PrecisionChoice, SuspicionChoice, TargetConfig};
 
 const TARGETS_ALLOWED: &str = "a section for each name with threshold (-1 to 1) or with target_fmr, target_fpir (above 0 and below 1)";
 /// Every key with what is allowed there: the one place that says so.
@@ -38,7 +38,11 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("server.keepalive_interval_ms", "1000 to 3600000"),
     ("cameras.ca_file", "a path, as text"),
     ("infer.device", "\"auto\", \"cpu\" or \"cuda:N\""),
-    ("infer.precision", "\"auto\", \"f32\" or \"bf16\""),
+    (
+        "infer.precision",
+        "\"auto\", \"f32\", \"bf16\" (which a GPU is not asked for: not with infer.device = \"cuda:N\") or \"fp16\" (a GPU's: not with \"cpu\")",
+    ),
+    ("infer.engine_cache_dir", "a path, as text"),
     ("infer.encoder", "the name of an encoder in manifest.toml, as text"),
     ("infer.sessions", "0 (one a core) to 256"),
     ("infer.detector_side", "a multiple of 32 from 160 to 1920"),
@@ -186,8 +190,9 @@ impl Config {
         for (key, value) in overrides {
             figment = figment.merge(Layer::of_one("command line (--set)".into(), key, value));
         }
-        let config: Self = figment.extract().map_err(|error| explain(&figment, error))?;
+        let mut config: Self = figment.extract().map_err(|error| explain(&figment, error))?;
         config.check(&figment)?;
+        config.infer.engine_cache_dir.get_or_insert_with(|| config.data_dir.join("engines"));
         Ok(config)
     }
 
@@ -211,6 +216,14 @@ impl Config {
             ("server.handshake_timeout_ms", milliseconds(server.handshake_timeout_ms, 100, 60_000)),
             ("server.request_timeout_ms", milliseconds(server.request_timeout_ms, 100, 3_600_000)),
             ("server.keepalive_interval_ms", milliseconds(server.keepalive_interval_ms, 1_000, 3_600_000)),
+            (
+                "infer.precision",
+                !matches!(
+                    (infer.precision, &infer.device),
+                    (PrecisionChoice::Bf16, DeviceChoice::Cuda(_)) | (PrecisionChoice::Fp16, DeviceChoice::Cpu)
+                ),
+            ),
+            ("infer.engine_cache_dir", infer.engine_cache_dir.as_ref().is_none_or(|dir| !dir.as_os_str().is_empty())),
             ("infer.sessions", infer.sessions <= 256),
             ("infer.detector_side", (160..=1920).contains(&infer.detector_side) && infer.detector_side.is_multiple_of(32)),
             ("infer.detection_score_min", unit.contains(&infer.detection_score_min)),

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::load::KEYS;
-use super::{Config, ConfigError, DeviceChoice};
+use super::{Config, ConfigError, DeviceChoice, InferConfig};
 
 /// Loads `text` as a file, with these variables and overrides.
 fn load(text: &str, environment: &[(&str, &str)], overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -121,6 +121,39 @@ fn a_refusal_names_the_variable_or_the_command_line_it_came_from() {
     assert!(line.contains("--set") && line.contains("999") && !line.contains("DOORWARD_"), "{line}");
 }
 
+/// What follows from other keys is filled in.
+fn defaults_when_read() -> Config {
+    let infer = InferConfig { engine_cache_dir: Some("/var/lib/doorward/engines".into()), ..InferConfig::default() };
+    Config { infer, ..Config::default() }
+}
+
+#[test]
+fn engines_are_kept_with_the_data_unless_another_place_is_named() {
+    let place = |text: &str| load(text, &[], &[]).expect("it is allowed").infer.engine_cache_dir;
+    assert_eq!(place("data_dir = \"/d\""), Some("/d/engines".into()));
+    assert_eq!(place("data_dir = \"/d\"\n[infer]\nengine_cache_dir = \"/var/cache/e\""), Some("/var/cache/e".into()));
+    assert!(load("[infer]\nengine_cache_dir = \"\"", &[], &[]).is_err());
+}
+
+#[test]
+fn each_device_has_precisions_of_its_own() {
+    for (device, precision, is_allowed) in [
+        ("auto", "fp16", true),
+        ("cuda:0", "fp16", true),
+        ("cpu", "fp16", false),
+        ("auto", "bf16", true),
+        ("cpu", "bf16", true),
+        ("cuda:1", "bf16", false),
+        ("cuda:1", "f32", true),
+    ] {
+        let loaded = load(&format!("[infer]\ndevice = \"{device}\"\nprecision = \"{precision}\"\n"), &[], &[]);
+        assert_eq!(loaded.is_ok(), is_allowed, "{device} {precision}");
+        if let Err(error) = loaded {
+            assert!(error.to_string().contains("infer.precision") && error.to_string().contains("a GPU"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn variables_of_the_tests_and_of_the_clients_are_no_keys() {
     let foreign = [
@@ -131,7 +164,7 @@ fn variables_of_the_tests_and_of_the_clients_are_no_keys() {
         ("DOORWARD_CONFIG", "/etc/doorward.toml"),
         ("PATH", "/bin"),
     ];
-    assert_eq!(load("", &foreign, &[]).expect("none of them is a key"), Config::default());
+    assert_eq!(load("", &foreign, &[]).expect("none of them is a key"), defaults_when_read());
 }
 
 #[test]
@@ -170,7 +203,7 @@ fn targets_of_a_scope_are_rates_or_a_threshold_and_never_both_nor_nothing() {
 #[test]
 fn the_example_configuration_states_every_default() {
     let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/doorward.toml")).expect("the example");
-    assert_eq!(load(&example, &[], &[]).expect("it is allowed"), Config::default());
+    assert_eq!(load(&example, &[], &[]).expect("it is allowed"), defaults_when_read());
     for (key, _) in KEYS {
         let name = key.rsplit('.').next().expect("a key has a name");
         let beginnings = [format!("{name} = "), format!("[{key}.")];

@@ -9,8 +9,9 @@ use std::path::Path;
 use ort::environment::Environment;
 
 use super::OpenError;
-use super::onnx::{Plan, Session, environment};
+use super::onnx::{Plan, Session, runtime};
 use super::provider::{Precision, Provider};
+use crate::device::Device;
 use crate::face::ALIGNED_SIDE;
 use crate::models::{Manifest, ModelEntry, Role};
 
@@ -44,7 +45,7 @@ pub struct GraphDifference {
 /// [`OpenError`] when a file is not as it should be or a session cannot be had.
 pub fn compare_graphs(models_dir: &Path) -> Result<Vec<GraphDifference>, OpenError> {
     let manifest = Manifest::load(models_dir)?;
-    let environment = environment(&manifest.verified_runtime()?)?;
+    let environment = runtime(&manifest, Device::Cpu)?.environment;
     let side = ALIGNED_SIDE as i64;
     let mut differences = Vec::new();
     for (role, model, shapes) in

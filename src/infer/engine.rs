@@ -10,18 +10,24 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{Semaphore, oneshot};
 
+use super::cuda::{self, DeviceSession, Gpu, GpuChoice, GraphsError, GraphsPlan, Image};
 use super::job::Job;
+use super::onnx::{self, Runtime};
 use super::pool::Pool;
 use super::provider::Choice;
 use super::worker::{Meter, Setup, Worker};
 use super::{
-    CutFace, DetectRequest, EngineFacts, FaceInFrame, FaceOnDevice, InferError, Inference, InferenceCpu, Lane, ModelFacts, OpenError, onnx,
+    CutFace, DetectRequest, EngineFacts, FaceInFrame, FaceOnDevice, InferError, Inference, InferenceCpu, Lane, ModelFacts, OpenError,
 };
 use crate::config::{InferConfig, MirrorChoice};
 use crate::device::{Device, ResolvedDevice};
 use crate::face::{Detection, Photometry, Template};
 use crate::frame::Frame;
 use crate::models::{Listed, Manifest, Role};
+
+/// Sessions on a GPU, and the most frames of a batch there, where the configuration does not say.
+const GPU_SESSIONS: usize = 2;
+const GPU_BATCH_MAX: usize = 16;
 
 /// Held while a batch is analysed: as many as there are sessions.
 #[derive(Debug)]
@@ -47,22 +53,66 @@ impl Engine {
     /// each once. Blocks, for about a second.
     ///
     /// # Errors
-    /// [`OpenError`], which says what to do. A provider that cannot be had is never replaced.
+    /// [`OpenError`], which says what to do. A provider that cannot be had is never replaced; a GPU that was not asked for by its
+    /// number is, by the CPU, which the log says loudly.
     pub fn open(config: &InferConfig, models_dir: &Path, device: &ResolvedDevice) -> Result<Self, OpenError> {
-        if device.device != Device::Cpu {
-            return Err(OpenError::Device(device.device));
+        let Device::Cuda(ordinal) = device.device else { return Self::open_on_host(config, models_dir, device) };
+        match Self::open_on_gpu(config, models_dir, (device, ordinal)) {
+            Err(error) if device.may_fall_back => {
+                tracing::error!(%error, "the GPU cannot be used: the CPU analyses in its place, more slowly");
+                Self::open_on_host(config, models_dir, &device.clone().fallen_back(&error))
+            }
+            opened => opened,
         }
+    }
+
+    /// On a GPU, by two sessions: while one waits for its graphs, the device letterboxes for the other.
+    fn open_on_gpu(config: &InferConfig, models_dir: &Path, (device, ordinal): (&ResolvedDevice, u32)) -> Result<Self, OpenError> {
+        if config.antispoof {
+            return Err(OpenError::NotOnGpu("infer.antispoof"));
+        }
+        let manifest = Manifest::load(models_dir)?.with_encoder(config.encoder.as_deref())?;
+        let choice = GpuChoice::new(config.precision, device.without_tensorrt.as_deref())?;
+        let gpu = Gpu::open(ordinal)?;
+        let image = Image::compile(gpu.capability()?)?;
+        let sessions = if config.sessions == 0 { GPU_SESSIONS } else { config.sessions };
+        let facts = EngineFacts {
+            device_reason: format!("{}; {}", device.reason, choice.provider_reason),
+            provider: choice.provider.name().into(),
+            precision: choice.precision.name().into(),
+            precision_reason: choice.precision_reason.clone(),
+            runtime_version: manifest.runtime_of(device.device).map_or_else(String::new, |runtime| runtime.name.clone()),
+            ..facts(&manifest, device, (sessions, config))
+        };
+        let workers = (0..sessions).map(|_| {
+            let (gpu, image, manifest, config, device) = (gpu.clone(), image.clone(), manifest.clone(), config.clone(), device.clone());
+            DeviceSession::new(Box::new(move || {
+                let plan = cuda::Plan { gpu: &gpu, image: &image, manifest: &manifest, config: &config, frames_max: GPU_BATCH_MAX };
+                let graphs = GraphsPlan { manifest: &manifest, device: &device, config: &config, frames_max: GPU_BATCH_MAX };
+                cuda::Worker::open(&plan, |stream| cuda::graphs(&graphs, stream).map_err(GraphsError::into_cuda))
+            }))
+        });
+        let workers = workers.collect::<Result<Vec<_>, _>>()?;
+        Self::of_device_sessions(workers, facts, GPU_BATCH_MAX).map_err(OpenError::Threads)
+    }
+
+    fn open_on_host(config: &InferConfig, models_dir: &Path, device: &ResolvedDevice) -> Result<Self, OpenError> {
         // Where the file cannot be read the processor is taken to have nothing special.
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let choice = Choice::new(config.precision, &cpuinfo).ok_or(OpenError::NoBf16)?;
         let manifest = Manifest::load(models_dir)?.with_encoder(config.encoder.as_deref())?;
-        let environment = onnx::environment(&manifest.verified_runtime()?)?;
+        let Runtime { environment, build } = onnx::runtime(&manifest, Device::Cpu)?;
+        let choice = Choice::new(config.precision, &cpuinfo, build).ok_or(OpenError::NoBf16)?;
         let detector_graph = manifest.prepared(Role::Detector)?.path;
         let encoder_graph = manifest.prepared(Role::Encoder)?.path;
         let antispoof_graph = config.antispoof.then(|| manifest.prepared(Role::Antispoof)).transpose()?.map(|installed| installed.path);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let sessions = if config.sessions == 0 { cores } else { config.sessions };
-        let facts = facts(&manifest, &choice, device, (sessions, config));
+        let facts = EngineFacts {
+            provider: choice.provider_words(),
+            precision: choice.precision.name().into(),
+            precision_reason: choice.precision_reason.clone(),
+            ..facts(&manifest, device, (sessions, config))
+        };
         let (config, space, meter) = (config.clone(), manifest.space(), Arc::new(Meter::default()));
         let meter_shown = meter.clone();
         let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, antispoof_graph, choice, config, space, meter });
@@ -260,7 +310,8 @@ fn as_many<T>(expected: usize, answers: Vec<T>) -> Result<Vec<T>, InferError> {
     }
 }
 
-fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, (sessions, config): (usize, &InferConfig)) -> EngineFacts {
+/// What runs, but for what runs the models and in what arithmetic.
+fn facts(manifest: &Manifest, device: &ResolvedDevice, (sessions, config): (usize, &InferConfig)) -> EngineFacts {
     // Of several encoders one is in force.
     let is_in_use = |listed: &Listed| match listed.role {
         Role::Runtime => false,
@@ -278,9 +329,10 @@ fn facts(manifest: &Manifest, choice: &Choice, device: &ResolvedDevice, (session
     EngineFacts {
         device: device.device.to_string(),
         device_reason: device.reason.clone(),
-        provider: choice.provider_words(),
-        precision: choice.precision.name().into(),
-        precision_reason: choice.precision_reason.clone(),
+        device_facts: device.facts.clone(),
+        provider: String::new(),
+        precision: String::new(),
+        precision_reason: String::new(),
         mirror: config.mirror,
         sessions,
         runtime_version: manifest.runtime().name.clone(),
@@ -323,6 +375,7 @@ mod tests {
             let facts = EngineFacts {
                 device: said(),
                 device_reason: said(),
+                device_facts: Vec::new(),
                 provider: said(),
                 precision: said(),
                 precision_reason: said(),

@@ -1,6 +1,6 @@
 //! ONNX Runtime: the library, loaded once a process, and sessions of one thread each.
 //!
-//! In: the runtime's path, rewritten graphs, shapes. Out: [`Session`]s that run one input tensor.
+//! In: a device, rewritten graphs, shapes. Out: the [`Runtime`] of the device, [`Session`]s on the CPU that run one input tensor.
 //! Drops nothing. A provider that cannot be had is an error, never a slower one in silence.
 //! Must not know: frames, faces.
 
@@ -15,17 +15,40 @@ use ort::value::Tensor;
 
 use super::OpenError;
 use super::provider::{Precision, Provider};
+use crate::device::Device;
+use crate::models::{Manifest, RuntimeDevice};
 
 /// The library that this process has loaded. Another one cannot be loaded beside it.
-static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+static LOADED: Mutex<Option<(PathBuf, Runtime)>> = Mutex::new(None);
 
-/// Loads the runtime library, or answers with the environment of the one that is loaded.
-pub(super) fn environment(library: &Path) -> Result<Environment, OpenError> {
-    let failed = |reason: String| OpenError::Runtime { path: library.into(), reason };
-    let path = library.canonicalize().map_err(|error| failed(error.to_string()))?;
+/// The library that is loaded.
+#[derive(Clone)]
+pub(super) struct Runtime {
+    /// What sessions are opened in.
+    pub(super) environment: Environment,
+    /// What the library is built for, which is another device than was asked for where a GPU failed in use.
+    pub(super) build: RuntimeDevice,
+}
+
+/// The runtime of `device`: its library is checked and loaded, unless it is. Where the one for GPUs is loaded and the CPU
+/// is asked for, it is the one for GPUs, whose CPU provider has to do.
+pub(super) fn runtime(manifest: &Manifest, device: Device) -> Result<Runtime, OpenError> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (Device::Cpu, Some((library, runtime))) = (device, &*loaded)
+        && runtime.build == RuntimeDevice::Cuda
+    {
+        tracing::warn!(
+            library = %library.display(),
+            "the CPU runs the models by the runtime library for GPUs, in f32 and slower than by the one for CPUs, since a process cannot change it; set infer.device = \"cpu\" and restart, or mend the GPU and restart"
+        );
+        return Ok(runtime.clone());
+    }
+    let library = manifest.verified_runtime(device)?;
+    let build = RuntimeDevice::of(device);
+    let failed = |reason: String| OpenError::Runtime { path: library.clone(), reason };
+    let path = library.canonicalize().map_err(|error| failed(error.to_string()))?;
     match &*loaded {
-        Some((before, environment)) if *before == path => return Ok(environment.clone()),
+        Some((before, runtime)) if *before == path => return Ok(runtime.clone()),
         Some((before, _)) => {
             return Err(failed(format!("this process has loaded {} already; restart to change the library", before.display())));
         }
@@ -33,8 +56,9 @@ pub(super) fn environment(library: &Path) -> Result<Environment, OpenError> {
     }
     let builder = ort::init_from(&path).map_err(|error| failed(error.to_string()))?;
     let environment = builder.with_name("doorward").with_telemetry(false).build().map_err(|error| failed(error.to_string()))?;
-    *loaded = Some((path, environment.clone()));
-    Ok(environment)
+    let runtime = Runtime { environment, build };
+    *loaded = Some((path, runtime.clone()));
+    Ok(runtime)
 }
 
 /// What a session is opened with.

@@ -48,7 +48,7 @@ pub enum ModelsError {
     },
     /// A file is not the published one.
     #[error(
-        "{path} is {kind}: expected {bytes_expected} bytes with sha256 {expected}, found {bytes_found} bytes with sha256 {found}; delete it and run script/bootstrap"
+        "{path} is {kind}: expected {bytes_expected} bytes with sha256 {expected}, found {bytes_found} bytes with sha256 {found}; delete it and run script/bootstrap (with --gpu where it is the GPU's runtime library)"
     )]
     Differs {
         /// The file.
@@ -63,6 +63,14 @@ pub enum ModelsError {
         bytes_expected: u64,
         /// Size of the file that is there.
         bytes_found: u64,
+    },
+    /// The runtime library for GPUs is not there.
+    #[error("the ONNX Runtime library for GPUs cannot be had, {path}: {found}; run script/bootstrap --gpu, or set infer.device = \"cpu\"")]
+    NoGpuRuntime {
+        /// The library, or the manifest that does not name it.
+        path: PathBuf,
+        /// What was found there.
+        found: &'static str,
     },
     /// The manifest names no such encoder.
     #[error("{path} has no encoder called {name:?}: it has {known}; see infer.encoder")]

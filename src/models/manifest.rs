@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::ModelsError;
+use crate::device::Device;
 use crate::face::TemplateSpace;
 
 /// What a file is for.
@@ -81,10 +82,34 @@ pub struct InputEntry {
     pub scale: f32,
 }
 
+/// Which devices a build of ONNX Runtime is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeDevice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// GPUs by CUDA. Nobody needs it who has none, so it may be missing.
+    Cuda,
+}
+
+impl RuntimeDevice {
+    /// The build that runs on `device`.
+    pub fn of(device: Device) -> Self {
+        match device {
+            Device::Cpu => Self::Cpu,
+            Device::Cuda(_) => Self::Cuda,
+        }
+    }
+}
+
 /// The ONNX Runtime library.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeEntry {
+    /// What it runs on.
+    #[serde(default)]
+    pub device: RuntimeDevice,
     /// Its name.
     pub name: String,
     /// Its file below the models directory.
@@ -191,7 +216,7 @@ const ALIGNMENTS: [&str; 1] = ["arcface-112-v1"];
 pub struct Manifest {
     /// The models directory.
     pub dir: PathBuf,
-    /// Runtime libraries; at least one, the one for the CPU first.
+    /// Runtime libraries; the first is for the CPU. Of several for one device the first is used.
     pub runtimes: Vec<RuntimeEntry>,
     /// The one detector.
     pub detector: DetectorEntry,
@@ -271,8 +296,13 @@ impl Manifest {
 
     /// The runtime library for the CPU.
     pub fn runtime(&self) -> &RuntimeEntry {
-        // `load` refuses a manifest without a runtime.
+        // `load` refuses a manifest whose first runtime is not for the CPU.
         &self.runtimes[0]
+    }
+
+    /// The runtime library for `device`, if the manifest has one.
+    pub fn runtime_of(&self, device: Device) -> Option<&RuntimeEntry> {
+        self.runtimes.iter().find(|runtime| runtime.device == RuntimeDevice::of(device))
     }
 
     /// The space of the encoder's templates: the published file, the alignment, the normalisation and the projection, if there is one. The rewritten graph and the provider are no part of it.
@@ -290,8 +320,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn manifest(&self, dir: &Path, raw: RawManifest) -> Result<Manifest, ModelsError> {
-        if raw.runtime.is_empty() {
-            return Err(self.refused("runtime".into(), "at least one [[runtime]] entry is needed"));
+        if raw.runtime.first().is_none_or(|runtime| runtime.device != RuntimeDevice::Cpu) {
+            return Err(self.refused("runtime".into(), "the first [[runtime]] entry must be for the CPU (device = \"cpu\")"));
         }
         for runtime in &raw.runtime {
             self.file(&format!("runtime {:?}", runtime.name), &runtime.file, &runtime.sha256)?;

@@ -74,7 +74,7 @@ fn load(text: &str) -> Result<Manifest, ModelsError> {
 #[test]
 fn the_manifest_of_this_repository_is_read_and_names_the_template_space() {
     let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
-    assert_eq!(manifest.list().len(), 4);
+    assert_eq!(manifest.list().len(), 5);
     assert_eq!(manifest.space().as_str(), "0ba9fbfa01b5270c/arcface-112-v1/l2");
 }
 
@@ -93,6 +93,8 @@ fn a_bad_manifest_is_refused_with_file_and_key() {
         ("output = \"fc1\"", "output = \"fc1\"\ndecoder = \"yunet\"", "decoder"),
         ("file = \"e.onnx\"", "file = \"../e.onnx\"", "file"),
         ("file = \"lib/r.so\"", "file = \"/lib/r.so\"", "file"),
+        ("file = \"lib/r.so\"", "file = \"lib/r.so\"\ndevice = \"cuda\"", "runtime"),
+        ("file = \"lib/r.so\"", "file = \"lib/r.so\"\ndevice = \"npu\"", "device"),
         ("aaaaaaaa", "AAAAAAAA", "sha256"),
         ("layout = \"nchw\", colour = \"rgb\"", "layout = \"nhwc\", colour = \"rgb\"", "layout"),
         ("role = \"encoder\"", "role = \"painter\"", "role"),
@@ -146,6 +148,34 @@ fn an_antispoof_model_is_optional_single_and_checked_like_the_others() {
     }
     let twice = load(&[good.as_str(), ANTISPOOF].concat()).expect_err("there are two").to_string();
     assert!(twice.contains("role") && twice.contains("one antispoof model"), "{twice}");
+}
+
+#[test]
+fn a_runtime_for_gpus_may_be_missing_until_a_gpu_wants_it_and_may_never_be_altered() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (cpu, gpu) = (RUNTIME, RUNTIME.replace("\"r\"", "\"g\"\ndevice = \"cuda\"").replace("lib/r.so", "gpu/g.so"));
+    fs::write(dir.path().join("manifest.toml"), [cpu, &gpu, DETECTOR, ENCODER].concat()).expect("it can be written");
+    let manifest = Manifest::load(dir.path()).expect("it is good");
+    assert_eq!((manifest.runtime().name.as_str(), manifest.runtime().device), ("r", RuntimeDevice::Cpu));
+    let of_gpu = || manifest.verify().into_iter().find(|verified| verified.listed.name == "g").expect("it is listed");
+    assert!(matches!(of_gpu().outcome, Ok(Sound::NotInstalled)) && !of_gpu().listed.is_installed());
+    let error = manifest.verified_runtime(Device::Cuda(0)).expect_err("it is missing").to_string();
+    for part in ["g.so", "script/bootstrap --gpu", "infer.device"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let missing = manifest.verified_runtime(Device::Cpu).expect_err("it is missing").to_string();
+    assert!(missing.contains("r.so") && !missing.contains("--gpu"), "{missing}");
+    fs::create_dir(dir.path().join("gpu")).expect("made");
+    let library = dir.path().join("gpu/g.so");
+    fs::write(&library, "abd").expect("it can be written");
+    assert!(matches!(of_gpu().outcome, Err(ModelsError::Differs { kind: "altered", .. })));
+    assert!(matches!(manifest.verified_runtime(Device::Cuda(0)), Err(ModelsError::Differs { .. })));
+    fs::write(&library, "abc").expect("it can be written");
+    assert!(matches!(of_gpu().outcome, Ok(Sound::AsPublished)));
+    assert_eq!(manifest.verified_runtime(Device::Cuda(3)).expect("it is there"), library);
+    let without = load(&[RUNTIME, DETECTOR, ENCODER].concat()).expect("it is good");
+    let error = without.verified_runtime(Device::Cuda(0)).expect_err("it is not listed").to_string();
+    assert!(error.contains("manifest.toml") && error.contains("device = \"cuda\""), "{error}");
 }
 
 #[test]

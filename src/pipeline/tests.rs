@@ -241,6 +241,7 @@ fn facts(sessions: usize, faults: Faults) -> EngineFacts {
     EngineFacts {
         device: said(),
         device_reason: said(),
+        device_facts: Vec::new(),
         provider: said(),
         precision: said(),
         precision_reason: said(),

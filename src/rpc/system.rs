@@ -11,6 +11,7 @@ use super::Shared;
 use super::convert::{duration, time};
 use crate::camera::CameraState;
 use crate::infer::EngineFacts;
+use crate::pb;
 use crate::pb::system_service_server::SystemService;
 use crate::pb::{GetStatusRequest, GetStatusResponse, InferenceStatus, ModelStatus, SubscriberStatus};
 
@@ -50,7 +51,12 @@ fn inference(facts: &EngineFacts) -> InferenceStatus {
         sessions: u32::try_from(facts.sessions).unwrap_or(u32::MAX),
         runtime_version: facts.runtime_version.clone(),
         template_space: facts.space.to_string(),
+        device_facts: facts.device_facts.iter().map(device_fact).collect(),
     }
+}
+
+fn device_fact(fact: &crate::device::DeviceFact) -> pb::DeviceFact {
+    pb::DeviceFact { what: fact.what.clone(), found: fact.found.clone(), mend: fact.mend.clone() }
 }
 
 fn model(facts: &crate::infer::ModelFacts) -> ModelStatus {

@@ -28,6 +28,7 @@ fn facts(mirror: MirrorChoice) -> EngineFacts {
     EngineFacts {
         device: said(),
         device_reason: said(),
+        device_facts: Vec::new(),
         provider: said(),
         precision: said(),
         precision_reason: said(),

@@ -16,3 +16,4 @@ mod flow;
 mod graphs;
 mod recognise;
 mod session;
+mod sessions;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use doorward::config::{InferConfig, PrecisionChoice};
+use doorward::device::Device;
 use doorward::face::{Detection, Point, Template};
 use doorward::frame::{Frame, PixelFormat, PixelLayout, Plane};
 use doorward::infer::cuda::{Gpu, Graphs, Plan, SurfaceRequest, Worker};
@@ -74,7 +75,7 @@ fn found_on_host(models: &Path, frames: &[Frame]) -> Vec<Vec<Row>> {
 /// What the device's path finds, batch by batch.
 fn found_on_device(stand_in: &'static StandIn, models: &Path, frames: &[Frame]) -> Vec<Vec<Row>> {
     let manifest = Manifest::load(models).unwrap();
-    let environment = Arc::new(ort::init_from(manifest.verified_runtime().unwrap()).unwrap().with_name("test").build().unwrap());
+    let environment = Arc::new(ort::init_from(manifest.verified_runtime(Device::Cpu).unwrap()).unwrap().with_name("test").build().unwrap());
     let session = |role| Box::new(HostSession::new(stand_in, &environment, manifest.prepared(role).unwrap().path));
     let gpu = Gpu::open(0).unwrap();
     let config = InferConfig::default();

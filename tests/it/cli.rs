@@ -284,7 +284,9 @@ fn the_models_are_listed_without_a_daemon_and_a_missing_one_is_named_with_its_ha
     let dir = folder.path().display().to_string();
     let ran = run(&["models", "list", "--models-dir", &dir]);
     assert!(ran.exit_code == 0 && ran.out.contains("encoder") && ran.out.contains("sface-2021dec"), "{ran:?}");
+    assert!(ran.out.contains("not installed: optional; script/bootstrap --gpu takes it"), "{ran:?}");
     let ran = run(&["models", "verify", "--models-dir", &dir]);
+    assert!(ran.out.lines().any(|line| line.starts_with("absent  runtime") && line.contains("onnxruntime-gpu")), "{ran:?}");
     assert!(ran.exit_code == 1 && ran.out.contains("face_recognition_sface_2021dec.onnx") && ran.out.contains("0ba9fbfa01b5"), "{ran:?}");
     assert_eq!(run(&["models", "install", "--models-dir", &dir]).exit_code, 1);
 }

@@ -75,7 +75,7 @@ fn an_altered_model_is_named_and_never_used() {
     *bytes.last_mut().expect("it is not empty") ^= 1;
     fs::write(&file, &bytes).expect("it can be written");
     let outcomes: Vec<bool> = manifest.verify().iter().map(|verified| verified.outcome.is_ok()).collect();
-    assert_eq!(outcomes, [false, true, false, true], "the runtime is missing and the encoder altered");
+    assert_eq!(outcomes, [false, true, true, false, true], "the runtime is missing and the encoder altered; that of GPUs may be missing");
     let error = manifest.install().expect_err("it is refused");
     assert!(matches!(&error, ModelsError::Differs { kind: "altered", found, expected, .. } if found != expected), "{error}");
     assert!(error.to_string().contains("face_recognition_sface_2021dec.onnx"), "{error}");

@@ -80,6 +80,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
             "cameras",
             "config",
             "decide",
+            "device",
             "enrol",
             "event_log",
             "gallery",

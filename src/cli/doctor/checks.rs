@@ -10,7 +10,7 @@ use super::{Check, Verdict};
 use crate::config::{Config, InferConfig};
 use crate::device::DeviceFact;
 use crate::infer::Engine;
-use crate::models::Manifest;
+use crate::models::{Manifest, Sound};
 use crate::{device, ingest};
 
 /// GStreamer and each element that ingest uses.
@@ -35,7 +35,12 @@ pub fn models(dir: &Path) -> Vec<Check> {
     let verified = manifest.verify().into_iter();
     verified
         .map(|verified| match verified.outcome {
-            Ok(()) => Check::works(verified.listed.role.name(), format!("{}, as published", verified.listed.path.display())),
+            Ok(Sound::AsPublished) => {
+                Check::works(verified.listed.role.name(), format!("{}, as published", verified.listed.path.display()))
+            }
+            Ok(Sound::NotInstalled) => {
+                Check::works(verified.listed.role.name(), format!("{} is not installed; only a GPU needs it", verified.listed.name))
+            }
             Err(error) => {
                 Check::broken(verified.listed.role.name(), error.to_string(), format!("it comes from {}", verified.listed.source))
             }

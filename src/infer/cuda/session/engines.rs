@@ -1,0 +1,224 @@
+//! Keeps the engines that TensorRT built: one folder for a model, a GPU and everything else that an engine depends on.
+//!
+//! In: a folder, a [`Key`]. Out: an [`EngineFolder`] that holds a whole engine, or nothing yet.
+//! Drops: folders of the same model and GPU with another key, and folders that are not as they were left; each is logged.
+//! Must not know: sessions, what an engine is.
+//!
+//! An engine is code that the GPU's process runs: folders are readable and writable for nobody else.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::GraphsError;
+
+/// Grows whenever a folder is laid out otherwise.
+const LAYOUT: u32 = 1;
+/// Holds the key in words. It is written first.
+const KEY_FILE: &str = "key";
+/// Holds the hashes of all other files. It is written last, so it stands for a whole folder.
+const SEAL_FILE: &str = "SHA256SUMS";
+/// Held by the process that builds or looks.
+const LOCK_FILE: &str = ".lock";
+/// How many digits of a hash a folder's name has.
+const DIGITS: usize = 16;
+
+/// Everything that an engine depends on. With another value of any of it, the engine is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    model: String,
+    gpu: String,
+    words: String,
+}
+
+/// What a [`Key`] is made of.
+pub(super) struct KeyParts<'a> {
+    /// The manifest's name of the model.
+    pub(super) model: &'a str,
+    /// SHA-256 of the graph that is run.
+    pub(super) graph_sha256: &'a str,
+    /// The GPU's name and compute capability.
+    pub(super) gpu: &'a str,
+    /// The version of TensorRT.
+    pub(super) tensorrt: &'a str,
+    /// The manifest's name of the runtime library.
+    pub(super) runtime: &'a str,
+    /// The arithmetic.
+    pub(super) precision: &'a str,
+    /// The shapes.
+    pub(super) profile: &'a str,
+}
+
+impl Key {
+    pub(super) fn new(parts: &KeyParts<'_>) -> Self {
+        let KeyParts { model, graph_sha256, gpu, tensorrt, runtime, precision, profile } = *parts;
+        // Whatever a manifest calls a model, its folder stays below the cache.
+        let model: String = model.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+        let words = format!(
+            "layout {LAYOUT}\nmodel {model}\ngraph {graph_sha256}\ngpu {gpu}\ntensorrt {tensorrt}\nruntime {runtime}\nprecision {precision}\nprofile {profile}\n"
+        );
+        Self { model, gpu: gpu.to_owned(), words }
+    }
+
+    fn folder_name(&self) -> String {
+        format!("engine-{}-{}", self.model, &sha256_hex(self.words.as_bytes())[..DIGITS])
+    }
+
+    /// Why the folder called `name`, whose key file says `words`, is of no use to anybody any more; `None` leaves it.
+    /// Other models and other GPUs keep theirs.
+    pub(super) fn outdates(&self, name: &str, words: Option<&str>) -> Option<&'static str> {
+        let own = self.folder_name();
+        let digits = name.strip_prefix(&own[..own.len() - DIGITS])?;
+        if digits.len() != DIGITS || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) || name == own {
+            return None;
+        }
+        match words {
+            None => Some("it was never finished"),
+            Some(words) if words.lines().any(|line| line.strip_prefix("gpu ") == Some(&self.gpu)) => {
+                Some("the model, TensorRT, the precision or the batch size has changed since")
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// The folder of one key, held against other processes until it is dropped.
+#[derive(Debug)]
+pub(super) struct EngineFolder {
+    path: PathBuf,
+    words: String,
+    /// Whether an engine is there that is as it was left.
+    pub(super) is_warm: bool,
+    /// Unlocked when it is closed.
+    _lock: File,
+}
+
+impl EngineFolder {
+    /// The folder of `key` below `root`, which is made where it is not there. What nobody can use any more is removed.
+    pub(super) fn open(root: &Path, key: &Key) -> Result<Self, GraphsError> {
+        make_private(root)?;
+        let lock = locked(root)?;
+        remove_outdated(root, key)?;
+        let path = root.join(key.folder_name());
+        let mut is_warm = false;
+        if path.exists() {
+            match doubt(&path, &key.words) {
+                None => is_warm = true,
+                Some(doubt) => remove(&path, &doubt)?,
+            }
+        }
+        let folder = Self { path, words: key.words.clone(), is_warm, _lock: lock };
+        if !is_warm {
+            folder.begin()?;
+        }
+        Ok(folder)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn begin(&self) -> Result<(), GraphsError> {
+        make_private(&self.path)?;
+        let file = self.path.join(KEY_FILE);
+        fs::write(&file, &self.words).map_err(|source| GraphsError::Cache { path: file, source })
+    }
+
+    /// Removes what is there, because of `reason`, so that an engine can be built anew.
+    pub(super) fn discard(&mut self, reason: &str) -> Result<(), GraphsError> {
+        remove(&self.path, reason)?;
+        self.is_warm = false;
+        self.begin()
+    }
+
+    /// Writes down how everything is now.
+    pub(super) fn seal(&mut self) -> Result<(), GraphsError> {
+        let hashes = hashes(&self.path).map_err(|source| GraphsError::Cache { path: self.path.clone(), source })?;
+        let lines: String = hashes.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
+        let (file, partial) = (self.path.join(SEAL_FILE), self.path.join(".partial"));
+        let written = fs::write(&partial, lines).and_then(|()| fs::rename(&partial, &file));
+        written.map_err(|source| GraphsError::Cache { path: file, source })?;
+        self.is_warm = true;
+        Ok(())
+    }
+}
+
+/// Makes a folder that nobody else can look into, or takes the rights of others away.
+fn make_private(path: &Path) -> Result<(), GraphsError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)))
+        .map_err(|source| GraphsError::Cache { path: path.into(), source })
+}
+
+fn locked(root: &Path) -> Result<File, GraphsError> {
+    let path = root.join(LOCK_FILE);
+    let lock = || {
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                tracing::info!(folder = %root.display(), "another process builds engines there; waiting for it");
+                file.lock()?;
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        Ok(file)
+    };
+    lock().map_err(|source| GraphsError::Cache { path: path.clone(), source })
+}
+
+fn remove_outdated(root: &Path, key: &Key) -> Result<(), GraphsError> {
+    let entries = fs::read_dir(root).map_err(|source| GraphsError::Cache { path: root.into(), source })?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let words = fs::read_to_string(entry.path().join(KEY_FILE)).ok();
+        if let Some(reason) = name.to_str().and_then(|name| key.outdates(name, words.as_deref())) {
+            remove(&entry.path(), reason)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path, reason: &str) -> Result<(), GraphsError> {
+    tracing::warn!(folder = %folder.display(), reason, "a kept engine does not fit and is removed");
+    fs::remove_dir_all(folder).map_err(|source| GraphsError::Cache { path: folder.into(), source })
+}
+
+/// What is wrong with a folder; `None` where everything is as it was sealed and the key is `words`.
+fn doubt(folder: &Path, words: &str) -> Option<String> {
+    let Ok(seal) = fs::read_to_string(folder.join(SEAL_FILE)) else { return Some("it was never finished".into()) };
+    let sealed: BTreeMap<String, String> =
+        seal.lines().filter_map(|line| line.split_once("  ")).map(|(hash, name)| (name.to_owned(), hash.to_owned())).collect();
+    match hashes(folder) {
+        Err(error) => return Some(format!("it cannot be read: {error}")),
+        Ok(found) if found != sealed => return Some("a file in it was altered, lost or added".into()),
+        Ok(_) => {}
+    }
+    let is_own = fs::read_to_string(folder.join(KEY_FILE)).is_ok_and(|found| found == words);
+    (!is_own).then(|| "it is of another key".into())
+}
+
+/// The hash of each file but the seal.
+fn hashes(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut hashes = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != SEAL_FILE {
+            hashes.insert(name.clone(), file_sha256(&folder.join(&name))?);
+        }
+    }
+    Ok(hashes)
+}
+
+/// SHA-256 of a file, lower-case hex.
+pub(super) fn file_sha256(path: &Path) -> io::Result<String> {
+    fs::read(path).map(|bytes| sha256_hex(&bytes))
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,292 @@
+//! Tests of everything about sessions on a GPU that needs no GPU: what is chosen, told, kept and refused.
+//!
+//! In: settings, folders, the real graphs on the CPU. Out: nothing. Prints what is left out without the models.
+//! Must not know: the driver.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::config::PrecisionChoice;
+
+fn parts() -> KeyParts<'static> {
+    KeyParts {
+        model: "yunet",
+        graph_sha256: "aa",
+        gpu: "L4, compute capability 8.9",
+        tensorrt: "10.8",
+        runtime: "r",
+        precision: "fp16",
+        profile: "1x3",
+    }
+}
+
+/// A folder with an engine in it, left as after a build.
+fn built(root: &Path, key: &Key) -> PathBuf {
+    let mut folder = EngineFolder::open(root, key).expect("it can be written");
+    assert!(!folder.is_warm);
+    fs::write(folder.path().join("TensorrtExecutionProvider_1_sm89.engine"), [7; 100]).expect("written");
+    folder.seal().expect("it can be written");
+    assert!(folder.is_warm);
+    folder.path().to_owned()
+}
+
+#[test]
+fn fp16_goes_with_tensorrt_and_nothing_is_pretended() {
+    let chosen = |setting, without: Option<&str>| {
+        GpuChoice::new(setting, without).map(|choice| (choice.provider, choice.precision)).map_err(|error| error.to_string())
+    };
+    assert_eq!(chosen(PrecisionChoice::Auto, None), Ok((GpuProvider::TensorRt, GpuPrecision::Fp16)));
+    assert_eq!(chosen(PrecisionChoice::F32, None), Ok((GpuProvider::TensorRt, GpuPrecision::F32)));
+    assert_eq!(chosen(PrecisionChoice::Fp16, None), Ok((GpuProvider::TensorRt, GpuPrecision::Fp16)));
+    assert_eq!(chosen(PrecisionChoice::Auto, Some("no nvinfer")), Ok((GpuProvider::Cuda, GpuPrecision::F32)));
+    let refused = chosen(PrecisionChoice::Fp16, Some("no nvinfer")).expect_err("it needs TensorRT");
+    assert!(refused.contains("TensorRT") && refused.contains("no nvinfer"), "{refused}");
+    for without in [None, Some("no nvinfer")] {
+        let refused = chosen(PrecisionChoice::Bf16, without).expect_err("a GPU is not asked for it");
+        assert!(refused.contains("infer.precision = \"bf16\"") && refused.contains("fp16"), "{refused}");
+    }
+    let reason = GpuChoice::new(PrecisionChoice::Auto, Some("no nvinfer")).expect("it is CUDA's").provider_reason;
+    assert!(reason.contains("no nvinfer"), "{reason}");
+}
+
+#[test]
+fn tensorrt_is_told_shapes_precision_and_where_its_engine_lies() {
+    let profile = Profile::of_detector(640, (384, 640), 16);
+    let told = options::tensorrt((1, GpuPrecision::Fp16), "input", &profile, Some(Path::new("/e/f")));
+    for pair in [
+        ("device_id", "1"),
+        ("trt_fp16_enable", "1"),
+        ("trt_profile_min_shapes", "input:1x3x32x32"),
+        ("trt_profile_opt_shapes", "input:16x3x384x640"),
+        ("trt_profile_max_shapes", "input:16x3x640x640"),
+        ("trt_engine_cache_enable", "1"),
+        ("trt_engine_cache_path", "/e/f"),
+        ("trt_timing_cache_enable", "1"),
+        ("trt_timing_cache_path", "/e/f"),
+    ] {
+        assert!(told.iter().any(|(key, value)| (*key, value.as_str()) == pair), "{pair:?}: {told:?}");
+    }
+    let told = options::tensorrt((0, GpuPrecision::F32), "data", &Profile::of_encoder(112, 8, 32), None);
+    assert!(told.contains(&("trt_fp16_enable", "0".into())) && told.contains(&("trt_engine_cache_enable", "0".into())), "{told:?}");
+    assert!(told.contains(&("trt_profile_opt_shapes", "data:8x3x112x112".into())) && !told.iter().any(|(key, _)| key.ends_with("path")));
+    assert!(options::cuda(2).contains(&("device_id", "2".into())) && options::cuda(2).contains(&("use_tf32", "0".into())));
+}
+
+#[test]
+fn an_engine_holds_every_batch_and_canvas_up_to_its_own() {
+    let detector = Profile::of_detector(640, (384, 640), 4);
+    for (shape, holds) in [
+        ([1, 3, 384, 640], true),
+        ([4, 3, 640, 640], true),
+        ([2, 3, 640, 32], true),
+        ([5, 3, 384, 640], false),
+        ([1, 3, 672, 384], false),
+        ([0, 3, 384, 640], false),
+    ] {
+        assert_eq!(detector.holds(shape), holds, "{shape:?}");
+    }
+    let encoder = Profile::of_encoder(ALIGNED_SIDE, FACES_USUAL, FACES_MAX);
+    assert!(encoder.holds([1, 3, 112, 112]) && encoder.holds([32, 3, 112, 112]) && !encoder.holds([33, 3, 112, 112]));
+    assert_eq!(Profile::of_detector(640, (384, 640), 0).max[0], 1, "there is always one picture");
+}
+
+#[test]
+fn an_engine_is_bound_to_everything_that_it_depends_on() {
+    let key = Key::new(&parts());
+    assert_eq!(key, Key::new(&parts()));
+    let others = [
+        KeyParts { graph_sha256: "ab", ..parts() },
+        KeyParts { gpu: "L4, compute capability 9.0", ..parts() },
+        KeyParts { tensorrt: "10.9", ..parts() },
+        KeyParts { runtime: "s", ..parts() },
+        KeyParts { precision: "f32", ..parts() },
+        KeyParts { profile: "2x3", ..parts() },
+    ];
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let own = built(root.path(), &key);
+    for other in &others {
+        let folder = EngineFolder::open(root.path(), &Key::new(other)).expect("it can be written");
+        assert!(!folder.is_warm && folder.path() != own);
+    }
+    let escaping = Key::new(&KeyParts { model: "../../x/ y", ..parts() });
+    let folder = EngineFolder::open(root.path(), &escaping).expect("it can be written");
+    assert_eq!(folder.path().parent(), Some(root.path()), "it stays below the cache");
+}
+
+#[test]
+fn engines_that_nobody_can_use_any_more_are_removed_and_those_of_others_stay() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let key = Key::new(&parts());
+    let own = built(root.path(), &key);
+    let old = built(root.path(), &Key::new(&KeyParts { gpu: "T4", ..parts() }));
+    let other_model = built(root.path(), &Key::new(&KeyParts { model: "yunet-2", ..parts() }));
+    let foreign = root.path().join("engine-yunet-notes");
+    fs::create_dir(&foreign).expect("made");
+    let newer = built(root.path(), &Key::new(&KeyParts { tensorrt: "10.9", ..parts() }));
+    assert!(!own.exists() && newer.exists(), "TensorRT is another one");
+    assert!(old.exists() && other_model.exists() && foreign.exists(), "another GPU, another model, and what is none of ours");
+    fs::remove_file(newer.join("key")).expect("removed");
+    assert!(!EngineFolder::open(root.path(), &key).expect("it can be written").is_warm);
+    assert!(!newer.exists(), "nobody knows what it is for");
+}
+
+#[test]
+fn an_engine_that_is_not_as_it_was_left_is_removed_before_anything_reads_it() {
+    let key = Key::new(&parts());
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 5] = [
+        ("altered", |folder| fs::write(folder.join("TensorrtExecutionProvider_1_sm89.engine"), [8; 100]).expect("written")),
+        ("cut", |folder| fs::write(folder.join("TensorrtExecutionProvider_1_sm89.engine"), [7; 50]).expect("written")),
+        ("added", |folder| fs::write(folder.join("other.engine"), [7; 50]).expect("written")),
+        ("lost", |folder| fs::remove_file(folder.join("TensorrtExecutionProvider_1_sm89.engine")).expect("removed")),
+        ("never finished", |folder| fs::remove_file(folder.join("SHA256SUMS")).expect("removed")),
+    ];
+    for (what, harm) in harms {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let folder = built(root.path(), &key);
+        assert!(EngineFolder::open(root.path(), &key).expect("it is there").is_warm, "{what}: it is good before");
+        harm(&folder);
+        let again = EngineFolder::open(root.path(), &key).expect("it is made anew");
+        assert!(!again.is_warm, "{what}");
+        let left: Vec<_> = fs::read_dir(again.path()).expect("it is there").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(left, ["key"], "{what}");
+    }
+}
+
+#[test]
+fn an_engine_that_tensorrt_refuses_is_discarded_and_the_folder_begins_anew() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let key = Key::new(&parts());
+    built(root.path(), &key);
+    let mut folder = EngineFolder::open(root.path(), &key).expect("it is there");
+    folder.discard("it was refused").expect("it can be written");
+    assert!(!folder.is_warm && fs::read_dir(folder.path()).expect("it is there").count() == 1);
+    folder.seal().expect("it can be written");
+    drop(folder);
+    assert!(EngineFolder::open(root.path(), &key).expect("it is there").is_warm);
+}
+
+#[test]
+fn nobody_else_looks_into_the_engines_and_a_place_that_cannot_be_written_is_named() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let cache = root.path().join("a/engines");
+    fs::create_dir_all(&cache).expect("made");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).expect("set");
+    let folder = built(&cache, &Key::new(&parts()));
+    for path in [&cache, &folder] {
+        assert_eq!(fs::metadata(path).expect("it is there").permissions().mode() & 0o777, 0o700, "{path:?}");
+    }
+    let file = root.path().join("file");
+    fs::write(&file, "no folder").expect("written");
+    let error = EngineFolder::open(&file.join("engines"), &Key::new(&parts())).expect_err("a file is in the way").to_string();
+    assert!(error.contains("infer.engine_cache_dir") && error.contains("file"), "{error}");
+}
+
+#[test]
+fn it_is_told_that_something_goes_on_until_it_is_done() {
+    let told = AtomicUsize::new(0);
+    let tell = |elapsed: Duration| {
+        assert!(elapsed >= Duration::from_millis(5));
+        told.fetch_add(1, Ordering::Relaxed);
+    };
+    let answer = progress::told(Duration::from_millis(5), tell, || {
+        while told.load(Ordering::Relaxed) < 3 {
+            std::thread::yield_now();
+        }
+        41
+    });
+    let after = told.load(Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!((answer, told.load(Ordering::Relaxed)), (41, after));
+    assert_eq!(progress::told(Duration::from_secs(3600), |_| unreachable!("it was quick"), || 1), 1);
+}
+
+#[test]
+fn outputs_lie_behind_each_other_and_never_in_each_other() {
+    let outputs =
+        [("a", vec![3]), ("b", vec![5, 7]), ("c", vec![1])].map(|(name, each)| OutputShape { name: name.to_owned(), each }).to_vec();
+    for pictures in [1, 2, 100] {
+        let (offsets, bytes) = Canvas::layout(&outputs, pictures);
+        let ends: Vec<usize> = outputs.iter().zip(&offsets).map(|(output, begin)| begin + pictures * output.values() * 4).collect();
+        assert!(offsets.iter().all(|offset| offset.is_multiple_of(ALIGNMENT)) && offsets[0] == 0);
+        assert!(offsets[1..].iter().zip(&ends).all(|(begin, end)| begin >= end) && ends.last() == Some(&bytes));
+    }
+}
+
+#[test]
+fn a_binding_sees_what_is_written_after_it_was_made_and_writes_where_it_was_told() {
+    let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
+    let Ok(environment) = onnx::runtime(&manifest, Device::Cpu).map(|runtime| runtime.environment) else {
+        println!("LEFT OUT: bindings: the runtime library is not in models/; run script/bootstrap");
+        return;
+    };
+    let (entry, graph) = (&manifest.encoder, manifest.prepared(Role::Encoder).expect("the models are there").path);
+    let mut runner = Runner::on_host(&environment, &graph, &entry.model.input.name).expect("it opens");
+    let (values, shape) = (3 * ALIGNED_SIDE * ALIGNED_SIDE, [2, 3, ALIGNED_SIDE, ALIGNED_SIDE]);
+    let noise = |seed: u64| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        (0..2 * values).map(|_| random.f32() * 255.0).collect::<Vec<f32>>()
+    };
+    let (mut here, mut there) = (noise(1), noise(2));
+    let mut out = vec![f32::NAN; 2 * entry.dimension];
+    let address = |values: &mut Vec<f32>| values.as_mut_ptr() as u64;
+    let outputs = [(entry.output.as_str(), address(&mut out), vec![2, entry.dimension])];
+    // SAFETY: the vectors are as long as the shapes say and stay where they are to the end of the test.
+    let mut bound = unsafe { runner.bind((address(&mut here), shape), &outputs) }.expect("it is bound");
+    let mut run = |at: u64| {
+        // SAFETY: as above.
+        unsafe { runner.run(&mut bound, at, shape) }.expect("it runs");
+        // SAFETY: the output's, read when nothing writes it.
+        unsafe { std::slice::from_raw_parts(outputs[0].1 as *const f32, 2 * entry.dimension) }.to_vec()
+    };
+    let first = run(address(&mut here));
+    assert!(first.iter().all(|value| value.is_finite()) && first[..128] != first[128..]);
+    assert_eq!(run(address(&mut here)), first, "the same again");
+    let second = run(address(&mut there));
+    assert_ne!(second, first, "another address");
+    here.copy_from_slice(&there);
+    assert_eq!(run(address(&mut here)), second, "what is written behind the binding's back is seen");
+    there.copy_from_slice(&noise(1));
+    assert_eq!(run(address(&mut there)), first, "and at an address that was bound before");
+}
+
+#[test]
+fn a_graph_is_held_to_the_manifest_and_tells_its_shapes_without_a_gpu() {
+    let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
+    let Ok(environment) = onnx::runtime(&manifest, Device::Cpu).map(|runtime| runtime.environment) else {
+        println!("LEFT OUT: what graphs tell of themselves: the runtime library is not in models/; run script/bootstrap");
+        return;
+    };
+    let prepared = |role| manifest.prepared(role).expect("the models are there").path;
+    let (detector, encoder) = (&manifest.detector.model, &manifest.encoder.model);
+    let mut contract = Contract::open(&environment, &prepared(Role::Detector), detector).expect("it is as stated");
+    for (height, width) in [(384, 640), (640, 640), (32, 64)] {
+        let outputs = contract.outputs((height, width)).expect("it runs");
+        assert_eq!(outputs.len(), 12);
+        for (name, of_cell) in [("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)] {
+            for stride in [8, 16, 32] {
+                let output = outputs.iter().find(|output| output.name == format!("{name}_{stride}")).expect("the decoder reads it");
+                assert_eq!(output.each, [(height / stride) * (width / stride), of_cell], "{name}_{stride}");
+            }
+        }
+    }
+    let mut contract = Contract::open(&environment, &prepared(Role::Encoder), encoder).expect("it is as stated");
+    let outputs = contract.outputs((ALIGNED_SIDE, ALIGNED_SIDE)).expect("it runs");
+    assert!(outputs.iter().any(|output| output.name == manifest.encoder.output && output.each == [manifest.encoder.dimension]));
+
+    let refused = |graph: &Path, model: &ModelEntry| match Contract::open(&environment, graph, model) {
+        Ok(_) => panic!("{} is refused", graph.display()),
+        Err(error) => error,
+    };
+    let published = manifest.dir.join(&detector.file);
+    let error = refused(&published, detector);
+    assert!(matches!(error, GraphsError::StaticBatch { batch: 1, .. }) && error.to_string().contains(&detector.name), "{error}");
+    let error = refused(&prepared(Role::Detector), encoder);
+    assert!(matches!(error, GraphsError::Inputs { .. }), "{error}");
+    for part in [encoder.name.as_str(), "\"input\"", "\"data\"", "manifest.toml"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}
