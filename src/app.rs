@@ -22,15 +22,16 @@ use tokio_util::sync::CancellationToken;
 use crate::calibration::Calibration;
 use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, EventsConfig, InferConfig, MirrorChoice};
+use crate::config::{Config, DecodeChoice, EventsConfig, InferConfig, MirrorChoice};
 use crate::decide::{Policy, ThresholdFacts};
-use crate::device::ResolvedDevice;
+use crate::device::{Device, ResolvedDevice};
 use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncoder, OtherEncoder, ReloadReport};
 use crate::event::{EndReason, Event, EventKind, ThresholdBasis};
 use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
 use crate::head::Head;
 use crate::infer::{Engine, EngineFacts};
+use crate::ingest::Decode;
 use crate::liveness::LivePolicy;
 use crate::photo::PhotoAnalyst;
 use crate::pipeline::{Pipeline, SceneSettings};
@@ -163,7 +164,8 @@ impl Daemon {
             pipeline = pipeline.with_shadow(shadow);
             upkeep.spawn(tasks, (store.clone(), enrolment.clone()), (&clock, &stop_work));
         }
-        let defaults = CameraDefaults { scene, ca_file: config.cameras.ca_file.clone() };
+        let decode = decode_on(config.cameras.decode, device.device, &facts);
+        let defaults = CameraDefaults { scene, ca_file: config.cameras.ca_file.clone(), decode };
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
 
         let parts = RpcParts {
@@ -277,6 +279,14 @@ impl Daemon {
             tracing::error!("{task}");
         }
         !unfinished.is_empty()
+    }
+}
+
+/// Cameras are decoded where inference looks at their pictures, so that no picture travels; also after inference fell back.
+fn decode_on(choice: DecodeChoice, device: Device, facts: &EngineFacts) -> Decode {
+    match device {
+        Device::Cuda(ordinal) if choice == DecodeChoice::Auto && facts.device == device.to_string() => Decode::on_cuda(ordinal),
+        Device::Cpu | Device::Cuda(_) => Decode::on_cpu(),
     }
 }
 

@@ -15,7 +15,7 @@ use gstreamer_app as gst_app;
 use tokio::sync::mpsc;
 
 use super::capture_time::CaptureClock;
-use super::decoding::{Codec, Delivery, add_decoding, appsink};
+use super::decoding::{Codec, Decoder, Decoding, Delivery, appsink};
 use super::failure::Failure;
 use super::handover::SampleReader;
 use super::lateness::Lateness;
@@ -60,8 +60,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Builds the pipeline and lets it connect.
-    pub(super) fn open(parts: &Parts) -> Result<Self, Failure> {
+    pub(super) fn open(parts: &Parts, decoder: &Decoder) -> Result<Self, Failure> {
         let pipeline = gst::Pipeline::new();
+        if let Decoder::Cuda(shared) = decoder {
+            shared.lend(&pipeline);
+        }
         let pictures = Arc::new(Pictures::new(parts));
         let (signal, signals) = mpsc::channel(SIGNALS_MAX);
         let source = source(&parts.settings).map_err(|error| impossible(&error))?;
@@ -72,12 +75,12 @@ impl Connection {
         select_video(&source, &pictures);
         watch_packets(&source, &pictures);
         pipeline.add(&source).map_err(|error| impossible(&error))?;
-        let chain = Chain { parts: parts.clone(), pictures: pictures.clone(), signal: signal.clone() };
+        let chain = Chain { parts: parts.clone(), decoder: decoder.clone(), pictures: pictures.clone(), signal: signal.clone() };
         let weak = pipeline.downgrade();
         source.connect_pad_added(move |_, pad| {
             let Some(pipeline) = weak.upgrade() else { return };
             if let Err(error) = chain.attach(&pipeline, pad) {
-                let _ = chain.signal.try_send(Signal::Failed(impossible(&error)));
+                let _ = chain.signal.try_send(Signal::Failed(chain.not_attached(&error)));
             }
         });
         watch_bus(&pipeline, &pictures, signal);
@@ -239,6 +242,7 @@ fn watch_bus(pipeline: &gst::Pipeline, pictures: &Arc<Pictures>, signal: mpsc::S
 /// What is needed when the camera's stream begins.
 struct Chain {
     parts: Parts,
+    decoder: Decoder,
     pictures: Arc<Pictures>,
     signal: mpsc::Sender<Signal>,
 }
@@ -247,12 +251,17 @@ impl Chain {
     fn attach(&self, pipeline: &gst::Pipeline, pad: &gst::Pad) -> Result<(), gst::glib::BoolError> {
         let codec = pad.current_caps().or_else(|| Some(pad.query_caps(None))).and_then(|caps| Codec::of_rtp(caps.structure(0)?));
         let Some(codec) = codec else { return Ok(()) };
-        let sink = appsink(Delivery::Newest);
+        let sink = appsink(Delivery::Newest, &self.decoder);
         sink.set_callbacks(self.deliver());
         let depayloader = gst::ElementFactory::make(codec.depayloader()).build()?;
+        if matches!(self.decoder, Decoder::Cuda(_)) {
+            // A device's decoder hands on pictures with missing parts, too, and those must not be recognised as somebody: what
+            // was lost is waited out.
+            depayloader.set_property("wait-for-keyframe", true);
+        }
         pipeline.add_many([sink.upcast_ref(), &depayloader])?;
         sink.sync_state_with_parent()?;
-        let (parser, decoder) = add_decoding(codec, &sink)?;
+        let Decoding { parser, decoder } = Decoding::add(codec, &self.decoder, &sink)?;
         self.skip_when_late(&decoder);
         depayloader.link(&parser)?;
         depayloader.sync_state_with_parent()?;
@@ -263,10 +272,20 @@ impl Chain {
         Ok(())
     }
 
+    /// A device that does not open another decoder is told as one that does not decode; nothing else here depends on the camera.
+    fn not_attached(&self, error: &gst::glib::BoolError) -> Failure {
+        match &self.decoder {
+            Decoder::Cpu => impossible(error),
+            Decoder::Cuda(_) => {
+                Failure::new(OfflineReason::Undecodable, format!("the decoder of {} does not start: {error}", self.decoder))
+            }
+        }
+    }
+
     fn deliver(&self) -> gst_app::AppSinkCallbacks {
         let Parts { settings, frames, .. } = self.parts.clone();
         let (pictures, signal) = (self.pictures.clone(), self.signal.clone());
-        let (mut reader, mut sequence) = (SampleReader::default(), 0);
+        let (mut reader, mut sequence) = (SampleReader::new(self.decoder.clone()), 0);
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
