@@ -254,11 +254,6 @@ impl Chain {
         let sink = appsink(Delivery::Newest, &self.decoder);
         sink.set_callbacks(self.deliver());
         let depayloader = gst::ElementFactory::make(codec.depayloader()).build()?;
-        if matches!(self.decoder, Decoder::Cuda(_)) {
-            // A device's decoder hands on pictures with missing parts, too, and those must not be recognised as somebody: what
-            // was lost is waited out.
-            depayloader.set_property("wait-for-keyframe", true);
-        }
         pipeline.add_many([sink.upcast_ref(), &depayloader])?;
         sink.sync_state_with_parent()?;
         let Decoding { parser, decoder } = Decoding::add(codec, &self.decoder, &sink)?;

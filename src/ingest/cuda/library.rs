@@ -26,6 +26,7 @@ struct CudaMemory {
     info: gst_video::ffi::GstVideoInfo,
 }
 
+// SAFETY: these are the signatures of gst/cuda/*.h, equal in all releases since 1.22.
 type IsMemory = unsafe extern "C" fn(*mut gst::ffi::GstMemory) -> c_int;
 type Handle = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
 type WrapContext = unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void;
