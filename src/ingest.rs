@@ -16,6 +16,7 @@ mod failure;
 mod fallback;
 mod handover;
 mod lateness;
+mod losses;
 mod pictures;
 mod plugins;
 mod replay;
@@ -45,7 +46,8 @@ pub trait FrameSink: Send + Sync {
     /// A frame could not be used: its caps lie, or its format is neither I420 nor NV12.
     fn refused(&self);
 
-    /// A picture was not decoded, because decoding had fallen more than a second behind.
+    /// A picture was not decoded, because decoding had fallen more than a second behind, or because packets were lost that a
+    /// device's decoder would not miss.
     fn skipped(&self) {}
 }
 

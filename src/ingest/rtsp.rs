@@ -19,7 +19,9 @@ use super::decoding::{Codec, Decoder, Decoding, Delivery, appsink};
 use super::failure::Failure;
 use super::handover::SampleReader;
 use super::lateness::Lateness;
+use super::losses::Losses;
 use super::pictures::{Observations, Pictures};
+use super::rtp;
 use super::{FrameSink, SourceSettings};
 use crate::camera::{OfflineReason, Transport};
 use crate::clock::Clock;
@@ -261,6 +263,9 @@ impl Chain {
         depayloader.link(&parser)?;
         depayloader.sync_state_with_parent()?;
         let entry = depayloader.static_pad("sink").ok_or_else(|| gst::glib::bool_error!("a depayloader without a sink pad"))?;
+        if matches!(self.decoder, Decoder::Cuda(_)) {
+            self.skip_when_damaged(&entry, &decoder);
+        }
         let pictures = self.pictures.clone();
         for_each_buffer(&entry, move |buffer| pictures.rtp_ordered(buffer, codec));
         pad.link(&entry).map_err(|error| gst::glib::bool_error!("cannot link the camera's stream: {error}"))?;
@@ -316,6 +321,31 @@ impl Chain {
             }
             frames.skipped();
             // And not `Drop`: the bindings have taken the buffer, and GStreamer 1.22 would release it again.
+            gst::PadProbeReturn::Handled
+        });
+    }
+
+    /// For a device's decoder, which shows pictures with missing parts. Packets and access units come by in one thread, a packet
+    /// before the access unit that it ends.
+    fn skip_when_damaged(&self, packets: &gst::Pad, decoder: &gst::Element) {
+        let Some(units) = decoder.static_pad("sink") else { return };
+        let losses = Arc::new(Mutex::new(Losses::default()));
+        let seen = losses.clone();
+        for_each_buffer(packets, move |packet| {
+            if let Some(sequence) = packet.map_readable().ok().and_then(|bytes| rtp::sequence(&bytes)) {
+                let time = packet.pts().map(gst::ClockTime::nseconds);
+                seen.lock().unwrap_or_else(PoisonError::into_inner).packet(sequence, time);
+            }
+        });
+        let frames = self.parts.frames.clone();
+        units.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let Some(unit) = info.buffer() else { return gst::PadProbeReturn::Ok };
+            let is_keyframe = !unit.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            let time = unit.pts().map(gst::ClockTime::nseconds);
+            if losses.lock().unwrap_or_else(PoisonError::into_inner).admits(time, is_keyframe) {
+                return gst::PadProbeReturn::Ok;
+            }
+            frames.skipped();
             gst::PadProbeReturn::Handled
         });
     }

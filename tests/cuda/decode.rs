@@ -13,6 +13,7 @@ use clap::Parser;
 use doorward::camera::{CameraId, CameraState, OfflineReason, Transport};
 use doorward::clock::{SimulatedClock, SystemClock, Timestamp};
 use doorward::frame::{Frame, PixelLayout};
+use doorward::infer::cuda::{Gpu, Surface};
 use doorward::ingest::{self, Decode, FrameSink, Sinks, SourceSettings, StateSink};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -22,10 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clip::{ClipSettings, encode};
 use crate::driver::{StandIn, over_the_stand_in};
+use crate::faces;
+use crate::recognise::{FOUND_ON_HOST, Row, assert_alike, found_in, found_on_host, open};
 use crate::rtsp_server::{TestCamera, serve};
 
 const SOON: Duration = Duration::from_secs(30);
 const SIZE: (u32, u32) = (322, 242);
+/// Where the process that runs over the stand-in finds the clip of faces.
+const CLIP: &str = "DOORWARD_CLIP_OF_FACES";
 
 /// What came of a camera.
 #[derive(Default)]
@@ -296,6 +301,54 @@ fn a_camera_that_the_device_refuses_is_decoded_by_the_cpu_and_its_state_says_why
         }
         assert!(first.end().frames[0].device_pixels().is_some(), "the first camera stays on the device");
         drop((seen, decode));
+        assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
+    });
+}
+
+/// A clip that shows each photo for one picture.
+fn clip_of_faces(file: &Path, photos: &Path) {
+    const SIZE: (u32, u32) = (640, 480);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(photos).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "jpg"));
+    files.sort();
+    let picture = |photo: &PathBuf| {
+        let mut canvas = RgbImage::from_pixel(SIZE.0, SIZE.1, Rgb([90; 3]));
+        image::imageops::overlay(&mut canvas, &image::open(photo).unwrap().thumbnail(SIZE.0, SIZE.1).into_rgb8(), 0, 0);
+        canvas
+    };
+    encode(file, ClipSettings { size: SIZE, fps: 10, is_h265: false }, files.iter().map(picture)).unwrap();
+}
+
+#[test]
+fn faces_of_a_camera_on_the_device_are_those_that_the_host_finds() {
+    const NAME: &str = "decode::faces_of_a_camera_on_the_device_are_those_that_the_host_finds";
+    let left_out = "faces of a camera over the device's path";
+    let (Some(models), Some(photos)) = (faces::models_dir(left_out), faces::bootstrapped("photos", left_out)) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |variable: &str, name: &str| std::env::var_os(variable).map_or_else(|| folder.path().join(name), PathBuf::from);
+    let (file, told) = (path(CLIP, "faces.mp4"), path(FOUND_ON_HOST, "found.json"));
+    if std::env::var_os(CLIP).is_none() {
+        clip_of_faces(&file, &photos);
+        ingest::init().unwrap();
+        std::fs::write(&told, serde_json::to_vec(&found_on_host(&models, &by_cpu(&file))).unwrap()).unwrap();
+    }
+    with_gstreamer(NAME, &[(CLIP, &file), (FOUND_ON_HOST, &told)], |stand_in, _| {
+        let host: Vec<Vec<Row>> = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
+        let pictures = teach(stand_in, &file);
+        let watched = Watched::begin(&[file.clone()], Decode::on_cuda(0), pictures.len());
+        watched.taker.wait("every picture", |seen| seen.frames.len() == pictures.len());
+        let (gpu, seen) = (Gpu::open(0).unwrap(), watched.end());
+        let mut worker = open(stand_in, &gpu, &models);
+        let mut device = vec![Vec::new(); pictures.len()];
+        for frames in seen.frames.chunks(4) {
+            let surfaces = frames.iter().map(|frame| Surface::of(frame).unwrap().unwrap()).collect();
+            for (frame, found) in frames.iter().zip(found_in(&mut worker, surfaces)) {
+                device[which(frame, &pictures)] = found;
+            }
+        }
+        assert!(stand_in.bytes_up() < 640 * 480, "parameters go up, and no picture: {} bytes", stand_in.bytes_up());
+        assert_alike(&host, &device);
+        drop((seen, worker, gpu));
         assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
     });
 }
