@@ -34,6 +34,9 @@ const TEARDOWN_MAX: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// The watchdog is quicker; this only bounds what it does not see.
 const TCP_TIMEOUT_US: u64 = 10_000_000;
 
+/// After so many of a device's pictures in a row that cannot be used, none will be: the camera must not stay blind.
+const UNUSABLE_MAX: u32 = 50;
+
 /// What a connection says of itself.
 #[derive(Debug)]
 pub(super) enum Signal {
@@ -285,7 +288,8 @@ impl Chain {
     fn deliver(&self) -> gst_app::AppSinkCallbacks {
         let Parts { settings, frames, .. } = self.parts.clone();
         let (pictures, signal) = (self.pictures.clone(), self.signal.clone());
-        let (mut reader, mut sequence) = (SampleReader::new(self.decoder.clone()), 0);
+        let decoder = self.decoder.clone();
+        let (mut reader, mut sequence, mut unusable) = (SampleReader::new(decoder.clone()), 0, 0);
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -296,11 +300,19 @@ impl Chain {
                         (frame.sequence, frame.decode_time) = (sequence, stamp.decode_time);
                         (frame.capture_time, frame.camera_delay) = (stamp.capture.time, stamp.capture.delay);
                         frames.offer(frame);
+                        unusable = 0;
                         if stamp.is_first {
                             let _ = signal.try_send(Signal::FirstFrame);
                         }
                     }
-                    None => frames.refused(),
+                    None => {
+                        frames.refused();
+                        unusable += 1;
+                        if unusable == UNUSABLE_MAX && matches!(decoder, Decoder::Cuda(_)) {
+                            let message = format!("no picture of {decoder} can be used; the log at level debug says why");
+                            let _ = signal.try_send(Signal::Failed(Failure::new(OfflineReason::Undecodable, message)));
+                        }
+                    }
                 }
                 sequence += 1;
                 Ok(gst::FlowSuccess::Ok)

@@ -71,7 +71,7 @@ async fn run_once(
         Ok(Ok(mut connection)) => {
             let mut ended = follow(&mut connection, parts, teller, cancel).await;
             if let (Some(ended), Decoder::Cuda(_)) = (&mut ended, &decoder) {
-                note_refusal(ended, &decoder, (fallback, parts.clock.now()));
+                note_refusal(ended, &decoder, (fallback, parts));
             }
             (ended, Some(connection))
         }
@@ -110,11 +110,13 @@ async fn choose(parts: &Parts, fallback: &mut Fallback) -> Decoder {
 }
 
 /// Takes note where a connection ended because the device did not decode it, and says so in the camera's state.
-fn note_refusal(ended: &mut Ended, decoder: &Decoder, (fallback, now): (&mut Fallback, Timestamp)) {
+fn note_refusal(ended: &mut Ended, decoder: &Decoder, (fallback, parts): (&mut Fallback, &Parts)) {
     fallback.decoded(ended.good);
     if ended.failure.reason == OfflineReason::Undecodable {
-        let refusal = fallback.refused(format!("the decoder of {decoder} refuses: {}", ended.failure.message), now);
-        ended.failure = Failure::new(OfflineReason::Undecodable, refusal.to_string());
+        // It goes into the log by itself, too.
+        let said = ended.failure.clone().scrubbed(parts.settings.credential.as_ref()).message;
+        let refusal = fallback.refused(format!("the decoder of {decoder} refuses: {said}"), parts.clock.now());
+        ended.failure = Failure::new(OfflineReason::Undecodable, format!("the next connections are {refusal}"));
     }
 }
 
@@ -198,7 +200,7 @@ impl Teller {
         match self.decoder.take() {
             None => {}
             Some(Ok(decoder)) => tracing::info!(%camera, decoder, "the camera is decoded on the device"),
-            Some(Err(reason)) => tracing::warn!(%camera, "the camera is decoded by the CPU: {reason}"),
+            Some(Err(reason)) => tracing::warn!(%camera, "the camera is {reason}"),
         }
     }
 
