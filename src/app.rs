@@ -164,8 +164,7 @@ impl Daemon {
             pipeline = pipeline.with_shadow(shadow);
             upkeep.spawn(tasks, (store.clone(), enrolment.clone()), (&clock, &stop_work));
         }
-        let decode = decode_on(config.cameras.decode, device.device, &facts);
-        let defaults = CameraDefaults { scene, ca_file: config.cameras.ca_file.clone(), decode };
+        let defaults = camera_defaults(config, scene, (device.device, &facts));
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
 
         let parts = RpcParts {
@@ -282,12 +281,15 @@ impl Daemon {
     }
 }
 
-/// Cameras are decoded where inference looks at their pictures, so that no picture travels; also after inference fell back.
-fn decode_on(choice: DecodeChoice, device: Device, facts: &EngineFacts) -> Decode {
-    match device {
-        Device::Cuda(ordinal) if choice == DecodeChoice::Auto && facts.device == device.to_string() => Decode::on_cuda(ordinal),
+/// Cameras are decoded where inference looks at their pictures, so that no picture travels: where it fell back to, too.
+fn camera_defaults(config: &Config, scene: SceneSettings, (device, facts): (Device, &EngineFacts)) -> CameraDefaults {
+    let decode = match device {
+        Device::Cuda(ordinal) if config.cameras.decode == DecodeChoice::Auto && facts.device == device.to_string() => {
+            Decode::on_cuda(ordinal)
+        }
         Device::Cpu | Device::Cuda(_) => Decode::on_cpu(),
-    }
+    };
+    CameraDefaults { scene, ca_file: config.cameras.ca_file.clone(), decode }
 }
 
 /// Says which targets are not kept, so that nobody trusts what was written down.

@@ -21,7 +21,7 @@ use gstreamer_app as gst_app;
 use image::{Rgb, RgbImage};
 use tokio_util::sync::CancellationToken;
 
-use crate::clip::{ClipSettings, encode};
+use crate::clip::{ClipSettings, can_encode_h265, encode};
 use crate::driver::{StandIn, over_the_stand_in};
 use crate::faces;
 use crate::recognise::{FOUND_ON_HOST, Row, assert_alike, found_in, found_on_host, open};
@@ -40,6 +40,7 @@ pub struct Seen {
     /// Frames that came, kept or not.
     pub offered: usize,
     pub refused: usize,
+    pub skipped: usize,
 }
 
 /// Keeps the first frames of a camera; later ones are let go of at once.
@@ -79,6 +80,10 @@ impl FrameSink for Taker {
     fn refused(&self) {
         self.change(|seen| seen.refused += 1);
     }
+
+    fn skipped(&self) {
+        self.change(|seen| seen.skipped += 1);
+    }
 }
 
 impl StateSink for Taker {
@@ -97,9 +102,14 @@ pub struct Watched {
 
 impl Watched {
     pub fn begin(files: &[PathBuf], decode: Decode, keeps: usize) -> Self {
+        Self::begin_losing(0, files, decode, keeps)
+    }
+
+    /// The same, of a camera that loses something each time that so much has gone out.
+    fn begin_losing(lose_every: u32, files: &[PathBuf], decode: Decode, keeps: usize) -> Self {
         let arguments =
             std::iter::once("test-camera".into()).chain(files.iter().flat_map(|file| ["--file".into(), file.clone().into_os_string()]));
-        let camera = TestCamera::parse_from::<_, std::ffi::OsString>(arguments);
+        let camera = TestCamera { lose_every, ..TestCamera::parse_from::<_, std::ffi::OsString>(arguments) };
         let (told, url) = std::sync::mpsc::sync_channel(1);
         std::thread::spawn(move || serve(&camera, |url| told.send(url.to_owned()).unwrap()));
         let url = url.recv_timeout(SOON).unwrap().parse().unwrap();
@@ -159,10 +169,12 @@ pub fn nv12(frame: &Frame) -> Vec<u8> {
 }
 
 /// The access units of a clip.
-fn units(file: &Path) -> Vec<Vec<u8>> {
-    let description =
-        "filesrc name=file ! qtdemux ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=units sync=false";
-    let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
+fn units(file: &Path, is_h265: bool) -> Vec<Vec<u8>> {
+    let codec = if is_h265 { "h265" } else { "h264" };
+    let description = format!(
+        "filesrc name=file ! qtdemux ! {codec}parse ! video/x-{codec},stream-format=byte-stream,alignment=au ! appsink name=units sync=false"
+    );
+    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
     pipeline.by_name("file").unwrap().set_property("location", file);
     let sink = pipeline.by_name("units").and_downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -174,23 +186,32 @@ fn units(file: &Path) -> Vec<Vec<u8>> {
     units
 }
 
-/// Teaches the stand-in's decoder a clip; gives its pictures.
+/// Teaches the stand-in's decoder a clip of H.264; gives its pictures.
 pub fn teach(stand_in: &StandIn, file: &Path) -> Vec<Frame> {
+    teach_codec(stand_in, file, false)
+}
+
+fn teach_codec(stand_in: &StandIn, file: &Path, is_h265: bool) -> Vec<Frame> {
     ingest::init().unwrap();
-    let (units, frames) = (units(file), by_cpu(file));
+    let (units, frames) = (units(file, is_h265), by_cpu(file));
     assert_eq!(units.len(), frames.len(), "a picture each");
     for (unit, frame) in units.iter().zip(&frames) {
-        stand_in.teach(unit, (frame.size().width, frame.size().height), &nv12(frame));
+        stand_in.teach((unit, is_h265), (frame.size().width, frame.size().height), &nv12(frame));
     }
     frames
 }
 
 /// A clip of 25 pictures that differ.
 fn clip(folder: &Path, size: (u32, u32)) -> PathBuf {
-    let file = folder.join(format!("{}x{}.mp4", size.0, size.1));
+    clip_of(folder, ClipSettings { size, fps: 25, is_h265: false })
+}
+
+fn clip_of(folder: &Path, settings: ClipSettings) -> PathBuf {
+    let (width, height) = settings.size;
+    let file = folder.join(format!("{width}x{height}.mp4"));
     let wave = |v: u32, number: u32| ((v * 3 + number * 7) % 160 + 40) as u8;
-    let picture = |number| RgbImage::from_fn(size.0, size.1, |x, y| Rgb([wave(x, number), wave(y, number), wave(x + y, number)]));
-    encode(&file, ClipSettings { size, fps: 25, is_h265: false }, (0..25).map(picture)).unwrap();
+    let picture = |number| RgbImage::from_fn(width, height, |x, y| Rgb([wave(x, number), wave(y, number), wave(x + y, number)]));
+    encode(&file, settings, (0..25).map(picture)).unwrap();
     file
 }
 
@@ -259,6 +280,40 @@ fn a_camera_that_changes_its_resolution_keeps_its_connection() {
         assert_eq!(seen.refused, 0);
         drop(seen);
         assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
+    });
+}
+
+#[test]
+fn h265_is_decoded_on_the_device_like_h264() {
+    with_gstreamer("decode::h265_is_decoded_on_the_device_like_h264", &[], |stand_in, folder| {
+        if !can_encode_h265() {
+            return println!("LEFT OUT: H.265 on the device: there is no x265enc (gstreamer1.0-plugins-bad) to make a clip");
+        }
+        let file = clip_of(folder, ClipSettings { size: SIZE, fps: 25, is_h265: true });
+        let pictures = teach_codec(stand_in, &file, true);
+        let watched = Watched::begin(&[file], Decode::on_cuda(0), 40);
+        watched.taker.wait("all pictures and some again", |seen| seen.offered >= 40);
+        let seen = watched.end();
+        let shown: Vec<usize> = seen.frames.iter().map(|frame| which(frame, &pictures)).collect();
+        assert!(shown.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 25), "each is whole and in order: {shown:?}");
+        drop(seen);
+        assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
+    });
+}
+
+#[test]
+fn after_a_lost_packet_nothing_is_shown_until_the_next_keyframe() {
+    with_gstreamer("decode::after_a_lost_packet_nothing_is_shown_until_the_next_keyframe", &[], |stand_in, folder| {
+        let file = clip(folder, SIZE);
+        let pictures = teach(stand_in, &file);
+        let watched = Watched::begin_losing(45, &[file], Decode::on_cuda(0), 100);
+        watched.taker.wait("some gaps", |seen| seen.offered >= 100);
+        let seen = watched.end();
+        let shown: Vec<usize> = seen.frames.iter().map(|frame| which(frame, &pictures)).collect();
+        let gaps: Vec<&[usize]> = shown.windows(2).filter(|pair| pair[1] != (pair[0] + 1) % 25).collect();
+        println!("gaps {gaps:?}, {} skipped", seen.skipped);
+        assert!(!gaps.is_empty() && gaps.iter().all(|gap| gap[1] == 0), "keyframes are the first of 25: {gaps:?}");
+        assert!(seen.skipped > 0 && seen.refused == 0, "what is skipped is counted: {}", seen.skipped);
     });
 }
 
@@ -341,7 +396,7 @@ fn faces_of_a_camera_on_the_device_are_those_that_the_host_finds() {
     with_gstreamer(NAME, &[(CLIP, &file), (FOUND_ON_HOST, &told)], |stand_in, _| {
         let host: Vec<Vec<Row>> = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
         let pictures = teach(stand_in, &file);
-        let watched = Watched::begin(&[file.clone()], Decode::on_cuda(0), pictures.len());
+        let watched = Watched::begin(std::slice::from_ref(&file), Decode::on_cuda(0), pictures.len());
         watched.taker.wait("every picture", |seen| seen.frames.len() == pictures.len());
         let (gpu, seen) = (Gpu::open(0).unwrap(), watched.end());
         let mut worker = open(stand_in, &gpu, &models);

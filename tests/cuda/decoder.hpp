@@ -56,12 +56,14 @@ struct Decoder {
     const Picture *pictures[PICTURES] = {};
 };
 
+enum { H264 = 4, H265 = 8 };
+
 static std::map<uint64_t, Picture> film;
 static std::set<Decoder *> decoders;
 static uint64_t decoders_max = 1000, unknown;
 
 // A picture is known by its slices: what is around them is put differently by whoever carries it.
-static uint64_t hash_of(const unsigned char *unit, size_t bytes) {
+static uint64_t hash_of(const unsigned char *unit, size_t bytes, int codec) {
     uint64_t hash = 0xcbf29ce484222325;
     for (size_t at = 0; at + 3 < bytes;) {
         if (unit[at] || unit[at + 1] || unit[at + 2] != 1) {
@@ -70,8 +72,8 @@ static uint64_t hash_of(const unsigned char *unit, size_t bytes) {
         }
         size_t end = at += 3;
         while (end < bytes && !(end + 2 < bytes && !unit[end] && !unit[end + 1] && unit[end + 2] <= 1)) end++;
-        const int kind = unit[at] & 31;
-        if (kind == 1 || kind == 5)
+        const int kind = codec == H265 ? unit[at] >> 1 & 63 : unit[at] & 31;
+        if (codec == H265 ? kind < 32 : kind == 1 || kind == 5)
             for (; at < end; at++) hash = (hash ^ unit[at]) * 0x100000001b3;
         at = end;
     }
@@ -82,7 +84,7 @@ extern "C" {
 
 int cuvidGetDecoderCaps(void *caps) {
     const int *in = static_cast<int *>(caps);
-    const bool is_known = (in[0] == 4 || in[0] == 8) && in[1] == 1 && in[2] == 0;
+    const bool is_known = (in[0] == H264 || in[0] == H265) && in[1] == 1 && in[2] == 0;
     unsigned char *out = static_cast<unsigned char *>(caps) + 24;
     const unsigned int most[3] = {4096, 4096, 65536};
     const unsigned short least[2] = {48, 16};
@@ -109,7 +111,7 @@ int cuvidParseVideoData(Parser *parser, Packet *packet) {
     const Picture *picture = nullptr;
     {
         std::lock_guard<std::recursive_mutex> lock(guard);
-        auto found = film.find(hash_of(packet->payload, packet->bytes));
+        auto found = film.find(hash_of(packet->payload, packet->bytes, parser->parameters.codec));
         if (found == film.end()) {
             unknown++;
             return SUCCESS;
@@ -200,10 +202,10 @@ NEVER(cuvidCtxLock)
 NEVER(cuvidCtxUnlock)
 
 // Teaches the decoder what an access unit shows: rows of luma, then rows of pairs, close to each other.
-void stub_picture(const unsigned char *unit, size_t bytes, unsigned int width, unsigned int height, const char *nv12) {
+void stub_picture(const unsigned char *unit, size_t bytes, int codec, unsigned int width, unsigned int height, const char *nv12) {
     std::lock_guard<std::recursive_mutex> lock(guard);
     const size_t size = static_cast<size_t>(width) * (height + (height + 1) / 2);
-    film[hash_of(unit, bytes)] = {width, height, std::string(nv12, size)};
+    film[hash_of(unit, bytes, codec)] = {width, height, std::string(nv12, size)};
 }
 
 // Lets there be so many decoders at once.

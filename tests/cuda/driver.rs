@@ -98,7 +98,7 @@ type Fail = unsafe extern "C" fn(*const c_char, u64, c_int);
 type Read = unsafe extern "C" fn(*mut c_void, u64, *mut f32, usize);
 type Write = unsafe extern "C" fn(u64, *const u8, usize);
 type Set = unsafe extern "C" fn(u64);
-type Teach = unsafe extern "C" fn(*const u8, usize, c_uint, c_uint, *const u8);
+type Teach = unsafe extern "C" fn(*const u8, usize, c_int, c_uint, c_uint, *const u8);
 
 /// What the stand-in counts, and what it is told to do.
 pub struct StandIn(Library);
@@ -203,11 +203,11 @@ impl StandIn {
     }
 
     /// Teaches the decoder what an access unit shows, as rows of luma and rows of pairs.
-    pub fn teach(&self, unit: &[u8], (width, height): (u32, u32), nv12: &[u8]) {
+    pub fn teach(&self, (unit, is_h265): (&[u8], bool), (width, height): (u32, u32), nv12: &[u8]) {
         assert_eq!(nv12.len(), width as usize * (height + height.div_ceil(2)) as usize, "rows lie close to each other");
         let teach = self.symbol::<Teach>("stub_picture");
         // SAFETY: so many bytes are read of both.
-        unsafe { teach(unit.as_ptr(), unit.len(), width, height, nv12.as_ptr()) };
+        unsafe { teach(unit.as_ptr(), unit.len(), if is_h265 { 8 } else { 4 }, width, height, nv12.as_ptr()) };
     }
 
     /// Access units that nobody had taught it.
