@@ -22,15 +22,16 @@ use tokio_util::sync::CancellationToken;
 use crate::calibration::Calibration;
 use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, EventsConfig, InferConfig, MirrorChoice};
+use crate::config::{Config, DecodeChoice, EventsConfig, InferConfig, MirrorChoice};
 use crate::decide::{Policy, ThresholdFacts};
-use crate::device::ResolvedDevice;
+use crate::device::{Device, ResolvedDevice};
 use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncoder, OtherEncoder, ReloadReport};
 use crate::event::{EndReason, Event, EventKind, ThresholdBasis};
 use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
 use crate::head::Head;
 use crate::infer::{Engine, EngineFacts};
+use crate::ingest::Decode;
 use crate::liveness::LivePolicy;
 use crate::photo::PhotoAnalyst;
 use crate::pipeline::{Pipeline, SceneSettings};
@@ -163,7 +164,7 @@ impl Daemon {
             pipeline = pipeline.with_shadow(shadow);
             upkeep.spawn(tasks, (store.clone(), enrolment.clone()), (&clock, &stop_work));
         }
-        let defaults = CameraDefaults { scene, ca_file: config.cameras.ca_file.clone() };
+        let defaults = camera_defaults(config, scene, (device.device, &facts));
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
 
         let parts = RpcParts {
@@ -278,6 +279,17 @@ impl Daemon {
         }
         !unfinished.is_empty()
     }
+}
+
+/// Cameras are decoded where inference looks at their pictures, so that no picture travels: where it fell back to, too.
+fn camera_defaults(config: &Config, scene: SceneSettings, (device, facts): (Device, &EngineFacts)) -> CameraDefaults {
+    let decode = match device {
+        Device::Cuda(ordinal) if config.cameras.decode == DecodeChoice::Auto && facts.device == device.to_string() => {
+            Decode::on_cuda(ordinal)
+        }
+        Device::Cpu | Device::Cuda(_) => Decode::on_cpu(),
+    };
+    CameraDefaults { scene, ca_file: config.cameras.ca_file.clone(), decode }
 }
 
 /// Says which targets are not kept, so that nobody trusts what was written down.

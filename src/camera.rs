@@ -227,7 +227,7 @@ pub struct FrameCounts {
     pub dropped_newer: u64,
     /// Left out to keep to the camera's analysis rate.
     pub dropped_rate: u64,
-    /// Not decoded, because decoding had fallen behind the present.
+    /// Not decoded, because decoding had fallen behind the present, or because packets of it were lost and a GPU decodes.
     pub dropped_late: u64,
     /// Refused because their caps lie or their format is not I420 or NV12.
     pub dropped_format: u64,

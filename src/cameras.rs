@@ -22,7 +22,7 @@ use url::Url;
 use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{BoxInFrame, EndReason, Event, EventKind};
-use crate::ingest::{self, Sinks, SourceSettings, StateSink};
+use crate::ingest::{self, Decode, Sinks, SourceSettings, StateSink};
 use crate::picture::{self, PictureError};
 use crate::pipeline::{Pipeline, PipelineError, SceneSettings};
 use crate::store::{CredentialChange, Store, StoreError};
@@ -102,6 +102,8 @@ pub struct CameraDefaults {
     pub scene: SceneSettings,
     /// Certificates that `rtsps` cameras are trusted by, PEM; `None` trusts the system's.
     pub ca_file: Option<PathBuf>,
+    /// Where their pictures are decoded.
+    pub decode: Decode,
 }
 
 /// A handle on the cameras. Clones share it.
@@ -384,8 +386,8 @@ impl Cameras {
         }
         let credential = self.0.store.credential(&id).await?;
         let frames = self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene));
-        let ca_file = self.0.defaults.ca_file.clone();
-        let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file };
+        let CameraDefaults { ca_file, decode, .. } = self.0.defaults.clone();
+        let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file, decode };
         let cancel = self.0.stop.child_token();
         let states: Arc<dyn StateSink> = Arc::new(States(Arc::downgrade(&self.0)));
         let source = ingest::watch(settings, Sinks { frames, states }, Arc::clone(&self.0.clock), cancel.clone());

@@ -81,6 +81,19 @@ pub struct CamerasConfig {
     /// Whom `rtsps` cameras are trusted by: certificates of authorities, or the cameras' own where
     /// they sign themselves, PEM. Read again at each connection. `None` trusts the system's.
     pub ca_file: Option<PathBuf>,
+    /// What decodes their streams.
+    pub decode: DecodeChoice,
+}
+
+/// What decodes the cameras' streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecodeChoice {
+    /// The device that inference runs on; where that is a GPU that does not decode a camera, the CPU, and the log says why.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
 }
 
 /// The device that inference runs on.

@@ -10,10 +10,13 @@
 
 mod backoff;
 mod capture_time;
+mod cuda;
 mod decoding;
 mod failure;
+mod fallback;
 mod handover;
 mod lateness;
+mod losses;
 mod pictures;
 mod plugins;
 mod replay;
@@ -32,7 +35,8 @@ use crate::camera::{CameraId, CameraState, Credential, Transport};
 use crate::clock::{Clock, SimulatedClock};
 use crate::frame::Frame;
 
-pub use plugins::{PluginFact, plugins};
+pub use cuda::Decode;
+pub use plugins::{PluginFact, cuda_plugins, plugins};
 
 /// Takes what a source decoded. Called from GStreamer's threads for cameras, from the caller's for files.
 pub trait FrameSink: Send + Sync {
@@ -42,7 +46,8 @@ pub trait FrameSink: Send + Sync {
     /// A frame could not be used: its caps lie, or its format is neither I420 nor NV12.
     fn refused(&self);
 
-    /// A picture was not decoded, because decoding had fallen more than a second behind.
+    /// A picture was not decoded, because decoding had fallen more than a second behind, or because packets were lost that a
+    /// device's decoder would not miss.
     fn skipped(&self) {}
 }
 
@@ -74,6 +79,8 @@ pub struct SourceSettings {
     pub transport: Transport,
     /// Certificates that an `rtsps` camera is trusted by, PEM; `None` trusts the system's.
     pub ca_file: Option<PathBuf>,
+    /// Where its pictures are decoded, and by that where its frames' pixels are.
+    pub decode: Decode,
 }
 
 /// Ingest could not begin, or a file could not be read to its end.
@@ -111,6 +118,10 @@ pub fn check_ca_file(file: &Path) -> Result<(), IngestError> {
 /// without a packet, or 60 s in all). The next attempt begins 0.5 s later at first and 4 s later at
 /// last. Being cancelled is told by nobody: who cancels knows why. When the future is done, no
 /// frame follows.
+///
+/// Where a device is to decode and something that it needs is missing, the processor decodes. Where the device refuses the
+/// stream, the connection ends, its state says so, and the next ones are decoded by the processor, for ten minutes at first
+/// and a day at last. One line in the log says for each connection what decodes it and why.
 pub async fn watch(settings: SourceSettings, sinks: Sinks, clock: Arc<dyn Clock>, cancel: CancellationToken) {
     let capture = Arc::default();
     let Sinks { frames, states } = sinks;

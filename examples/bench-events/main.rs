@@ -26,6 +26,7 @@ use doorward::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose
 use doorward::event_log::EventLog;
 use doorward::gallery::Gallery;
 use doorward::infer::Engine;
+use doorward::ingest::Decode;
 use doorward::pb::event_service_server::EventServiceServer;
 use doorward::photo::PhotoAnalyst;
 use doorward::pipeline::{Pipeline, SceneSettings};
@@ -227,7 +228,7 @@ fn parts(engine: Engine, store: Store, log: &EventLog, clock: Arc<dyn Clock>) ->
             store.clone(),
             pipeline,
             Arc::clone(&clock),
-            CameraDefaults { scene: SceneSettings::of(&Config::default(), &policy), ca_file: None },
+            CameraDefaults { scene: SceneSettings::of(&Config::default(), &policy), ca_file: None, decode: Decode::on_cpu() },
         ),
         events: log.clone(),
         store,

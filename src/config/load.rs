@@ -37,6 +37,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("server.request_timeout_ms", "100 to 3600000"),
     ("server.keepalive_interval_ms", "1000 to 3600000"),
     ("cameras.ca_file", "a path, as text"),
+    ("cameras.decode", "\"auto\" or \"cpu\""),
     ("infer.device", "\"auto\", \"cpu\" or \"cuda:N\""),
     (
         "infer.precision",

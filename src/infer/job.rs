@@ -29,32 +29,23 @@ pub(super) enum Job {
 impl Job {
     /// Does it and answers, unless nobody waits for the answer any more.
     pub(super) fn run(self, inference: &mut dyn Inference) {
-        // An answer that nobody takes is no error: the asker gave up meanwhile.
         match self {
-            Self::Detect { reply, .. } if reply.is_closed() => {}
-            Self::Encode { reply, .. } if reply.is_closed() => {}
-            Self::LiveScores { reply, .. } if reply.is_closed() => {}
-            Self::Place { reply, .. } if reply.is_closed() => {}
-            Self::Measure { reply, .. } if reply.is_closed() => {}
-            Self::EncodeOnDevice { reply, .. } if reply.is_closed() => {}
-            Self::Place { frames, reply } => {
-                let _ = reply.send(inference.place(frames));
-            }
-            Self::Measure { faces, reply } => {
-                let _ = reply.send(inference.measure(&faces));
-            }
-            Self::EncodeOnDevice { faces, reply } => {
-                let _ = reply.send(inference.encode_on_device(&faces));
-            }
-            Self::Detect { requests, lane, reply } => {
-                let _ = reply.send(inference.detect(&requests, lane));
-            }
-            Self::Encode { faces, reply } => {
-                let _ = reply.send(inference.encode(&faces));
-            }
-            Self::LiveScores { faces, reply } => {
-                let _ = reply.send(inference.live_scores(&faces));
-            }
+            Self::Detect { requests, lane, reply } => answer(reply, requests, |requests| inference.detect(&requests, lane)),
+            Self::Encode { faces, reply } => answer(reply, faces, |faces| inference.encode(&faces)),
+            Self::Place { frames, reply } => answer(reply, frames, |frames| inference.place(frames)),
+            Self::Measure { faces, reply } => answer(reply, faces, |faces| inference.measure(&faces)),
+            Self::EncodeOnDevice { faces, reply } => answer(reply, faces, |faces| inference.encode_on_device(&faces)),
+            Self::LiveScores { faces, reply } => answer(reply, faces, |faces| inference.live_scores(&faces)),
         }
+    }
+}
+
+/// Does `work`, unless nobody waits for it any more. What it was given has gone before the answer is there: frames are a decoder's
+/// memory.
+fn answer<A, T>(reply: oneshot::Sender<Result<T, InferError>>, given: A, work: impl FnOnce(A) -> Result<T, InferError>) {
+    if !reply.is_closed() {
+        let done = work(given);
+        // An answer that nobody takes is no error: the asker gave up meanwhile.
+        let _ = reply.send(done);
     }
 }

@@ -4,7 +4,9 @@
 //! Must not know: pipelines, retries.
 
 use gstreamer as gst;
+use gstreamer::prelude::*;
 
+use super::cuda::DECODER_NAME;
 use super::watchdog::{Death, KEYFRAME_WAIT_MAX, SILENCE_MAX};
 use crate::camera::{Credential, OfflineReason};
 
@@ -38,6 +40,7 @@ impl Failure {
 
     /// What an error message on the bus means.
     pub(super) fn from_error(error: &gst::message::Error, progress: Progress) -> Self {
+        let is_from_device = error.src().is_some_and(|element| element.name() == DECODER_NAME);
         let status = error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
         let (error, debug) = (error.error(), error.debug());
         let said = said(&error, debug.as_deref());
@@ -61,7 +64,7 @@ impl Failure {
             Self::new(OfflineReason::Unauthorised, format!("the camera refuses the credential, or wants one: {said}"))
         } else if error.matches(gst::ResourceError::NotFound) {
             Self::new(OfflineReason::NotFound, format!("the camera knows no such stream; check the path of its URL: {said}"))
-        } else if error.is::<gst::StreamError>() {
+        } else if error.is::<gst::StreamError>() || is_from_device {
             Self::new(OfflineReason::Undecodable, format!("what the camera sends cannot be decoded: {said}"))
         } else if error.is::<gst::ResourceError>() && !progress.is_connected {
             Self::new(OfflineReason::Unreachable, format!("nobody answers at the camera's address: {said}"))

@@ -1,4 +1,4 @@
-//! Wraps a decoded GStreamer sample as a frame's pixels, without a copy.
+//! Wraps a decoded GStreamer sample as a frame's pixels, without a copy, in the host's memory or in a device's.
 //!
 //! In: a sample. Out: its pixels and how they lie, or that its caps cannot be believed.
 //! The decoder's buffer stays mapped until the last clone of the frame is dropped; the decoder's
@@ -10,6 +10,8 @@ use std::sync::Arc;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
+use super::cuda::Surface;
+use super::decoding::Decoder;
 use crate::clock::Timestamp;
 use crate::frame::{CameraId, ColourMatrix, ColourRange, Frame, HostPixels, PixelFormat, PixelLayout, Plane, Size};
 
@@ -25,24 +27,42 @@ impl HostPixels for MappedPixels {
 }
 
 /// Reads the samples of one appsink. Remembers what the last caps said.
-#[derive(Debug, Default)]
 pub(super) struct SampleReader {
+    decoder: Decoder,
     known: Option<(gst::Caps, gst_video::VideoInfo)>,
 }
 
 impl SampleReader {
+    /// A reader of what `decoder` hands on.
+    pub(super) fn new(decoder: Decoder) -> Self {
+        Self { decoder, known: None }
+    }
+
     /// The frame in `sample`, captured at time 0; `None` when its caps, its layout and its bytes do
     /// not fit together.
     pub(super) fn read(&mut self, sample: &gst::Sample, camera: &CameraId) -> Option<Frame> {
+        let decoder = self.decoder.clone();
         let info = self.info(sample)?;
         let buffer = sample.buffer_owned()?;
-        let format = match buffer.meta::<gst_video::VideoMeta>() {
+        let stated = match buffer.meta::<gst_video::VideoMeta>() {
             Some(meta) if (meta.format(), meta.width(), meta.height()) != (info.format(), info.width(), info.height()) => return None,
-            Some(meta) => pixel_format(info, meta.offset(), meta.stride())?,
-            None => pixel_format(info, info.offset(), info.stride())?,
+            Some(meta) => Some(pixel_format(info, meta.offset(), meta.stride())?),
+            None => None,
         };
-        let pixels = MappedPixels(buffer.into_mapped_buffer_readable().ok()?);
-        Frame::new(camera.clone(), Timestamp::default(), format, Arc::new(pixels)).ok()
+        match decoder {
+            Decoder::Cpu => {
+                let format = stated.map_or_else(|| pixel_format(info, info.offset(), info.stride()), Some)?;
+                let pixels = MappedPixels(buffer.into_mapped_buffer_readable().ok()?);
+                Frame::new(camera.clone(), Timestamp::default(), format, Arc::new(pixels)).ok()
+            }
+            Decoder::Cuda(shared) => {
+                let surface = Surface::map(buffer, &shared).inspect_err(|why| tracing::debug!(%camera, %why, "a frame is refused")).ok()?;
+                // Caps know nothing of a device's strides.
+                let (offsets, strides) = surface.layout();
+                let format = stated.map_or_else(|| pixel_format(info, &offsets, &strides), Some)?;
+                Frame::on_device(camera.clone(), Timestamp::default(), format, Arc::new(surface)).ok()
+            }
+        }
     }
 
     fn info(&mut self, sample: &gst::Sample) -> Option<&gst_video::VideoInfo> {
@@ -104,7 +124,7 @@ mod tests {
     }
 
     fn read(sample: &gst::Sample) -> Option<Frame> {
-        SampleReader::default().read(sample, &CameraId::parse("door").expect("a good id"))
+        SampleReader::new(Decoder::Cpu).read(sample, &CameraId::parse("door").expect("a good id"))
     }
 
     #[test]
@@ -130,6 +150,20 @@ mod tests {
     fn a_sample_whose_caps_lie_is_refused() {
         assert!(read(&sample(gst_video::VideoFormat::I420, "bt601", 64 * 48)).is_none(), "too few bytes");
         assert!(read(&sample(gst_video::VideoFormat::Yuy2, "bt601", 64 * 48 * 2)).is_none(), "another layout");
+    }
+
+    #[test]
+    fn planes_lie_as_they_were_allocated_also_where_a_side_is_odd_and_what_cannot_be_is_refused() {
+        gst::init().expect("GStreamer starts");
+        let info = |width, height| gst_video::VideoInfo::builder(gst_video::VideoFormat::Nv12, width, height).build().expect("a picture");
+        // A device's rows are further apart than caps know, and its chroma begins where it was allocated.
+        let format = pixel_format(&info(641, 359), &[0, 1024 * 360, 0, 0], &[1024, 1024, 0, 0]).expect("a layout");
+        assert_eq!((format.layout, format.size), (PixelLayout::Nv12, Size { width: 641, height: 359 }));
+        assert_eq!(format.planes[1], Plane { offset: 1024 * 360, stride: 1024 });
+        assert_eq!(format.bytes_needed(), Some(1024 * 360 + 1024 * 179 + 642), "an odd picture has as many pairs as rounding up gives");
+        assert_eq!(pixel_format(&info(64, 48), &[0, 3072, 0, 0], &[-64, 64, 0, 0]), None, "a stride that runs backwards");
+        let short = pixel_format(&info(64, 48), &[0, 3072, 0, 0], &[64, 62, 0, 0]).expect("a layout");
+        assert_eq!(short.bytes_needed(), None, "chroma rows that do not fit their stride");
     }
 
     #[test]

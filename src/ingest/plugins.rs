@@ -6,11 +6,12 @@
 use gstreamer::prelude::*;
 
 use super::IngestError;
+use super::cuda::{DECODER_LIBRARY, LIBRARY, is_there};
 
-/// Whether one GStreamer element that ingest uses is there.
+/// Whether one GStreamer element, or a library, that ingest uses is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PluginFact {
-    /// Its name, as `gst-inspect-1.0` takes it.
+    /// Its name, as `gst-inspect-1.0` takes it; a library's file.
     pub element: &'static str,
     /// The Debian package that carries it.
     pub package: &'static str,
@@ -42,6 +43,25 @@ const ELEMENTS: [(&str, &str, &str); 13] = [
     ("qtdemux", GOOD, "replays MP4 files"),
     ("matroskademux", GOOD, "replays Matroska files"),
 ];
+
+/// Elements that decode on a CUDA device. Nothing else needs them.
+const CUDA_ELEMENTS: [(&str, &str, &str); 2] =
+    [("nvh264dec", BAD, "decodes H.264 on the GPU"), ("nvh265dec", BAD, "decodes H.265 on the GPU")];
+/// Libraries that those load. In a container the last one is there only where the driver's `video` capability is asked for.
+const CUDA_LIBRARIES: [(&str, &str, &str); 2] = [
+    (LIBRARY, "libgstreamer-plugins-bad1.0-0", "hands pictures over on the GPU"),
+    (DECODER_LIBRARY, "libnvcuvid1", "is the GPU's decoder"),
+];
+
+/// What decoding on a CUDA device needs, and whether it is there: without it the processor decodes. The libraries are
+/// loaded to see, so ask only where there is a device.
+pub fn cuda_plugins() -> Vec<PluginFact> {
+    let has_gstreamer = gstreamer::init().is_ok();
+    let is_element = |name: &str| has_gstreamer && gstreamer::ElementFactory::find(name).is_some();
+    let elements = CUDA_ELEMENTS.map(|(element, package, purpose)| PluginFact { element, package, present: is_element(element), purpose });
+    let libraries = CUDA_LIBRARIES.map(|(element, package, purpose)| PluginFact { element, package, present: is_there(element), purpose });
+    libraries.into_iter().chain(elements).collect()
+}
 
 /// Every element that ingest uses, and whether it is there. All are absent where GStreamer itself
 /// cannot start.
@@ -93,5 +113,12 @@ mod tests {
         assert!(complaint.contains("avdec_h264 (x; package gstreamer1.0-libav), avdec_h265"), "{complaint}");
         assert!(complaint.ends_with("apt-get install gstreamer1.0-libav") && !complaint.contains("rtspsrc"), "{complaint}");
         assert_eq!(super::complaint(&facts[..1]), None);
+    }
+
+    #[test]
+    fn what_a_device_needs_is_a_list_of_its_own() {
+        let names = |facts: &[PluginFact]| facts.iter().map(|fact| fact.element).collect::<Vec<_>>();
+        assert_eq!(names(&cuda_plugins()), [LIBRARY, DECODER_LIBRARY, "nvh264dec", "nvh265dec"]);
+        assert!(!names(&plugins()).iter().any(|name| name.starts_with("nv") || name.starts_with("lib")), "the daemon starts without");
     }
 }

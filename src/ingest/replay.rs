@@ -12,7 +12,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
-use super::decoding::{Codec, Delivery, add_decoding, appsink};
+use super::decoding::{Codec, Decoder, Decoding, Delivery, appsink};
 use super::handover::SampleReader;
 use super::{FrameSink, IngestError};
 use crate::clock::{Clock, SimulatedClock};
@@ -37,7 +37,7 @@ enum Container {
 pub(super) fn replay(file: &Path, camera: &CameraId, frames: &dyn FrameSink, clock: &SimulatedClock) -> Result<u64, IngestError> {
     let begin = clock.now();
     let mut offered = 0;
-    let mut reader = SampleReader::default();
+    let mut reader = SampleReader::new(Decoder::Cpu);
     let decoded = for_each_sample(file, |number, sample| {
         let raw_time = || RAW_SPACING.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
         let at = begin.plus(presentation_time(sample).unwrap_or_else(raw_time));
@@ -102,11 +102,11 @@ struct FilePipeline {
 
 impl FilePipeline {
     fn start(file: &Path, container: Container) -> Result<Self, gst::glib::BoolError> {
-        let running = Self { pipeline: gst::Pipeline::new(), sink: appsink(Delivery::Every) };
+        let running = Self { pipeline: gst::Pipeline::new(), sink: appsink(Delivery::Every, &Decoder::Cpu) };
         let source = gst::ElementFactory::make("filesrc").property("location", file).build()?;
         running.pipeline.add_many([&source, running.sink.upcast_ref()])?;
         match container {
-            Container::Raw(codec) => source.link(&add_decoding(codec, &running.sink)?.0)?,
+            Container::Raw(codec) => source.link(&Decoding::add(codec, &Decoder::Cpu, &running.sink)?.parser)?,
             Container::Mp4 => running.demux(&source, "qtdemux")?,
             Container::Matroska => running.demux(&source, "matroskademux")?,
         }
@@ -155,7 +155,7 @@ impl Drop for FilePipeline {
 fn attach(pad: &gst::Pad, sink: &gst_app::AppSink) -> Result<(), gst::glib::BoolError> {
     let codec = pad.current_caps().and_then(|caps| Codec::of_stream(caps.structure(0)?));
     let Some(codec) = codec.filter(|_| !is_fed(sink)) else { return Ok(()) };
-    let (parser, _) = add_decoding(codec, sink)?;
+    let parser = Decoding::add(codec, &Decoder::Cpu, sink)?.parser;
     let entry = parser.static_pad("sink").ok_or_else(|| gst::glib::bool_error!("a parser without a sink pad"))?;
     pad.link(&entry).map_err(|error| gst::glib::bool_error!("cannot link the stream: {error}"))?;
     Ok(())

@@ -36,6 +36,11 @@ pub(super) fn header(packet: &[u8]) -> Option<RtpHeader> {
     (first >> 6 == 2).then_some(RtpHeader { ssrc, rtp_time })
 }
 
+/// The number of an RTP packet, which rises by one from packet to packet.
+pub(super) fn sequence(packet: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]))
+}
+
 /// Finds the sender report in a compound RTCP packet.
 pub(super) fn sender_report(mut compound: &[u8]) -> Option<SenderReport> {
     while let [first, kind, high, low, ..] = *compound {

@@ -15,11 +15,13 @@ use gstreamer_app as gst_app;
 use tokio::sync::mpsc;
 
 use super::capture_time::CaptureClock;
-use super::decoding::{Codec, Delivery, add_decoding, appsink};
+use super::decoding::{Codec, Decoder, Decoding, Delivery, appsink};
 use super::failure::Failure;
 use super::handover::SampleReader;
 use super::lateness::Lateness;
+use super::losses::Losses;
 use super::pictures::{Observations, Pictures};
+use super::rtp;
 use super::{FrameSink, SourceSettings};
 use crate::camera::{OfflineReason, Transport};
 use crate::clock::Clock;
@@ -31,6 +33,9 @@ const UDP_REORDER_MS: u32 = 100;
 const TEARDOWN_MAX: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// The watchdog is quicker; this only bounds what it does not see.
 const TCP_TIMEOUT_US: u64 = 10_000_000;
+
+/// After so many of a device's pictures in a row that cannot be used, none will be: the camera must not stay blind.
+const UNUSABLE_MAX: u32 = 50;
 
 /// What a connection says of itself.
 #[derive(Debug)]
@@ -60,8 +65,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Builds the pipeline and lets it connect.
-    pub(super) fn open(parts: &Parts) -> Result<Self, Failure> {
+    pub(super) fn open(parts: &Parts, decoder: &Decoder) -> Result<Self, Failure> {
         let pipeline = gst::Pipeline::new();
+        if let Decoder::Cuda(shared) = decoder {
+            shared.lend(&pipeline);
+        }
         let pictures = Arc::new(Pictures::new(parts));
         let (signal, signals) = mpsc::channel(SIGNALS_MAX);
         let source = source(&parts.settings).map_err(|error| impossible(&error))?;
@@ -72,12 +80,12 @@ impl Connection {
         select_video(&source, &pictures);
         watch_packets(&source, &pictures);
         pipeline.add(&source).map_err(|error| impossible(&error))?;
-        let chain = Chain { parts: parts.clone(), pictures: pictures.clone(), signal: signal.clone() };
+        let chain = Chain { parts: parts.clone(), decoder: decoder.clone(), pictures: pictures.clone(), signal: signal.clone() };
         let weak = pipeline.downgrade();
         source.connect_pad_added(move |_, pad| {
             let Some(pipeline) = weak.upgrade() else { return };
             if let Err(error) = chain.attach(&pipeline, pad) {
-                let _ = chain.signal.try_send(Signal::Failed(impossible(&error)));
+                let _ = chain.signal.try_send(Signal::Failed(chain.not_attached(&error)));
             }
         });
         watch_bus(&pipeline, &pictures, signal);
@@ -239,6 +247,7 @@ fn watch_bus(pipeline: &gst::Pipeline, pictures: &Arc<Pictures>, signal: mpsc::S
 /// What is needed when the camera's stream begins.
 struct Chain {
     parts: Parts,
+    decoder: Decoder,
     pictures: Arc<Pictures>,
     signal: mpsc::Sender<Signal>,
 }
@@ -247,26 +256,40 @@ impl Chain {
     fn attach(&self, pipeline: &gst::Pipeline, pad: &gst::Pad) -> Result<(), gst::glib::BoolError> {
         let codec = pad.current_caps().or_else(|| Some(pad.query_caps(None))).and_then(|caps| Codec::of_rtp(caps.structure(0)?));
         let Some(codec) = codec else { return Ok(()) };
-        let sink = appsink(Delivery::Newest);
+        let sink = appsink(Delivery::Newest, &self.decoder);
         sink.set_callbacks(self.deliver());
         let depayloader = gst::ElementFactory::make(codec.depayloader()).build()?;
         pipeline.add_many([sink.upcast_ref(), &depayloader])?;
         sink.sync_state_with_parent()?;
-        let (parser, decoder) = add_decoding(codec, &sink)?;
+        let Decoding { parser, decoder } = Decoding::add(codec, &self.decoder, &sink)?;
         self.skip_when_late(&decoder);
         depayloader.link(&parser)?;
         depayloader.sync_state_with_parent()?;
         let entry = depayloader.static_pad("sink").ok_or_else(|| gst::glib::bool_error!("a depayloader without a sink pad"))?;
+        if matches!(self.decoder, Decoder::Cuda(_)) {
+            self.skip_when_damaged(&entry, &decoder);
+        }
         let pictures = self.pictures.clone();
         for_each_buffer(&entry, move |buffer| pictures.rtp_ordered(buffer, codec));
         pad.link(&entry).map_err(|error| gst::glib::bool_error!("cannot link the camera's stream: {error}"))?;
         Ok(())
     }
 
+    /// A device that does not open another decoder is told as one that does not decode; nothing else here depends on the camera.
+    fn not_attached(&self, error: &gst::glib::BoolError) -> Failure {
+        match &self.decoder {
+            Decoder::Cpu => impossible(error),
+            Decoder::Cuda(_) => {
+                Failure::new(OfflineReason::Undecodable, format!("the decoder of {} does not start: {error}", self.decoder))
+            }
+        }
+    }
+
     fn deliver(&self) -> gst_app::AppSinkCallbacks {
         let Parts { settings, frames, .. } = self.parts.clone();
         let (pictures, signal) = (self.pictures.clone(), self.signal.clone());
-        let (mut reader, mut sequence) = (SampleReader::default(), 0);
+        let decoder = self.decoder.clone();
+        let (mut reader, mut sequence, mut unusable) = (SampleReader::new(decoder.clone()), 0, 0);
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -277,11 +300,19 @@ impl Chain {
                         (frame.sequence, frame.decode_time) = (sequence, stamp.decode_time);
                         (frame.capture_time, frame.camera_delay) = (stamp.capture.time, stamp.capture.delay);
                         frames.offer(frame);
+                        unusable = 0;
                         if stamp.is_first {
                             let _ = signal.try_send(Signal::FirstFrame);
                         }
                     }
-                    None => frames.refused(),
+                    None => {
+                        frames.refused();
+                        unusable += 1;
+                        if unusable == UNUSABLE_MAX && matches!(decoder, Decoder::Cuda(_)) {
+                            let message = format!("no picture of {decoder} can be used; the log at level debug says why");
+                            let _ = signal.try_send(Signal::Failed(Failure::new(OfflineReason::Undecodable, message)));
+                        }
+                    }
                 }
                 sequence += 1;
                 Ok(gst::FlowSuccess::Ok)
@@ -302,6 +333,31 @@ impl Chain {
             }
             frames.skipped();
             // And not `Drop`: the bindings have taken the buffer, and GStreamer 1.22 would release it again.
+            gst::PadProbeReturn::Handled
+        });
+    }
+
+    /// For a device's decoder, which shows pictures with missing parts. Packets and access units come by in one thread, a packet
+    /// before the access unit that it ends.
+    fn skip_when_damaged(&self, packets: &gst::Pad, decoder: &gst::Element) {
+        let Some(units) = decoder.static_pad("sink") else { return };
+        let losses = Arc::new(Mutex::new(Losses::default()));
+        let seen = losses.clone();
+        for_each_buffer(packets, move |packet| {
+            if let Some(sequence) = packet.map_readable().ok().and_then(|bytes| rtp::sequence(&bytes)) {
+                let time = packet.pts().map(gst::ClockTime::nseconds);
+                seen.lock().unwrap_or_else(PoisonError::into_inner).packet(sequence, time);
+            }
+        });
+        let frames = self.parts.frames.clone();
+        units.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let Some(unit) = info.buffer() else { return gst::PadProbeReturn::Ok };
+            let is_keyframe = !unit.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            let time = unit.pts().map(gst::ClockTime::nseconds);
+            if losses.lock().unwrap_or_else(PoisonError::into_inner).admits(time, is_keyframe) {
+                return gst::PadProbeReturn::Ok;
+            }
+            frames.skipped();
             gst::PadProbeReturn::Handled
         });
     }

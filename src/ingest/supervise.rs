@@ -1,6 +1,7 @@
 //! Keeps one camera watched: connects, waits for the end, tells, and connects again, for ever.
 //!
-//! In: settings, sinks, a clock. Out: the camera's states, one log line for each change.
+//! In: settings, sinks, a clock. Out: the camera's states, one log line for each change, and one for each connection whose
+//! decoder is not the processor by choice.
 //! `run` is the retry policy, `run_once` is one connection.
 //! Must not know: packets, pixels, other cameras.
 
@@ -10,11 +11,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
-use super::StateSink;
 use super::backoff::Backoff;
+use super::decoding::Decoder;
 use super::failure::Failure;
+use super::fallback::Fallback;
 use super::rtsp::{Connection, Parts, Signal};
 use super::watchdog::{SILENCE_MAX, Verdict, Watchdog};
+use super::{Decode, StateSink};
 use crate::camera::{CameraId, CameraState, OfflineReason};
 use crate::clock::Timestamp;
 
@@ -31,11 +34,11 @@ struct Ended {
 
 /// See [`super::watch`].
 pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: CancellationToken) {
-    let mut teller = Teller { camera: parts.settings.camera.clone(), states, logged: None };
-    let mut backoff = Backoff::seeded(fastrand::u64(..));
+    let mut teller = Teller { camera: parts.settings.camera.clone(), states, logged: None, decoder: None };
+    let (mut backoff, mut fallback) = (Backoff::seeded(fastrand::u64(..)), Fallback::default());
     while !cancel.is_cancelled() {
         teller.tell(CameraState::Connecting);
-        let (ended, connection) = run_once(&parts, &mut teller, &cancel).await;
+        let (ended, connection) = run_once(&parts, (&mut teller, &mut fallback), &cancel).await;
         // A frozen camera holds its connection's end up: that must hold nobody else up.
         let closing = tokio::task::spawn_blocking(move || drop(connection));
         if let Some(Ended { failure, good }) = ended {
@@ -51,15 +54,27 @@ pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: Cancel
 }
 
 /// One connection, from opening to its end (`None` when cancelled), and what is left to close.
-async fn run_once(parts: &Parts, teller: &mut Teller, cancel: &CancellationToken) -> (Option<Ended>, Option<Connection>) {
+async fn run_once(
+    parts: &Parts,
+    (teller, fallback): (&mut Teller, &mut Fallback),
+    cancel: &CancellationToken,
+) -> (Option<Ended>, Option<Connection>) {
     match cancel.run_until_cancelled(resolve(&parts.settings.url)).await {
         Some(Ok(())) => {}
         Some(Err(failure)) => return (Some(Ended { failure, good: Duration::ZERO }), None),
         None => return (None, None),
     }
-    let opening = parts.clone();
-    match tokio::task::spawn_blocking(move || Connection::open(&opening)).await {
-        Ok(Ok(mut connection)) => (follow(&mut connection, parts, teller, cancel).await, Some(connection)),
+    let decoder = choose(parts, fallback).await;
+    teller.decoder(&parts.settings.decode, &decoder, fallback.in_force(parts.clock.now()).map(ToString::to_string));
+    let (opening, chosen) = (parts.clone(), decoder.clone());
+    match tokio::task::spawn_blocking(move || Connection::open(&opening, &chosen)).await {
+        Ok(Ok(mut connection)) => {
+            let mut ended = follow(&mut connection, parts, teller, cancel).await;
+            if let (Some(ended), Decoder::Cuda(_)) = (&mut ended, &decoder) {
+                note_refusal(ended, &decoder, (fallback, parts));
+            }
+            (ended, Some(connection))
+        }
         Ok(Err(failure)) => (Some(Ended { failure, good: Duration::ZERO }), None),
         Err(error) if error.is_panic() => {
             tracing::error!(camera = %parts.settings.camera, %error, "opening a connection panicked");
@@ -68,6 +83,40 @@ async fn run_once(parts: &Parts, teller: &mut Teller, cancel: &CancellationToken
         }
         // The runtime is shutting down.
         Err(_) => (None, None),
+    }
+}
+
+/// The decoder of the next connection: the device's, unless it refused this camera lately or something is missing, which
+/// is noted as a refusal.
+async fn choose(parts: &Parts, fallback: &mut Fallback) -> Decoder {
+    let now = parts.clock.now();
+    if fallback.in_force(now).is_some() {
+        return Decoder::Cpu;
+    }
+    let decode = parts.settings.decode.clone();
+    // The first to ask loads libraries.
+    match tokio::task::spawn_blocking(move || decode.shared()).await {
+        Ok(Some(Ok(shared))) => Decoder::Cuda(shared),
+        Ok(None) => Decoder::Cpu,
+        Ok(Some(Err(reason))) => {
+            fallback.refused(reason, now);
+            Decoder::Cpu
+        }
+        Err(error) => {
+            fallback.refused(format!("the device's decoder could not be looked for: {error}"), now);
+            Decoder::Cpu
+        }
+    }
+}
+
+/// Takes note where a connection ended because the device did not decode it, and says so in the camera's state.
+fn note_refusal(ended: &mut Ended, decoder: &Decoder, (fallback, parts): (&mut Fallback, &Parts)) {
+    fallback.decoded(ended.good);
+    if ended.failure.reason == OfflineReason::Undecodable {
+        // It goes into the log by itself, too.
+        let said = ended.failure.clone().scrubbed(parts.settings.credential.as_ref()).message;
+        let refusal = fallback.refused(format!("the decoder of {decoder} refuses: {said}"), parts.clock.now());
+        ended.failure = Failure::new(OfflineReason::Undecodable, format!("the next connections are {refusal}"));
     }
 }
 
@@ -129,6 +178,8 @@ struct Teller {
     camera: CameraId,
     states: Arc<dyn StateSink>,
     logged: Option<Logged>,
+    /// What decodes the connection, or why it is the processor, until it is logged.
+    decoder: Option<Result<String, String>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,6 +190,20 @@ enum Logged {
 }
 
 impl Teller {
+    /// Logs what decodes a connection, once it gives frames; nothing where nobody asked for a device.
+    fn decoder(&mut self, decode: &Decode, decoder: &Decoder, refusal: Option<String>) {
+        self.decoder = decode.ordinal().map(|_| refusal.map_or_else(|| Ok(decoder.to_string()), Err));
+    }
+
+    fn tell_decoder(&mut self) {
+        let camera = &self.camera;
+        match self.decoder.take() {
+            None => {}
+            Some(Ok(decoder)) => tracing::info!(%camera, decoder, "the camera is decoded on the device"),
+            Some(Err(reason)) => tracing::warn!(%camera, "the camera is {reason}"),
+        }
+    }
+
     fn tell(&mut self, state: CameraState) {
         let camera = &self.camera;
         let now = match &state {
@@ -155,6 +220,10 @@ impl Teller {
             }
             self.logged = now;
         }
+        let is_online = matches!(state, CameraState::Online { .. });
         self.states.state(camera, state);
+        if is_online {
+            self.tell_decoder();
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! A stand-in for NVIDIA's driver: libcuda.so with the functions that doorward calls, and no device.
 //!
 //! In: calls of the driver's interface. Out: what they would do, as late as the interface allows.
+//! With contexts.hpp; and with gstreamer.hpp and decoder.hpp for what GStreamer calls, one file in the end.
 //! Device memory is apart: the address that is handed out cannot be read or written by the host, and
 //! kernels run through a second mapping of the same memory. Queued work is done when somebody waits
 //! for it and not before, so whoever reads, frees or writes again without waiting is found out.
 //! Must not know: what is computed.
+#include <dlfcn.h>
 #include <sys/mman.h>
 
 #include <cstdint>
@@ -45,6 +47,8 @@ struct Work {
 
 struct Stream {
     std::deque<Work> work;
+    // Whether the default stream waits for it.
+    bool is_waited_for = false;
 };
 
 struct Event {
@@ -56,16 +60,16 @@ static std::map<uint64_t, Memory> device;
 static std::map<void *, size_t> pinned;
 static std::set<Stream *> streams;
 static std::set<Event *> events;
-static int modules, retained;
+static int modules;
 static bool is_initialised;
-static thread_local void *current;
+#include "contexts.hpp"
 
 static std::map<std::string, uint64_t> calls;
 static uint64_t calls_in_all, bytes_up, bytes_down, bytes_read, wrong;
 static std::string what_was_wrong, fail_name, failed;
 static uint64_t fail_at;
 static int fail_code;
-static int the_context, the_letterbox, the_align, the_measure, the_module;
+static int the_letterbox, the_align, the_measure, the_module;
 
 static void accuse(const std::string &what) {
     wrong++;
@@ -73,7 +77,7 @@ static void accuse(const std::string &what) {
 }
 
 // Counts a call and says whether it is to fail.
-static int begin(const char *name, bool needs_context = true) {
+static int begin(const char *name, bool needs_context) {
     calls[name]++;
     calls_in_all++;
     const uint64_t number = fail_name.empty() ? calls_in_all : (fail_name == name ? calls[name] : 0);
@@ -81,7 +85,7 @@ static int begin(const char *name, bool needs_context = true) {
         failed = name;
         return fail_code;
     }
-    if (needs_context && current != &the_context) {
+    if (needs_context && !is_alive(current())) {
         accuse(std::string(name) + " without a current context");
         return INVALID_CONTEXT;
     }
@@ -90,12 +94,12 @@ static int begin(const char *name, bool needs_context = true) {
 
 #define BEGIN(name)                                    \
     std::lock_guard<std::recursive_mutex> lock(guard); \
-    if (int code = begin(name)) return code
+    if (int code = begin(name, true)) return code
 
 // Real drivers give back what they are told to, and report by the same call what failed before.
 #define BEGIN_GIVING_BACK(name)                        \
     std::lock_guard<std::recursive_mutex> lock(guard); \
-    const int answer = begin(name)
+    const int answer = begin(name, true)
 
 static Memory *memory_at(uint64_t address) {
     auto after = device.upper_bound(address);
@@ -112,6 +116,7 @@ static void *device_memory(uint64_t address) {
         std::fprintf(stderr, "driver.cpp: a kernel reads %#llx, which is no device memory\n", static_cast<unsigned long long>(address));
         std::abort();
     }
+    if (memory->context != &the_context) accuse("a kernel reads memory of another context");
     return memory->alias + (address - reinterpret_cast<uint64_t>(memory->handed));
 }
 
@@ -122,6 +127,18 @@ static void run(Stream *stream, const Mark *until = nullptr) {
         stream->work.pop_front();
         work.run();
     }
+}
+
+// Does what the default stream waits for, and nothing that doorward queues.
+static void run_default() {
+    for (Stream *stream : std::set<Stream *>(streams))
+        if (stream->is_waited_for) run(stream);
+}
+
+// GStreamer makes streams of its own kind.
+static bool is_gstreamer(void *caller) {
+    Dl_info info;
+    return dladdr(caller, &info) && info.dli_fname && std::strstr(info.dli_fname, "libgst");
 }
 
 static bool is_used(const void *host, uint64_t address) {
@@ -191,38 +208,16 @@ int cuGetExportTable(const void **table, const void *) {
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     std::lock_guard<std::recursive_mutex> lock(guard);
     if (int code = begin("cuDeviceGetAttribute", false)) return code;
-    if (attribute != 75 && attribute != 76) return INVALID_VALUE;
-    *value = attribute == 75 ? 8 : 6;
-    return SUCCESS;
-}
-
-int cuDevicePrimaryCtxRetain(void **context, int) {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    if (int code = begin("cuDevicePrimaryCtxRetain", false)) return code;
-    retained++;
-    *context = &the_context;
-    return SUCCESS;
-}
-
-int cuDevicePrimaryCtxRelease_v2(int) {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    const int answer = begin("cuDevicePrimaryCtxRelease", false);
-    if (retained-- == 0) accuse("a context is released that nobody retained");
-    return answer;
-}
-
-int cuCtxSetCurrent(void *context) {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    if (int code = begin("cuCtxSetCurrent", false)) return code;
-    if (retained == 0) accuse("a context is used that nobody retains");
-    current = context;
+    if (attribute != 75 && attribute != 76 && attribute != 14) return INVALID_VALUE;
+    *value = attribute == 75 ? 8 : (attribute == 76 ? 6 : 512);
     return SUCCESS;
 }
 
 int cuStreamCreate(Stream **stream, unsigned int flags) {
     BEGIN("cuStreamCreate");
-    if (flags != 1) accuse("a stream that waits for the default one");
+    if (flags != 1 && !is_gstreamer(__builtin_return_address(0))) accuse("a stream that waits for the default one");
     streams.insert(*stream = new Stream);
+    (*stream)->is_waited_for = flags == 0;
     return SUCCESS;
 }
 
@@ -237,6 +232,7 @@ int cuStreamDestroy_v2(Stream *stream) {
 
 int cuStreamSynchronize(Stream *stream) {
     BEGIN("cuStreamSynchronize");
+    if (!stream) return run_default(), SUCCESS;
     if (!streams.count(stream)) return INVALID_VALUE;
     run(stream);
     return SUCCESS;
@@ -334,6 +330,7 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     if (bytes == 0) return INVALID_VALUE;
     Memory memory;
     allocate(bytes, memory);
+    memory.context = current();
     *address = reinterpret_cast<uint64_t>(memory.handed);
     device[*address] = memory;
     return SUCCESS;
@@ -436,6 +433,13 @@ int cuLaunchKernel(int *function, unsigned int x, unsigned int y, unsigned int z
     return SUCCESS;
 }
 
+} // extern "C"
+
+#include "gstreamer.hpp"
+#include "decoder.hpp"
+
+extern "C" {
+
 // What follows is for tests.
 
 // Calls of one function, by its name without a version; of all for none.
@@ -453,7 +457,7 @@ uint64_t stub_bytes(int way) {
 // Everything that was made and not given back.
 uint64_t stub_held() {
     std::lock_guard<std::recursive_mutex> lock(guard);
-    return device.size() + pinned.size() + streams.size() + events.size() + static_cast<uint64_t>(modules + retained);
+    return device.size() + pinned.size() + streams.size() + events.size() + contexts.size() + decoders.size() + static_cast<uint64_t>(modules + retained);
 }
 
 // What was done that a real driver would punish, or nothing.

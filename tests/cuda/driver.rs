@@ -4,7 +4,7 @@
 //! Prints what is left out where there is no C++ compiler.
 //! Must not know: what is computed.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -38,7 +38,9 @@ fn driver_dir(left_out: &str) -> Option<&'static Path> {
         compiler.args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fPIC", "-shared"]);
         let status = compiler.args(["-Wl,-soname,libcuda.so.1", "-o"]).arg(folder.path().join("libcuda.so.1")).arg(source).status().ok()?;
         assert!(status.success(), "the stand-in is C++");
-        std::os::unix::fs::symlink("libcuda.so.1", folder.path().join("libcuda.so")).unwrap();
+        for name in ["libcuda.so", "libnvcuvid.so.1"] {
+            std::os::unix::fs::symlink("libcuda.so.1", folder.path().join(name)).unwrap();
+        }
         Some(folder)
     });
     if made.is_none() {
@@ -95,6 +97,8 @@ type Words = unsafe extern "C" fn() -> *const c_char;
 type Fail = unsafe extern "C" fn(*const c_char, u64, c_int);
 type Read = unsafe extern "C" fn(*mut c_void, u64, *mut f32, usize);
 type Write = unsafe extern "C" fn(u64, *const u8, usize);
+type Set = unsafe extern "C" fn(u64);
+type Teach = unsafe extern "C" fn(*const u8, usize, c_int, c_uint, c_uint, *const u8);
 
 /// What the stand-in counts, and what it is told to do.
 pub struct StandIn(Library);
@@ -181,6 +185,34 @@ impl StandIn {
         let name = name.map(|name| CString::new(name).unwrap());
         // SAFETY: the name ends in a zero or is none.
         unsafe { fail(name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()), nth, code) };
+    }
+
+    fn set(&self, name: &str, number: u64) {
+        // SAFETY: any number is allowed.
+        unsafe { self.symbol::<Set>(name)(number) };
+    }
+
+    /// Lets memory for pictures say that its rows are so far apart; 0 lets it say the truth.
+    pub fn pitch(&self, bytes: u64) {
+        self.set("stub_pitch", bytes);
+    }
+
+    /// Lets there be so many decoders at once.
+    pub fn decoders(&self, most: u64) {
+        self.set("stub_decoders", most);
+    }
+
+    /// Teaches the decoder what an access unit shows, as rows of luma and rows of pairs.
+    pub fn teach(&self, (unit, is_h265): (&[u8], bool), (width, height): (u32, u32), nv12: &[u8]) {
+        assert_eq!(nv12.len(), width as usize * (height + height.div_ceil(2)) as usize, "rows lie close to each other");
+        let teach = self.symbol::<Teach>("stub_picture");
+        // SAFETY: so many bytes are read of both.
+        unsafe { teach(unit.as_ptr(), unit.len(), if is_h265 { 8 } else { 4 }, width, height, nv12.as_ptr()) };
+    }
+
+    /// Access units that nobody had taught it.
+    pub fn unknown(&self) -> u64 {
+        self.number("stub_unknown")
     }
 
     /// The function that was made to fail.

@@ -1,11 +1,15 @@
 //! The way over a device, run without one: the real path over a driver that stands in for NVIDIA's.
 //!
-//! In: a C++ compiler, NVRTC, the models, photos. Prints what is left out where one is missing.
+//! In: a C++ compiler, NVRTC, GStreamer, the models, photos. Prints what is left out where one is missing.
 //! Must not know: the insides of any stage.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should panic, in its helpers too")]
 
+#[allow(dead_code, reason = "the integration tests need more of it")]
+#[path = "../it/clip.rs"]
+mod clip;
 mod compile;
+mod decode;
 mod driver;
 mod engine;
 #[allow(dead_code, reason = "the integration tests need more of it")]
@@ -15,5 +19,8 @@ mod faults;
 mod flow;
 mod graphs;
 mod recognise;
+#[allow(dead_code, reason = "the integration tests need more of it")]
+#[path = "../it/rtsp_server.rs"]
+mod rtsp_server;
 mod session;
 mod sessions;

@@ -18,6 +18,8 @@ struct Memory {
     char *mapping;
     size_t mapped;
     size_t bytes;
+    // The context that it was made in.
+    void *context = nullptr;
 };
 
 static void allocate(size_t bytes, Memory &memory) {

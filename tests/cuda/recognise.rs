@@ -11,7 +11,7 @@ use doorward::config::{InferConfig, PrecisionChoice};
 use doorward::device::Device;
 use doorward::face::{Detection, Point, Template};
 use doorward::frame::{Frame, PixelFormat, PixelLayout, Plane};
-use doorward::infer::cuda::{Gpu, Graphs, Plan, SurfaceRequest, Worker};
+use doorward::infer::cuda::{Gpu, Graphs, Plan, Surface, SurfaceRequest, Worker};
 use doorward::infer::{Lane, align};
 use doorward::models::{Manifest, Role};
 
@@ -21,7 +21,7 @@ use crate::flow::{Decoder, all_faces};
 use crate::session::HostSession;
 
 /// Where the faces that the host found are told to the process that runs over the stand-in.
-const FOUND_ON_HOST: &str = "DOORWARD_FOUND_ON_HOST";
+pub const FOUND_ON_HOST: &str = "DOORWARD_FOUND_ON_HOST";
 /// How far a box's edge or a landmark may be from the host's, in pixels of the frame: what two
 /// providers' sums may differ by.
 const PIXELS_MAX: f32 = 0.25;
@@ -29,7 +29,7 @@ const PIXELS_MAX: f32 = 0.25;
 const COSINE_MIN: f32 = 0.999;
 
 /// A face as a row of numbers: box, five landmarks, template.
-type Row = Vec<f32>;
+pub type Row = Vec<f32>;
 
 fn row(face: &Detection, template: &Template) -> Row {
     let place = face.box_in_frame;
@@ -57,7 +57,7 @@ fn as_nv12(frame: &Frame) -> Frame {
 }
 
 /// What the host's path finds in each frame.
-fn found_on_host(models: &Path, frames: &[Frame]) -> Vec<Vec<Row>> {
+pub fn found_on_host(models: &Path, frames: &[Frame]) -> Vec<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let engine = faces::engine_in(models, PrecisionChoice::F32);
@@ -72,39 +72,62 @@ fn found_on_host(models: &Path, frames: &[Frame]) -> Vec<Vec<Row>> {
     })
 }
 
-/// What the device's path finds, batch by batch.
-fn found_on_device(stand_in: &'static StandIn, models: &Path, frames: &[Frame]) -> Vec<Vec<Row>> {
+/// A worker whose graphs are the real models.
+pub fn open(stand_in: &'static StandIn, gpu: &Arc<Gpu>, models: &Path) -> Worker {
     let manifest = Manifest::load(models).unwrap();
     let environment = Arc::new(ort::init_from(manifest.verified_runtime(Device::Cpu).unwrap()).unwrap().with_name("test").build().unwrap());
     let session = |role| Box::new(HostSession::new(stand_in, &environment, manifest.prepared(role).unwrap().path));
-    let gpu = Gpu::open(0).unwrap();
     let config = InferConfig::default();
-    let plan = Plan { gpu: &gpu, image: &image(&gpu), manifest: &manifest, config: &config, frames_max: 4 };
-    let mut worker = Worker::open(&plan, |_| Ok(Graphs { detector: session(Role::Detector), encoder: session(Role::Encoder) })).unwrap();
+    let plan = Plan { gpu, image: &image(gpu), manifest: &manifest, config: &config, frames_max: 4 };
+    Worker::open(&plan, |_| Ok(Graphs { detector: session(Role::Detector), encoder: session(Role::Encoder) })).unwrap()
+}
+
+/// What a worker finds in each picture of a batch.
+pub fn found_in(worker: &mut Worker, surfaces: Vec<Surface>) -> Vec<Vec<Row>> {
+    let requests = surfaces.into_iter().map(|surface| SurfaceRequest {
+        surface,
+        detector_side: None,
+        region_of_interest: None,
+        score_min: None,
+        face_pixels_min: 0,
+    });
+    let mut batch = worker.prepare(requests.collect()).unwrap();
+    let found = worker.detect(&mut batch).unwrap();
+    let mut templates = worker.encode(&mut batch, &all_faces(&found)).unwrap().into_iter();
+    found.iter().map(|faces| faces.iter().map(|face| row(face, &templates.next().unwrap())).collect()).collect()
+}
+
+/// What the device's path finds, batch by batch.
+fn found_on_device(stand_in: &'static StandIn, models: &Path, frames: &[Frame]) -> Vec<Vec<Row>> {
+    let gpu = Gpu::open(0).unwrap();
+    let mut worker = open(stand_in, &gpu, models);
     let mut all = Vec::new();
     for frames in frames.chunks(4) {
         // Every other frame is a decoder's.
         let decoders: Vec<_> = frames.iter().map(|frame| Decoder::new(&gpu, stand_in, as_nv12(frame)).unwrap()).collect();
         let surfaces = frames.iter().zip(&decoders).enumerate();
         let surfaces = surfaces.map(|(at, (frame, decoder))| if at % 2 == 0 { worker.upload(frame).unwrap() } else { decoder.decode() });
-        let requests = surfaces.map(|surface| SurfaceRequest {
-            surface,
-            detector_side: None,
-            region_of_interest: None,
-            score_min: None,
-            face_pixels_min: 0,
-        });
-        let requests = requests.collect();
-        let mut batch = worker.prepare(requests).unwrap();
-        let found = worker.detect(&mut batch).unwrap();
-        let mut templates = worker.encode(&mut batch, &all_faces(&found)).unwrap().into_iter();
-        for faces in found {
-            all.push(faces.iter().map(|face| row(face, &templates.next().unwrap())).collect());
-        }
+        let surfaces = surfaces.collect();
+        all.extend(found_in(&mut worker, surfaces));
     }
     drop((worker, gpu));
     assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
     all
+}
+
+/// Asserts that the same faces were found, as near as two providers' sums are.
+pub fn assert_alike(host: &[Vec<Row>], device: &[Vec<Row>]) {
+    assert_eq!(host.iter().map(Vec::len).collect::<Vec<_>>(), device.iter().map(Vec::len).collect::<Vec<_>>(), "as many faces a picture");
+    let (mut faces, mut pixels, mut cosine) = (0, 0.0_f32, 1.0_f32);
+    for (host, device) in host.iter().flatten().zip(device.iter().flatten()) {
+        let ((host, one), (device, other)) = (host.split_at(14), device.split_at(14));
+        pixels = host.iter().zip(device).map(|(a, b)| (a - b).abs()).fold(pixels, f32::max);
+        cosine = cosine.min(one.iter().zip(other).map(|(a, b)| a * b).sum());
+        faces += 1;
+    }
+    println!("{faces} faces of {} pictures: at most {pixels} pixels apart, cosine at least {cosine}", host.len());
+    assert!(faces >= 4, "the pictures show faces: {faces}");
+    assert!(pixels <= PIXELS_MAX && cosine >= COSINE_MIN, "{pixels} pixels, cosine {cosine}");
 }
 
 #[test]
@@ -121,16 +144,6 @@ fn the_device_finds_the_faces_that_the_host_finds_and_makes_the_same_templates()
     over_the_stand_in(NAME, &[(FOUND_ON_HOST, &told)], |stand_in| {
         let host: Vec<Vec<Row>> = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
         let device = found_on_device(stand_in, &models, &frames);
-        assert_eq!(host.iter().map(Vec::len).collect::<Vec<_>>(), device.iter().map(Vec::len).collect::<Vec<_>>(), "as many faces a photo");
-        let (mut faces, mut pixels, mut cosine) = (0, 0.0_f32, 1.0_f32);
-        for (host, device) in host.iter().flatten().zip(device.iter().flatten()) {
-            let ((host, one), (device, other)) = (host.split_at(14), device.split_at(14));
-            pixels = host.iter().zip(device).map(|(a, b)| (a - b).abs()).fold(pixels, f32::max);
-            cosine = cosine.min(one.iter().zip(other).map(|(a, b)| a * b).sum());
-            faces += 1;
-        }
-        println!("{faces} faces of {} photos: at most {pixels} pixels apart, cosine at least {cosine}", host.len());
-        assert!(faces >= 4, "the photos show faces: {faces}");
-        assert!(pixels <= PIXELS_MAX && cosine >= COSINE_MIN, "{pixels} pixels, cosine {cosine}");
+        assert_alike(&host, &device);
     });
 }

@@ -36,8 +36,9 @@ pub fn encode(output: &Path, settings: ClipSettings, pictures: impl Iterator<Ite
     let encoder = if is_h265 {
         format!("x265enc tune=zerolatency speed-preset=veryfast key-int-max={fps} bitrate=3000 ! h265parse")
     } else {
-        // A constant quantiser keeps faces as sharp in the clip as in the photo.
-        format!("x264enc tune=zerolatency speed-preset=veryfast key-int-max={fps} pass=quant quantizer=20 ! h264parse")
+        // A constant quantiser keeps faces as sharp in the clip as in the photo. One thread makes one slice a picture, as cameras
+        // do: the payloader puts parameter sets before each slice of a keyframe, which takes pictures of several apart.
+        format!("x264enc threads=1 tune=zerolatency speed-preset=veryfast key-int-max={fps} pass=quant quantizer=20 ! h264parse")
     };
     let description = format!(
         "appsrc name=pictures format=time block=true max-buffers=8 caps=video/x-raw,format=RGB,width={width},height={height},framerate={fps}/1 \

@@ -10,7 +10,7 @@ pub(crate) mod support;
 use std::time::Duration;
 
 use doorward::camera::{CameraState, OfflineReason, Transport};
-use doorward::ingest::SourceSettings;
+use doorward::ingest::{Decode, SourceSettings};
 
 use self::support::{
     CameraProcess, FPS, FRAMES, Logs, Record, Recorder, SMALL, SeenFrame, Watched, clip, credential, settings, small_clip,
@@ -262,6 +262,22 @@ fn datagrams_work_where_they_are_asked_for() {
     let watched = Watched::begin(SourceSettings { transport: Transport::Udp, ..settings(&camera.url) });
     wait_for_frames(&watched.recorder, FRAMES as usize);
     assert_times_rise(&watched.recorder.record());
+}
+
+#[test]
+fn a_camera_is_decoded_by_the_cpu_where_the_device_that_should_is_missing() {
+    let camera = CameraProcess::playing();
+    let logs = Logs::of_this_process();
+    let watched = Watched::begin(SourceSettings { decode: Decode::on_cuda(999), ..settings(&camera.url) });
+    wait_for_frames(&watched.recorder, FRAMES as usize);
+    let record = watched.recorder.record();
+    assert_no_gap(&record);
+    assert_eq!(record.states.len(), 2, "no connection is lost to it: {:?}", record.states);
+    drop(record);
+    let logged = logs.text();
+    let why: Vec<&str> = logged.lines().filter(|line| line.contains("decoded by the CPU for 10 min")).collect();
+    println!("{why:?}");
+    assert_eq!(why.len(), 1, "it is said once, with the reason");
 }
 
 #[test]

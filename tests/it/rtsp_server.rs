@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -43,6 +44,9 @@ pub struct TestCamera {
     /// Send noise where the pictures should be, between true parameter sets.
     #[arg(long)]
     pub noise: bool,
+    /// Lose what goes out together, a picture or a part of one, each time that so much has gone out; 0 loses nothing.
+    #[arg(long, default_value_t = 0)]
+    pub lose_every: u32,
 }
 
 /// One access unit and its times since the beginning of its clip.
@@ -78,9 +82,13 @@ pub fn serve(camera: &TestCamera, ready: impl FnOnce(&str)) -> anyhow::Result<()
                caps=video/x-{codec},stream-format=byte-stream,alignment=au ! rtp{codec}pay name=pay0 pt=96 config-interval=-1 )"
         ));
         let film = Arc::new(film);
+        let lose_every = camera.lose_every;
         factory.connect_media_configure(move |_, media| {
-            let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("film"));
-            let Some(source) = source.and_downcast::<gst_app::AppSrc>() else { return };
+            let Ok(bin) = media.element().downcast::<gst::Bin>() else { return };
+            if let Some(packets) = bin.by_name("pay0").filter(|_| lose_every > 0).and_then(|payloader| payloader.static_pad("src")) {
+                lose(&packets, lose_every);
+            }
+            let Some(source) = bin.by_name("film").and_downcast::<gst_app::AppSrc>() else { return };
             let film = film.clone();
             std::thread::spawn(move || film.play(&source));
         });
@@ -97,6 +105,15 @@ pub fn serve(camera: &TestCamera, ready: impl FnOnce(&str)) -> anyhow::Result<()
     ready(&format!("{scheme}://127.0.0.1:{}{}", server.bound_port(), camera.path));
     gst::glib::MainLoop::new(None, false).run();
     Ok(())
+}
+
+/// Loses every so many pushes of packets, whose numbers go on as if they had been sent.
+fn lose(packets: &gst::Pad, every: u32) {
+    let pushes = AtomicU32::new(0);
+    packets.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
+        let is_lost = pushes.fetch_add(1, Ordering::Relaxed) % every == every - 1;
+        if is_lost { gst::PadProbeReturn::Handled } else { gst::PadProbeReturn::Ok }
+    });
 }
 
 /// Lets in whom the camera wants in, by the password or without one, over TLS or not.

@@ -7,9 +7,10 @@
 use std::path::Path;
 
 use super::{Check, Verdict};
-use crate::config::{Config, InferConfig};
-use crate::device::DeviceFact;
+use crate::config::{Config, DecodeChoice, InferConfig};
+use crate::device::{Device, DeviceFact};
 use crate::infer::Engine;
+use crate::ingest::PluginFact;
 use crate::models::{Manifest, Sound};
 use crate::{device, ingest};
 
@@ -59,6 +60,9 @@ pub fn inference(config: &Config) -> Vec<Check> {
         }
     };
     let mut checks = gpu(&device.facts);
+    if matches!(device.device, Device::Cuda(_)) && config.cameras.decode == DecodeChoice::Auto {
+        checks.extend(decoding(&ingest::cuda_plugins()));
+    }
     checks.push(Check::works("device", format!("{}: {}", device.device, device.reason)));
     // One session proves as much as many, and opens faster.
     let infer = InferConfig { sessions: 1, ..config.infer.clone() };
@@ -85,6 +89,24 @@ fn gpu(facts: &[DeviceFact]) -> Vec<Check> {
         mend: fact.mend.clone(),
     };
     facts.iter().map(check).collect()
+}
+
+/// What decoding on a GPU stands on: without it the CPU decodes and the GPU analyses.
+fn decoding(facts: &[PluginFact]) -> Vec<Check> {
+    let missing: Vec<Check> = facts.iter().filter(|fact| !fact.present).map(undecoded).collect();
+    if !missing.is_empty() {
+        return missing;
+    }
+    let all: Vec<&str> = facts.iter().map(|fact| fact.element).collect();
+    vec![Check::works("gpu", format!("cameras are decoded on it: {}", all.join(", ")))]
+}
+
+fn undecoded(fact: &PluginFact) -> Check {
+    let PluginFact { element, package, purpose, .. } = fact;
+    let mend = format!(
+        "apt-get install {package}; in a container NVIDIA_DRIVER_CAPABILITIES has to name video; then remove ~/.cache/gstreamer-1.0 of the daemon's user, so that GStreamer looks again; or set cameras.decode to cpu"
+    );
+    Check::doubtful("gpu", format!("{element} is missing, so the CPU decodes cameras: it {purpose}"), mend)
 }
 
 /// The folders and files that the configuration names.
@@ -150,6 +172,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let checks = models(folder.path());
         assert!(checks.iter().all(|check| check.verdict == Verdict::Broken && check.mend.contains("script/bootstrap")), "{checks:?}");
+    }
+
+    #[test]
+    fn a_gpu_that_does_not_decode_is_doubtful_with_the_mend() {
+        let fact = |element, present| PluginFact { element, package: "libnvcuvid1", present, purpose: "is the GPU's decoder" };
+        let checks = decoding(&[fact("libnvcuvid.so.1", false), fact("nvh264dec", true)]);
+        let [check] = &checks[..] else { panic!("one is missing: {checks:?}") };
+        assert!(check.verdict == Verdict::Doubtful && check.found.contains("libnvcuvid.so.1 is missing"), "{check:?}");
+        assert!(check.mend.contains("apt-get install libnvcuvid1") && check.mend.contains("cameras.decode"), "{check:?}");
+        let whole = decoding(&[fact("libnvcuvid.so.1", true), fact("nvh264dec", true)]);
+        assert!(whole.len() == 1 && whole[0].verdict == Verdict::Works && whole[0].found.contains("nvh264dec"), "{whole:?}");
     }
 
     #[test]

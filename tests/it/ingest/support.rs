@@ -14,7 +14,7 @@ use clap::Parser;
 use doorward::camera::{CameraId, CameraState, Credential, OfflineReason, Secret, Transport};
 use doorward::clock::{SystemClock, Timestamp};
 use doorward::frame::{Frame, Size};
-use doorward::ingest::{self, FrameSink, Sinks, SourceSettings, StateSink};
+use doorward::ingest::{self, Decode, FrameSink, Sinks, SourceSettings, StateSink};
 use image::{Rgb, RgbImage};
 use tokio_util::sync::CancellationToken;
 
@@ -245,7 +245,7 @@ pub struct Watched {
 
 pub fn settings(url: &url::Url) -> SourceSettings {
     let camera = CameraId::parse("door").expect("a good id");
-    SourceSettings { camera, url: url.clone(), credential: None, transport: Transport::Tcp, ca_file: None }
+    SourceSettings { camera, url: url.clone(), credential: None, transport: Transport::Tcp, ca_file: None, decode: Decode::on_cpu() }
 }
 
 pub fn credential(username: &str, password: &str) -> Option<Credential> {

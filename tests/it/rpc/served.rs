@@ -17,6 +17,7 @@ use doorward::enrol::{Enrolment, EnrolmentParts};
 use doorward::event_log::EventLog;
 use doorward::gallery::Gallery;
 use doorward::infer::Engine;
+use doorward::ingest::Decode;
 use doorward::pb;
 use doorward::pb::sample_source::Source;
 use doorward::photo::PhotoAnalyst;
@@ -76,7 +77,12 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
     let parts = RpcParts {
         enrolment,
         recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone()),
-        cameras: Cameras::new(store.clone(), pipeline, Arc::clone(&clock), CameraDefaults { scene: scene(&policy), ca_file: None }),
+        cameras: Cameras::new(
+            store.clone(),
+            pipeline,
+            Arc::clone(&clock),
+            CameraDefaults { scene: scene(&policy), ca_file: None, decode: Decode::on_cpu() },
+        ),
         events: events.clone(),
         store,
         gallery,

@@ -1,0 +1,62 @@
+//! Decides which access units are whole enough for a decoder that shows pictures with missing parts.
+//!
+//! In: the packets of a stream, in order; its access units. Out: decode it or not.
+//! What follows a lost packet is skipped, up to the next whole keyframe, and so is what comes before the first one; the
+//! caller counts it. The processor's decoder knows damage by itself, a device's does not, and a face with missing parts must
+//! not be recognised as somebody.
+//! Must not know: GStreamer, what an access unit holds.
+
+/// The rule's memory of one connection. Times are presentation times in nanoseconds.
+#[derive(Debug)]
+pub(super) struct Losses {
+    next: Option<u16>,
+    /// A keyframe from this time on ends the skipping.
+    waits_for: Option<u64>,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self { next: None, waits_for: Some(0) }
+    }
+}
+
+impl Losses {
+    /// Takes note of a packet, by its number and its picture's time.
+    pub(super) fn packet(&mut self, sequence: u16, time: Option<u64>) {
+        if self.next.is_some_and(|next| next != sequence) {
+            // The picture of this packet may have lost its beginning, and the one before its end.
+            self.waits_for = Some(time.map_or(0, |time| time.saturating_add(1)));
+        }
+        self.next = Some(sequence.wrapping_add(1));
+    }
+
+    /// Whether to decode the access unit of this time.
+    pub(super) fn admits(&mut self, time: Option<u64>, is_keyframe: bool) -> bool {
+        let Some(from) = self.waits_for else { return true };
+        let is_whole = is_keyframe && time.is_none_or(|time| time >= from);
+        if is_whole {
+            self.waits_for = None;
+        }
+        is_whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_lost_packet_decoding_begins_again_at_the_next_whole_keyframe() {
+        let mut losses = Losses::default();
+        losses.packet(65_534, Some(100));
+        assert!(!losses.admits(Some(100), false), "nothing refers to what was before the connection");
+        losses.packet(65_535, Some(200));
+        losses.packet(0, Some(200));
+        assert!(losses.admits(Some(200), true) && losses.admits(Some(300), false), "numbers begin again at 0");
+        // Number 1 is lost: the end of the picture of 300, or the beginning of that of 400.
+        losses.packet(2, Some(400));
+        let admitted = [(300, true), (400, true), (500, false), (600, true), (700, false)]
+            .map(|(time, is_keyframe)| losses.admits(Some(time), is_keyframe));
+        assert_eq!(admitted, [false, false, false, true, true]);
+    }
+}
