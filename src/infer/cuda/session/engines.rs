@@ -4,12 +4,13 @@
 //! Drops: folders of the same model and GPU with another key, and folders that are not as they were left; each is logged.
 //! Must not know: sessions, what an engine is.
 //!
-//! An engine is code that the GPU's process runs: folders are readable and writable for nobody else.
+//! An engine is code that the GPU's process runs: folders are readable and writable for nobody else, and lie where nobody
+//! else can put one.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -26,6 +27,9 @@ const SEAL_FILE: &str = "SHA256SUMS";
 const LOCK_FILE: &str = ".lock";
 /// How many digits of a hash a folder's name has.
 const DIGITS: usize = 16;
+/// Rights of others to change a folder, and to do anything with it.
+const WRITTEN_BY_OTHERS: u32 = 0o022;
+const OPEN_TO_OTHERS: u32 = 0o077;
 
 /// Everything that an engine depends on. With another value of any of it, the engine is another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +105,7 @@ impl EngineFolder {
     /// The folder of `key` below `root`, which is made where it is not there. What nobody can use any more is removed.
     pub(super) fn open(root: &Path, key: &Key) -> Result<Self, GraphsError> {
         make_private(root)?;
+        refuse_shared(root)?;
         let lock = locked(root)?;
         remove_outdated(root, key)?;
         let path = root.join(key.folder_name());
@@ -147,11 +152,22 @@ impl EngineFolder {
     }
 }
 
-/// Makes a folder that nobody else can look into, or takes the rights of others away.
+/// Makes a folder that nobody else can look into, where there is none.
 fn make_private(path: &Path) -> Result<(), GraphsError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)))
-        .map_err(|source| GraphsError::Cache { path: path.into(), source })
+    made.map_err(|source| GraphsError::Cache { path: path.into(), source })
+}
+
+/// Where others can write, an engine may be anybody's. The rights of a folder that was there are its owner's affair.
+fn refuse_shared(root: &Path) -> Result<(), GraphsError> {
+    let refused = |source| Err(GraphsError::Cache { path: root.into(), source });
+    match fs::metadata(root) {
+        Err(source) => refused(source),
+        Ok(found) if found.mode() & WRITTEN_BY_OTHERS != 0 => {
+            refused(io::Error::other("other users may write there, and an engine is code that the daemon runs"))
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 fn locked(root: &Path) -> Result<File, GraphsError> {
@@ -190,6 +206,10 @@ fn remove(folder: &Path, reason: &str) -> Result<(), GraphsError> {
 
 /// What is wrong with a folder; `None` where everything is as it was sealed and the key is `words`.
 fn doubt(folder: &Path, words: &str) -> Option<String> {
+    let is_private = |found: fs::Metadata| found.mode() & OPEN_TO_OTHERS == 0 && found.uid() == rustix::process::geteuid().as_raw();
+    if !fs::symlink_metadata(folder).is_ok_and(is_private) {
+        return Some("other users may have changed it".into());
+    }
     let Ok(seal) = fs::read_to_string(folder.join(SEAL_FILE)) else { return Some("it was never finished".into()) };
     let sealed: BTreeMap<String, String> =
         seal.lines().filter_map(|line| line.split_once("  ")).map(|(hash, name)| (name.to_owned(), hash.to_owned())).collect();

@@ -176,9 +176,16 @@ fn nobody_else_looks_into_the_engines_and_a_place_that_cannot_be_written_is_name
     fs::create_dir_all(&cache).expect("made");
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).expect("set");
     let folder = built(&cache, &Key::new(&parts()));
-    for path in [&cache, &folder] {
-        assert_eq!(fs::metadata(path).expect("it is there").permissions().mode() & 0o777, 0o700, "{path:?}");
-    }
+    let rights = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((rights(&cache), rights(&folder)), (0o755, 0o700), "the folder that was there stays as it was");
+    let made = root.path().join("b/engines");
+    built(&made, &Key::new(&parts()));
+    assert_eq!(rights(&made), 0o700);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o750)).expect("set");
+    assert!(!EngineFolder::open(&cache, &Key::new(&parts())).expect("it is made anew").is_warm, "others could look into it");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("set");
+    let error = EngineFolder::open(&cache, &Key::new(&parts())).expect_err("anybody may write there").to_string();
+    assert!(error.contains("other users may write there") && error.contains("infer.engine_cache_dir"), "{error}");
     let file = root.path().join("file");
     fs::write(&file, "no folder").expect("written");
     let error = EngineFolder::open(&file.join("engines"), &Key::new(&parts())).expect_err("a file is in the way").to_string();
