@@ -111,6 +111,11 @@ impl Engine {
             provider: choice.provider_words(),
             precision: choice.precision.name().into(),
             precision_reason: choice.precision_reason.clone(),
+            runtime_version: manifest
+                .runtimes
+                .iter()
+                .find(|runtime| runtime.device == build)
+                .map_or_else(String::new, |runtime| runtime.name.clone()),
             ..facts(&manifest, device, (sessions, config))
         };
         let (config, space, meter) = (config.clone(), manifest.space(), Arc::new(Meter::default()));
@@ -335,7 +340,7 @@ fn facts(manifest: &Manifest, device: &ResolvedDevice, (sessions, config): (usiz
         precision_reason: String::new(),
         mirror: config.mirror,
         sessions,
-        runtime_version: manifest.runtime().name.clone(),
+        runtime_version: String::new(),
         space: manifest.space(),
         threshold: manifest.encoder.threshold,
         calibration: manifest.encoder.calibration.as_ref().map(|file| manifest.dir.join(file)),

@@ -24,6 +24,7 @@ pub use error::GraphsError;
 use super::driver::Stream;
 use super::graph::{DeviceGraph, DeviceTensor};
 use super::memory::{DeviceBuffer, PinnedBuffer};
+use super::worker::FACES_MAX;
 use super::{CudaError, Graphs};
 use crate::config::InferConfig;
 use crate::device::{Device, ResolvedDevice};
@@ -39,8 +40,6 @@ use runner::{Bound, Runner, RunnerPlan};
 
 /// The most canvases that bindings and memory for outputs are kept for: as many as a batch keeps tensors for.
 const CANVASES_MAX: usize = 8;
-/// The most faces that a worker encodes in one run.
-const FACES_MAX: usize = 32;
 /// How many faces the encoder is made fastest for: those of a few cameras at once.
 const FACES_USUAL: usize = 8;
 /// Outputs begin at multiples of it, as the device's allocations do.
