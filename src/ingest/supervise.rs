@@ -89,11 +89,10 @@ async fn run_once(
 /// The decoder of the next connection: the device's, unless it refused this camera lately or something is missing, which
 /// is noted as a refusal.
 async fn choose(parts: &Parts, fallback: &mut Fallback) -> Decoder {
-    let now = parts.clock.now();
-    if fallback.in_force(now).is_some() {
+    let (decode, now) = (parts.settings.decode.clone(), parts.clock.now());
+    if decode.ordinal().is_none() || fallback.in_force(now).is_some() {
         return Decoder::Cpu;
     }
-    let decode = parts.settings.decode.clone();
     // The first to ask loads libraries.
     match tokio::task::spawn_blocking(move || decode.shared()).await {
         Ok(Some(Ok(shared))) => Decoder::Cuda(shared),

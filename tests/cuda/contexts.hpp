@@ -1,8 +1,8 @@
-//! Contexts, as a driver has them: one primary one, others that are made, and which is a thread's own.
+//! Contexts, as a driver has them: one primary one, others that are made, and which is a thread's own; and who asks.
 //!
 //! In: calls of the driver's interface. Out: the context that memory is made in.
 //! Included by driver.cpp, whose statics it uses.
-//! Must not know: who asks.
+//! Must not know: memory, streams.
 #pragma once
 
 #include <vector>
@@ -14,6 +14,12 @@ static thread_local std::vector<void *> pushed;
 static void *current() { return pushed.empty() ? nullptr : pushed.back(); }
 
 static bool is_alive(void *context) { return context == &the_context ? retained > 0 : contexts.count(context) != 0; }
+
+// GStreamer makes streams of its own kind.
+static bool is_gstreamer(void *caller) {
+    Dl_info info;
+    return dladdr(caller, &info) && info.dli_fname && std::strstr(info.dli_fname, "libgst");
+}
 
 static void accuse(const std::string &what);
 static int begin(const char *name, bool needs_context);

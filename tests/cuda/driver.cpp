@@ -135,12 +135,6 @@ static void run_default() {
         if (stream->is_waited_for) run(stream);
 }
 
-// GStreamer makes streams of its own kind.
-static bool is_gstreamer(void *caller) {
-    Dl_info info;
-    return dladdr(caller, &info) && info.dli_fname && std::strstr(info.dli_fname, "libgst");
-}
-
 static bool is_used(const void *host, uint64_t address) {
     for (Stream *stream : streams)
         for (const Work &work : stream->work)

@@ -97,6 +97,7 @@ type Words = unsafe extern "C" fn() -> *const c_char;
 type Fail = unsafe extern "C" fn(*const c_char, u64, c_int);
 type Read = unsafe extern "C" fn(*mut c_void, u64, *mut f32, usize);
 type Write = unsafe extern "C" fn(u64, *const u8, usize);
+// SAFETY: as above, in decoder.hpp and gstreamer.hpp.
 type Set = unsafe extern "C" fn(u64);
 type Teach = unsafe extern "C" fn(*const u8, usize, c_int, c_uint, c_uint, *const u8);
 
