@@ -119,11 +119,9 @@ impl Daemon {
         let listener = TcpListener::bind(config.server.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}: choose another server.listen", config.server.listen))?;
         let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
-        let engine = {
-            let (infer, models_dir, device) = (config.infer.clone(), config.models_dir.clone(), device.clone());
-            tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &device)).await??
-        };
+        let engine = open_engine(config, device.clone()).await?;
         let facts = engine.facts().clone();
+        let device = device_in_use(device, &facts);
         tracing::info!(
             device = %facts.device, reason = %facts.device_reason, provider = %facts.provider, precision = %facts.precision,
             why = %facts.precision_reason, sessions = facts.sessions, space = %facts.space, "inference is ready"
@@ -306,6 +304,17 @@ fn warn_of_unsupported(thresholds: &[ThresholdFacts]) {
             "the calibration has too few comparisons for a target rate: the strictest threshold that they support decides"
         );
     }
+}
+
+/// Models take seconds to load, a TensorRT engine minutes: not where the runtime's other tasks wait.
+async fn open_engine(config: &Config, device: ResolvedDevice) -> anyhow::Result<Engine> {
+    let (infer, models_dir) = (config.infer.clone(), config.models_dir.clone());
+    Ok(tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &device)).await??)
+}
+
+/// The device that inference runs on, which need not be the one that was found.
+fn device_in_use(found: ResolvedDevice, facts: &EngineFacts) -> ResolvedDevice {
+    if facts.device == found.device.to_string() { found } else { ResolvedDevice::cpu(facts.device_reason.clone()) }
 }
 
 /// What decides: the configuration's targets by its own calibration, or by that of the encoder in force.

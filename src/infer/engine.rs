@@ -86,9 +86,17 @@ impl Engine {
         };
         let workers = (0..sessions).map(|_| {
             let (gpu, image, manifest, config, device) = (gpu.clone(), image.clone(), manifest.clone(), config.clone(), device.clone());
+            // At the start engines are built; a device that is opened anew in the midst of work takes those that are kept.
+            let mut may_build = true;
             DeviceSession::new(Box::new(move || {
                 let plan = cuda::Plan { gpu: &gpu, image: &image, manifest: &manifest, config: &config, frames_max: GPU_BATCH_MAX };
-                let graphs = GraphsPlan { manifest: &manifest, device: &device, config: &config, frames_max: GPU_BATCH_MAX };
+                let graphs = GraphsPlan {
+                    manifest: &manifest,
+                    device: &device,
+                    config: &config,
+                    frames_max: GPU_BATCH_MAX,
+                    may_build: std::mem::take(&mut may_build),
+                };
                 cuda::Worker::open(&plan, |stream| cuda::graphs(&graphs, stream).map_err(GraphsError::into_cuda))
             }))
         });

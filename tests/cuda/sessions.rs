@@ -37,7 +37,7 @@ fn refused_with(stand_in: &StandIn, (manifest, device): (&Manifest, &ResolvedDev
     let plan = Plan { gpu: &gpu, image: &image(&gpu), manifest, config, frames_max: 4 };
     let mut told = None;
     let worker = Worker::open(&plan, |stream| {
-        let opened = graphs(&GraphsPlan { manifest, device, config, frames_max: 4 }, stream);
+        let opened = graphs(&GraphsPlan { manifest, device, config, frames_max: 4, may_build: true }, stream);
         opened.map_err(|error| {
             let words = error.to_string();
             told = Some(error);

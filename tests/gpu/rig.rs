@@ -42,7 +42,7 @@ impl Rig {
     pub fn worker(&self) -> Result<Worker, CudaError> {
         let Self { device, manifest, config, gpu, image } = self;
         let plan = Plan { gpu, image, manifest, config, frames_max: FRAMES_MAX };
-        let ask = GraphsPlan { manifest, device, config, frames_max: FRAMES_MAX };
+        let ask = GraphsPlan { manifest, device, config, frames_max: FRAMES_MAX, may_build: true };
         Worker::open(&plan, |stream| graphs(&ask, stream).map_err(GraphsError::into_cuda))
     }
 

@@ -1,8 +1,8 @@
 //! What a session thread does with a device: frames come there once, stay there, and go as soon as they are done.
 //!
 //! In: frames, faces in them, photos. Out: frames on the device, detections, measures, templates.
-//! A batch whose device fails is lost and said so; the next one finds the device opened anew, and where that fails the engine ends,
-//! with the reason: another start may choose another device.
+//! A batch whose device fails is lost and said so; the next one finds the device opened anew, and where that fails [`REFUSALS_MAX`]
+//! times the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
 use super::{CudaError, Surface, SurfaceRequest, Worker};
@@ -18,7 +18,12 @@ pub struct DeviceSession {
     open: OpenWorker,
     /// `None` after a failure, until it is opened anew.
     worker: Option<Worker>,
+    /// How often in a row it could not be.
+    refused: u32,
 }
+
+/// So often in a row a device may fail to open before the engine ends: memory may be wanting for a moment.
+const REFUSALS_MAX: u32 = 5;
 
 impl DeviceSession {
     /// Over a worker that `open` makes now, and again after a failure.
@@ -27,13 +32,13 @@ impl DeviceSession {
     /// Why there is none.
     pub fn new(mut open: OpenWorker) -> Result<Self, CudaError> {
         let worker = Some(open()?);
-        Ok(Self { open, worker })
+        Ok(Self { open, worker, refused: 0 })
     }
 
     /// Does `work` with the worker. After a failure it is closed, but for want of memory, which others may give back.
     ///
     /// # Panics
-    /// Where a worker cannot be opened anew: that ends the engine, with these words.
+    /// Where a worker cannot be opened anew time and again: that ends the engine, with these words.
     fn with<T>(&mut self, work: impl FnOnce(&mut Worker) -> Result<T, CudaError>) -> Result<T, InferError> {
         let worker = match self.worker.take() {
             Some(worker) => worker,
@@ -42,9 +47,14 @@ impl DeviceSession {
                     tracing::warn!("the device was opened anew after a failure");
                     worker
                 }
-                Err(error) => panic!("the device failed and cannot be opened anew: {error}"),
+                Err(error) => {
+                    self.refused += 1;
+                    assert!(self.refused < REFUSALS_MAX, "the device failed and cannot be opened anew: {error}");
+                    return Err(error.into());
+                }
             },
         };
+        self.refused = 0;
         let worker = self.worker.insert(worker);
         let outcome = work(worker);
         match &outcome {
@@ -61,16 +71,21 @@ impl DeviceSession {
 impl Inference for DeviceSession {
     fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
         self.with(|worker| {
-            let placed = frames.iter().map(|frame| {
-                if frame.device_pixels().is_some() {
-                    return Ok(frame.clone());
-                }
-                let surface = worker.upload(frame)?;
-                let moved = frame.moved_to_device(*surface.format(), surface.pixels().clone());
-                // It is as large as the upload has made it.
-                moved.map_err(|_| CudaError::BadSurface { format: Box::new(*surface.format()), reason: "the upload is too small" })
-            });
-            placed.collect()
+            let placed: Result<Vec<_>, _> = frames
+                .iter()
+                .map(|frame| {
+                    if frame.device_pixels().is_some() {
+                        return Ok(frame.clone());
+                    }
+                    let surface = worker.upload(frame)?;
+                    let moved = frame.moved_to_device(*surface.format(), surface.pixels().clone());
+                    // It is as large as the upload has made it.
+                    moved.map_err(|_| CudaError::BadSurface { format: Box::new(*surface.format()), reason: "the upload is too small" })
+                })
+                .collect();
+            // The next job of this batch may be another session's.
+            worker.finish_uploads()?;
+            placed
         })
     }
 

@@ -58,6 +58,8 @@ pub struct GraphsPlan<'a> {
     pub config: &'a InferConfig,
     /// The most frames of a batch, as in the worker's plan.
     pub frames_max: usize,
+    /// Whether engines may be built, which takes minutes: at a start, and never in the midst of work.
+    pub may_build: bool,
 }
 
 /// Opens both graphs on the device of the plan, in `stream`, and runs each. Loads the runtime library for GPUs, once a
@@ -66,7 +68,7 @@ pub struct GraphsPlan<'a> {
 /// # Errors
 /// [`GraphsError`], which says what to do. Another provider is never taken, nor the CPU.
 pub fn graphs(plan: &GraphsPlan<'_>, stream: &Arc<Stream>) -> Result<Graphs, GraphsError> {
-    let GraphsPlan { manifest, device, config, frames_max } = *plan;
+    let GraphsPlan { manifest, device, config, frames_max, .. } = *plan;
     let Device::Cuda(ordinal) = device.device else { return Err(GraphsError::Device(device.device)) };
     let choice = GpuChoice::new(config.precision, device.without_tensorrt.as_deref())?;
     let environment = onnx::runtime(manifest, device.device)?.environment;
@@ -100,6 +102,7 @@ impl Opening<'_> {
             choice: self.choice.clone(),
             ordinal: self.ordinal,
             profile,
+            may_build: self.plan.may_build,
         };
         let cache = match &self.plan.config.engine_cache_dir {
             Some(root) if self.choice.provider == GpuProvider::TensorRt => Some(EngineFolder::open(root, &self.key(&setup)?)?),
@@ -135,6 +138,7 @@ struct Setup {
     choice: GpuChoice,
     ordinal: u32,
     profile: Profile,
+    may_build: bool,
 }
 
 impl Setup {
@@ -142,13 +146,30 @@ impl Setup {
     fn open(&self, mut cache: Option<EngineFolder>, stream: &Arc<Stream>) -> Result<Runner, GraphsError> {
         let provider = self.choice.provider;
         let was_warm = cache.as_ref().is_some_and(|cache| cache.is_warm);
+        if provider == GpuProvider::TensorRt && !self.may_build {
+            // What is kept, or nothing: whoever waits in the midst of work is recognised by nobody meanwhile.
+            return if was_warm {
+                self.built(provider, cache.as_ref(), stream)
+            } else {
+                Err(GraphsError::NotKept(self.model.name.clone()))
+            };
+        }
         let mut opened = self.built(provider, cache.as_ref(), stream);
         if let (true, Some(cache), Err(error)) = (was_warm, &mut cache, &opened) {
-            cache.discard(&format!("it cannot be used: {error}"))?;
-            opened = self.built(provider, Some(cache), stream);
+            // It may be the engine, or a lack of memory, or a library that went: the engine goes only where another one opens.
+            cache.set_aside(&format!("it cannot be used: {error}"))?;
+            let anew = self.built(provider, Some(cache), stream);
+            match anew {
+                Ok(_) => cache.drop_what_was_set_aside(),
+                Err(_) => cache.bring_back()?,
+            }
+            opened = anew;
         }
-        if let (Some(cache), Ok(_)) = (&mut cache, &opened) {
-            cache.seal()?;
+        if let (Some(cache), Ok(_)) = (&mut cache, &opened)
+            && let Err(error) = cache.seal()
+        {
+            // The engine runs. Without its seal it is built anew at the next start.
+            tracing::warn!(%error, "an engine runs and could not be kept");
         }
         opened
     }

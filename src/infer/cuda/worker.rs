@@ -236,6 +236,15 @@ impl Worker {
         Ok(faces)
     }
 
+    /// Waits until what was uploaded is whole: whoever reads it next may be another worker, in streams of its own.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn finish_uploads(&self) -> Result<(), CudaError> {
+        // Should waiting fail once, nothing may be given back that is still written.
+        self.preparing.synchronise().or_else(|_| self.preparing.synchronise())
+    }
+
     /// Gives back the memory of uploads that nobody holds.
     pub fn give_back_unused(&mut self) {
         self.pool.give_back_unused();

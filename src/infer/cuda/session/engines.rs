@@ -109,6 +109,10 @@ impl EngineFolder {
         let lock = locked(root)?;
         remove_outdated(root, key)?;
         let path = root.join(key.folder_name());
+        if aside(&path).exists() {
+            // Whoever put it aside was ended before another one was built.
+            bring_back(&path)?;
+        }
         let mut is_warm = false;
         if path.exists() {
             match doubt(&path, &key.words) {
@@ -133,11 +137,28 @@ impl EngineFolder {
         fs::write(&file, &self.words).map_err(|source| GraphsError::Cache { path: file, source })
     }
 
-    /// Removes what is there, because of `reason`, so that an engine can be built anew.
-    pub(super) fn discard(&mut self, reason: &str) -> Result<(), GraphsError> {
-        remove(&self.path, reason)?;
+    /// Puts what is there aside, because of `reason`, so that an engine can be built anew: only where that succeeds is the old one of
+    /// no use.
+    pub(super) fn set_aside(&mut self, reason: &str) -> Result<(), GraphsError> {
+        tracing::warn!(folder = %self.path.display(), reason, "a kept engine is put aside, and another one is built");
+        let moved = fs::rename(&self.path, aside(&self.path));
+        moved.map_err(|source| GraphsError::Cache { path: self.path.clone(), source })?;
         self.is_warm = false;
         self.begin()
+    }
+
+    /// Another engine has taken its place.
+    pub(super) fn drop_what_was_set_aside(&self) {
+        if let Err(error) = remove(&aside(&self.path), "another engine was built") {
+            tracing::warn!(%error, "an old engine could not be removed");
+        }
+    }
+
+    /// Brings back what was put aside: no other engine could be built either.
+    pub(super) fn bring_back(&mut self) -> Result<(), GraphsError> {
+        bring_back(&self.path)?;
+        self.is_warm = true;
+        Ok(())
     }
 
     /// Writes down how everything is now.
@@ -150,6 +171,20 @@ impl EngineFolder {
         self.is_warm = true;
         Ok(())
     }
+}
+
+/// Where an engine waits until another one was built.
+fn aside(folder: &Path) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    folder.with_file_name(format!("{name}.aside"))
+}
+
+/// Puts what waits aside back in its place.
+fn bring_back(folder: &Path) -> Result<(), GraphsError> {
+    if folder.exists() {
+        remove(folder, "it was never finished")?;
+    }
+    fs::rename(aside(folder), folder).map_err(|source| GraphsError::Cache { path: folder.into(), source })
 }
 
 /// Makes a folder that nobody else can look into, where there is none.
@@ -165,6 +200,9 @@ fn refuse_shared(root: &Path) -> Result<(), GraphsError> {
         Err(source) => refused(source),
         Ok(found) if found.mode() & WRITTEN_BY_OTHERS != 0 => {
             refused(io::Error::other("other users may write there, and an engine is code that the daemon runs"))
+        }
+        Ok(found) if ![0, rustix::process::geteuid().as_raw()].contains(&found.uid()) => {
+            refused(io::Error::other("it is another user's, and an engine is code that the daemon runs"))
         }
         Ok(_) => Ok(()),
     }

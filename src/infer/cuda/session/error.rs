@@ -69,6 +69,11 @@ pub enum GraphsError {
         /// What the runtime says.
         reason: String,
     },
+    /// The engine is not kept, and this is no time to build one.
+    #[error(
+        "the engine of {0} is not kept, and to build one takes minutes in which nobody is recognised: the next start builds it; name a folder in infer.engine_cache_dir"
+    )]
+    NotKept(String),
     /// Engines cannot be kept.
     #[error(
         "engines cannot be kept in {path}: {source}; make it writable for the daemon's user, or name another place in infer.engine_cache_dir"

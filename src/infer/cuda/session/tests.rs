@@ -157,16 +157,31 @@ fn an_engine_that_is_not_as_it_was_left_is_removed_before_anything_reads_it() {
 }
 
 #[test]
-fn an_engine_that_tensorrt_refuses_is_discarded_and_the_folder_begins_anew() {
+fn an_engine_that_tensorrt_refuses_goes_only_where_another_one_was_built() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let key = Key::new(&parts());
     built(root.path(), &key);
-    let mut folder = EngineFolder::open(root.path(), &key).expect("it is there");
-    folder.discard("it was refused").expect("it can be written");
+    let open = || EngineFolder::open(root.path(), &key).expect("it is there");
+    let count =
+        || fs::read_dir(root.path()).expect("it is there").filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count();
+    let mut folder = open();
+    folder.set_aside("it was refused").expect("it can be moved");
     assert!(!folder.is_warm && fs::read_dir(folder.path()).expect("it is there").count() == 1);
+    folder.drop_what_was_set_aside();
     folder.seal().expect("it can be written");
     drop(folder);
-    assert!(EngineFolder::open(root.path(), &key).expect("it is there").is_warm);
+    assert!(open().is_warm && count() == 1);
+
+    // Where no other can be built, nor finished, the old one is there again.
+    let mut folder = open();
+    folder.set_aside("it was refused").expect("it can be moved");
+    folder.bring_back().expect("it can be moved");
+    drop(folder);
+    assert!(open().is_warm && count() == 1);
+    let mut folder = open();
+    folder.set_aside("it was refused").expect("it can be moved");
+    drop(folder);
+    assert!(open().is_warm && count() == 1, "whoever built it was ended");
 }
 
 #[test]
