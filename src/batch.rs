@@ -88,11 +88,16 @@ struct Slot {
     in_flight: bool,
     period: Option<Duration>,
     next_due: Timestamp,
+    /// When it gave its last frame.
+    offered: Option<Timestamp>,
     /// Weighted count of the frames served (stride scheduling, Waldspurger and Weihl, 1995): the
     /// camera with the least is next.
     service: f64,
     counts: FrameCounts,
 }
+
+/// A camera that has given nothing for so long gives nothing in time for a batch.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 
 /// How much more often than an interior camera a camera of this role is served when there is
 /// more work than the sessions can do.
@@ -122,6 +127,7 @@ impl Slots {
             in_flight: false,
             period,
             next_due: Timestamp::default(),
+            offered: None,
             service,
             counts: FrameCounts::default(),
         });
@@ -141,6 +147,7 @@ impl Slots {
             return Offer::Full;
         }
         slot.counts.received += 1;
+        slot.offered = Some(now);
         if let Some(period) = slot.period {
             if frame.capture_time < slot.next_due {
                 slot.counts.dropped_rate += 1;
@@ -163,8 +170,11 @@ impl Slots {
     /// oldest frame would be late if it waited longer. Until a batch was measured nobody knows how long one takes, so none waits.
     pub fn readiness(&self, now: Timestamp) -> Readiness {
         let (mut waiting, mut oldest, mut free) = (0, None, 0);
+        let soon = now.plus(self.policy.latency_max);
         for slot in self.cameras.values().filter(|slot| !slot.in_flight) {
-            free += 1;
+            // A camera that is silent, or whose next frame is not due, is not waited for.
+            let is_lively = slot.offered.is_some_and(|offered| now.since(offered) <= SILENT_AFTER) && slot.next_due <= soon;
+            free += usize::from(slot.frame.is_some() || is_lively);
             let Some((_, offered)) = &slot.frame else { continue };
             waiting += 1;
             oldest = Some(oldest.map_or(*offered, |o: Timestamp| o.min(*offered)));

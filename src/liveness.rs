@@ -70,9 +70,9 @@ impl LiveEvidence {
         *self = Self::default();
     }
 
-    /// A decision is due by what there is.
+    /// A decision is due by what there is, if there is anything.
     pub fn decide(&mut self) {
-        self.due = true;
+        self.due = !self.shots.is_empty();
     }
 
     /// The mean of the shots' scores, weighted by quality. Scores lie near 0 or near 1, so that their mean is the share of
@@ -96,7 +96,8 @@ impl LiveEvidence {
 
     /// Whether it looks so much like a picture that a name is taken back.
     pub fn is_clearly_suspected(&self, policy: &LivePolicy) -> bool {
-        let below = LivePolicy { score_min: policy.score_min - CLEARLY, ..*policy };
+        // A least score near 0 would be out of reach otherwise.
+        let below = LivePolicy { score_min: (policy.score_min - CLEARLY).max(policy.score_min / 2.0), ..*policy };
         self.suspicion(&below) == Suspicion::Suspected
     }
 
@@ -147,6 +148,10 @@ mod tests {
         assert_eq!(one.suspicion(&POLICY), Suspicion::Unsure);
         one.decide();
         assert_eq!(one.suspicion(&POLICY), Suspicion::Suspected);
+        let mut late = of(&[]);
+        late.decide();
+        late.add(0.2, 1.0);
+        assert_eq!(late.suspicion(&POLICY), Suspicion::Unsure, "a decision without a shot says nothing of the first one");
         assert_eq!(of(&[(0.49, 1.0), (0.2, 1.0)]).suspicion(&POLICY), Suspicion::Suspected);
         assert_eq!(of(&[(0.2, 1.0), (0.9, 1.0)]).suspicion(&POLICY), Suspicion::None);
     }
@@ -158,5 +163,7 @@ mod tests {
         assert!(!around(0.55).is_clearly_alive(&POLICY) && around(0.65).is_clearly_alive(&POLICY));
         let strict = LivePolicy { score_min: 0.98, ..POLICY };
         assert!(around(0.995).is_clearly_alive(&strict) && !around(0.985).is_clearly_alive(&strict));
+        let lax = LivePolicy { score_min: 0.1, ..POLICY };
+        assert!(around(0.04).is_clearly_suspected(&lax) && !around(0.06).is_clearly_suspected(&lax));
     }
 }

@@ -114,6 +114,7 @@ struct Shared {
     failed: Complaint,
     shadow: OnceLock<InShadow>,
     shadow_failed: Complaint,
+    unplaced: Complaint,
 }
 
 /// A camera's scene, and the order in which its events reach the log.
@@ -168,6 +169,7 @@ impl Pipeline {
             failed: Complaint::of("inference failed; the frames are lost and counted as such"),
             shadow: OnceLock::new(),
             shadow_failed: Complaint::of("the shadow's inference failed; its visits count as unanswered"),
+            unplaced: Complaint::of("frames could not be brought to the GPU; they are analysed from the host, more slowly"),
         }))
     }
 
@@ -249,12 +251,12 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Brings the frames to where they are analysed; those that cannot be brought there stay, and fail there.
+    /// Brings the frames to where they are analysed; those that cannot be brought there are looked at from the host, as photos are.
     async fn place(&self, batch: Vec<Frame>) -> Vec<Frame> {
         match self.0.engine.place(batch.clone()).await {
             Ok(placed) => placed,
             Err(error) => {
-                tracing::debug!(%error, "frames could not be brought to the device");
+                self.0.unplaced.tell(&error, batch.len(), self.0.clock.now());
                 batch
             }
         }

@@ -62,9 +62,18 @@ fn measured(slots: &mut Slots, times: &[(usize, u64)]) {
     }
 }
 
+/// All cameras have given a frame a moment ago, which was analysed.
+fn lively(slots: &mut Slots, cameras: &[(&str, Role)]) {
+    cameras.iter().for_each(|(name, _)| assert_eq!(slots.offer(frame(name, -1), at_ms(-1)), Offer::Taken));
+    while slots.readiness(at_ms(100)) != Readiness::Empty {
+        slots.take().iter().for_each(|frame| slots.done(&frame.camera, true));
+    }
+}
+
 #[test]
 fn a_batch_closes_when_it_is_full_or_due_and_never_passes_its_size() {
     let mut slots = slots(2, &THREE);
+    lively(&mut slots, &THREE);
     measured(&mut slots, &[(1, 8)]);
     slots.offer(frame("a", 0), at_ms(0));
     assert_eq!(slots.readiness(at_ms(5)), Readiness::At(at_ms(12)), "8 of the 20 milliseconds are for the batch");
@@ -78,6 +87,7 @@ fn a_batch_closes_when_it_is_full_or_due_and_never_passes_its_size() {
 #[test]
 fn a_batch_that_takes_longer_when_it_is_larger_closes_earlier() {
     let mut slots = slots(3, &THREE);
+    lively(&mut slots, &THREE);
     measured(&mut slots, &[(1, 4), (2, 15)]);
     slots.offer(frame("a", 0), at_ms(0));
     assert_eq!(slots.readiness(at_ms(1)), Readiness::At(at_ms(16)));
@@ -97,14 +107,31 @@ fn nothing_waits_before_a_batch_was_measured_or_when_batches_take_all_the_time_t
 #[test]
 fn nobody_waits_for_a_camera_that_can_give_nothing_now() {
     let mut slots = slots(3, &THREE);
+    lively(&mut slots, &THREE);
     measured(&mut slots, &[(1, 1)]);
     slots.offer(frame("a", 0), at_ms(0));
     slots.offer(frame("b", 0), at_ms(0));
     assert_eq!(slots.readiness(at_ms(0)), Readiness::At(at_ms(18)));
+    // The third has been silent for a while.
+    assert_eq!(slots.readiness(at_ms(1_200)), Readiness::Now);
     slots.take();
     // Both are being analysed: the third is alone.
     slots.offer(frame("c", 1), at_ms(1));
     assert_eq!(slots.readiness(at_ms(1)), Readiness::Now);
+}
+
+#[test]
+fn nobody_waits_for_a_camera_that_never_gave_anything_or_whose_next_frame_is_not_due() {
+    let mut slots = slots(3, &THREE);
+    measured(&mut slots, &[(1, 1)]);
+    slots.offer(frame("a", 0), at_ms(0));
+    assert_eq!(slots.readiness(at_ms(0)), Readiness::Now, "the others are offline");
+    let slow = SlotSettings { role: Role::Interior, analysis_fps_max: Some(2.0), policy: SlotPolicy::NewestWins };
+    slots.watch(&camera("b"), slow);
+    assert_eq!(slots.offer(frame("b", 0), at_ms(0)), Offer::Taken);
+    slots.take().iter().for_each(|frame| slots.done(&frame.camera, true));
+    slots.offer(frame("a", 40), at_ms(40));
+    assert_eq!(slots.readiness(at_ms(40)), Readiness::Now, "the other may give nothing before half a second has passed");
 }
 
 #[test]

@@ -35,6 +35,8 @@ impl Visits {
         if matches!(event.kind, EventKind::Entry | EventKind::Exit) && policy.refuses && policy.suspects(event.live_score) {
             event.subject = None;
             event.decision = event.decision.take().map(|decision| if decision.subject.is_some() { refused(decision) } else { decision });
+            // Whoever reads that nobody is named reads why.
+            event.suspected_attack = true;
         }
     }
 }
