@@ -63,20 +63,30 @@ pub fn inference(config: &Config) -> Vec<Check> {
     if matches!(device.device, Device::Cuda(_)) && config.cameras.decode == DecodeChoice::Auto {
         checks.extend(decoding(&ingest::cuda_plugins()));
     }
-    checks.push(Check::works("device", format!("{}: {}", device.device, device.reason)));
     // One session proves as much as many, and opens faster.
     let infer = InferConfig { sessions: 1, ..config.infer.clone() };
-    checks.push(match Engine::open(&infer, &config.models_dir, &device) {
+    match Engine::open(&infer, &config.models_dir, &device) {
         Ok(engine) => {
             let facts = engine.facts();
+            let found = format!("{}: {}", facts.device, facts.device_reason);
+            // The GPU may be there and fail when it is used.
+            checks.push(if facts.device == device.device.to_string() {
+                Check::works("device", found)
+            } else {
+                Check::doubtful("device", found, "mend it as it says, or set infer.device = \"cpu\"")
+            });
             let found = format!(
                 "ONNX Runtime {} runs the models: provider {}, precision {} ({})",
                 facts.runtime_version, facts.provider, facts.precision, facts.precision_reason
             );
-            Check::works("inference", found)
+            checks.push(Check::works("inference", found));
         }
-        Err(error) => Check::broken("inference", error.to_string(), "mend the files named above first, then `doorward models install`"),
-    });
+        Err(error) => {
+            checks.push(Check::works("device", format!("{}: {}", device.device, device.reason)));
+            let mend = "mend the files named above first, then `doorward models install`";
+            checks.push(Check::broken("inference", error.to_string(), mend));
+        }
+    }
     checks
 }
 
