@@ -18,6 +18,8 @@ const MESSAGE_CHARS_MAX: usize = 300;
 pub(super) struct Failure {
     pub(super) reason: OfflineReason,
     pub(super) message: String,
+    /// What came could be video, and the decoder made nothing of it: another decoder may.
+    pub(super) is_of_decoder: bool,
 }
 
 /// How far the conversation with the camera has come.
@@ -35,7 +37,7 @@ pub(super) struct Progress {
 
 impl Failure {
     pub(super) fn new(reason: OfflineReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), is_of_decoder: reason == OfflineReason::Undecodable }
     }
 
     /// What an error message on the bus means.
@@ -109,10 +111,11 @@ impl Failure {
             Death::PacketsCeased => {
                 Self::new(OfflineReason::Stalled, format!("the connection stands and no video has come for {silence} s"))
             }
-            Death::NoKeyframe => Self::new(
-                OfflineReason::Undecodable,
-                format!("no keyframe came for {keyframe_wait} s; set a keyframe interval of seconds in the camera"),
-            ),
+            // No decoder has anything to begin with.
+            Death::NoKeyframe => {
+                let message = format!("no keyframe came for {keyframe_wait} s; set a keyframe interval of seconds in the camera");
+                Self { is_of_decoder: false, ..Self::new(OfflineReason::Undecodable, message) }
+            }
             Death::NothingDecodes => {
                 Self::new(OfflineReason::Undecodable, format!("video comes, but nothing of it could be decoded for {silence} s"))
             }
@@ -121,7 +124,8 @@ impl Failure {
 
     /// The same, with nothing of `credential` in its message.
     pub(super) fn scrubbed(self, credential: Option<&Credential>) -> Self {
-        Self { reason: self.reason, message: scrub(&self.message, credential).chars().take(MESSAGE_CHARS_MAX).collect() }
+        let message = scrub(&self.message, credential).chars().take(MESSAGE_CHARS_MAX).collect();
+        Self { message, ..self }
     }
 }
 
@@ -185,6 +189,14 @@ mod tests {
         assert_eq!(failure(gst::ResourceError::Read, "", connected), OfflineReason::Ended);
         assert_eq!(failure(gst::StreamError::Decode, "", connected), OfflineReason::Undecodable);
         assert_eq!(failure(gst::StreamError::Format, "", audio_only), OfflineReason::NoVideo);
+    }
+
+    #[test]
+    fn a_camera_that_sends_no_keyframe_is_not_held_against_the_decoder() {
+        let is_of_decoder = |death| Failure::from_death(death, Progress::default()).scrubbed(None).is_of_decoder;
+        assert!(is_of_decoder(Death::NothingDecodes));
+        assert!(!is_of_decoder(Death::NoKeyframe), "another decoder would wait as long");
+        assert!(!is_of_decoder(Death::PacketsCeased));
     }
 
     #[test]

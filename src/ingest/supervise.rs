@@ -43,7 +43,7 @@ pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: Cancel
         let closing = tokio::task::spawn_blocking(move || drop(connection));
         if let Some(Ended { failure, good }) = ended {
             let wait = backoff.next(good);
-            let Failure { reason, message } = failure.scrubbed(parts.settings.credential.as_ref());
+            let Failure { reason, message, .. } = failure.scrubbed(parts.settings.credential.as_ref());
             teller.tell(CameraState::Offline { reason, message, next_attempt_time: Some(parts.clock.now().plus(wait)) });
             let _ = cancel.run_until_cancelled(tokio::time::sleep(wait)).await;
         }
@@ -111,7 +111,7 @@ async fn choose(parts: &Parts, fallback: &mut Fallback) -> Decoder {
 /// Takes note where a connection ended because the device did not decode it, and says so in the camera's state.
 fn note_refusal(ended: &mut Ended, decoder: &Decoder, (fallback, parts): (&mut Fallback, &Parts)) {
     fallback.decoded(ended.good);
-    if ended.failure.reason == OfflineReason::Undecodable {
+    if ended.failure.is_of_decoder {
         // It goes into the log by itself, too.
         let said = ended.failure.clone().scrubbed(parts.settings.credential.as_ref()).message;
         let refusal = fallback.refused(format!("the decoder of {decoder} refuses: {said}"), parts.clock.now());
