@@ -168,7 +168,7 @@ impl Pipeline {
             encoded: AtomicU64::new(0),
             failed: Complaint::of("inference failed; the frames are lost and counted as such"),
             shadow: OnceLock::new(),
-            shadow_failed: Complaint::of("the shadow's inference failed; its visits count as unanswered"),
+            shadow_failed: Complaint::of("the shadow did not see faces; their visits count as unanswered unless it names somebody"),
             unplaced: Complaint::of("frames could not be brought to the GPU; they are analysed from the host, more slowly"),
         }))
     }

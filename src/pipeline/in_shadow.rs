@@ -124,7 +124,7 @@ impl Pipeline {
                 continue;
             };
             if let Err(error) = cell.scene().shadow_sees(shot, template, &gallery) {
-                tracing::error!(%error, "the shadow did not compare a face");
+                self.0.shadow_failed.tell(&error, 1, self.0.clock.now());
             }
         }
     }

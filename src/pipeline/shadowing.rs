@@ -111,11 +111,7 @@ impl Shadowing {
         self.belongs(track, visit);
         let aligned = match cut {
             CutFace::Host(face) => self.gallery.is_some().then(|| face.clone()),
-            CutFace::Device(_) if self.gallery.is_some() => {
-                return if let Some(told) = self.told_of(track) {
-                    told.is_lacking = true;
-                };
-            }
+            CutFace::Device(_) if self.gallery.is_some() => return self.lacks(track),
             CutFace::Device(_) => None,
         };
         if let Some(told) = self.told_of(track) {
@@ -147,13 +143,22 @@ impl Shadowing {
             told.waiting = told.waiting.saturating_sub(1);
         }
         let ShadowShot { track, quality, live_score, time, .. } = *shot;
-        self.decide(track, EncodedShot { template, quality, live_score, time }, (own.as_deref().unwrap_or(in_force), in_force, now))
+        let encoded = EncodedShot { template, quality, live_score, time };
+        // That nobody was found by what compares with nothing is no answer.
+        self.decide(track, encoded, (own.as_deref().unwrap_or(in_force), in_force, now)).inspect_err(|_| self.lacks(track))
     }
 
     /// A shot was never seen: what it tells of the visit without any shot is no answer.
     pub(super) fn failed(&mut self, shot: &ShadowShot) {
         if let Some(told) = self.told_of(shot.track) {
             (told.waiting, told.is_lacking) = (told.waiting.saturating_sub(1), true);
+        }
+    }
+
+    /// What is told of a track's visit rests on less than what is in force.
+    fn lacks(&mut self, track: TrackId) {
+        if let Some(told) = self.told_of(track) {
+            told.is_lacking = true;
         }
     }
 

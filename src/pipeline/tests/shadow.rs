@@ -8,15 +8,22 @@ use crate::shadow::{Outcome, Verdict};
 /// An encoder of another space that takes person 1 for 2 and the other way round, and sees nobody where it fails.
 struct Swapped {
     fails: bool,
+    space: TemplateSpace,
+}
+
+impl Swapped {
+    fn of(space: TemplateSpace) -> Self {
+        Self { fails: false, space }
+    }
 }
 
 fn other_space() -> TemplateSpace {
     TemplateSpace::new("other")
 }
 
-fn swapped(number: usize) -> Template {
+fn swapped(number: usize, space: &TemplateSpace) -> Template {
     let person = [0, 2, 1, 3, 4, 5, 6][number];
-    Template::normalised(other_space(), template(person).values()).expect("it has a direction")
+    Template::normalised(space.clone(), template(person).values()).expect("it has a direction")
 }
 
 impl Inference for Swapped {
@@ -29,7 +36,7 @@ impl Inference for Swapped {
             return Err(InferError::Session("as the test wants".into()));
         }
         let blue = |face: &AlignedFace| face.rgb()[(ALIGNED_SIDE / 2 * ALIGNED_SIDE + ALIGNED_SIDE / 2) * 3 + 2];
-        Ok(faces.iter().map(|face| swapped(person_of(blue(face)))).collect())
+        Ok(faces.iter().map(|face| swapped(person_of(blue(face)), &self.space)).collect())
     }
 }
 
@@ -115,7 +122,7 @@ async fn a_shadow_that_is_stricter_or_laxer_flips_decisions_and_changes_nothing_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encoder_in_the_shadow_is_compared_with_its_own_gallery() {
-    let (told, uids, verdicts) = shadowed(Trial::with(Swapped { fails: false })).await;
+    let (told, uids, verdicts) = shadowed(Trial::with(Swapped::of(other_space()))).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::WouldRename, Outcome::WouldRename, Outcome::Agrees]);
     let would: Vec<_> = verdicts.iter().map(|verdict| verdict.shadow.as_ref().and_then(|shadow| shadow.subject)).collect();
@@ -125,14 +132,21 @@ async fn an_encoder_in_the_shadow_is_compared_with_its_own_gallery() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_whose_inference_fails_answers_nothing_and_disturbs_nobody() {
-    let (told, _, verdicts) = shadowed(Trial::with(Swapped { fails: true })).await;
+    let (told, _, verdicts) = shadowed(Trial::with(Swapped { fails: true, ..Swapped::of(other_space()) })).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::Unanswered; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_whose_templates_compare_with_nothing_answers_nothing() {
+    let (told, _, verdicts) = shadowed(Trial::with(Swapped::of(TemplateSpace::new("a third")))).await;
+    assert_eq!(told, TOLD);
+    assert_eq!(outcomes(&verdicts), [Outcome::Unanswered; 3], "that it named nobody would be no finding");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_whose_gallery_was_not_read_yet_answers_nothing() {
-    let (told, _, verdicts) = shadowed(Trial { is_read: false, ..Trial::with(Swapped { fails: false }) }).await;
+    let (told, _, verdicts) = shadowed(Trial { is_read: false, ..Trial::with(Swapped::of(other_space())) }).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::Unanswered; 3]);
 }
