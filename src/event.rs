@@ -189,6 +189,30 @@ pub struct Decision {
     pub head: Option<String>,
 }
 
+#[cfg(test)]
+impl Decision {
+    /// What a test makes up: `subject` matched, or nobody was there to match.
+    pub(crate) fn made_up(subject: Option<SubjectUid>) -> Self {
+        Self {
+            purpose: Purpose::Identify,
+            subject,
+            rejection: None,
+            similarity: Some(0.5),
+            threshold: 0.4,
+            target_rate: None,
+            expected_rate: None,
+            basis: None,
+            scope: None,
+            runner_up: None,
+            margin: None,
+            gallery_subjects: 2,
+            gallery_version: 7,
+            space: "s".into(),
+            head: None,
+        }
+    }
+}
+
 /// Milliseconds that the deciding shot spent in each stage, in the pipeline's order. Replay
 /// leaves them out: its times are the stream's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

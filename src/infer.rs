@@ -95,6 +95,29 @@ pub struct EngineFacts {
     pub models: Vec<ModelFacts>,
 }
 
+#[cfg(test)]
+impl EngineFacts {
+    /// Of an engine that a test makes up: one session on no device, without models.
+    pub(crate) fn made_up(space: TemplateSpace) -> Self {
+        let said = || "made up".to_owned();
+        Self {
+            device: said(),
+            device_reason: said(),
+            device_facts: Vec::new(),
+            provider: said(),
+            precision: said(),
+            precision_reason: said(),
+            mirror: MirrorChoice::Off,
+            sessions: 1,
+            runtime_version: said(),
+            space,
+            threshold: 0.5,
+            calibration: None,
+            models: Vec::new(),
+        }
+    }
+}
+
 /// One model, as the manifest states it.
 #[derive(Clone, Debug)]
 pub struct ModelFacts {

@@ -101,28 +101,11 @@ pub(crate) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::event::Purpose;
     use crate::subject::SubjectUid;
 
     /// A decision for subject `number`, or for nobody.
     pub(crate) fn decision(number: Option<u128>) -> Decision {
-        Decision {
-            purpose: Purpose::Identify,
-            subject: number.map(|number| SubjectUid(Uuid::from_u128(number))),
-            rejection: None,
-            similarity: Some(0.5),
-            threshold: 0.4,
-            target_rate: None,
-            expected_rate: None,
-            basis: None,
-            scope: None,
-            runner_up: None,
-            margin: None,
-            gallery_subjects: 2,
-            gallery_version: 3,
-            space: "s".into(),
-            head: None,
-        }
+        Decision::made_up(number.map(|number| SubjectUid(Uuid::from_u128(number))))
     }
 
     /// A verdict about two decisions.

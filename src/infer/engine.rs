@@ -384,22 +384,7 @@ mod tests {
         for (mirror, live, photo) in
             [(MirrorChoice::Off, false, false), (MirrorChoice::Photos, false, true), (MirrorChoice::All, true, true)]
         {
-            let said = String::new;
-            let facts = EngineFacts {
-                device: said(),
-                device_reason: said(),
-                device_facts: Vec::new(),
-                provider: said(),
-                precision: said(),
-                precision_reason: said(),
-                mirror,
-                sessions: 1,
-                runtime_version: said(),
-                space: TemplateSpace::new("s"),
-                threshold: 0.5,
-                calibration: None,
-                models: Vec::new(),
-            };
+            let facts = EngineFacts { mirror, ..EngineFacts::made_up(TemplateSpace::new("s")) };
             let engine = Engine::of_sessions(vec![Corners], facts).expect("a thread");
             for (lane, is_mirrored) in [(Lane::Live, live), (Lane::Photo, photo)] {
                 let templates = engine.encode(lane, vec![face.clone(), face.clone()]).await.expect("encoded");

@@ -237,22 +237,7 @@ fn enrol_as(gallery: &Gallery, (uid, number): (SubjectUid, usize), template: Tem
 }
 
 fn facts(sessions: usize, faults: Faults) -> EngineFacts {
-    let said = || "made up".to_owned();
-    EngineFacts {
-        device: said(),
-        device_reason: said(),
-        device_facts: Vec::new(),
-        provider: said(),
-        precision: said(),
-        precision_reason: said(),
-        mirror: crate::config::MirrorChoice::Off,
-        sessions,
-        runtime_version: said(),
-        space: space(),
-        threshold: 0.5,
-        calibration: None,
-        models: liveness::models(faults),
-    }
+    EngineFacts { sessions, models: liveness::models(faults), ..EngineFacts::made_up(space()) }
 }
 
 fn camera(name: &str) -> CameraId {

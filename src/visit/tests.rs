@@ -6,7 +6,7 @@ mod identity;
 mod liveness;
 mod passing;
 mod presence;
-use crate::event::{Purpose, Rejection};
+use crate::event::{Rejection};
 use crate::face::TemplateSpace;
 
 const POLICY: VisitPolicy = VisitPolicy {
@@ -33,23 +33,8 @@ fn template(x: f32, y: f32) -> Template {
 }
 
 fn decision(subject: Option<u128>, similarity: f32) -> Decision {
-    Decision {
-        purpose: Purpose::Identify,
-        subject: subject.map(|n| SubjectUid(Uuid::from_u128(n))),
-        rejection: subject.is_none().then_some(Rejection::BelowThreshold),
-        similarity: Some(similarity),
-        threshold: 0.4,
-        target_rate: None,
-        expected_rate: None,
-        basis: None,
-        scope: None,
-        runner_up: None,
-        margin: None,
-        gallery_subjects: 2,
-        gallery_version: 7,
-        space: "s".into(),
-        head: None,
-    }
+    let rejection = subject.is_none().then_some(Rejection::BelowThreshold);
+    Decision { rejection, similarity: Some(similarity), ..Decision::made_up(subject.map(|n| SubjectUid(Uuid::from_u128(n)))) }
 }
 
 /// What a gallery in which nobody is like anybody says.
