@@ -6,7 +6,7 @@ mod identity;
 mod liveness;
 mod passing;
 mod presence;
-use crate::event::{Rejection};
+use crate::event::Rejection;
 use crate::face::TemplateSpace;
 
 const POLICY: VisitPolicy = VisitPolicy {
