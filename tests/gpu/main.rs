@@ -21,7 +21,8 @@ use doorward::device::ResolvedDevice;
 use doorward::face::{Detection, Template};
 use doorward::frame::Frame;
 use doorward::infer::cuda::{FaceRequest, Worker};
-use doorward::infer::{Engine, Lane, align};
+use doorward::infer::{CutFace, Engine, FaceOnDevice, Lane, align};
+use doorward::quality;
 
 use rig::{FRAMES_MAX, Rig, request};
 
@@ -29,6 +30,8 @@ use rig::{FRAMES_MAX, Rig, request};
 const COSINE_MIN: f32 = 0.999;
 /// How far a landmark may be from the CPU's, in shares of the face's width: what 16-bit sums may differ by.
 const SHIFT_MAX: f32 = 0.02;
+/// How far the measures of a face may be from the host's, in parts: sums are rounded in another order.
+const PARTS_MAX: f32 = 1e-3;
 /// How much the process may grow over runs that only repeat.
 const GROWTH_BYTES_MAX: usize = 16 << 20;
 
@@ -103,6 +106,35 @@ fn compared(what: &str, one: &[Vec<(Detection, Template)>], other: &[Vec<(Detect
     assert!(cosine >= COSINE_MIN && shift <= SHIFT_MAX, "{what}: cosine {cosine}, shift {shift}");
 }
 
+/// The same by the whole engine, as the daemon opens it: frames are brought to the device, looked at, measured and cut there.
+fn found_by_engine(engine: &Engine, frames: &[Frame]) -> Vec<Vec<(Detection, Template)>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut all = Vec::new();
+        for host in frames {
+            let placed = engine.place(vec![host.clone()]).await.unwrap();
+            assert!(placed[0].device_pixels().is_some(), "frames are looked at where the engine computes");
+            let found = faces::detect_in(engine, Lane::Live, (&placed[0], InferConfig::default().detection_score_min)).await;
+            let on_device =
+                found.iter().map(|face| FaceOnDevice { frame: placed[0].clone(), landmarks: face.landmarks, is_mirrored: false });
+            let on_device: Vec<_> = on_device.collect();
+            for (measured, face) in engine.measure(Lane::Live, on_device.clone()).await.unwrap().iter().zip(&found) {
+                let expected = quality::photometry(&align(host, &face.landmarks));
+                let pairs = [
+                    (measured.sharpness, expected.sharpness),
+                    (measured.brightness, expected.brightness),
+                    (measured.contrast, expected.contrast),
+                ];
+                let is_near = |(found, expected): &(f32, f32)| (found - expected).abs() <= expected.abs() * PARTS_MAX;
+                assert!(pairs.iter().all(is_near), "{measured:?} and {expected:?}");
+            }
+            let templates = engine.encode(Lane::Live, on_device.into_iter().map(CutFace::Device).collect()).await.unwrap();
+            all.push(found.into_iter().zip(templates).collect());
+        }
+        all
+    })
+}
+
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
@@ -121,6 +153,17 @@ fn a_gpu_finds_the_faces_that_the_cpu_finds_and_makes_the_same_templates() {
         let gpu = found_on_gpu(&mut worker, &frames, 4);
         compared(what, &gpu, &found_on_cpu(&models, &frames));
     }
+}
+
+#[test]
+fn the_engine_of_a_daemon_finds_measures_and_encodes_on_the_gpu() {
+    let _alone = alone();
+    let what = "the daemon's engine on the GPU beside CPU";
+    let Some((rig, models, frames)) = rig(what, PrecisionChoice::Auto) else { return };
+    let engine = Engine::open(&rig.config, &models, &rig.device).unwrap();
+    let facts = engine.facts();
+    assert!(facts.provider != "CPU" && engine.batch_max() > 1, "{facts:?}");
+    compared(what, &found_by_engine(&engine, &frames), &found_on_cpu(&models, &frames));
 }
 
 #[test]

@@ -134,3 +134,36 @@ fn a_real_device_letterboxes_and_aligns_as_the_host_does() {
     println!("a real device: greatest difference {greatest} levels");
     assert!(greatest <= DIFFERENCE_MAX, "{greatest} levels");
 }
+
+#[test]
+fn a_real_device_measures_as_the_host_does() {
+    /// In parts: sums are rounded in another order.
+    const PARTS_MAX: f32 = 1e-3;
+    let Some(device) = device() else { return };
+    let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
+    let (mut worker, _) = keeping(&device, &manifest);
+    let mut random = fastrand::Rng::with_seed(16);
+    let noise = Noise::new(&mut random, Size { width: 641, height: 361 });
+    let surface = worker.upload(&noise.frame).expect("it goes up");
+    // More than one launch holds.
+    let faces: Vec<(Surface, Landmarks)> = (0..70)
+        .map(|_| {
+            let shift = (random.f32() * 500.0, random.f32() * 250.0);
+            (surface.clone(), placed(0.5 + random.f32() * 2.0, random.f32() * 6.3, shift))
+        })
+        .collect();
+    let measured = worker.measure(&faces).expect("they are measured");
+    assert_eq!(measured.len(), faces.len());
+    let mut most = 0.0_f32;
+    for (found, (_, landmarks)) in measured.iter().zip(&faces) {
+        let expected = crate::quality::photometry(&align(&noise.frame, landmarks));
+        for (found, expected) in
+            [(found.sharpness, expected.sharpness), (found.brightness, expected.brightness), (found.contrast, expected.contrast)]
+        {
+            assert!(found.is_finite(), "{found}");
+            most = most.max((found - expected).abs() / expected.abs().max(1e-3));
+        }
+    }
+    println!("a real device: measures at most {most} parts apart");
+    assert!(most <= PARTS_MAX, "{most}");
+}
