@@ -173,7 +173,8 @@ fn library((name, file, need, package, others, version): Wanted) -> LibraryFact 
 
 fn open(file: &str) -> Result<Library, String> {
     // SAFETY: these are NVIDIA's libraries, whose initialisers run in every program that uses CUDA.
-    unsafe { Library::new(file) }.map_err(|error| error.to_string())
+    // The loader's own words, which say what is missing, are the error's cause.
+    unsafe { Library::new(file) }.map_err(|error| std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
 }
 
 fn version_of(library: &Library, version: Version) -> String {

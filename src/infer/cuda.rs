@@ -94,6 +94,19 @@ pub enum CudaError {
     },
 }
 
+impl CudaError {
+    /// Whether memory was wanting, on the device or pinned. A runtime that has an allocator of its own says so in words.
+    pub fn is_out_of_memory(&self) -> bool {
+        // The driver's by cudaMalloc, and those of the runtime's arena, which asks for more than a tensor needs.
+        const WORDS: [&str; 4] = ["out of memory", "OUT_OF_MEMORY", "Failed to allocate memory", "smaller than requested bytes"];
+        match self {
+            Self::OutOfMemory { .. } => true,
+            Self::Graph { reason, .. } => WORDS.iter().any(|words| reason.contains(words)),
+            _ => false,
+        }
+    }
+}
+
 impl From<CudaError> for InferError {
     fn from(error: CudaError) -> Self {
         Self::Session(error.to_string())

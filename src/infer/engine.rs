@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::cuda::{self, DeviceSession, Gpu, GpuChoice, GraphsError, GraphsPlan, Image};
+use super::cuda::{self, CudaError, DeviceSession, Gpu, GpuChoice, GraphsError, GraphsPlan, Image};
 use super::job::Job;
 use super::onnx::{self, Runtime};
 use super::pool::Pool;
@@ -84,7 +84,7 @@ impl Engine {
             runtime_version: manifest.runtime_of(device.device).map_or_else(String::new, |runtime| runtime.name.clone()),
             ..facts(&manifest, device, (sessions, config))
         };
-        let workers = (0..sessions).map(|_| {
+        let open = || {
             let (gpu, image, manifest, config, device) = (gpu.clone(), image.clone(), manifest.clone(), config.clone(), device.clone());
             // At the start engines are built; a device that is opened anew in the midst of work takes those that are kept.
             let mut may_build = true;
@@ -99,8 +99,9 @@ impl Engine {
                 };
                 cuda::Worker::open(&plan, |stream| cuda::graphs(&graphs, stream).map_err(GraphsError::into_cuda))
             }))
-        });
-        let workers = workers.collect::<Result<Vec<_>, _>>()?;
+        };
+        let workers = as_many_as_fit(sessions, open)?;
+        let facts = EngineFacts { sessions: workers.len(), ..facts };
         Self::of_device_sessions(workers, facts, GPU_BATCH_MAX).map_err(OpenError::Threads)
     }
 
@@ -314,6 +315,22 @@ impl Engine {
     }
 }
 
+/// Up to `wanted` sessions. One is enough to go on: where memory is wanting for another, there are fewer, which the log says.
+fn as_many_as_fit<T>(wanted: usize, open: impl Fn() -> Result<T, CudaError>) -> Result<Vec<T>, CudaError> {
+    let mut opened = vec![open()?];
+    while opened.len() < wanted {
+        match open() {
+            Ok(session) => opened.push(session),
+            Err(error) if error.is_out_of_memory() => {
+                tracing::warn!(%error, sessions = opened.len(), wanted, "the GPU has no memory for more sessions: preparing and inference overlap less");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(opened)
+}
+
 /// As many answers as there were questions.
 fn as_many<T>(expected: usize, answers: Vec<T>) -> Result<Vec<T>, InferError> {
     if answers.len() == expected {
@@ -396,5 +413,29 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn sessions_that_find_no_memory_are_done_without_and_any_other_failure_is_told() {
+        #[derive(Clone, Copy)]
+        enum Answer {
+            Opens,
+            NoMemory,
+            NoDriver,
+        }
+        use Answer::{NoDriver, NoMemory, Opens};
+        let opened = |answers: &[Answer]| {
+            let answers = std::cell::RefCell::new(answers.iter());
+            let sessions = as_many_as_fit(3, || match answers.borrow_mut().next() {
+                Some(Opens) => Ok(()),
+                Some(NoMemory) => Err(CudaError::OutOfMemory { call: "cuMemAlloc", bytes: 1 }),
+                Some(NoDriver) | None => Err(CudaError::NoDriver),
+            });
+            sessions.map(|sessions| sessions.len())
+        };
+        assert!(matches!(opened(&[Opens, Opens, Opens, Opens]), Ok(3)));
+        assert!(matches!(opened(&[Opens, NoMemory]), Ok(1)));
+        assert!(matches!(opened(&[NoMemory, Opens]), Err(CudaError::OutOfMemory { .. })), "there must be one");
+        assert!(matches!(opened(&[Opens, NoDriver]), Err(CudaError::NoDriver)));
     }
 }

@@ -47,13 +47,18 @@ fn opened(stand_in: &'static StandIn) -> Result<Worker, CudaError> {
     open(&gpu, &image(&gpu), stand_in)
 }
 
-/// The same, each of whose graphs fails once.
-fn opened_failing(stand_in: &'static StandIn, fails: bool) -> Result<Worker, CudaError> {
+/// The same; where there are words, each of its graphs fails once with them.
+fn opened_failing(stand_in: &'static StandIn, words: Option<&'static str>) -> Result<Worker, CudaError> {
     let gpu = Gpu::open(0)?;
     let (manifest, config) = (manifest(), InferConfig::default());
     let plan = Plan { gpu: &gpu, image: &image(&gpu), manifest: &manifest, config: &config, frames_max: 4 };
     let graphs = graphs(stand_in, &manifest.encoder.output);
-    Worker::open(&plan, |_| Ok(if fails { fails_once(graphs) } else { graphs }))
+    Worker::open(&plan, |_| {
+        Ok(match words {
+            Some(words) => fails_once(graphs, words),
+            None => graphs,
+        })
+    })
 }
 
 fn engine(stand_in: &'static StandIn, mirror: MirrorChoice) -> Engine {
@@ -188,7 +193,7 @@ fn a_device_that_failed_is_opened_anew_and_the_next_batch_goes_through() {
         let counted = opens.clone();
         let session = DeviceSession::new(Box::new(move || {
             let is_first = counted.fetch_add(1, Ordering::Relaxed) == 0;
-            opened_failing(stand_in, is_first)
+            opened_failing(stand_in, is_first.then_some("it is not ready"))
         }));
         let engine = Engine::of_device_sessions(vec![session.unwrap()], facts(MirrorChoice::Off), 4).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -208,7 +213,7 @@ fn a_device_that_cannot_be_opened_anew_ends_the_engine_with_the_reason() {
     over_the_stand_in("engine::a_device_that_cannot_be_opened_anew_ends_the_engine_with_the_reason", &[], |stand_in| {
         let mut is_first = true;
         let session = DeviceSession::new(Box::new(move || {
-            if std::mem::take(&mut is_first) { opened_failing(stand_in, true) } else { Err(CudaError::NoDriver) }
+            if std::mem::take(&mut is_first) { opened_failing(stand_in, Some("it is not ready")) } else { Err(CudaError::NoDriver) }
         }));
         let engine = Engine::of_device_sessions(vec![session.unwrap()], facts(MirrorChoice::Off), 4).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -222,5 +227,54 @@ fn a_device_that_cannot_be_opened_anew_ends_the_engine_with_the_reason() {
             let reason = tokio::time::timeout(std::time::Duration::from_secs(30), engine.failed()).await.unwrap();
             assert!(reason.contains("cannot be opened anew") && reason.contains("no NVIDIA driver"), "{reason}");
         });
+    });
+}
+
+#[test]
+fn a_device_that_opens_and_always_fails_at_its_work_ends_the_engine() {
+    over_the_stand_in("engine::a_device_that_opens_and_always_fails_at_its_work_ends_the_engine", &[], |stand_in| {
+        let session = DeviceSession::new(Box::new(move || opened_failing(stand_in, Some("an illegal address")))).unwrap();
+        let engine = Engine::of_device_sessions(vec![session], facts(MirrorChoice::Off), 4).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let gpu = Gpu::open(0).unwrap();
+            let decoder = Decoder::new(&gpu, stand_in, noise(7, SIZE, PixelLayout::Nv12)).unwrap();
+            let frame = decoded(&decoder, &noise(7, SIZE, PixelLayout::Nv12));
+            for _ in 0..5 {
+                assert!(engine.detect(Lane::Live, vec![request(&frame)]).await.is_err());
+            }
+            let reason = tokio::time::timeout(std::time::Duration::from_secs(30), engine.failed()).await.unwrap();
+            assert!(reason.contains("fails at its work") && reason.contains("an illegal address"), "{reason}");
+        });
+    });
+}
+
+#[test]
+fn a_graph_that_finds_no_memory_has_it_given_back_and_the_device_stays_open() {
+    over_the_stand_in("engine::a_graph_that_finds_no_memory_has_it_given_back_and_the_device_stays_open", &[], |stand_in| {
+        // As the CUDA provider and the runtime's arena say it.
+        for words in [
+            "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);",
+            "Failed to allocate memory for requested buffer of size 1048576",
+            "Available memory of 0 is smaller than requested bytes of 1048576",
+        ] {
+            let opens = Arc::new(AtomicUsize::new(0));
+            let counted = opens.clone();
+            let mut session = DeviceSession::new(Box::new(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                opened_failing(stand_in, Some(words))
+            }))
+            .unwrap();
+            let frames = session.place(vec![noise(7, SIZE, PixelLayout::I420), noise(8, SIZE, PixelLayout::I420)]).unwrap();
+            // One picture's memory is held by nobody any more.
+            let requests = [request(&frames[0])];
+            drop(frames);
+            let held = stand_in.held();
+            let error = session.detect(&requests, Lane::Live).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+            assert!(stand_in.held() < held, "memory that nobody needs is given back: {} after {held}", stand_in.held());
+            let found = session.detect(&requests, Lane::Live).unwrap();
+            assert_eq!((found[0].len(), opens.load(Ordering::Relaxed)), (1, 1), "the next batch goes through on the same worker");
+        }
     });
 }

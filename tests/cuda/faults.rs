@@ -104,7 +104,7 @@ fn a_graph_that_fails_at_once_is_waited_for_before_its_surfaces_are_let_go_of() 
         let decoder = Decoder::new(&gpu, stand_in, frame.clone()).unwrap();
         let (manifest, config) = (manifest(), InferConfig::default());
         let plan = Plan { gpu: &gpu, image: &image(), manifest: &manifest, config: &config, frames_max: 1 };
-        let mut worker = Worker::open(&plan, |_| Ok(fails_once(graphs(stand_in, &manifest.encoder.output)))).unwrap();
+        let mut worker = Worker::open(&plan, |_| Ok(fails_once(graphs(stand_in, &manifest.encoder.output), "it is not ready"))).unwrap();
         for failing in ["detector", "encoder"] {
             let mut batch = worker.prepare(vec![small(decoder.decode())]).unwrap();
             let error = look(&mut worker, &mut batch).unwrap_err();
@@ -126,7 +126,8 @@ fn a_worker_goes_on_after_any_call_that_fails() {
         let gpu = Gpu::open(0).unwrap();
         let decoder = Decoder::new(&gpu, stand_in, noise(7, SIZE, PixelLayout::Nv12)).unwrap();
         let mut worker = open(&gpu, &image(), stand_in).unwrap();
-        analyse(&mut worker, &decoder, stand_in).unwrap();
+        // Until both halves of the double buffer have the room that these batches take.
+        (0..3).for_each(|_| analyse(&mut worker, &decoder, stand_in).unwrap());
         stand_in.fail(None, 0, 0);
         analyse(&mut worker, &decoder, stand_in).unwrap();
         let calls = stand_in.calls_in_all();

@@ -120,21 +120,25 @@ impl DeviceGraph for FewPixels {
 }
 
 /// A graph that fails once, before it has looked at its input, and then is another.
-struct FailsOnce(Box<dyn DeviceGraph>, bool);
+struct FailsOnce {
+    inner: Box<dyn DeviceGraph>,
+    words: Option<&'static str>,
+}
 
 impl DeviceGraph for FailsOnce {
     fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
-        if std::mem::replace(&mut self.1, true) { self.0.run(tensor) } else { Err("it is not ready".into()) }
+        self.words.take().map_or_else(|| self.inner.run(tensor), |words| Err(words.to_owned()))
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {
-        self.0.output(name)
+        self.inner.output(name)
     }
 }
 
-/// Graphs of which each fails once.
-pub fn fails_once(Graphs { detector, encoder }: Graphs) -> Graphs {
-    Graphs { detector: Box::new(FailsOnce(detector, false)), encoder: Box::new(FailsOnce(encoder, false)) }
+/// Graphs of which each fails once, with these words.
+pub fn fails_once(Graphs { detector, encoder }: Graphs, words: &'static str) -> Graphs {
+    let failing = |inner| Box::new(FailsOnce { inner, words: Some(words) });
+    Graphs { detector: failing(detector), encoder: failing(encoder) }
 }
 
 /// The two graphs; the encoder's output has the manifest's name.

@@ -15,8 +15,9 @@ use crate::face::Landmarks;
 use crate::frame::Size;
 use crate::infer::host::Placement;
 
-/// The most canvases that half of the double buffer keeps tensors for.
-const SHAPES_MAX: usize = 8;
+/// The most canvases that half of the double buffer keeps tensors for: those of a building whose cameras have regions of interest
+/// of their own. Beyond it each batch allocates.
+pub(super) const SHAPES_MAX: usize = 32;
 /// Room for the parameters of a usual batch; more is allocated when it is needed.
 const PARAMETER_BYTES: usize = 64 << 10;
 
@@ -62,23 +63,30 @@ impl Slot {
         Ok(Self { parameters, staging, prepared: Event::new(stream.gpu())?, tensors: Vec::new() })
     }
 
-    /// Makes sure that there is a tensor of `pictures` pictures for each canvas of the batch.
-    pub(super) fn reserve(&mut self, groups: &[Group], pictures: usize) -> Result<(), CudaError> {
-        for (ready, Group { canvas, .. }) in groups.iter().enumerate() {
-            let found = match self.tensors.iter().position(|(size, _)| size == canvas) {
-                Some(place) => self.tensors.remove(place),
-                None => {
+    /// Makes sure that there is a tensor for each canvas of the batch, with room for its pictures and a few more.
+    pub(super) fn reserve(&mut self, groups: &[Group]) -> Result<(), CudaError> {
+        for (ready, Group { canvas, members }) in groups.iter().enumerate() {
+            let bytes_each = 3 * canvas.width as usize * canvas.height as usize * size_of::<f32>();
+            let kept = self.tensors.iter().position(|(size, _)| size == canvas).map(|place| self.tensors.remove(place));
+            let tensor = match kept {
+                Some(kept) if kept.1.bytes() >= members.len() * bytes_each => kept,
+                too_small => {
+                    // The batch that had the slot before has waited for whatever read it.
+                    drop(too_small);
                     // Those of this batch stand last, and none of them may go.
                     if self.tensors.len() >= SHAPES_MAX && ready < SHAPES_MAX {
                         self.tensors.remove(0);
                     }
-                    let values = pictures * 3 * canvas.width as usize * canvas.height as usize;
-                    (*canvas, DeviceBuffer::new(self.staging.device().gpu(), values * size_of::<f32>())?)
+                    (*canvas, DeviceBuffer::new(self.staging.device().gpu(), members.len().next_power_of_two() * bytes_each)?)
                 }
             };
-            self.tensors.push(found);
+            self.tensors.push(tensor);
         }
         Ok(())
+    }
+
+    pub(super) fn give_back_tensors(&mut self) {
+        self.tensors.clear();
     }
 
     /// Where the tensor of a canvas begins.

@@ -78,4 +78,7 @@ pub trait DeviceGraph: Send {
     /// # Errors
     /// Where the graph has no such output.
     fn output(&self, name: &str) -> Result<&[f32], String>;
+
+    /// Frees what is kept only so that the next run need not allocate it.
+    fn give_back_unused(&mut self) {}
 }

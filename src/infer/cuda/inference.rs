@@ -1,8 +1,8 @@
 //! What a session thread does with a device: frames come there once, stay there, and go as soon as they are done.
 //!
 //! In: frames, faces in them, photos. Out: frames on the device, detections, measures, templates.
-//! A batch whose device fails is lost and said so; the next one finds the device opened anew, and where that fails [`REFUSALS_MAX`]
-//! times the engine ends, with the reason: another start may choose another device.
+//! A batch whose device fails is lost and said so; the next one finds the device opened anew. Where [`FAILURES_MAX`] in a row come
+//! to nothing the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
 use super::{CudaError, Surface, SurfaceRequest, Worker};
@@ -18,12 +18,13 @@ pub struct DeviceSession {
     open: OpenWorker,
     /// `None` after a failure, until it is opened anew.
     worker: Option<Worker>,
-    /// How often in a row it could not be.
-    refused: u32,
+    /// How often in a row it could not be opened, or failed at its work.
+    failures: u32,
 }
 
-/// So often in a row a device may fail to open before the engine ends: memory may be wanting for a moment.
-const REFUSALS_MAX: u32 = 5;
+/// So often in a row a device may fail before the engine ends: what ails it may pass. One that opens and then fails at its work
+/// is no better than one that does not open.
+const FAILURES_MAX: u32 = 5;
 
 impl DeviceSession {
     /// Over a worker that `open` makes now, and again after a failure.
@@ -32,13 +33,13 @@ impl DeviceSession {
     /// Why there is none.
     pub fn new(mut open: OpenWorker) -> Result<Self, CudaError> {
         let worker = Some(open()?);
-        Ok(Self { open, worker, refused: 0 })
+        Ok(Self { open, worker, failures: 0 })
     }
 
     /// Does `work` with the worker. After a failure it is closed, but for want of memory, which others may give back.
     ///
     /// # Panics
-    /// Where a worker cannot be opened anew time and again: that ends the engine, with these words.
+    /// Where the device fails time and again: that ends the engine, with these words.
     fn with<T>(&mut self, work: impl FnOnce(&mut Worker) -> Result<T, CudaError>) -> Result<T, InferError> {
         let worker = match self.worker.take() {
             Some(worker) => worker,
@@ -47,24 +48,33 @@ impl DeviceSession {
                     tracing::warn!("the device was opened anew after a failure");
                     worker
                 }
-                Err(error) => {
-                    self.refused += 1;
-                    assert!(self.refused < REFUSALS_MAX, "the device failed and cannot be opened anew: {error}");
-                    return Err(error.into());
-                }
+                Err(error) => return Err(self.failed("cannot be opened anew", error)),
             },
         };
-        self.refused = 0;
         let worker = self.worker.insert(worker);
-        let outcome = work(worker);
-        match &outcome {
-            Ok(_) => {}
-            Err(CudaError::OutOfMemory { .. }) => worker.give_back_unused(),
+        match work(worker) {
+            Ok(done) => {
+                self.failures = 0;
+                Ok(done)
+            }
+            Err(error) if error.is_out_of_memory() => {
+                worker.give_back_unused();
+                Err(error.into())
+            }
             // What was asked was wrong, not the device.
-            Err(CudaError::BadSurface { .. } | CudaError::TooMany { .. }) => {}
-            Err(_) => self.worker = None,
+            Err(error @ (CudaError::BadSurface { .. } | CudaError::TooMany { .. })) => Err(error.into()),
+            Err(error) => {
+                self.worker = None;
+                Err(self.failed("fails at its work", error))
+            }
         }
-        Ok(outcome?)
+    }
+
+    /// One more failure in a row.
+    fn failed(&mut self, how: &str, error: CudaError) -> InferError {
+        self.failures += 1;
+        assert!(self.failures < FAILURES_MAX, "the device failed {FAILURES_MAX} times in a row and {how}: {error}");
+        error.into()
     }
 }
 

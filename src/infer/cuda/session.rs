@@ -21,6 +21,7 @@ use ort::environment::Environment;
 pub use choice::{GpuChoice, GpuPrecision, GpuProvider};
 pub use error::GraphsError;
 
+use super::batch::SHAPES_MAX;
 use super::driver::Stream;
 use super::graph::{DeviceGraph, DeviceTensor};
 use super::memory::{DeviceBuffer, PinnedBuffer};
@@ -39,7 +40,7 @@ use options::Profile;
 use runner::{Bound, Runner, RunnerPlan};
 
 /// The most canvases that bindings and memory for outputs are kept for: as many as a batch keeps tensors for.
-const CANVASES_MAX: usize = 8;
+const CANVASES_MAX: usize = SHAPES_MAX;
 /// How many faces the encoder is made fastest for: those of a few cameras at once.
 const FACES_USUAL: usize = 8;
 /// Outputs begin at multiples of it, as the device's allocations do.
@@ -229,7 +230,7 @@ struct Canvas {
     /// Height and width.
     size: (usize, usize),
     is_aside: bool,
-    /// The place is the number of pictures, less one.
+    /// The place is the number of pictures, less one; there is room for the outputs of as many as there are places.
     bound: Vec<Option<Bound>>,
     outputs: Vec<OutputShape>,
     device: DeviceBuffer,
@@ -264,12 +265,14 @@ impl GraphSession {
         Ok(())
     }
 
-    /// Makes the canvas of `size` the last one.
-    fn canvas(&mut self, size: (usize, usize)) -> Result<(), String> {
+    /// Makes the canvas of `size` the last one, with room for the outputs of `pictures` pictures.
+    fn canvas(&mut self, size: (usize, usize), pictures: usize) -> Result<(), String> {
         if let Some(place) = self.canvases.iter().position(|canvas| canvas.size == size) {
             let canvas = self.canvases.remove(place);
-            self.canvases.push(canvas);
-            return Ok(());
+            if canvas.bound.len() >= pictures {
+                self.canvases.push(canvas);
+                return Ok(());
+            }
         }
         let [max, planes, ..] = self.setup.profile.max;
         let is_aside = self.setup.choice.provider == GpuProvider::TensorRt && !self.setup.profile.holds([max, planes, size.0, size.1]);
@@ -284,19 +287,20 @@ impl GraphSession {
             self.aside = Some(self.setup.opened(GpuProvider::Cuda, None, &self.stream).map_err(|error| error.to_string())?);
         }
         let outputs = self.contract.outputs(size)?;
-        let (_, bytes) = Canvas::layout(&outputs, max);
+        let room = pictures.next_power_of_two().min(max);
+        let (_, bytes) = Canvas::layout(&outputs, room);
         if self.canvases.len() >= CANVASES_MAX {
             self.canvases.remove(0);
         }
         let memory = || Ok::<_, CudaError>((DeviceBuffer::new(self.stream.gpu(), bytes)?, PinnedBuffer::new(self.stream.gpu(), bytes)?));
         let (device, pinned) = memory().map_err(|error| error.to_string())?;
-        self.canvases.push(Canvas { size, is_aside, bound: (0..max).map(|_| None).collect(), outputs, device, pinned });
+        self.canvases.push(Canvas { size, is_aside, bound: (0..room).map(|_| None).collect(), outputs, device, pinned });
         Ok(())
     }
 
     fn queue(&mut self, input: &DeviceTensor<'_>) -> Result<usize, String> {
         let shape @ [pictures, _, height, width] = input.shape();
-        self.canvas((height, width))?;
+        self.canvas((height, width), pictures)?;
         let Self { canvases, main, aside, .. } = self;
         let canvas = canvases.last_mut().ok_or("there is no canvas")?;
         let runner = if canvas.is_aside { aside.as_mut().ok_or("there is no session for it")? } else { main };
@@ -348,6 +352,14 @@ impl DeviceGraph for GraphSession {
         // SAFETY: any four bytes are an f32.
         let (before, values, after) = unsafe { bytes.align_to::<f32>() };
         if before.is_empty() && after.is_empty() { Ok(values) } else { Err("the outputs are not aligned".into()) }
+    }
+
+    fn give_back_unused(&mut self) {
+        // A run that failed may still write outputs; where waiting for it fails too, nothing runs any more.
+        if self.stream.synchronise().or_else(|_| self.stream.synchronise()).is_ok() {
+            self.canvases.clear();
+            self.batch = 0;
+        }
     }
 }
 

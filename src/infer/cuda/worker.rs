@@ -161,7 +161,7 @@ impl Worker {
             order.iter().map(|place| (batch.requests[*place].surface.clone(), batch.placements[*place])).collect();
         let groups = batch.groups.clone();
         let Some(slot) = batch.slot_mut() else { return Ok(()) };
-        slot.reserve(&groups, self.frames_max)?;
+        slot.reserve(&groups)?;
         slot.parameters.letterboxes(frames.iter().map(|(surface, placement)| (surface, placement)));
         let bytes = slot.parameters.letterbox_bytes();
         slot.staging.reserve(bytes)?;
@@ -245,9 +245,13 @@ impl Worker {
         self.preparing.synchronise().or_else(|_| self.preparing.synchronise())
     }
 
-    /// Gives back the memory of uploads that nobody holds.
+    /// Gives back the memory that nobody needs at this moment: of uploads, tensors and outputs.
     pub fn give_back_unused(&mut self) {
         self.pool.give_back_unused();
+        // Slots that are here are in no batch, and a batch is dropped when nothing reads its tensors any more.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(Slot::give_back_tensors);
+        self.graphs.detector.give_back_unused();
+        self.graphs.encoder.give_back_unused();
     }
 
     /// The most frames of a batch.
