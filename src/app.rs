@@ -6,6 +6,7 @@
 
 mod embedder;
 mod gallery_events;
+mod inference;
 mod replay;
 mod shadow;
 
@@ -40,7 +41,7 @@ use crate::rpc::{RpcParts, Server, ServerHandle};
 use crate::shutdown::{self, Signals, Tasks};
 use crate::store::{NewEvent, Retention, Store, StoreError};
 use crate::telling;
-use crate::{device, ingest, rpc};
+use crate::{ingest, rpc};
 
 pub use embedder::embedder;
 pub use replay::{Recording, replay};
@@ -115,13 +116,11 @@ impl Daemon {
         rpc::check_files(&config.server)?;
         ingest::init()?;
         config.cameras.ca_file.as_deref().map_or(Ok(()), ingest::check_ca_file)?;
-        let device = device::resolve(&config.infer.device)?;
         let listener = TcpListener::bind(config.server.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}: choose another server.listen", config.server.listen))?;
         let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
-        let engine = open_engine(config, device.clone()).await?;
+        let (engine, device) = inference::open(config, clock.now()).await?;
         let facts = engine.facts().clone();
-        let device = device_in_use(device, &facts);
         tracing::info!(
             device = %facts.device, reason = %facts.device_reason, provider = %facts.provider, precision = %facts.precision,
             why = %facts.precision_reason, sessions = facts.sessions, space = %facts.space, "inference is ready"
@@ -146,13 +145,8 @@ impl Daemon {
         let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone())
             .with_live_policy(LivePolicy::of(&config.recognition));
         let stop_serving = CancellationToken::new();
-        let (failed, stop) = (engine.failed(), stop_serving.clone());
-        tasks.spawn("inference", async move {
-            tokio::select! {
-                reason = failed => Err(reason),
-                () = stop.cancelled() => Ok(()),
-            }
-        });
+        let on = (device.clone(), config.data_dir.clone());
+        tasks.spawn("inference", inference::watch(engine.failed(), on, (Arc::clone(&clock), stop_serving.clone())));
         let mut pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
         let mut scene = SceneSettings::of(config, &policy);
         let stop_work = CancellationToken::new();
@@ -304,17 +298,6 @@ fn warn_of_unsupported(thresholds: &[ThresholdFacts]) {
             "the calibration has too few comparisons for a target rate: the strictest threshold that they support decides"
         );
     }
-}
-
-/// Models take seconds to load, a TensorRT engine minutes: not where the runtime's other tasks wait.
-async fn open_engine(config: &Config, device: ResolvedDevice) -> anyhow::Result<Engine> {
-    let (infer, models_dir) = (config.infer.clone(), config.models_dir.clone());
-    Ok(tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &device)).await??)
-}
-
-/// The device that inference runs on, which need not be the one that was found.
-fn device_in_use(found: ResolvedDevice, facts: &EngineFacts) -> ResolvedDevice {
-    if facts.device == found.device.to_string() { found } else { ResolvedDevice::cpu(facts.device_reason.clone()) }
 }
 
 /// What decides: the configuration's targets by its own calibration, or by that of the encoder in force.

@@ -4,6 +4,7 @@
 //! Drops nothing. Nothing is linked: each library is opened here, and where it is not there that is a fact.
 //! Must not know: what is chosen, sessions.
 
+use std::error::Error;
 use std::ffi::c_int;
 
 use cudarc::driver::{result, sys};
@@ -174,7 +175,7 @@ fn library((name, file, need, package, others, version): Wanted) -> LibraryFact 
 fn open(file: &str) -> Result<Library, String> {
     // SAFETY: these are NVIDIA's libraries, whose initialisers run in every program that uses CUDA.
     // The loader's own words, which say what is missing, are the error's cause.
-    unsafe { Library::new(file) }.map_err(|error| std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+    unsafe { Library::new(file) }.map_err(|error| error.source().map_or_else(|| error.to_string(), ToString::to_string))
 }
 
 fn version_of(library: &Library, version: Version) -> String {
@@ -251,4 +252,15 @@ impl Cuda {
 /// `12.8` for 12080.
 pub(super) fn dotted(version: i32) -> String {
     format!("{}.{}", version / 1_000, version % 1_000 / 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_cannot_be_loaded_is_told_in_the_loaders_own_words() {
+        let words = open("libnothing-of-the-kind.so.7").expect_err("there is none");
+        assert!(words.contains("libnothing-of-the-kind.so.7: cannot open"), "{words}");
+    }
 }

@@ -4,6 +4,7 @@
 //! Drops nothing. Once loaded it stays: it registers types with GLib, which cannot be taken back.
 //! Must not know: pipelines, frames.
 
+use std::error::Error;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 
@@ -49,6 +50,11 @@ pub(crate) fn is_there(file: &str) -> bool {
     unsafe { libloading::Library::new(file) }.map(std::mem::forget).is_ok()
 }
 
+/// What the loader says, which is the error's cause where there is one.
+fn in_words(error: &libloading::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 impl Library {
     /// The library, loaded at the first call that finds it.
     pub(super) fn loaded() -> Result<&'static Self, String> {
@@ -63,9 +69,9 @@ impl Library {
     fn load() -> Result<Self, String> {
         // SAFETY: GStreamer's own elements load it the same way, and it is never unloaded (below).
         let library = unsafe { libloading::Library::new(LIBRARY) }
-            .map_err(|error| format!("{LIBRARY} cannot be loaded: {error}; install libgstreamer-plugins-bad1.0-0"))?;
+            .map_err(|error| format!("{LIBRARY} cannot be loaded: {}; install libgstreamer-plugins-bad1.0-0", in_words(&error)))?;
         let library: &'static libloading::Library = Box::leak(Box::new(library));
-        let missing = |error: libloading::Error| format!("{LIBRARY} is of another GStreamer than 1.22 or newer: {error}");
+        let missing = |error: libloading::Error| format!("{LIBRARY} is of another GStreamer than 1.22 or newer: {}", in_words(&error));
         // SAFETY: the signature is that of gst/cuda/gstcudaloader.h.
         let find_driver = unsafe { library.get::<unsafe extern "C" fn() -> c_int>(b"gst_cuda_load_library\0") }.map_err(missing)?;
         // SAFETY: it takes nothing and may be called again.
