@@ -97,8 +97,15 @@ pub enum CudaError {
 impl CudaError {
     /// Whether memory was wanting, on the device or pinned. A runtime that has an allocator of its own says so in words.
     pub fn is_out_of_memory(&self) -> bool {
-        // The driver's by cudaMalloc, and those of the runtime's arena, which asks for more than a tensor needs.
-        const WORDS: [&str; 4] = ["out of memory", "OUT_OF_MEMORY", "Failed to allocate memory", "smaller than requested bytes"];
+        // The driver's by cudaMalloc, those of the runtime's arena, of cuDNN and cuBLAS, and this module's own in a graph's mouth.
+        const WORDS: [&str; 6] = [
+            "out of memory",
+            "OUT_OF_MEMORY",
+            "Failed to allocate memory",
+            "smaller than requested bytes",
+            "ALLOC_FAILED",
+            "found no room for",
+        ];
         match self {
             Self::OutOfMemory { .. } => true,
             Self::Graph { reason, .. } => WORDS.iter().any(|words| reason.contains(words)),

@@ -215,7 +215,8 @@ fn a_device_that_cannot_be_opened_anew_ends_the_engine_with_the_reason() {
         let session = DeviceSession::new(Box::new(move || {
             if std::mem::take(&mut is_first) { opened_failing(stand_in, Some("it is not ready")) } else { Err(CudaError::NoDriver) }
         }));
-        let engine = Engine::of_device_sessions(vec![session.unwrap()], facts(MirrorChoice::Off), 4).unwrap();
+        let session = session.unwrap().with_tries_apart(std::time::Duration::ZERO);
+        let engine = Engine::of_device_sessions(vec![session], facts(MirrorChoice::Off), 4).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let frames = engine.place(vec![noise(7, SIZE, PixelLayout::I420)]).await.unwrap();
@@ -257,6 +258,7 @@ fn a_graph_that_finds_no_memory_has_it_given_back_and_the_device_stays_open() {
             "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);",
             "Failed to allocate memory for requested buffer of size 1048576",
             "Available memory of 0 is smaller than requested bytes of 1048576",
+            "cuMemAlloc found no room for 5160960 bytes; lower the batch size",
         ] {
             let opens = Arc::new(AtomicUsize::new(0));
             let counted = opens.clone();
@@ -276,5 +278,23 @@ fn a_graph_that_finds_no_memory_has_it_given_back_and_the_device_stays_open() {
             let found = session.detect(&requests, Lane::Live).unwrap();
             assert_eq!((found[0].len(), opens.load(Ordering::Relaxed)), (1, 1), "the next batch goes through on the same worker");
         }
+    });
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_is_tried_again_after_a_while_and_not_by_every_batch() {
+    over_the_stand_in("engine::a_device_that_cannot_be_opened_is_tried_again_after_a_while_and_not_by_every_batch", &[], |stand_in| {
+        let opens = Arc::new(AtomicUsize::new(0));
+        let counted = opens.clone();
+        let session = DeviceSession::new(Box::new(move || match counted.fetch_add(1, Ordering::Relaxed) {
+            0 => opened_failing(stand_in, Some("it is not ready")),
+            _ => Err(CudaError::NoDriver),
+        }));
+        let mut session = session.unwrap().with_tries_apart(std::time::Duration::from_secs(3600));
+        let frames = session.place(vec![noise(7, SIZE, PixelLayout::I420)]).unwrap();
+        for _ in 0..20 {
+            assert!(session.detect(&[request(&frames[0])], Lane::Live).is_err());
+        }
+        assert_eq!(opens.load(Ordering::Relaxed), 2, "at the start, and once within the hour");
     });
 }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::driver::{Event, Stream};
+use super::graph::room;
 use super::layout::Parameters;
 use super::memory::{DeviceBuffer, Staging};
 use super::{CudaError, Surface};
@@ -63,13 +64,13 @@ impl Slot {
         Ok(Self { parameters, staging, prepared: Event::new(stream.gpu())?, tensors: Vec::new() })
     }
 
-    /// Makes sure that there is a tensor for each canvas of the batch, with room for its pictures and a few more.
-    pub(super) fn reserve(&mut self, groups: &[Group]) -> Result<(), CudaError> {
+    /// Makes sure that there is a tensor for each canvas of the batch, with [`room`] for its pictures, where a batch has `max`.
+    pub(super) fn reserve(&mut self, groups: &[Group], max: usize) -> Result<(), CudaError> {
         for (ready, Group { canvas, members }) in groups.iter().enumerate() {
             let bytes_each = 3 * canvas.width as usize * canvas.height as usize * size_of::<f32>();
             let kept = self.tensors.iter().position(|(size, _)| size == canvas).map(|place| self.tensors.remove(place));
             let tensor = match kept {
-                Some(kept) if kept.1.bytes() >= members.len() * bytes_each => kept,
+                Some(kept) if kept.1.bytes() >= room(members.len(), max) * bytes_each => kept,
                 too_small => {
                     // The batch that had the slot before has waited for whatever read it.
                     drop(too_small);
@@ -77,7 +78,7 @@ impl Slot {
                     if self.tensors.len() >= SHAPES_MAX && ready < SHAPES_MAX {
                         self.tensors.remove(0);
                     }
-                    (*canvas, DeviceBuffer::new(self.staging.device().gpu(), members.len().next_power_of_two() * bytes_each)?)
+                    (*canvas, DeviceBuffer::new(self.staging.device().gpu(), room(members.len(), max) * bytes_each)?)
                 }
             };
             self.tensors.push(tensor);

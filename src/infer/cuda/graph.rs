@@ -10,18 +10,36 @@ use super::CudaError;
 use super::driver::Stream;
 use super::memory::PinnedBuffer;
 
-/// An input tensor in device memory: batch, three planes, height, width of f32, without gaps.
+/// For how many pictures there is memory behind `pictures` of them, where there are never more than `max`. What runs a graph may be
+/// made for few shapes and slow at any change: with these it runs a few pictures too many, and never another number.
+pub(super) fn room(pictures: usize, max: usize) -> usize {
+    rooms(max).find(|room| *room >= pictures).unwrap_or(max)
+}
+
+/// Every answer of [`room`]: 1, 4, 16 and so on up to `max`, and that.
+pub(super) fn rooms(max: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(1_usize), |room| Some(room * 4)).take_while(move |room| *room < max).chain(std::iter::once(max))
+}
+
+/// An input tensor in device memory: batch, three planes, height, width of f32, without gaps. Behind its pictures there may be room
+/// for more, whose values mean nothing.
 #[derive(Clone, Copy)]
 pub struct DeviceTensor<'a> {
     address: u64,
     shape: [usize; 4],
+    room: usize,
     stream: &'a Arc<Stream>,
 }
 
 impl<'a> DeviceTensor<'a> {
-    /// A tensor at `address`, whose memory the worker owns.
-    pub(super) fn new(address: u64, shape: [usize; 4], stream: &'a Arc<Stream>) -> Self {
-        Self { address, shape, stream }
+    /// A tensor at `address`, whose memory the worker owns and has `room` for so many pictures.
+    pub(super) fn new(address: u64, shape: [usize; 4], (room, stream): (usize, &'a Arc<Stream>)) -> Self {
+        Self { address, shape, room, stream }
+    }
+
+    /// For how many pictures there is memory, those of the batch counted in.
+    pub fn room(&self) -> usize {
+        self.room
     }
 
     /// The device address of the first value.
@@ -81,4 +99,22 @@ pub trait DeviceGraph: Send {
 
     /// Frees what is kept only so that the next run need not allocate it.
     fn give_back_unused(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_run_in_few_sizes_and_never_in_a_smaller_one() {
+        assert_eq!(rooms(16).collect::<Vec<_>>(), [1, 4, 16]);
+        assert_eq!(rooms(32).collect::<Vec<_>>(), [1, 4, 16, 32]);
+        assert_eq!(rooms(1).collect::<Vec<_>>(), [1]);
+        for max in 1..70 {
+            for pictures in 1..=max {
+                let room = room(pictures, max);
+                assert!((pictures..=max).contains(&room) && rooms(max).any(|other| other == room), "{pictures} of {max}: {room}");
+            }
+        }
+    }
 }

@@ -5,6 +5,8 @@
 //! to nothing the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
+use std::time::{Duration, Instant};
+
 use super::{CudaError, Surface, SurfaceRequest, Worker};
 use crate::face::{AlignedFace, Detection, Landmarks, Photometry, Template};
 use crate::frame::Frame;
@@ -20,11 +22,15 @@ pub struct DeviceSession {
     worker: Option<Worker>,
     /// How often in a row it could not be opened, or failed at its work.
     failures: u32,
+    /// Not before then is it opened anew, and so long it is waited for the next time.
+    next_try: (Option<Instant>, Duration),
 }
 
 /// So often in a row a device may fail before the engine ends: what ails it may pass. One that opens and then fails at its work
 /// is no better than one that does not open.
 const FAILURES_MAX: u32 = 5;
+/// How far tries to open it anew are apart. Batches come faster, and what another process holds is not given back in a moment.
+const TRIES_APART: Duration = Duration::from_secs(1);
 
 impl DeviceSession {
     /// Over a worker that `open` makes now, and again after a failure.
@@ -33,7 +39,13 @@ impl DeviceSession {
     /// Why there is none.
     pub fn new(mut open: OpenWorker) -> Result<Self, CudaError> {
         let worker = Some(open()?);
-        Ok(Self { open, worker, failures: 0 })
+        Ok(Self { open, worker, failures: 0, next_try: (None, TRIES_APART) })
+    }
+
+    /// The same, with another time between tries to open the device anew.
+    #[must_use]
+    pub fn with_tries_apart(self, apart: Duration) -> Self {
+        Self { next_try: (self.next_try.0, apart), ..self }
     }
 
     /// Does `work` with the worker. After a failure it is closed, but for want of memory, which others may give back.
@@ -43,12 +55,18 @@ impl DeviceSession {
     fn with<T>(&mut self, work: impl FnOnce(&mut Worker) -> Result<T, CudaError>) -> Result<T, InferError> {
         let worker = match self.worker.take() {
             Some(worker) => worker,
+            None if self.next_try.0.is_some_and(|at| Instant::now() < at) => {
+                return Err(InferError::Session("the device failed, and is opened anew in a moment".into()));
+            }
             None => match (self.open)() {
                 Ok(worker) => {
                     tracing::warn!("the device was opened anew after a failure");
                     worker
                 }
-                Err(error) => return Err(self.failed("cannot be opened anew", error)),
+                Err(error) => {
+                    self.next_try.0 = Some(Instant::now() + self.next_try.1);
+                    return Err(self.failed("cannot be opened anew", error));
+                }
             },
         };
         let worker = self.worker.insert(worker);

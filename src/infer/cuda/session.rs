@@ -1,7 +1,11 @@
 //! Runs the models on a GPU where their input lies: sessions of TensorRT, or of the CUDA provider where there is no TensorRT.
 //!
 //! In: a device, the manifest, a worker's stream. Out: its [`Graphs`], or an error that says what to do.
-//! Drops: bindings of canvases that were used longest ago, beyond [`CANVASES_MAX`].
+//! Drops: bindings and sessions of canvases that were used longest ago, beyond [`CANVASES_MAX`] and [`OWN_SESSIONS_MAX`].
+//!
+//! `TensorRT`'s engine is made for all shapes. The CUDA provider plans its convolutions anew whenever a session's input has another
+//! shape than the run before (measured: 0.3 to 1 s on an H200, ONNX Runtime issue 23006): there each shape has a session of its own,
+//! and few shapes are run ([`room`](super::graph::room)).
 //! Must not know: surfaces, what outputs mean. The CPU is never taken in place of the GPU.
 
 mod choice;
@@ -21,12 +25,12 @@ use ort::environment::Environment;
 pub use choice::{GpuChoice, GpuPrecision, GpuProvider};
 pub use error::GraphsError;
 
+use super::Graphs;
 use super::batch::SHAPES_MAX;
 use super::driver::Stream;
-use super::graph::{DeviceGraph, DeviceTensor};
+use super::graph::{DeviceGraph, DeviceTensor, room, rooms};
 use super::memory::{DeviceBuffer, PinnedBuffer};
 use super::worker::FACES_MAX;
-use super::{CudaError, Graphs};
 use crate::config::InferConfig;
 use crate::device::{Device, ResolvedDevice};
 use crate::face::ALIGNED_SIDE;
@@ -41,6 +45,8 @@ use runner::{Bound, Runner, RunnerPlan};
 
 /// The most canvases that bindings and memory for outputs are kept for: as many as a batch keeps tensors for.
 const CANVASES_MAX: usize = SHAPES_MAX;
+/// The most sessions of the CUDA provider that one graph has; each has memory of its own on the device.
+const OWN_SESSIONS_MAX: usize = 24;
 /// How many faces the encoder is made fastest for: those of a few cameras at once.
 const FACES_USUAL: usize = 8;
 /// Outputs begin at multiples of it, as the device's allocations do.
@@ -109,8 +115,8 @@ impl Opening<'_> {
             Some(root) if self.choice.provider == GpuProvider::TensorRt => Some(EngineFolder::open(root, &self.key(&setup)?)?),
             _ => None,
         };
-        let main = setup.open(cache, self.stream)?;
-        let mut session = GraphSession { canvases: Vec::new(), main, aside: None, contract, setup, stream: self.stream.clone(), batch: 0 };
+        let engine = (self.choice.provider == GpuProvider::TensorRt).then(|| setup.open(cache, self.stream)).transpose()?;
+        let mut session = GraphSession { canvases: Vec::new(), engine, contract, setup, stream: self.stream.clone(), ran: (0, 0) };
         session.warm()?;
         Ok(session)
     }
@@ -212,32 +218,37 @@ impl Setup {
 
 /// A graph on a GPU, with bindings for each shape that came.
 struct GraphSession {
-    /// The canvas that was used last stands last. Dropped before the sessions.
+    /// The canvas that was used last stands last. Dropped before the engine.
     canvases: Vec<Canvas>,
-    main: Runner,
-    /// The CUDA provider's, for canvases that the engine was not built for.
-    aside: Option<Runner>,
+    /// `TensorRT`'s session, for every shape of its profile.
+    engine: Option<Runner>,
     contract: Contract,
     setup: Setup,
     /// Dropped last: the sessions work in it.
     stream: Arc<Stream>,
-    /// How many pictures the last run had.
-    batch: usize,
+    /// How many pictures the last run had, and how many it was run with.
+    ran: (usize, usize),
 }
 
-/// Pictures of one size: memory for their outputs, and bindings by how many there are.
+/// Pictures of one size: memory for their outputs, and bindings by how many are run.
 struct Canvas {
     /// Height and width.
     size: (usize, usize),
-    is_aside: bool,
     /// The place is the number of pictures, less one; there is room for the outputs of as many as there are places.
     bound: Vec<Option<Bound>>,
+    /// The CUDA provider's session for exactly as many pictures as there is room for; without it the engine runs any number.
+    own: Option<Runner>,
     outputs: Vec<OutputShape>,
     device: DeviceBuffer,
     pinned: PinnedBuffer,
 }
 
 impl Canvas {
+    /// How many pictures are run where there are `pictures`.
+    fn run_with(&self, pictures: usize) -> usize {
+        if self.own.is_some() { self.bound.len() } else { pictures }
+    }
+
     /// Where each output of so many pictures begins, and how many bytes there are in all.
     fn layout(outputs: &[OutputShape], pictures: usize) -> (Vec<usize>, usize) {
         let mut end = 0_usize;
@@ -251,14 +262,19 @@ impl Canvas {
 }
 
 impl GraphSession {
-    /// Runs the usual shape once with one picture and once with as many as there may be, so that no frame waits for it.
+    /// Runs the usual shape with as many pictures as there may be, one, and between, so that no frame waits for it.
     fn warm(&mut self) -> Result<(), GraphsError> {
-        let [pictures, planes, height, width] = self.setup.profile.best;
+        let [usual, planes, height, width] = self.setup.profile.best;
         let max = self.setup.profile.max[0];
         let input = DeviceBuffer::new(self.stream.gpu(), max * planes * height * width * size_of::<f32>())?;
         let stream = self.stream.clone();
-        for batch in [1, pictures, max] {
-            let tensor = DeviceTensor::new(input.address(), [batch, planes, height, width], &stream);
+        let mut batches = vec![1, usual, max];
+        if self.engine.is_none() {
+            batches.extend(rooms(max));
+        }
+        for batch in batches {
+            self.canvas((height, width), batch)?;
+            let tensor = DeviceTensor::new(input.address(), [batch, planes, height, width], (max, &stream));
             self.run(&tensor).map_err(|reason| self.setup.failed(self.setup.choice.provider, reason))?;
         }
         // The bindings of these runs stay; each is given the worker's own address at its next run.
@@ -266,60 +282,84 @@ impl GraphSession {
     }
 
     /// Makes the canvas of `size` the last one, with room for the outputs of `pictures` pictures.
-    fn canvas(&mut self, size: (usize, usize), pictures: usize) -> Result<(), String> {
-        if let Some(place) = self.canvases.iter().position(|canvas| canvas.size == size) {
+    fn canvas(&mut self, size: (usize, usize), pictures: usize) -> Result<(), GraphsError> {
+        let [max, planes, ..] = self.setup.profile.max;
+        let is_own = self.engine.is_none() || !self.setup.profile.holds([max, planes, size.0, size.1]);
+        let room = if is_own { room(pictures, max) } else { pictures.next_power_of_two().min(max) };
+        let owned = self.canvases.iter().filter(|canvas| canvas.own.is_some()).count();
+        let fits = |canvas: &Canvas| {
+            let has_room = canvas.bound.len() >= pictures;
+            // A larger session is slower than one that is made to measure, and where no more may be opened far faster than that.
+            canvas.size == size && has_room && (!is_own || canvas.bound.len() == room || owned >= OWN_SESSIONS_MAX)
+        };
+        if let Some(place) = self.canvases.iter().position(fits) {
             let canvas = self.canvases.remove(place);
-            if canvas.bound.len() >= pictures {
-                self.canvases.push(canvas);
-                return Ok(());
+            self.canvases.push(canvas);
+            return Ok(());
+        }
+        if is_own && owned >= OWN_SESSIONS_MAX {
+            let oldest = self.canvases.iter().position(|canvas| canvas.own.is_some());
+            oldest.map(|place| self.canvases.remove(place));
+        } else {
+            // What has grown too small goes, too.
+            self.canvases.retain(|canvas| is_own || canvas.size != size);
+            if self.canvases.len() >= CANVASES_MAX {
+                self.canvases.remove(0);
             }
         }
-        let [max, planes, ..] = self.setup.profile.max;
-        let is_aside = self.setup.choice.provider == GpuProvider::TensorRt && !self.setup.profile.holds([max, planes, size.0, size.1]);
-        if is_aside && self.aside.is_none() {
-            let (height, width) = size;
-            tracing::warn!(
-                model = self.setup.model.name,
-                height,
-                width,
-                "pictures of this size are run by the CUDA provider, in f32, since TensorRT's engine was built for infer.detector_side; set that to the largest side of a camera, or the camera's to it"
-            );
-            self.aside = Some(self.setup.opened(GpuProvider::Cuda, None, &self.stream).map_err(|error| error.to_string())?);
-        }
-        let outputs = self.contract.outputs(size)?;
-        let room = pictures.next_power_of_two().min(max);
+        let own = is_own.then(|| self.own_session(size, room)).transpose()?;
+        let outputs = self.contract.outputs(size).map_err(|reason| self.setup.failed(self.setup.choice.provider, reason))?;
         let (_, bytes) = Canvas::layout(&outputs, room);
-        if self.canvases.len() >= CANVASES_MAX {
-            self.canvases.remove(0);
-        }
-        let memory = || Ok::<_, CudaError>((DeviceBuffer::new(self.stream.gpu(), bytes)?, PinnedBuffer::new(self.stream.gpu(), bytes)?));
-        let (device, pinned) = memory().map_err(|error| error.to_string())?;
-        self.canvases.push(Canvas { size, is_aside, bound: (0..room).map(|_| None).collect(), outputs, device, pinned });
+        let (device, pinned) = (DeviceBuffer::new(self.stream.gpu(), bytes)?, PinnedBuffer::new(self.stream.gpu(), bytes)?);
+        self.canvases.push(Canvas { size, bound: (0..room).map(|_| None).collect(), own, outputs, device, pinned });
         Ok(())
     }
 
+    /// A session of the CUDA provider for one shape.
+    fn own_session(&self, (height, width): (usize, usize), pictures: usize) -> Result<Runner, GraphsError> {
+        let model = self.setup.model.name.as_str();
+        if self.engine.is_some() {
+            tracing::warn!(
+                model,
+                height,
+                width,
+                pictures,
+                "pictures of this size are run by the CUDA provider, in f32, since TensorRT's engine was built for infer.detector_side; set that to the largest side of a camera, or the camera's to it"
+            );
+        } else {
+            tracing::debug!(model, height, width, pictures, "the CUDA provider opens a session for pictures of this size");
+        }
+        self.setup.opened(GpuProvider::Cuda, None, &self.stream)
+    }
+
     fn queue(&mut self, input: &DeviceTensor<'_>) -> Result<usize, String> {
-        let shape @ [pictures, _, height, width] = input.shape();
-        self.canvas((height, width), pictures)?;
-        let Self { canvases, main, aside, .. } = self;
-        let canvas = canvases.last_mut().ok_or("there is no canvas")?;
-        let runner = if canvas.is_aside { aside.as_mut().ok_or("there is no session for it")? } else { main };
-        let (offsets, bytes) = Canvas::layout(&canvas.outputs, pictures);
-        let bound = &mut canvas.bound[pictures - 1];
+        let [pictures, planes, height, width] = input.shape();
+        self.canvas((height, width), pictures).map_err(|error| error.to_string())?;
+        let canvas = self.canvases.last_mut().ok_or("there is no canvas")?;
+        let run_with = canvas.run_with(pictures);
+        if run_with > input.room() {
+            return Err(format!("{run_with} pictures are run, and there is memory for {}", input.room()));
+        }
+        let shape = [run_with, planes, height, width];
+        let runner = canvas.own.as_mut().or(self.engine.as_mut()).ok_or("there is no session for it")?;
+        let (offsets, bytes) = Canvas::layout(&canvas.outputs, run_with);
+        let bound = &mut canvas.bound[run_with - 1];
         if bound.is_none() {
             let begin = canvas.device.address();
             let outputs: Vec<(&str, u64, Vec<usize>)> = canvas
                 .outputs
                 .iter()
                 .zip(offsets)
-                .map(|(output, offset)| (output.name.as_str(), begin + offset as u64, [&[pictures], output.each.as_slice()].concat()))
+                .map(|(output, offset)| (output.name.as_str(), begin + offset as u64, [&[run_with], output.each.as_slice()].concat()))
                 .collect();
-            // SAFETY: the outputs lie in the canvas's memory, which has room for the most pictures; it goes after the binding.
+            // SAFETY: the outputs lie in the canvas's memory, which has room for them; it goes after the binding.
             *bound = Some(unsafe { runner.bind((input.address(), shape), &outputs) }.map_err(|error| error.to_string())?);
         }
         let bound = bound.as_mut().ok_or("there is no binding")?;
-        // SAFETY: the input is there until the worker has waited for the stream, and so are the outputs, as above.
+        // SAFETY: the input, of as many pictures as there is room for, is there until the worker has waited for the stream, and so
+        // are the outputs, as above.
         unsafe { runner.run(bound, input.address(), shape) }.map_err(|error| error.to_string())?;
+        self.ran.1 = run_with;
         Ok(bytes)
     }
 }
@@ -327,7 +367,7 @@ impl GraphSession {
 impl DeviceGraph for GraphSession {
     fn run(&mut self, input: &DeviceTensor<'_>) -> Result<(), String> {
         // Nothing of an earlier run is shown after one that failed.
-        self.batch = 0;
+        self.ran = (0, 0);
         let (pictures, max) = (input.shape()[0], self.setup.profile.max[0]);
         if !(1..=max).contains(&pictures) {
             return Err(format!("{pictures} pictures at once, and the graph was opened for 1 to {max}"));
@@ -339,16 +379,17 @@ impl DeviceGraph for GraphSession {
         let canvas = self.canvases.last_mut().ok_or("there is no canvas")?;
         // One copy of all outputs, and the only wait: it is behind everything that was queued.
         self.stream.fetch(&canvas.device, &mut canvas.pinned, bytes).map_err(|error| error.to_string())?;
-        self.batch = pictures;
+        self.ran.0 = pictures;
         Ok(())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {
-        let canvas = self.canvases.last().filter(|_| self.batch > 0).ok_or("the graph has not run")?;
+        let (pictures, run_with) = self.ran;
+        let canvas = self.canvases.last().filter(|_| pictures > 0).ok_or("the graph has not run")?;
         let place = canvas.outputs.iter().position(|output| output.name == name);
         let place = place.ok_or_else(|| format!("the graph has no output {name:?}"))?;
-        let (offsets, _) = Canvas::layout(&canvas.outputs, self.batch);
-        let bytes = &canvas.pinned.as_slice()[offsets[place]..][..self.batch * canvas.outputs[place].values() * size_of::<f32>()];
+        let (offsets, _) = Canvas::layout(&canvas.outputs, run_with);
+        let bytes = &canvas.pinned.as_slice()[offsets[place]..][..pictures * canvas.outputs[place].values() * size_of::<f32>()];
         // SAFETY: any four bytes are an f32.
         let (before, values, after) = unsafe { bytes.align_to::<f32>() };
         if before.is_empty() && after.is_empty() { Ok(values) } else { Err("the outputs are not aligned".into()) }
@@ -358,7 +399,7 @@ impl DeviceGraph for GraphSession {
         // A run that failed may still write outputs; where waiting for it fails too, nothing runs any more.
         if self.stream.synchronise().or_else(|_| self.stream.synchronise()).is_ok() {
             self.canvases.clear();
-            self.batch = 0;
+            self.ran = (0, 0);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::{Batch, FaceRequest, FreeSlots, Slot, SurfaceRequest};
 use super::driver::{Event, Gpu, Kernels, Stream};
-use super::graph::{DeviceGraph, DeviceTensor};
+use super::graph::{DeviceGraph, DeviceTensor, room};
 use super::layout::{FACE_BYTES, LETTERBOX_BYTES, Parameters, SUMS_BYTES, TensorLayout, photometry};
 use super::memory::{DeviceBuffer, PinnedBuffer, Staging};
 use super::upload::SurfacePool;
@@ -161,7 +161,7 @@ impl Worker {
             order.iter().map(|place| (batch.requests[*place].surface.clone(), batch.placements[*place])).collect();
         let groups = batch.groups.clone();
         let Some(slot) = batch.slot_mut() else { return Ok(()) };
-        slot.reserve(&groups)?;
+        slot.reserve(&groups, self.frames_max)?;
         slot.parameters.letterboxes(frames.iter().map(|(surface, placement)| (surface, placement)));
         let bytes = slot.parameters.letterbox_bytes();
         slot.staging.reserve(bytes)?;
@@ -215,7 +215,8 @@ impl Worker {
     pub(super) fn run_detector(&mut self, address: u64, (pictures, canvas): (usize, Size)) -> Result<(), CudaError> {
         let shape = [pictures, 3, canvas.height as usize, canvas.width as usize];
         let failed = |reason: String| CudaError::Graph { graph: "detector", reason };
-        self.graphs.detector.run(&DeviceTensor::new(address, shape, &self.inferring)).map_err(failed)
+        let room = room(pictures, self.frames_max);
+        self.graphs.detector.run(&DeviceTensor::new(address, shape, (room, &self.inferring))).map_err(failed)
     }
 
     /// The faces of picture `item` of the `pictures` that the detector saw last, in pixels of its frame.
@@ -361,7 +362,7 @@ impl Worker {
         let failed = |reason: String| CudaError::Graph { graph: "encoder", reason };
         let shape = [count, 3, ALIGNED_SIDE, ALIGNED_SIDE];
         let encoder = &mut self.graphs.encoder;
-        encoder.run(&DeviceTensor::new(address, shape, &self.inferring)).map_err(failed)?;
+        encoder.run(&DeviceTensor::new(address, shape, (room(count, FACES_MAX), &self.inferring))).map_err(failed)?;
         let (values, dimension) = (encoder.output(&self.encoder.output).map_err(failed)?, self.encoder.template_dimension());
         if values.len() != count * dimension {
             return Err(failed(format!("it answered {} numbers for {count} faces; the manifest says {dimension} each", values.len())));
