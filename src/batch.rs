@@ -90,6 +90,8 @@ struct Slot {
     next_due: Timestamp,
     /// When it gave its last frame.
     offered: Option<Timestamp>,
+    /// How far its frames are apart, on the mean of the last few.
+    apart: Option<Duration>,
     /// Weighted count of the frames served (stride scheduling, Waldspurger and Weihl, 1995): the
     /// camera with the least is next.
     service: f64,
@@ -98,6 +100,9 @@ struct Slot {
 
 /// A camera that has given nothing for so long gives nothing in time for a batch.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// The share of the time between a camera's frames that one of them may wait: its next one would take its place. The rest is for
+/// cameras that are not punctual.
+const WAIT_SHARE: f32 = 0.5;
 
 /// How much more often than an interior camera a camera of this role is served when there is
 /// more work than the sessions can do.
@@ -106,6 +111,27 @@ fn weight(role: Role) -> f64 {
         Role::Entry => 4.0,
         Role::Exit => 2.0,
         Role::Interior => 1.0,
+    }
+}
+
+impl Slot {
+    /// A frame came at `now`.
+    fn note_offer(&mut self, now: Timestamp) {
+        let apart = self.offered.map(|last| now.since(last)).filter(|apart| *apart <= SILENT_AFTER);
+        self.apart = match (self.apart, apart) {
+            (Some(mean), Some(apart)) => Some((mean * 7 + apart) / 8),
+            (None, apart) => apart,
+            // It was away, and comes back as it may.
+            (Some(_), None) => None,
+        };
+        self.offered = Some(now);
+    }
+
+    /// When the frame that was offered at `offered` may have to make room for the next one; `None` where it never does, or nothing is
+    /// known of the camera's rate.
+    fn may_be_replaced_at(&self, offered: Timestamp) -> Option<Timestamp> {
+        let apart = self.apart.filter(|_| self.policy == SlotPolicy::NewestWins)?;
+        Some(offered.plus(apart.mul_f32(WAIT_SHARE)))
     }
 }
 
@@ -128,6 +154,7 @@ impl Slots {
             period,
             next_due: Timestamp::default(),
             offered: None,
+            apart: None,
             service,
             counts: FrameCounts::default(),
         });
@@ -147,7 +174,7 @@ impl Slots {
             return Offer::Full;
         }
         slot.counts.received += 1;
-        slot.offered = Some(now);
+        slot.note_offer(now);
         if let Some(period) = slot.period {
             if frame.capture_time < slot.next_due {
                 slot.counts.dropped_rate += 1;
@@ -166,10 +193,11 @@ impl Slots {
         Offer::Taken
     }
 
-    /// Whether a batch can be taken at `now`: when it is full, when every camera that may give a frame has given one, or when its
-    /// oldest frame would be late if it waited longer. Until a batch was measured nobody knows how long one takes, so none waits.
+    /// Whether a batch can be taken at `now`: when it is full, when every camera that may give a frame has given one, when its
+    /// oldest frame would be late if it waited longer, or when the next frame of one of its cameras may come, which would take the
+    /// place of the one that waits. Until a batch was measured nobody knows how long one takes, so none waits.
     pub fn readiness(&self, now: Timestamp) -> Readiness {
-        let (mut waiting, mut oldest, mut free) = (0, None, 0);
+        let (mut waiting, mut oldest, mut replaced, mut free) = (0, None, None, 0);
         let soon = now.plus(self.policy.latency_max);
         for slot in self.cameras.values().filter(|slot| !slot.in_flight) {
             // A camera that is silent, or whose next frame is not due, is not waited for.
@@ -178,11 +206,14 @@ impl Slots {
             let Some((_, offered)) = &slot.frame else { continue };
             waiting += 1;
             oldest = Some(oldest.map_or(*offered, |o: Timestamp| o.min(*offered)));
+            let at = slot.may_be_replaced_at(*offered);
+            replaced = [replaced, at].into_iter().flatten().min();
         }
         let Some(oldest) = oldest else { return Readiness::Empty };
         let is_full = waiting >= self.policy.frames_max.min(free);
         let may_wait = self.times.expect(waiting).and_then(|takes| self.policy.latency_max.checked_sub(takes));
         let due = oldest.plus(may_wait.unwrap_or_default());
+        let due = replaced.map_or(due, |replaced: Timestamp| due.min(replaced));
         if is_full || due <= now { Readiness::Now } else { Readiness::At(due) }
     }
 

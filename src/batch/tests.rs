@@ -62,9 +62,9 @@ fn measured(slots: &mut Slots, times: &[(usize, u64)]) {
     }
 }
 
-/// All cameras have given a frame a moment ago, which was analysed.
+/// All cameras have given a frame a tenth of a second ago, which was analysed.
 fn lively(slots: &mut Slots, cameras: &[(&str, Role)]) {
-    cameras.iter().for_each(|(name, _)| assert_eq!(slots.offer(frame(name, -1), at_ms(-1)), Offer::Taken));
+    cameras.iter().for_each(|(name, _)| assert_eq!(slots.offer(frame(name, -100), at_ms(-100)), Offer::Taken));
     while slots.readiness(at_ms(100)) != Readiness::Empty {
         slots.take().iter().for_each(|frame| slots.done(&frame.camera, true));
     }
@@ -132,6 +132,38 @@ fn nobody_waits_for_a_camera_that_never_gave_anything_or_whose_next_frame_is_not
     slots.take().iter().for_each(|frame| slots.done(&frame.camera, true));
     slots.offer(frame("a", 40), at_ms(40));
     assert_eq!(slots.readiness(at_ms(40)), Readiness::Now, "the other may give nothing before half a second has passed");
+}
+
+#[test]
+fn a_fast_camera_loses_no_frame_by_waiting_for_a_slow_one() {
+    // Frames may wait 100 ms, which is longer than a camera of 25 frames a second takes for its next; the other gives five.
+    const TWO: [(&str, Role); 2] = [("fast", Role::Interior), ("slow", Role::Interior)];
+    let mut slots = Slots::new(BatchPolicy { frames_max: 16, latency_max: Duration::from_millis(100) });
+    for (name, role) in TWO {
+        slots.watch(&camera(name), SlotSettings { role, analysis_fps_max: None, policy: SlotPolicy::NewestWins });
+    }
+    measured(&mut slots, &[(1, 1), (2, 1)]);
+    let mut random = fastrand::Rng::with_seed(21);
+    let (mut next, mut taken) = ([0_i64, 3], 0);
+    for now in 0..20_000 {
+        for (camera, (next, apart)) in ["fast", "slow"].into_iter().zip(next.iter_mut().zip([40, 200])) {
+            if *next == now {
+                slots.offer(frame(camera, now), at_ms(now));
+                // No camera is punctual.
+                *next = now + apart + random.i64(-8..=8);
+            }
+        }
+        if slots.readiness(at_ms(now)) == Readiness::Now {
+            let batch = slots.take();
+            taken += usize::from(batch.len() == 2);
+            batch.iter().for_each(|frame| slots.done(&frame.camera, true));
+        }
+    }
+    for (name, _) in TWO {
+        let counts = slots.counts(&camera(name)).expect("it is watched");
+        assert!(counts.dropped_newer <= 1, "{name}: {counts:?}");
+    }
+    assert!(taken > 20, "frames that come close to each other still go together: {taken}");
 }
 
 #[test]
