@@ -56,12 +56,14 @@ pub(super) struct Slot {
     pub(super) prepared: Event,
     /// The tensor that was used last stands last.
     tensors: Vec<(Size, DeviceBuffer)>,
+    /// How many of them the last batch used.
+    used: usize,
 }
 
 impl Slot {
     pub(super) fn new(stream: &Arc<Stream>) -> Result<Self, CudaError> {
         let (parameters, staging) = (Parameters::default(), Staging::new(stream, PARAMETER_BYTES)?);
-        Ok(Self { parameters, staging, prepared: Event::new(stream.gpu())?, tensors: Vec::new() })
+        Ok(Self { parameters, staging, prepared: Event::new(stream.gpu())?, tensors: Vec::new(), used: 0 })
     }
 
     /// Makes sure that there is a tensor for each canvas of the batch, with [`room`] for its pictures, where a batch has `max`.
@@ -83,11 +85,14 @@ impl Slot {
             };
             self.tensors.push(tensor);
         }
+        self.used = groups.len();
         Ok(())
     }
 
+    /// Frees the tensors that the last batch did not use: those that it did the next one wants again.
     pub(super) fn give_back_tensors(&mut self) {
-        self.tensors.clear();
+        let unused = self.tensors.len().saturating_sub(self.used);
+        self.tensors.drain(..unused);
     }
 
     /// Where the tensor of a canvas begins.

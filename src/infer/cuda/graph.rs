@@ -97,7 +97,7 @@ pub trait DeviceGraph: Send {
     /// Where the graph has no such output.
     fn output(&self, name: &str) -> Result<&[f32], String>;
 
-    /// Frees what is kept only so that the next run need not allocate it.
+    /// Frees what is kept only so that a later run need not allocate it, but for what usual pictures need.
     fn give_back_unused(&mut self) {}
 }
 

@@ -18,7 +18,7 @@ mod runner;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ort::environment::Environment;
 
@@ -51,6 +51,8 @@ const OWN_SESSIONS_MAX: usize = 24;
 const FACES_USUAL: usize = 8;
 /// Outputs begin at multiples of it, as the device's allocations do.
 const ALIGNMENT: usize = 256;
+/// How long no session is opened after one that could not be: to try takes the time of several batches.
+const OPENS_APART: Duration = Duration::from_secs(1);
 /// How often it is told that an engine is still being built.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -116,7 +118,8 @@ impl Opening<'_> {
             _ => None,
         };
         let engine = (self.choice.provider == GpuProvider::TensorRt).then(|| setup.open(cache, self.stream)).transpose()?;
-        let mut session = GraphSession { canvases: Vec::new(), engine, contract, setup, stream: self.stream.clone(), ran: (0, 0) };
+        let mut session =
+            GraphSession { canvases: Vec::new(), engine, contract, setup, stream: self.stream.clone(), ran: (0, 0), next_open: None };
         session.warm()?;
         Ok(session)
     }
@@ -228,6 +231,25 @@ struct GraphSession {
     stream: Arc<Stream>,
     /// How many pictures the last run had, and how many it was run with.
     ran: (usize, usize),
+    /// When a session may be opened again, where the last one could not be.
+    next_open: Option<Instant>,
+}
+
+/// What a canvas must be for pictures that came.
+struct Wanted {
+    /// Height and width.
+    size: (usize, usize),
+    pictures: usize,
+    /// For how many there should be room.
+    room: usize,
+    /// Whether more room will do.
+    may_be_larger: bool,
+}
+
+impl Wanted {
+    fn is(&self, size: (usize, usize), room: usize) -> bool {
+        size == self.size && (room == self.room || self.may_be_larger && room >= self.pictures)
+    }
 }
 
 /// Pictures of one size: memory for their outputs, and bindings by how many are run.
@@ -287,32 +309,42 @@ impl GraphSession {
         let is_own = self.engine.is_none() || !self.setup.profile.holds([max, planes, size.0, size.1]);
         let room = if is_own { room(pictures, max) } else { pictures.next_power_of_two().min(max) };
         let owned = self.canvases.iter().filter(|canvas| canvas.own.is_some()).count();
-        let fits = |canvas: &Canvas| {
-            let has_room = canvas.bound.len() >= pictures;
-            // A larger session is slower than one that is made to measure, and where no more may be opened far faster than that.
-            canvas.size == size && has_room && (!is_own || canvas.bound.len() == room || owned >= OWN_SESSIONS_MAX)
-        };
-        if let Some(place) = self.canvases.iter().position(fits) {
+        let is_waiting = self.next_open.is_some_and(|at| Instant::now() < at);
+        // A larger session is slower than one that is made to measure, and far better than none.
+        let may_be_larger = !is_own || is_waiting || owned >= OWN_SESSIONS_MAX;
+        let wanted = Wanted { size, pictures, room, may_be_larger };
+        if let Some(place) = self.canvases.iter().position(|canvas| wanted.is(canvas.size, canvas.bound.len())) {
             let canvas = self.canvases.remove(place);
             self.canvases.push(canvas);
             return Ok(());
         }
-        if is_own && owned >= OWN_SESSIONS_MAX {
-            let oldest = self.canvases.iter().position(|canvas| canvas.own.is_some());
-            oldest.map(|place| self.canvases.remove(place));
-        } else {
-            // What has grown too small goes, too.
-            self.canvases.retain(|canvas| is_own || canvas.size != size);
-            if self.canvases.len() >= CANVASES_MAX {
-                self.canvases.remove(0);
-            }
+        if is_own && is_waiting {
+            return Err(self.setup.failed(GpuProvider::Cuda, "a moment ago there was no session to be had; it is tried again".into()));
         }
-        let own = is_own.then(|| self.own_session(size, room)).transpose()?;
+        self.make_way(size, is_own.then_some(owned));
+        let own = is_own.then(|| self.own_session(size, room)).transpose();
+        self.next_open = own.is_err().then(|| Instant::now() + OPENS_APART);
         let outputs = self.contract.outputs(size).map_err(|reason| self.setup.failed(self.setup.choice.provider, reason))?;
         let (_, bytes) = Canvas::layout(&outputs, room);
+        let own = own?;
         let (device, pinned) = (DeviceBuffer::new(self.stream.gpu(), bytes)?, PinnedBuffer::new(self.stream.gpu(), bytes)?);
         self.canvases.push(Canvas { size, bound: (0..room).map(|_| None).collect(), own, outputs, device, pinned });
         Ok(())
+    }
+
+    /// Lets go of what must make way for another canvas of `size`: with a session of its own, beside the `owned` that there are, or
+    /// for the engine.
+    fn make_way(&mut self, size: (usize, usize), owned: Option<usize>) {
+        let goes = match owned {
+            Some(owned) if owned >= OWN_SESSIONS_MAX => self.canvases.iter().position(|canvas| canvas.own.is_some()),
+            // What has grown too small.
+            None => self.canvases.iter().position(|canvas| canvas.size == size && canvas.own.is_none()),
+            Some(_) => None,
+        };
+        let goes = goes.or((self.canvases.len() >= CANVASES_MAX).then_some(0));
+        if let Some(place) = goes {
+            self.canvases.remove(place);
+        }
     }
 
     /// A session of the CUDA provider for one shape.
@@ -334,7 +366,8 @@ impl GraphSession {
 
     fn queue(&mut self, input: &DeviceTensor<'_>) -> Result<usize, String> {
         let [pictures, planes, height, width] = input.shape();
-        self.canvas((height, width), pictures).map_err(|error| error.to_string())?;
+        // Others of the same graph were opened: what is wanting is room on the device.
+        self.canvas((height, width), pictures).map_err(|error| format!("the device found no room for pictures of this size: {error}"))?;
         let canvas = self.canvases.last_mut().ok_or("there is no canvas")?;
         let run_with = canvas.run_with(pictures);
         if run_with > input.room() {
@@ -398,7 +431,9 @@ impl DeviceGraph for GraphSession {
     fn give_back_unused(&mut self) {
         // A run that failed may still write outputs; where waiting for it fails too, nothing runs any more.
         if self.stream.synchronise().or_else(|_| self.stream.synchronise()).is_ok() {
-            self.canvases.clear();
+            // The usual pictures come again at once. Where memory is wanting, their sessions could not be opened a second time.
+            let [.., height, width] = self.setup.profile.best;
+            self.canvases.retain(|canvas| canvas.size == (height, width));
             self.ran = (0, 0);
         }
     }

@@ -226,6 +226,20 @@ fn it_is_told_that_something_goes_on_until_it_is_done() {
 }
 
 #[test]
+fn a_session_of_another_size_is_never_taken_and_a_larger_one_only_where_it_may() {
+    let wanted = |may_be_larger| Wanted { size: (384, 640), pictures: 3, room: 4, may_be_larger };
+    for (size, room, made_to_measure, larger) in [
+        ((384, 640), 4, true, true),
+        ((384, 640), 16, false, true),
+        ((384, 640), 1, false, false),
+        ((640, 384), 4, false, false),
+        ((640, 384), 16, false, false),
+    ] {
+        assert_eq!((wanted(false).is(size, room), wanted(true).is(size, room)), (made_to_measure, larger), "{size:?} for {room}");
+    }
+}
+
+#[test]
 fn outputs_lie_behind_each_other_and_never_in_each_other() {
     let outputs =
         [("a", vec![3]), ("b", vec![5, 7]), ("c", vec![1])].map(|(name, each)| OutputShape { name: name.to_owned(), each }).to_vec();
