@@ -190,6 +190,18 @@ pub enum OfflineReason {
     Other,
 }
 
+/// What decodes a camera's stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Decoding {
+    /// The processor, and nothing else was asked for.
+    #[default]
+    OnCpu,
+    /// This device, such as `cuda:0`.
+    OnDevice(String),
+    /// The processor in place of a device, for how long and why.
+    InPlaceOfDevice(String),
+}
+
 /// How a camera is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CameraState {
@@ -199,6 +211,8 @@ pub enum CameraState {
     Online {
         /// Since when.
         since: Timestamp,
+        /// What decodes them.
+        decoding: Decoding,
     },
     /// The connection stands, no frame has come for a while, the attempt is about to be given up.
     Stalled {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts, OfflineReason};
+use crate::camera::{Camera, CameraId, CameraState, Credential, Decoding, FrameCounts, OfflineReason};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{BoxInFrame, EndReason, Event, EventKind};
 use crate::ingest::{self, Decode, Sinks, SourceSettings, StateSink};
@@ -366,9 +366,12 @@ impl Cameras {
             let kind = if online { EventKind::CameraOnline } else { EventKind::CameraOffline };
             let mut event = Event::new(kind, id.as_str(), running.since);
             event.decision_time_us = self.0.clock.now().as_micros();
-            if let CameraState::Offline { message, .. } = &running.state {
-                event.message = Some(message.clone());
-            }
+            event.message = match &running.state {
+                CameraState::Offline { message, .. } => Some(message.clone()),
+                // It costs what the processor has for all.
+                CameraState::Online { decoding: Decoding::InPlaceOfDevice(refusal), .. } => Some(refusal.clone()),
+                _ => None,
+            };
             news.push((id.clone(), event, (!online).then_some(EndReason::CameraOffline)));
         }
         news

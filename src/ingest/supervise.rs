@@ -18,7 +18,7 @@ use super::fallback::Fallback;
 use super::rtsp::{Connection, Parts, Signal};
 use super::watchdog::{SILENCE_MAX, Verdict, Watchdog};
 use super::{Decode, StateSink};
-use crate::camera::{CameraId, CameraState, OfflineReason};
+use crate::camera::{CameraId, CameraState, Decoding, OfflineReason};
 use crate::clock::Timestamp;
 
 /// A pipeline that has not come down after this long is left behind, with an error in the log: the
@@ -34,7 +34,8 @@ struct Ended {
 
 /// See [`super::watch`].
 pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: CancellationToken) {
-    let mut teller = Teller { camera: parts.settings.camera.clone(), states, logged: None, decoder: None };
+    let mut teller =
+        Teller { camera: parts.settings.camera.clone(), states, logged: None, decoding: Decoding::default(), is_decoding_logged: false };
     let (mut backoff, mut fallback) = (Backoff::seeded(fastrand::u64(..)), Fallback::default());
     while !cancel.is_cancelled() {
         teller.tell(CameraState::Connecting);
@@ -144,7 +145,7 @@ async fn follow(connection: &mut Connection, parts: &Parts, teller: &mut Teller,
             Verdict::Alive if !is_online => {
                 is_online = true;
                 first_frame.get_or_insert(now);
-                teller.tell(CameraState::Online { since: now });
+                teller.tell(CameraState::Online { since: now, decoding: teller.decoding.clone() });
             }
             Verdict::Stalled { since } if is_online => {
                 is_online = false;
@@ -177,8 +178,9 @@ struct Teller {
     camera: CameraId,
     states: Arc<dyn StateSink>,
     logged: Option<Logged>,
-    /// What decodes the connection, or why it is the processor, until it is logged.
-    decoder: Option<Result<String, String>>,
+    /// What decodes the connection, and whether the log has it.
+    decoding: Decoding,
+    is_decoding_logged: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -189,17 +191,25 @@ enum Logged {
 }
 
 impl Teller {
-    /// Logs what decodes a connection, once it gives frames; nothing where nobody asked for a device.
+    /// Takes note of what decodes a connection; it is told once that gives frames.
     fn decoder(&mut self, decode: &Decode, decoder: &Decoder, refusal: Option<String>) {
-        self.decoder = decode.ordinal().map(|_| refusal.map_or_else(|| Ok(decoder.to_string()), Err));
+        self.is_decoding_logged = false;
+        self.decoding = match (decode.ordinal(), refusal) {
+            (None, _) => Decoding::OnCpu,
+            (Some(_), None) => Decoding::OnDevice(decoder.to_string()),
+            (Some(_), Some(refusal)) => Decoding::InPlaceOfDevice(refusal),
+        };
     }
 
-    fn tell_decoder(&mut self) {
+    fn log_decoding(&mut self) {
+        if std::mem::replace(&mut self.is_decoding_logged, true) {
+            return;
+        }
         let camera = &self.camera;
-        match self.decoder.take() {
-            None => {}
-            Some(Ok(decoder)) => tracing::info!(%camera, decoder, "the camera is decoded on the device"),
-            Some(Err(reason)) => tracing::warn!(%camera, "the camera is {reason}"),
+        match &self.decoding {
+            Decoding::OnCpu => {}
+            Decoding::OnDevice(decoder) => tracing::info!(%camera, decoder, "the camera is decoded on the device"),
+            Decoding::InPlaceOfDevice(refusal) => tracing::warn!(%camera, "the camera is {refusal}"),
         }
     }
 
@@ -222,7 +232,7 @@ impl Teller {
         let is_online = matches!(state, CameraState::Online { .. });
         self.states.state(camera, state);
         if is_online {
-            self.tell_decoder();
+            self.log_decoding();
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
-use doorward::camera::{CameraId, CameraState, OfflineReason, Transport};
+use doorward::camera::{CameraId, CameraState, Decoding, OfflineReason, Transport};
 use doorward::clock::{SimulatedClock, SystemClock, Timestamp};
 use doorward::frame::{Frame, PixelLayout};
 use doorward::infer::cuda::{Gpu, Surface};
@@ -357,11 +357,22 @@ fn a_camera_that_the_device_refuses_is_decoded_by_the_cpu_and_its_state_says_why
             message.starts_with("the next connections are decoded by the CPU for 10 min: the decoder of cuda:0 refuses: "),
             "{message}"
         );
+        let online = |seen: &Seen| {
+            seen.states.iter().rev().find_map(|state| match state {
+                CameraState::Online { decoding, .. } => Some(decoding.clone()),
+                _ => None,
+            })
+        };
+        let by_cpu = online(&seen).expect("its frames came");
+        let words = "decoded by the CPU for 10 min: the decoder of cuda:0 refuses: ";
+        assert!(matches!(&by_cpu, Decoding::InPlaceOfDevice(said) if said.starts_with(words)), "{by_cpu:?}");
         for frame in &seen.frames {
             assert!(frame.device_pixels().is_none() && pictures.iter().any(|picture| nv12(picture) == nv12(frame)), "the CPU decoded it");
         }
-        assert!(first.end().frames[0].device_pixels().is_some(), "the first camera stays on the device");
-        drop((seen, decode));
+        let first = first.end();
+        assert!(first.frames[0].device_pixels().is_some(), "the first camera stays on the device");
+        assert_eq!(online(&first), Some(Decoding::OnDevice("cuda:0".into())));
+        drop((first, seen, decode));
         assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
     });
 }

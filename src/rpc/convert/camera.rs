@@ -13,8 +13,8 @@ use super::super::status::{Refusal, bad_field};
 use super::subject::paths;
 use super::{telling, time};
 use crate::camera::{
-    Camera, CameraId, CameraState, Credential, FACE_PIXELS_MIN_DEFAULT, NormalisedPoint, NormalisedRect, OfflineReason, Region, Role,
-    Secret, Transport, holds_credential,
+    Camera, CameraId, CameraState, Credential, Decoding, FACE_PIXELS_MIN_DEFAULT, NormalisedPoint, NormalisedRect, OfflineReason, Region,
+    Role, Secret, Transport, holds_credential,
 };
 use crate::cameras::CameraStatus;
 use crate::clock::Timestamp;
@@ -226,14 +226,23 @@ pub(in super::super) fn camera(camera: Camera) -> pb::Camera {
     }
 }
 
+/// What decodes a camera, where a device could.
+fn decoded(decoding: &Decoding) -> String {
+    match decoding {
+        Decoding::OnCpu => String::new(),
+        Decoding::OnDevice(device) => format!("decoded by {device}"),
+        Decoding::InPlaceOfDevice(refusal) => refusal.clone(),
+    }
+}
+
 /// How a camera is doing, as the wire has it.
 pub(in super::super) fn status(status: &CameraStatus) -> pb::CameraStatus {
     let (connection, reason, message, next) = match &status.state {
-        CameraState::Connecting => (pb::CameraConnection::Connecting, "", "", None),
-        CameraState::Online { .. } => (pb::CameraConnection::Online, "", "", None),
-        CameraState::Stalled { .. } => (pb::CameraConnection::Stalled, "", "", None),
+        CameraState::Connecting => (pb::CameraConnection::Connecting, "", String::new(), None),
+        CameraState::Online { decoding, .. } => (pb::CameraConnection::Online, "", decoded(decoding), None),
+        CameraState::Stalled { .. } => (pb::CameraConnection::Stalled, "", String::new(), None),
         CameraState::Offline { reason, message, next_attempt_time } => {
-            (pb::CameraConnection::Offline, offline_reason(*reason), message.as_str(), *next_attempt_time)
+            (pb::CameraConnection::Offline, offline_reason(*reason), message.clone(), *next_attempt_time)
         }
     };
     let frames = &status.frames;
@@ -248,7 +257,7 @@ pub(in super::super) fn status(status: &CameraStatus) -> pb::CameraStatus {
         camera_id: status.camera.to_string(),
         connection: connection.into(),
         reason: reason.to_owned(),
-        message: message.to_owned(),
+        message,
         since: Some(time(status.since)),
         next_attempt_time: next.map(time),
         frames: Some(pb::FrameCounts {

@@ -126,3 +126,24 @@ fn an_offline_camera_says_why_and_when_it_is_tried_again() {
     assert_eq!((wire.since.map(|t| t.seconds), wire.next_attempt_time.map(|t| t.seconds)), (Some(5), Some(7)));
     assert_eq!(wire.frames.map(|f| (f.received, f.analysed, f.dropped["newer"])), Some((9, 4, 5)));
 }
+
+#[test]
+fn an_online_camera_says_what_decodes_it_where_a_device_could() {
+    let said = |decoding| {
+        let online = CameraStatus {
+            camera: CameraId::parse("entrance").expect("good"),
+            state: CameraState::Online { since: Timestamp::from_micros(1), decoding },
+            since: Timestamp::from_micros(1),
+            frames: crate::camera::FrameCounts::default(),
+        };
+        let wire = status(&online);
+        assert_eq!((wire.connection(), wire.reason.as_str()), (pb::CameraConnection::Online, ""));
+        wire.message
+    };
+    assert_eq!(said(Decoding::OnCpu), "");
+    assert_eq!(said(Decoding::OnDevice("cuda:0".into())), "decoded by cuda:0");
+    assert_eq!(
+        said(Decoding::InPlaceOfDevice("decoded by the CPU for 10 min: no decoder".into())),
+        "decoded by the CPU for 10 min: no decoder"
+    );
+}
