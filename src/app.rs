@@ -9,8 +9,8 @@ mod gallery_events;
 mod inference;
 mod replay;
 mod shadow;
+mod targets;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,17 +20,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::calibration::Calibration;
 use crate::cameras::{CameraDefaults, Cameras};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, DecodeChoice, EventsConfig, InferConfig, MirrorChoice};
-use crate::decide::{Policy, ThresholdFacts};
+use crate::config::{Config, DecodeChoice, EventsConfig, InferConfig};
 use crate::device::{Device, ResolvedDevice};
 use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncoder, OtherEncoder, ReloadReport};
-use crate::event::{EndReason, Event, EventKind, ThresholdBasis};
+use crate::event::{EndReason, Event, EventKind};
 use crate::event_log::{EventLog, EventLogError};
 use crate::gallery::Gallery;
-use crate::head::Head;
 use crate::infer::{Engine, EngineFacts};
 use crate::ingest::Decode;
 use crate::liveness::LivePolicy;
@@ -46,6 +43,7 @@ use crate::{ingest, rpc};
 pub use embedder::embedder;
 pub use replay::{Recording, replay};
 use shadow::OpenShadow;
+pub use targets::policy;
 
 /// How often what is past its retention is deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -103,6 +101,7 @@ struct Daemon {
     pipeline: Pipeline,
     cameras: Cameras,
     enrolment: Enrolment,
+    gallery: Gallery,
     server: ServerHandle,
     clock: Arc<dyn Clock>,
     /// Ends what makes events; and, once they are told, what delivers them.
@@ -165,7 +164,7 @@ impl Daemon {
             cameras: cameras.clone(),
             events: events.clone(),
             store: store.clone(),
-            gallery,
+            gallery: gallery.clone(),
             engine_facts: facts,
             shadow: known_shadow,
             clock: Arc::clone(&clock),
@@ -173,14 +172,15 @@ impl Daemon {
         let server = Server::open(&config.server, listener, parts).await?;
         let handle = server.handle();
         tasks.spawn("the server", server.serve(stop_serving.clone().cancelled_owned()));
-        Ok(Self { store, events, pipeline, cameras, enrolment, server: handle, clock, stop_work, stop_serving })
+        Ok(Self { store, events, pipeline, cameras, enrolment, gallery, server: handle, clock, stop_work, stop_serving })
     }
 
     /// Fills the gallery, then starts what works on its own. The server listens already: it says that
     /// the daemon is starting.
     async fn start(&self, config: &Config, tasks: &mut Tasks) -> anyhow::Result<()> {
         self.enrolment.fill().await?;
-        warn_of_unsupported(&self.enrolment.facts().await?.thresholds);
+        targets::warn_of_unsupported(&self.enrolment.facts().await?.thresholds);
+        targets::warn_of_nobody(&config.recognition, &self.gallery);
         let pipeline = self.pipeline.clone();
         let stop = self.stop_work.clone();
         tasks.spawn("the pipeline", async move { pipeline.run(stop).await });
@@ -282,68 +282,6 @@ fn camera_defaults(config: &Config, scene: SceneSettings, (device, facts): (Devi
         Device::Cpu | Device::Cuda(_) => Decode::on_cpu(),
     };
     CameraDefaults { scene, ca_file: config.cameras.ca_file.clone(), decode }
-}
-
-/// Says which targets are not kept, so that nobody trusts what was written down.
-fn warn_of_unsupported(thresholds: &[ThresholdFacts]) {
-    for ThresholdFacts { purpose, name, in_force } in thresholds.iter().filter(|facts| facts.in_force.basis == ThresholdBasis::Unsupported)
-    {
-        tracing::warn!(
-            ?purpose,
-            scope = ?in_force.scope,
-            name,
-            target = in_force.target_rate,
-            expected = in_force.expected_rate,
-            threshold = in_force.threshold,
-            "the calibration has too few comparisons for a target rate: the strictest threshold that they support decides"
-        );
-    }
-}
-
-/// What decides: the configuration's targets by its own calibration, or by that of the encoder in force.
-///
-/// # Errors
-/// A calibration or a head that cannot be used, or targets that nothing is known of.
-pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
-    let load = |file: &PathBuf| Calibration::load(file, &facts.space);
-    let (own, of_encoder) =
-        (config.recognition.calibration.as_ref().map(load).transpose()?, facts.calibration.as_ref().map(load).transpose()?);
-    let recognition = &config.recognition;
-    let scoped =
-        recognition.watchlists.values().chain(recognition.subjects.values()).map(|targets| (targets.target_fpir, targets.target_fmr));
-    let asks_for_rates =
-        std::iter::once((recognition.target_fpir, recognition.target_fmr)).chain(scoped).any(|(fpir, fmr)| fpir.is_some() || fmr.is_some());
-    anyhow::ensure!(
-        !asks_for_rates || own.is_some() || of_encoder.is_some(),
-        "target_fpir and target_fmr need a calibration, and this encoder has none: make one with `doorward calibrate` and name it in recognition.calibration, or state recognition.threshold"
-    );
-    if facts.mirror != MirrorChoice::Off && own.is_none() {
-        tracing::warn!(
-            "infer.mirror changes similarities, and the encoder's calibration was made without it: make one with `doorward calibrate`"
-        );
-    }
-    let mut policy = Policy::new(&config.recognition, own.or(of_encoder.clone()), facts.threshold);
-    if let Some(fallback) = of_encoder {
-        policy = policy.with_fallback(fallback);
-    }
-    if let Some(file) = &config.recognition.verifier {
-        let head = Head::load(file, &facts.space)?;
-        tracing::info!(head = head.rule.name(), file = %file.display(), "a trained head verifies in place of the cosine");
-        policy = policy.with_verifier(head)?;
-    }
-    match (policy.calibration(), config.recognition.threshold) {
-        (Some(calibration), _) => {
-            tracing::info!(source = calibration.source, people = calibration.people, "thresholds follow from a calibration");
-        }
-        (None, Some(threshold)) => {
-            tracing::info!(threshold, "one threshold decides, and no calibration says what error rate it stands for");
-        }
-        (None, None) => tracing::warn!(
-            threshold = facts.threshold,
-            "the encoder has no calibration: its published threshold decides, whatever error rate that is; make one with `doorward calibrate`"
-        ),
-    }
-    Ok(policy)
 }
 
 /// Opens other encoders of the manifest beside the one in force, with one session each.
