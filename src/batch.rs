@@ -119,7 +119,8 @@ impl Slot {
     fn note_offer(&mut self, now: Timestamp) {
         let apart = self.offered.map(|last| now.since(last)).filter(|apart| *apart <= SILENT_AFTER);
         self.apart = match (self.apart, apart) {
-            (Some(mean), Some(apart)) => Some((mean * 7 + apart) / 8),
+            // After a pause it is soon as punctual as it was.
+            (Some(mean), Some(apart)) => Some(((mean * 7 + apart) / 8).min(apart.max(mean / 2))),
             (None, apart) => apart,
             // It was away, and comes back as it may.
             (Some(_), None) => None,
@@ -131,7 +132,8 @@ impl Slot {
     /// known of the camera's rate.
     fn may_be_replaced_at(&self, offered: Timestamp) -> Option<Timestamp> {
         let apart = self.apart.filter(|_| self.policy == SlotPolicy::NewestWins)?;
-        Some(offered.plus(apart.mul_f32(WAIT_SHARE)))
+        // One that comes before the next is due is left out, and takes nobody's place.
+        Some(offered.plus(apart.mul_f32(WAIT_SHARE)).max(self.next_due))
     }
 }
 

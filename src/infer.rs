@@ -162,6 +162,9 @@ pub enum InferError {
     /// A session failed.
     #[error("inference failed: {0}")]
     Session(String),
+    /// There was no room for all that was asked at once: less of it may go through.
+    #[error("inference failed: {0}")]
+    NoRoom(String),
 }
 
 /// Inference cannot begin.

@@ -15,6 +15,7 @@ mod complaint;
 mod cutting;
 mod in_shadow;
 mod intake;
+mod looking;
 mod matching;
 mod passage;
 mod scene;
@@ -216,13 +217,11 @@ impl Pipeline {
         let taken = self.0.clock.now();
         let cells: Vec<_> = batch.iter().map(|frame| self.cell(&frame.camera)).collect();
 
-        let mut analysed = vec![false; batch.len()];
         let batch = self.place(batch).await;
-        let found = self.detect(&batch, &cells).await;
+        let (found, mut analysed) = self.detect(&batch, &cells).await;
         let detected = self.0.clock.now();
-        if let Some(found) = found {
-            analysed.fill(true);
-            let wanted = self.track(&batch, &cells, &found);
+        if analysed.contains(&true) {
+            let wanted = self.track(&batch, &cells, (&found, &analysed));
             let mut shots = self.shoot(&batch, &cells, (&found, &wanted)).await.unwrap_or_else(|| {
                 wanted.iter().for_each(|(index, _)| analysed[*index] = false);
                 Vec::new()
@@ -262,27 +261,17 @@ impl Pipeline {
         }
     }
 
-    /// Finds the faces of each frame, none of one that is watched no longer; `None` when inference failed.
-    async fn detect(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>]) -> Option<Vec<Vec<Detection>>> {
-        let watched = batch.iter().zip(cells).filter_map(|(frame, cell)| Some(cell.as_ref()?.scene().request(frame)));
-        let requests: Vec<_> = watched.collect();
-        match self.0.engine.detect(Lane::Live, requests).await {
-            Ok(found) => {
-                let mut found = found.into_iter();
-                Some(cells.iter().map(|cell| if cell.is_some() { found.next().unwrap_or_default() } else { Vec::new() }).collect())
-            }
-            Err(error) => {
-                self.0.failed.tell(&error, batch.len(), self.0.clock.now());
-                None
-            }
-        }
-    }
-
-    /// Follows the faces and picks those worth a look: for each, the frame it is in.
-    fn track(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], found: &[Vec<Detection>]) -> Vec<(usize, Wanted)> {
+    /// Follows the faces and picks those worth a look: for each, the frame it is in. A frame that was not looked at shows nothing, not
+    /// even that somebody has gone.
+    fn track(
+        &self,
+        batch: &[Frame],
+        cells: &[Option<Arc<SceneCell>>],
+        (found, analysed): (&[Vec<Detection>], &[bool]),
+    ) -> Vec<(usize, Wanted)> {
         let mut all = Vec::new();
         let watched = batch.iter().zip(cells).enumerate().filter_map(|(index, (frame, cell))| Some((index, frame, cell.as_ref()?)));
-        for (index, frame, cell) in watched {
+        for (index, frame, cell) in watched.filter(|(index, ..)| analysed[*index]) {
             let detections = &found[index];
             let faces = detections.iter().filter(|detection| detection.score >= cell.score_min).count();
             self.0.frames.fetch_add(1, Ordering::Relaxed);

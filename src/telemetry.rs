@@ -38,11 +38,10 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`]: a filter that cannot be read, or a second call.
 pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
-    // ONNX Runtime tells at `info` what a developer of it wants to know. What it logs of a run that fails comes back as the run's
-    // error, which is told at most every few seconds: in the log it would stand for every batch. Whoever wants either names it in
-    // the filter.
+    // ONNX Runtime tells at `info` what a developer of it wants to know; whoever wants it too
+    // names it in the filter.
     let filter = EnvFilter::builder()
-        .parse(format!("ort=warn,ort::logging=off,{}", config.filter))
+        .parse(format!("ort=warn,{}", config.filter))
         .map_err(|error| TelemetryError::BadFilter { filter: config.filter.clone(), reason: error.to_string() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = if config.json {

@@ -102,13 +102,15 @@ fn kept(path: &Path) -> std::io::Result<Vec<Failure>> {
     }
 }
 
-/// Adds a failure; only the last few are kept.
+/// Adds a failure; of each device only the last few are kept. The file is whole at any moment.
 fn remember(path: &Path, failure: Failure) -> std::io::Result<()> {
-    let mut failures = kept(path).unwrap_or_default();
-    failures.push(failure);
-    let beyond = failures.len().saturating_sub(FAILURES_MAX);
-    failures.drain(..beyond);
-    std::fs::write(path, serde_json::to_vec_pretty(&failures)?)
+    let (mut own, mut failures): (Vec<_>, Vec<_>) =
+        kept(path).unwrap_or_default().into_iter().partition(|kept| kept.device == failure.device);
+    own.push(failure);
+    failures.extend(own.split_off(own.len().saturating_sub(FAILURES_MAX)));
+    let beside = path.with_extension("json.new");
+    std::fs::write(&beside, serde_json::to_vec_pretty(&failures)?)?;
+    std::fs::rename(&beside, path)
 }
 
 #[cfg(test)]
@@ -137,6 +139,10 @@ mod tests {
         assert_eq!(fails(gpu(true), "second").await, Err("second".into()));
         assert_eq!(counted(), ["first", "second"]);
         assert!(remembered(&path, ("cuda:1", clock.now())).is_empty(), "another GPU is another");
+        for _ in 0..3 {
+            assert!(fails(ResolvedDevice { device: Device::Cuda(1), ..gpu(true) }, "elsewhere").await.is_err());
+        }
+        assert_eq!(counted(), ["first", "second"], "another GPU's failures take nothing away");
         clock.advance(REMEMBERED - Duration::from_secs(600));
         assert_eq!(counted(), ["second"], "an hour after the first");
         assert_eq!(fails(gpu(true), "third").await, Err("third".into()));

@@ -23,7 +23,7 @@ mod worker;
 pub use batch::{Batch, FaceRequest, SurfaceRequest};
 pub use compile::{Capability, Image, KERNEL_NAMES, KERNELS};
 pub use driver::{Gpu, Stream};
-pub use graph::{DeviceGraph, DeviceTensor};
+pub use graph::{DeviceGraph, DeviceTensor, RunError};
 pub use inference::{DeviceSession, OpenWorker};
 pub use memory::{DeviceBuffer, PinnedBuffer};
 pub use session::{GpuChoice, GpuPrecision, GpuProvider, GraphsError, GraphsPlan, graphs};
@@ -76,6 +76,14 @@ pub enum CudaError {
         /// The runtime's words.
         reason: String,
     },
+    /// What pictures of one shape need could not be had, while others go through.
+    #[error("the {graph} cannot take pictures of this size now: {reason}")]
+    NoSession {
+        /// `detector` or `encoder`.
+        graph: &'static str,
+        /// The runtime's words.
+        reason: String,
+    },
     /// A picture is none that the kernels can read.
     #[error("a {}x{} {:?} picture cannot be analysed on the device: {reason}", .format.size.width, .format.size.height, .format.layout)]
     BadSurface {
@@ -98,12 +106,16 @@ impl CudaError {
     /// Whether memory was wanting, on the device or pinned. A runtime that has an allocator of its own says so in words.
     pub fn is_out_of_memory(&self) -> bool {
         // The driver's by cudaMalloc, those of the runtime's arena, of cuDNN and cuBLAS, and this module's own in a graph's mouth.
-        const WORDS: [&str; 6] = [
+        const WORDS: [&str; 9] = [
             "out of memory",
             "OUT_OF_MEMORY",
             "Failed to allocate memory",
             "smaller than requested bytes",
             "ALLOC_FAILED",
+            "ALLOCATION_FAILED",
+            // What these two fail with where memory is full is no word of memory, seen on an H200.
+            "expr=cudnnCreate",
+            "expr=cublasCreate",
             "found no room for",
         ];
         match self {
@@ -112,11 +124,17 @@ impl CudaError {
             _ => false,
         }
     }
+
+    /// Whether the device is well, and only had no room for what was asked at once.
+    fn is_of_the_batch(&self) -> bool {
+        matches!(self, Self::NoSession { .. }) || self.is_out_of_memory()
+    }
 }
 
 impl From<CudaError> for InferError {
     fn from(error: CudaError) -> Self {
-        Self::Session(error.to_string())
+        let words = error.to_string();
+        if error.is_of_the_batch() { Self::NoRoom(words) } else { Self::Session(words) }
     }
 }
 

@@ -50,7 +50,7 @@ struct Inner {
 
 impl Engine {
     /// Checks the models, loads the runtime library (once a process), opens the sessions and runs
-    /// each once. Blocks, for about a second.
+    /// each once. Blocks: for about a second on the CPU, for several on a GPU, and for minutes where TensorRT builds engines.
     ///
     /// # Errors
     /// [`OpenError`], which says what to do. A provider that cannot be had is never replaced; a GPU that was not asked for by its

@@ -232,21 +232,19 @@ fn a_device_that_cannot_be_opened_anew_ends_the_engine_with_the_reason() {
 }
 
 #[test]
-fn a_device_that_opens_and_always_fails_at_its_work_ends_the_engine() {
-    over_the_stand_in("engine::a_device_that_opens_and_always_fails_at_its_work_ends_the_engine", &[], |stand_in| {
-        let session = DeviceSession::new(Box::new(move || opened_failing(stand_in, Some("an illegal address")))).unwrap();
-        let engine = Engine::of_device_sessions(vec![session], facts(MirrorChoice::Off), 4).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let gpu = Gpu::open(0).unwrap();
-            let decoder = Decoder::new(&gpu, stand_in, noise(7, SIZE, PixelLayout::Nv12)).unwrap();
-            let frame = decoded(&decoder, &noise(7, SIZE, PixelLayout::Nv12));
+fn a_device_that_takes_frames_and_always_fails_at_what_is_asked_of_them_ends_the_engine() {
+    const NAME: &str = "engine::a_device_that_takes_frames_and_always_fails_at_what_is_asked_of_them_ends_the_engine";
+    over_the_stand_in(NAME, &[], |stand_in| {
+        let mut session = DeviceSession::new(Box::new(move || opened_failing(stand_in, Some("an illegal address")))).unwrap();
+        let tries = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..5 {
-                assert!(engine.detect(Lane::Live, vec![request(&frame)]).await.is_err());
+                // It takes the frame, and that is no sign that it is well.
+                let frames = session.place(vec![noise(7, SIZE, PixelLayout::I420)]).unwrap();
+                assert!(session.detect(&[request(&frames[0])], Lane::Live).is_err());
             }
-            let reason = tokio::time::timeout(std::time::Duration::from_secs(30), engine.failed()).await.unwrap();
-            assert!(reason.contains("fails at its work") && reason.contains("an illegal address"), "{reason}");
-        });
+        }));
+        let words = *tries.unwrap_err().downcast::<String>().unwrap();
+        assert!(words.contains("fails at its work") && words.contains("an illegal address"), "{words}");
     });
 }
 

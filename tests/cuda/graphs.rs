@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use doorward::face::{ALIGNED_SIDE, AlignedFace, Template, TemplateSpace};
-use doorward::infer::cuda::{CudaError, DeviceBuffer, DeviceGraph, DeviceTensor, Graphs, PinnedBuffer, Stream};
+use doorward::infer::cuda::{CudaError, DeviceBuffer, DeviceGraph, DeviceTensor, Graphs, PinnedBuffer, RunError, Stream};
 
 use crate::driver::StandIn;
 
@@ -55,7 +55,13 @@ impl Outputs {
 }
 
 /// The input of a graph, as it lies on the device when the graph begins.
+///
+/// A session may run as many pictures as there is said to be room for: that memory must be there, too.
 pub fn input(stand_in: &StandIn, tensor: &DeviceTensor<'_>) -> Vec<f32> {
+    let [pictures, planes, height, width] = tensor.shape();
+    assert!(tensor.room() >= pictures, "there is room for the pictures themselves");
+    let room = tensor.room() * planes * height * width;
+    stand_in.read(tensor.stream(), tensor.address() + ((room - 1) * size_of::<f32>()) as u64, &mut [f32::NAN]);
     let mut values = vec![f32::NAN; tensor.len()];
     stand_in.read(tensor.stream(), tensor.address(), &mut values);
     values
@@ -64,7 +70,7 @@ pub fn input(stand_in: &StandIn, tensor: &DeviceTensor<'_>) -> Vec<f32> {
 struct OneFace(Outputs);
 
 impl DeviceGraph for OneFace {
-    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), RunError> {
         let [pictures, _, height, width] = tensor.shape();
         let values = input(self.0.stand_in, tensor);
         assert!(values.iter().all(|value| (0.0..=255.0).contains(value)), "the tensor is whole before the detector begins");
@@ -83,7 +89,7 @@ impl DeviceGraph for OneFace {
             outputs.push((format!("bbox_{stride}"), each(4, &[0.0; 4])));
             outputs.push((format!("kps_{stride}"), each(10, &LANDMARKS)));
         }
-        self.0.bring(tensor.stream(), &outputs).map_err(|error| error.to_string())
+        self.0.bring(tensor.stream(), &outputs).map_err(|error| error.to_string().into())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {
@@ -108,10 +114,10 @@ fn few(crop: &[f32]) -> Vec<f32> {
 }
 
 impl DeviceGraph for FewPixels {
-    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), RunError> {
         let values = input(self.outputs.stand_in, tensor);
         let templates = values.chunks(3 * ALIGNED_SIDE * ALIGNED_SIDE).flat_map(few).collect();
-        self.outputs.bring(tensor.stream(), &[(self.name.clone(), templates)]).map_err(|error| error.to_string())
+        self.outputs.bring(tensor.stream(), &[(self.name.clone(), templates)]).map_err(|error| error.to_string().into())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {
@@ -126,8 +132,8 @@ struct FailsOnce {
 }
 
 impl DeviceGraph for FailsOnce {
-    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
-        self.words.take().map_or_else(|| self.inner.run(tensor), |words| Err(words.to_owned()))
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), RunError> {
+        self.words.take().map_or_else(|| self.inner.run(tensor), |words| Err(words.into()))
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use doorward::infer::cuda::{DeviceGraph, DeviceTensor};
+use doorward::infer::cuda::{DeviceGraph, DeviceTensor, RunError};
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::Tensor;
@@ -60,9 +60,9 @@ impl HostSession {
 }
 
 impl DeviceGraph for HostSession {
-    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), RunError> {
         let outputs = self.run_each(tensor).map_err(|error| error.to_string())?;
-        self.outputs.bring(tensor.stream(), &outputs).map_err(|error| error.to_string())
+        self.outputs.bring(tensor.stream(), &outputs).map_err(|error| error.to_string().into())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {

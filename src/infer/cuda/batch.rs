@@ -69,7 +69,7 @@ impl Slot {
     /// Makes sure that there is a tensor for each canvas of the batch, with [`room`] for its pictures, where a batch has `max`.
     pub(super) fn reserve(&mut self, groups: &[Group], max: usize) -> Result<(), CudaError> {
         for (ready, Group { canvas, members }) in groups.iter().enumerate() {
-            let bytes_each = 3 * canvas.width as usize * canvas.height as usize * size_of::<f32>();
+            let bytes_each = bytes_of(*canvas);
             let kept = self.tensors.iter().position(|(size, _)| size == canvas).map(|place| self.tensors.remove(place));
             let tensor = match kept {
                 Some(kept) if kept.1.bytes() >= room(members.len(), max) * bytes_each => kept,
@@ -95,10 +95,16 @@ impl Slot {
         self.tensors.drain(..unused);
     }
 
-    /// Where the tensor of a canvas begins.
-    pub(super) fn tensor(&self, canvas: Size) -> Option<u64> {
-        self.tensors.iter().find(|(size, _)| *size == canvas).map(|(_, tensor)| tensor.address())
+    /// Where the tensor of a canvas begins, and for how many pictures it has room.
+    pub(super) fn tensor(&self, canvas: Size) -> Option<(u64, usize)> {
+        let (_, tensor) = self.tensors.iter().find(|(size, _)| *size == canvas)?;
+        Some((tensor.address(), tensor.bytes() / bytes_of(canvas)))
     }
+}
+
+/// The bytes of one picture's tensor.
+fn bytes_of(canvas: Size) -> usize {
+    3 * canvas.width as usize * canvas.height as usize * size_of::<f32>()
 }
 
 /// The frames of a batch that share a canvas: one launch, one run of the detector.

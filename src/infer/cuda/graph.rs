@@ -80,6 +80,27 @@ impl<'a> DeviceTensor<'a> {
     }
 }
 
+/// Why a graph did not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunError {
+    /// It failed, in the runtime's own words.
+    Failed(String),
+    /// What pictures of this shape need could not be had. Those of other shapes may go through.
+    NoSession(String),
+}
+
+impl From<String> for RunError {
+    fn from(words: String) -> Self {
+        Self::Failed(words)
+    }
+}
+
+impl From<&str> for RunError {
+    fn from(words: &str) -> Self {
+        Self::Failed(words.to_owned())
+    }
+}
+
 /// A graph that runs on a tensor where it lies: a session of the CUDA or TensorRT provider with an
 /// I/O binding, or in tests what stands for one.
 pub trait DeviceGraph: Send {
@@ -88,8 +109,8 @@ pub trait DeviceGraph: Send {
     /// address stays the same for one shape but for the batch, so bindings can be kept.
     ///
     /// # Errors
-    /// The runtime's own words.
-    fn run(&mut self, input: &DeviceTensor<'_>) -> Result<(), String>;
+    /// [`RunError`].
+    fn run(&mut self, input: &DeviceTensor<'_>) -> Result<(), RunError>;
 
     /// One output of the last run, the first picture's values first.
     ///
@@ -97,7 +118,7 @@ pub trait DeviceGraph: Send {
     /// Where the graph has no such output.
     fn output(&self, name: &str) -> Result<&[f32], String>;
 
-    /// Frees what is kept only so that a later run need not allocate it, but for what usual pictures need.
+    /// Frees what is kept only so that a later run need not allocate it, but for what was needed a moment ago.
     fn give_back_unused(&mut self) {}
 }
 

@@ -20,14 +20,26 @@ pub struct DeviceSession {
     open: OpenWorker,
     /// `None` after a failure, until it is opened anew.
     worker: Option<Worker>,
-    /// How often in a row it could not be opened, or failed at its work.
-    failures: u32,
-    /// Not before then is it opened anew, and so long it is waited for the next time.
-    next_try: (Option<Instant>, Duration),
+    /// How often in a row each kind of work failed, or found the device closed and could not have it opened. Of one kind, since a
+    /// device may still take frames and fail at all that is asked of them.
+    failures: [u32; WORKS],
+    tries_apart: Duration,
+    /// Not before then is it opened anew.
+    next_try: Option<Instant>,
 }
 
-/// So often in a row a device may fail before the engine ends: what ails it may pass. One that opens and then fails at its work
-/// is no better than one that does not open.
+/// The kinds of work.
+#[derive(Clone, Copy)]
+enum Work {
+    Place,
+    Detect,
+    Measure,
+    Encode,
+}
+
+const WORKS: usize = 4;
+/// So often in a row a device may fail at one kind of work before the engine ends: what ails it may pass. One that opens and then
+/// fails is no better than one that does not open.
 const FAILURES_MAX: u32 = 5;
 /// How far tries to open it anew are apart. Batches come faster, and what another process holds is not given back in a moment.
 const TRIES_APART: Duration = Duration::from_secs(1);
@@ -39,23 +51,23 @@ impl DeviceSession {
     /// Why there is none.
     pub fn new(mut open: OpenWorker) -> Result<Self, CudaError> {
         let worker = Some(open()?);
-        Ok(Self { open, worker, failures: 0, next_try: (None, TRIES_APART) })
+        Ok(Self { open, worker, failures: [0; WORKS], tries_apart: TRIES_APART, next_try: None })
     }
 
     /// The same, with another time between tries to open the device anew.
     #[must_use]
-    pub fn with_tries_apart(self, apart: Duration) -> Self {
-        Self { next_try: (self.next_try.0, apart), ..self }
+    pub fn with_tries_apart(self, tries_apart: Duration) -> Self {
+        Self { tries_apart, ..self }
     }
 
-    /// Does `work` with the worker. After a failure it is closed, but for want of memory, which others may give back.
+    /// Does `work` of a kind with the worker. After a failure it is closed, but for want of room, which others may give back.
     ///
     /// # Panics
     /// Where the device fails time and again: that ends the engine, with these words.
-    fn with<T>(&mut self, work: impl FnOnce(&mut Worker) -> Result<T, CudaError>) -> Result<T, InferError> {
+    fn with<T>(&mut self, kind: Work, work: impl FnOnce(&mut Worker) -> Result<T, CudaError>) -> Result<T, InferError> {
         let worker = match self.worker.take() {
             Some(worker) => worker,
-            None if self.next_try.0.is_some_and(|at| Instant::now() < at) => {
+            None if self.next_try.is_some_and(|at| Instant::now() < at) => {
                 return Err(InferError::Session("the device failed, and is opened anew in a moment".into()));
             }
             None => match (self.open)() {
@@ -64,18 +76,18 @@ impl DeviceSession {
                     worker
                 }
                 Err(error) => {
-                    self.next_try.0 = Some(Instant::now() + self.next_try.1);
-                    return Err(self.failed("cannot be opened anew", error));
+                    self.next_try = Some(Instant::now() + self.tries_apart);
+                    return Err(self.failed(kind, "cannot be opened anew", error));
                 }
             },
         };
         let worker = self.worker.insert(worker);
         match work(worker) {
             Ok(done) => {
-                self.failures = 0;
+                self.failures[kind as usize] = 0;
                 Ok(done)
             }
-            Err(error) if error.is_out_of_memory() => {
+            Err(error) if error.is_of_the_batch() => {
                 worker.give_back_unused();
                 Err(error.into())
             }
@@ -83,22 +95,23 @@ impl DeviceSession {
             Err(error @ (CudaError::BadSurface { .. } | CudaError::TooMany { .. })) => Err(error.into()),
             Err(error) => {
                 self.worker = None;
-                Err(self.failed("fails at its work", error))
+                Err(self.failed(kind, "fails at its work", error))
             }
         }
     }
 
     /// One more failure in a row.
-    fn failed(&mut self, how: &str, error: CudaError) -> InferError {
-        self.failures += 1;
-        assert!(self.failures < FAILURES_MAX, "the device failed {FAILURES_MAX} times in a row and {how}: {error}");
+    fn failed(&mut self, kind: Work, how: &str, error: CudaError) -> InferError {
+        let failures = &mut self.failures[kind as usize];
+        *failures += 1;
+        assert!(*failures < FAILURES_MAX, "the device failed {FAILURES_MAX} times in a row and {how}: {error}");
         error.into()
     }
 }
 
 impl Inference for DeviceSession {
     fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
-        self.with(|worker| {
+        self.with(Work::Place, |worker| {
             let placed: Result<Vec<_>, _> = frames
                 .iter()
                 .map(|frame| {
@@ -118,7 +131,7 @@ impl Inference for DeviceSession {
     }
 
     fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
-        self.with(|worker| {
+        self.with(Work::Detect, |worker| {
             let mut found = vec![Vec::new(); requests.len()];
             let mut there = Vec::new();
             for (place, request) in requests.iter().enumerate() {
@@ -137,18 +150,18 @@ impl Inference for DeviceSession {
     }
 
     fn measure(&mut self, faces: &[FaceOnDevice]) -> Result<Vec<Photometry>, InferError> {
-        self.with(|worker| {
+        self.with(Work::Measure, |worker| {
             let faces = faces.iter().map(|face| Ok((surface_of(&face.frame)?, face.landmarks)));
             worker.measure(&faces.collect::<Result<Vec<(Surface, Landmarks)>, _>>()?)
         })
     }
 
     fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
-        self.with(|worker| worker.encode_from_host(faces))
+        self.with(Work::Encode, |worker| worker.encode_from_host(faces))
     }
 
     fn encode_on_device(&mut self, faces: &[FaceOnDevice]) -> Result<Vec<Template>, InferError> {
-        self.with(|worker| {
+        self.with(Work::Encode, |worker| {
             let faces = faces.iter().map(|face| Ok((surface_of(&face.frame)?, face.landmarks, face.is_mirrored)));
             worker.encode_faces(&faces.collect::<Result<Vec<_>, _>>()?)
         })

@@ -5,7 +5,6 @@
 //! Must not know: where photos come from. They are few: nothing here overlaps.
 
 use super::CudaError;
-use super::graph::room;
 use super::worker::{CROP_VALUES, FACES_MAX, Worker};
 use crate::face::{AlignedFace, Detection, Template};
 use crate::infer::host::{CanvasShape, Placement, Target, fill_face};
@@ -21,11 +20,12 @@ impl Worker {
         let shape = if lane == Lane::Photo { CanvasShape::Square } else { CanvasShape::Fitted };
         let placement = Placement::new(request.frame.size(), request.region_of_interest, side, shape);
         let values = 3 * placement.canvas.width as usize * placement.canvas.height as usize;
-        // One picture is run by itself.
         self.from_host.reserve(values * size_of::<f32>())?;
         let (letterbox, input) = (&mut self.letterbox, &self.detector.model.input);
         self.from_host.send_values(values, |values| letterbox.fill(&request.frame, &placement, &mut Target { input, values }))?;
-        self.run_detector(self.from_host.device().address(), (1, placement.canvas))?;
+        let device = self.from_host.device();
+        let tensor = (device.address(), device.bytes() / (values * size_of::<f32>()));
+        self.run_detector(tensor, (1, placement.canvas))?;
         self.faces_of((0, 1), &placement, (request.score_min, request.face_pixels_min))
     }
 
@@ -37,7 +37,7 @@ impl Worker {
         let mut templates = Vec::with_capacity(faces.len());
         for faces in faces.chunks(FACES_MAX) {
             let values = faces.len() * CROP_VALUES;
-            self.from_host.reserve(room(faces.len(), FACES_MAX) * CROP_VALUES * size_of::<f32>())?;
+            self.from_host.reserve(FACES_MAX * CROP_VALUES * size_of::<f32>())?;
             let input = &self.encoder.model.input;
             self.from_host.send_values(values, |values| {
                 for (face, values) in faces.iter().zip(values.chunks_mut(CROP_VALUES)) {

@@ -28,7 +28,7 @@ pub use error::GraphsError;
 use super::Graphs;
 use super::batch::SHAPES_MAX;
 use super::driver::Stream;
-use super::graph::{DeviceGraph, DeviceTensor, room, rooms};
+use super::graph::{DeviceGraph, DeviceTensor, RunError, room, rooms};
 use super::memory::{DeviceBuffer, PinnedBuffer};
 use super::worker::FACES_MAX;
 use crate::config::InferConfig;
@@ -51,8 +51,10 @@ const OWN_SESSIONS_MAX: usize = 24;
 const FACES_USUAL: usize = 8;
 /// Outputs begin at multiples of it, as the device's allocations do.
 const ALIGNMENT: usize = 256;
-/// How long no session is opened after one that could not be: to try takes the time of several batches.
+/// How long no session is opened after one that could not be, or where memory was wanting: to try takes the time of several batches.
 const OPENS_APART: Duration = Duration::from_secs(1);
+/// What was run so short a time ago will be run again at once.
+const IN_USE_FOR: Duration = Duration::from_secs(10);
 /// How often it is told that an engine is still being built.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -118,8 +120,15 @@ impl Opening<'_> {
             _ => None,
         };
         let engine = (self.choice.provider == GpuProvider::TensorRt).then(|| setup.open(cache, self.stream)).transpose()?;
-        let mut session =
-            GraphSession { canvases: Vec::new(), engine, contract, setup, stream: self.stream.clone(), ran: (0, 0), next_open: None };
+        let mut session = GraphSession {
+            canvases: Vec::new(),
+            engine,
+            contract,
+            setup,
+            stream: self.stream.clone(),
+            ran: Ran::default(),
+            next_open: None,
+        };
         session.warm()?;
         Ok(session)
     }
@@ -229,10 +238,19 @@ struct GraphSession {
     setup: Setup,
     /// Dropped last: the sessions work in it.
     stream: Arc<Stream>,
-    /// How many pictures the last run had, and how many it was run with.
-    ran: (usize, usize),
-    /// When a session may be opened again, where the last one could not be.
-    next_open: Option<Instant>,
+    /// The last run.
+    ran: Ran,
+    /// When a session may be opened again, and why not before.
+    next_open: Option<(Instant, String)>,
+}
+
+/// A run that came to its end.
+#[derive(Clone, Copy, Default)]
+struct Ran {
+    /// How many pictures it had; none where there was no run, or it failed.
+    pictures: usize,
+    /// How many it was run with.
+    with: usize,
 }
 
 /// What a canvas must be for pictures that came.
@@ -242,13 +260,17 @@ struct Wanted {
     pictures: usize,
     /// For how many there should be room.
     room: usize,
-    /// Whether more room will do.
-    may_be_larger: bool,
+    /// For how many there may be, where another room will do: behind the pictures there is no more memory.
+    room_max: Option<usize>,
 }
 
 impl Wanted {
-    fn is(&self, size: (usize, usize), room: usize) -> bool {
-        size == self.size && (room == self.room || self.may_be_larger && room >= self.pictures)
+    /// The place of the best of canvases, each by its size and room: the one that is made to measure, else the smallest that will do.
+    fn best_of(&self, kept: impl Iterator<Item = ((usize, usize), usize)> + Clone) -> Option<usize> {
+        let of_size = kept.enumerate().filter(|(_, (size, _))| *size == self.size).map(|(place, (_, room))| (room, place));
+        let made_to_measure = of_size.clone().find(|(room, _)| *room == self.room);
+        let will_do = |(room, _): &(usize, usize)| self.room_max.is_some_and(|max| (self.pictures..=max).contains(room));
+        made_to_measure.or_else(|| of_size.filter(will_do).min()).map(|(_, place)| place)
     }
 }
 
@@ -260,15 +282,20 @@ struct Canvas {
     bound: Vec<Option<Bound>>,
     /// The CUDA provider's session for exactly as many pictures as there is room for; without it the engine runs any number.
     own: Option<Runner>,
+    used: Instant,
     outputs: Vec<OutputShape>,
     device: DeviceBuffer,
     pinned: PinnedBuffer,
 }
 
 impl Canvas {
+    fn room(&self) -> usize {
+        self.bound.len()
+    }
+
     /// How many pictures are run where there are `pictures`.
     fn run_with(&self, pictures: usize) -> usize {
-        if self.own.is_some() { self.bound.len() } else { pictures }
+        if self.own.is_some() { self.room() } else { pictures }
     }
 
     /// Where each output of so many pictures begins, and how many bytes there are in all.
@@ -295,40 +322,46 @@ impl GraphSession {
             batches.extend(rooms(max));
         }
         for batch in batches {
-            self.canvas((height, width), batch)?;
+            self.canvas((height, width), (batch, max))?;
             let tensor = DeviceTensor::new(input.address(), [batch, planes, height, width], (max, &stream));
-            self.run(&tensor).map_err(|reason| self.setup.failed(self.setup.choice.provider, reason))?;
+            self.run(&tensor).map_err(|error| match error {
+                RunError::Failed(reason) | RunError::NoSession(reason) => self.setup.failed(self.setup.choice.provider, reason),
+            })?;
         }
         // The bindings of these runs stay; each is given the worker's own address at its next run.
         Ok(())
     }
 
-    /// Makes the canvas of `size` the last one, with room for the outputs of `pictures` pictures.
-    fn canvas(&mut self, size: (usize, usize), pictures: usize) -> Result<(), GraphsError> {
+    /// Makes a canvas of `size` the last one, with room for the outputs of `pictures` pictures, behind which there is memory for so many
+    /// as the tensor's `room` says.
+    fn canvas(&mut self, size: (usize, usize), (pictures, tensor_room): (usize, usize)) -> Result<(), GraphsError> {
         let [max, planes, ..] = self.setup.profile.max;
         let is_own = self.engine.is_none() || !self.setup.profile.holds([max, planes, size.0, size.1]);
         let room = if is_own { room(pictures, max) } else { pictures.next_power_of_two().min(max) };
         let owned = self.canvases.iter().filter(|canvas| canvas.own.is_some()).count();
-        let is_waiting = self.next_open.is_some_and(|at| Instant::now() < at);
-        // A larger session is slower than one that is made to measure, and far better than none.
-        let may_be_larger = !is_own || is_waiting || owned >= OWN_SESSIONS_MAX;
-        let wanted = Wanted { size, pictures, room, may_be_larger };
-        if let Some(place) = self.canvases.iter().position(|canvas| wanted.is(canvas.size, canvas.bound.len())) {
-            let canvas = self.canvases.remove(place);
+        let waiting_for = self.next_open.as_ref().filter(|(at, _)| Instant::now() < *at).map(|(_, why)| why);
+        // A session that is larger is slower, and far better than none.
+        let room_max = if is_own { (waiting_for.is_some() || owned >= OWN_SESSIONS_MAX).then_some(tensor_room) } else { Some(usize::MAX) };
+        let wanted = Wanted { size, pictures, room, room_max };
+        if let Some(place) = wanted.best_of(self.canvases.iter().map(|canvas| (canvas.size, canvas.room()))) {
+            let mut canvas = self.canvases.remove(place);
+            canvas.used = Instant::now();
             self.canvases.push(canvas);
             return Ok(());
         }
-        if is_own && is_waiting {
-            return Err(self.setup.failed(GpuProvider::Cuda, "a moment ago there was no session to be had; it is tried again".into()));
+        if let (true, Some(why)) = (is_own, waiting_for) {
+            return Err(self.setup.failed(GpuProvider::Cuda, format!("no session is opened so soon after {why}")));
         }
         self.make_way(size, is_own.then_some(owned));
         let own = is_own.then(|| self.own_session(size, room)).transpose();
-        self.next_open = own.is_err().then(|| Instant::now() + OPENS_APART);
+        if let Err(error) = &own {
+            self.next_open = Some((Instant::now() + OPENS_APART, format!("one that could not be: {error}")));
+        }
+        let own = own?;
         let outputs = self.contract.outputs(size).map_err(|reason| self.setup.failed(self.setup.choice.provider, reason))?;
         let (_, bytes) = Canvas::layout(&outputs, room);
-        let own = own?;
         let (device, pinned) = (DeviceBuffer::new(self.stream.gpu(), bytes)?, PinnedBuffer::new(self.stream.gpu(), bytes)?);
-        self.canvases.push(Canvas { size, bound: (0..room).map(|_| None).collect(), own, outputs, device, pinned });
+        self.canvases.push(Canvas { size, bound: (0..room).map(|_| None).collect(), own, used: Instant::now(), outputs, device, pinned });
         Ok(())
     }
 
@@ -364,14 +397,13 @@ impl GraphSession {
         self.setup.opened(GpuProvider::Cuda, None, &self.stream)
     }
 
-    fn queue(&mut self, input: &DeviceTensor<'_>) -> Result<usize, String> {
+    fn queue(&mut self, input: &DeviceTensor<'_>) -> Result<usize, RunError> {
         let [pictures, planes, height, width] = input.shape();
-        // Others of the same graph were opened: what is wanting is room on the device.
-        self.canvas((height, width), pictures).map_err(|error| format!("the device found no room for pictures of this size: {error}"))?;
+        self.canvas((height, width), (pictures, input.room())).map_err(|error| RunError::NoSession(error.to_string()))?;
         let canvas = self.canvases.last_mut().ok_or("there is no canvas")?;
         let run_with = canvas.run_with(pictures);
         if run_with > input.room() {
-            return Err(format!("{run_with} pictures are run, and there is memory for {}", input.room()));
+            return Err(format!("{run_with} pictures are run, and there is memory for {}", input.room()).into());
         }
         let shape = [run_with, planes, height, width];
         let runner = canvas.own.as_mut().or(self.engine.as_mut()).ok_or("there is no session for it")?;
@@ -392,18 +424,18 @@ impl GraphSession {
         // SAFETY: the input, of as many pictures as there is room for, is there until the worker has waited for the stream, and so
         // are the outputs, as above.
         unsafe { runner.run(bound, input.address(), shape) }.map_err(|error| error.to_string())?;
-        self.ran.1 = run_with;
+        self.ran.with = run_with;
         Ok(bytes)
     }
 }
 
 impl DeviceGraph for GraphSession {
-    fn run(&mut self, input: &DeviceTensor<'_>) -> Result<(), String> {
+    fn run(&mut self, input: &DeviceTensor<'_>) -> Result<(), RunError> {
         // Nothing of an earlier run is shown after one that failed.
-        self.ran = (0, 0);
+        self.ran = Ran::default();
         let (pictures, max) = (input.shape()[0], self.setup.profile.max[0]);
         if !(1..=max).contains(&pictures) {
-            return Err(format!("{pictures} pictures at once, and the graph was opened for 1 to {max}"));
+            return Err(format!("{pictures} pictures at once, and the graph was opened for 1 to {max}").into());
         }
         if !Arc::ptr_eq(input.stream(), &self.stream) {
             return Err("the input is made in another stream than the graph works in".into());
@@ -412,16 +444,16 @@ impl DeviceGraph for GraphSession {
         let canvas = self.canvases.last_mut().ok_or("there is no canvas")?;
         // One copy of all outputs, and the only wait: it is behind everything that was queued.
         self.stream.fetch(&canvas.device, &mut canvas.pinned, bytes).map_err(|error| error.to_string())?;
-        self.ran.0 = pictures;
+        self.ran.pictures = pictures;
         Ok(())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {
-        let (pictures, run_with) = self.ran;
+        let Ran { pictures, with } = self.ran;
         let canvas = self.canvases.last().filter(|_| pictures > 0).ok_or("the graph has not run")?;
         let place = canvas.outputs.iter().position(|output| output.name == name);
         let place = place.ok_or_else(|| format!("the graph has no output {name:?}"))?;
-        let (offsets, _) = Canvas::layout(&canvas.outputs, run_with);
+        let (offsets, _) = Canvas::layout(&canvas.outputs, with);
         let bytes = &canvas.pinned.as_slice()[offsets[place]..][..pictures * canvas.outputs[place].values() * size_of::<f32>()];
         // SAFETY: any four bytes are an f32.
         let (before, values, after) = unsafe { bytes.align_to::<f32>() };
@@ -431,11 +463,12 @@ impl DeviceGraph for GraphSession {
     fn give_back_unused(&mut self) {
         // A run that failed may still write outputs; where waiting for it fails too, nothing runs any more.
         if self.stream.synchronise().or_else(|_| self.stream.synchronise()).is_ok() {
-            // The usual pictures come again at once. Where memory is wanting, their sessions could not be opened a second time.
-            let [.., height, width] = self.setup.profile.best;
-            self.canvases.retain(|canvas| canvas.size == (height, width));
-            self.ran = (0, 0);
+            // What is in use comes again at once, and where memory is wanting its session could not be opened a second time.
+            self.canvases.retain(|canvas| canvas.used.elapsed() < IN_USE_FOR);
+            self.ran = Ran::default();
         }
+        // What was freed is for whoever found none, not for the next session.
+        self.next_open = Some((Instant::now() + OPENS_APART, "memory was wanting".into()));
     }
 }
 

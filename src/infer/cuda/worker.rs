@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::{Batch, FaceRequest, FreeSlots, Slot, SurfaceRequest};
 use super::driver::{Event, Gpu, Kernels, Stream};
-use super::graph::{DeviceGraph, DeviceTensor, room};
+use super::graph::{DeviceGraph, DeviceTensor, RunError};
 use super::layout::{FACE_BYTES, LETTERBOX_BYTES, Parameters, SUMS_BYTES, TensorLayout, photometry};
 use super::memory::{DeviceBuffer, PinnedBuffer, Staging};
 use super::upload::SurfacePool;
@@ -170,7 +170,7 @@ impl Worker {
         slot.staging.send(bytes, |pinned| pinned.copy_from_slice(parameters))?;
         let mut first = address;
         for group in &groups {
-            let Some(tensor) = slot.tensor(group.canvas) else { continue };
+            let Some((tensor, _)) = slot.tensor(group.canvas) else { continue };
             let mut layout = TensorLayout::new(tensor, group.canvas, &self.detector.model.input);
             let size = [group.canvas.width, group.canvas.height, group.members.len() as u32];
             let arguments: [*mut c_void; 2] = [(&raw mut first).cast(), (&raw mut layout).cast()];
@@ -198,8 +198,8 @@ impl Worker {
             self.inferring.wait(&slot.prepared)?;
         }
         for group in &batch.groups {
-            let Some(address) = batch.slot().and_then(|slot| slot.tensor(group.canvas)) else { continue };
-            self.run_detector(address, (group.members.len(), group.canvas))?;
+            let Some(tensor) = batch.slot().and_then(|slot| slot.tensor(group.canvas)) else { continue };
+            self.run_detector(tensor, (group.members.len(), group.canvas))?;
             for (item, place) in group.members.iter().enumerate() {
                 let (request, placement) = (&batch.requests[*place], &batch.placements[*place]);
                 let wanted = (request.score_min, request.face_pixels_min);
@@ -211,12 +211,10 @@ impl Worker {
         Ok(found)
     }
 
-    /// Runs the detector on `pictures` pictures of one canvas at `address`.
-    pub(super) fn run_detector(&mut self, address: u64, (pictures, canvas): (usize, Size)) -> Result<(), CudaError> {
+    /// Runs the detector on `pictures` pictures of one canvas at `address`, where there is memory for `room` of them.
+    pub(super) fn run_detector(&mut self, (address, room): (u64, usize), (pictures, canvas): (usize, Size)) -> Result<(), CudaError> {
         let shape = [pictures, 3, canvas.height as usize, canvas.width as usize];
-        let failed = |reason: String| CudaError::Graph { graph: "detector", reason };
-        let room = room(pictures, self.frames_max);
-        self.graphs.detector.run(&DeviceTensor::new(address, shape, (room, &self.inferring))).map_err(failed)
+        self.graphs.detector.run(&DeviceTensor::new(address, shape, (room, &self.inferring))).map_err(of_graph("detector"))
     }
 
     /// The faces of picture `item` of the `pictures` that the detector saw last, in pixels of its frame.
@@ -362,7 +360,8 @@ impl Worker {
         let failed = |reason: String| CudaError::Graph { graph: "encoder", reason };
         let shape = [count, 3, ALIGNED_SIDE, ALIGNED_SIDE];
         let encoder = &mut self.graphs.encoder;
-        encoder.run(&DeviceTensor::new(address, shape, (room(count, FACES_MAX), &self.inferring))).map_err(failed)?;
+        // Whoever makes crops has room for the most of them.
+        encoder.run(&DeviceTensor::new(address, shape, (FACES_MAX, &self.inferring))).map_err(of_graph("encoder"))?;
         let (values, dimension) = (encoder.output(&self.encoder.output).map_err(failed)?, self.encoder.template_dimension());
         if values.len() != count * dimension {
             return Err(failed(format!("it answered {} numbers for {count} faces; the manifest says {dimension} each", values.len())));
@@ -385,6 +384,14 @@ impl Drop for Worker {
                 tracing::warn!(%error, "a device could not be waited for");
             }
         }
+    }
+}
+
+/// Why a graph did not run, as the device's error.
+fn of_graph(graph: &'static str) -> impl Fn(RunError) -> CudaError {
+    move |error| match error {
+        RunError::Failed(reason) => CudaError::Graph { graph, reason },
+        RunError::NoSession(reason) => CudaError::NoSession { graph, reason },
     }
 }
 

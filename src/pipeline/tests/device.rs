@@ -114,3 +114,39 @@ async fn a_device_that_does_not_measure_loses_the_frames_of_those_faces_and_they
     let kinds: Vec<EventKind> = decisions(&told).into_iter().map(|(kind, ..)| kind).filter(|kind| *kind != EventKind::VisitEnded).collect();
     assert_eq!(kinds, [EventKind::Identified, EventKind::Identified, EventKind::Unidentified], "the others were enough");
 }
+
+/// Has no room for a batch in which the camera `odd` is, as long as its pictures are not by themselves; then for those neither.
+struct NoRoomForOne(MadeUp);
+
+impl Inference for NoRoomForOne {
+    fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        if requests.iter().any(|request| request.frame.camera.as_str() == "odd") {
+            return Err(InferError::NoRoom("no session for pictures of this size".into()));
+        }
+        self.0.detect(requests, lane)
+    }
+
+    fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+        self.0.encode(faces)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() {
+    let faults = Faults::default();
+    let mut house = House::at_rest(faults, 1).await;
+    let engine = Engine::of_device_sessions(vec![NoRoomForOne(MadeUp { faults, encoded: 0 })], facts(1, faults), 4).expect("a thread");
+    let gallery = Gallery::with_clock(space(), house.clock.clone());
+    house.uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
+    house.pipeline = Pipeline::new(engine, gallery, house.events.clone(), house.clock.clone());
+    let house = house.running();
+    let (odd, feeding_odd) = walk_past(&house, "odd", 3 * CYCLE_FRAMES);
+    let (door, feeding) = walk_past(&house, "door", 3 * CYCLE_FRAMES);
+    until("all frames are looked at", || feeding.is_finished() && feeding_odd.is_finished() && house.pipeline.is_idle()).await;
+    let lost = |camera| house.pipeline.frame_counts(camera).expect("it is watched").dropped_failed;
+    assert_eq!(lost(&door), 0, "its frames went through by themselves");
+    assert!(lost(&odd) > 0 && house.pipeline.frame_counts(&odd).expect("it is watched").analysed == 0);
+    let kinds = decisions(&house.told(std::slice::from_ref(&door)).await).into_iter().map(|(kind, ..)| kind);
+    let kinds: Vec<EventKind> = kinds.filter(|kind| *kind != EventKind::VisitEnded).collect();
+    assert_eq!(kinds, [EventKind::Identified, EventKind::Identified, EventKind::Unidentified]);
+}

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use ort::environment::Environment;
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, ExecutionProviderDispatch, TensorRT};
+use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::{Shape, TensorRefMut};
@@ -80,6 +81,8 @@ impl Runner {
         let mut options = RunOptions::new()?;
         // Whoever runs a binding waits for the stream, once, behind the copy of the outputs.
         options.disable_device_sync()?;
+        // What fails comes back as an error, which is told at most every few seconds: the runtime's log would have it for every batch.
+        options.set_log_level(LogLevel::Fatal)?;
         let input = CString::new(input).map_err(|_| ort::Error::new("the input's name holds a zero"))?;
         Ok(Self { session, options, memory, input })
     }

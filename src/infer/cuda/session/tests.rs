@@ -226,17 +226,23 @@ fn it_is_told_that_something_goes_on_until_it_is_done() {
 }
 
 #[test]
-fn a_session_of_another_size_is_never_taken_and_a_larger_one_only_where_it_may() {
-    let wanted = |may_be_larger| Wanted { size: (384, 640), pictures: 3, room: 4, may_be_larger };
-    for (size, room, made_to_measure, larger) in [
-        ((384, 640), 4, true, true),
-        ((384, 640), 16, false, true),
-        ((384, 640), 1, false, false),
-        ((640, 384), 4, false, false),
-        ((640, 384), 16, false, false),
-    ] {
-        assert_eq!((wanted(false).is(size, room), wanted(true).is(size, room)), (made_to_measure, larger), "{size:?} for {room}");
+fn the_session_that_is_made_to_measure_is_taken_and_a_larger_one_only_where_it_may_and_the_memory_is_there() {
+    const USUAL: (usize, usize) = (384, 640);
+    const TURNED: (usize, usize) = (640, 384);
+    let kept = [(USUAL, 16), (TURNED, 4), (USUAL, 1), (USUAL, 4)];
+    let best = |kept: &[((usize, usize), usize)], (pictures, room): (usize, usize), room_max| {
+        Wanted { size: USUAL, pictures, room, room_max }.best_of(kept.iter().copied())
+    };
+    for room_max in [None, Some(4), Some(16)] {
+        assert_eq!(best(&kept, (1, 1), room_max), Some(2), "whatever stands before it");
+        assert_eq!(best(&kept, (3, 4), room_max), Some(3));
     }
+    let without = &kept[..2];
+    assert_eq!(best(without, (1, 1), None), None, "one is opened");
+    assert_eq!(best(without, (1, 1), Some(16)), Some(0), "none may be, and there is memory for sixteen");
+    assert_eq!(best(without, (1, 1), Some(4)), None, "never more pictures than there is memory for, and never another size");
+    assert_eq!(best(&[(USUAL, 16), (USUAL, 4)], (2, 2), Some(usize::MAX)), Some(1), "the smallest that will do");
+    assert_eq!(best(&[(USUAL, 1)], (2, 4), Some(16)), None, "never a smaller one");
 }
 
 #[test]

@@ -23,7 +23,7 @@ struct Kept {
 }
 
 impl DeviceGraph for Kept {
-    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), String> {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), RunError> {
         let bytes = tensor.len() * size_of::<f32>();
         if self.pinned.as_ref().is_none_or(|pinned| pinned.as_slice().len() < bytes) {
             self.pinned = Some(PinnedBuffer::new(tensor.stream().gpu(), bytes).map_err(|error| error.to_string())?);
