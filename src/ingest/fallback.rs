@@ -29,7 +29,7 @@ pub(super) struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "decoded by the CPU for {} min: {}", self.lasts.as_secs() / 60, self.reason)
+        write!(f, "decoded by the CPU until it connects again after {} min: {}", self.lasts.as_secs() / 60, self.reason)
     }
 }
 
@@ -71,7 +71,10 @@ mod tests {
     fn a_refused_camera_is_decoded_by_the_processor_until_the_refusal_is_over() {
         let mut fallback = Fallback::default();
         assert_eq!(fallback.in_force(at(0)), None);
-        assert_eq!(fallback.refused("no more decoders".into(), at(5)).to_string(), "decoded by the CPU for 10 min: no more decoders");
+        assert_eq!(
+            fallback.refused("no more decoders".into(), at(5)).to_string(),
+            "decoded by the CPU until it connects again after 10 min: no more decoders"
+        );
         assert_eq!(fallback.in_force(at(14)).map(|refusal| refusal.reason.as_str()), Some("no more decoders"));
         assert_eq!(fallback.in_force(at(15)), None, "the next connection tries the device again");
     }

@@ -116,7 +116,7 @@ fn note_refusal(ended: &mut Ended, decoder: &Decoder, (fallback, parts): (&mut F
         // It goes into the log by itself, too.
         let said = ended.failure.clone().scrubbed(parts.settings.credential.as_ref()).message;
         let refusal = fallback.refused(format!("the decoder of {decoder} refuses: {said}"), parts.clock.now());
-        ended.failure = Failure::new(OfflineReason::Undecodable, format!("the next connections are {refusal}"));
+        ended.failure = Failure::new(OfflineReason::Undecodable, format!("from now on {refusal}"));
     }
 }
 

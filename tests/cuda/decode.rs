@@ -354,7 +354,7 @@ fn a_camera_that_the_device_refuses_is_decoded_by_the_cpu_and_its_state_says_why
         println!("{message}");
         assert_eq!(reason, OfflineReason::Undecodable);
         assert!(
-            message.starts_with("the next connections are decoded by the CPU for 10 min: the decoder of cuda:0 refuses: "),
+            message.starts_with("from now on decoded by the CPU until it connects again after 10 min: the decoder of cuda:0 refuses: "),
             "{message}"
         );
         let online = |seen: &Seen| {
@@ -364,7 +364,7 @@ fn a_camera_that_the_device_refuses_is_decoded_by_the_cpu_and_its_state_says_why
             })
         };
         let by_cpu = online(&seen).expect("its frames came");
-        let words = "decoded by the CPU for 10 min: the decoder of cuda:0 refuses: ";
+        let words = "decoded by the CPU until it connects again after 10 min: the decoder of cuda:0 refuses: ";
         assert!(matches!(&by_cpu, Decoding::InPlaceOfDevice(said) if said.starts_with(words)), "{by_cpu:?}");
         for frame in &seen.frames {
             assert!(frame.device_pixels().is_none() && pictures.iter().any(|picture| nv12(picture) == nv12(frame)), "the CPU decoded it");

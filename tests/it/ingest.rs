@@ -275,7 +275,7 @@ fn a_camera_is_decoded_by_the_cpu_where_the_device_that_should_is_missing() {
     assert_eq!(record.states.len(), 2, "no connection is lost to it: {:?}", record.states);
     drop(record);
     let logged = logs.text();
-    let why: Vec<&str> = logged.lines().filter(|line| line.contains("decoded by the CPU for 10 min")).collect();
+    let why: Vec<&str> = logged.lines().filter(|line| line.contains("decoded by the CPU until it connects again after 10 min")).collect();
     println!("{why:?}");
     assert_eq!(why.len(), 1, "it is said once, with the reason");
 }

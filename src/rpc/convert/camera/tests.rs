@@ -143,7 +143,7 @@ fn an_online_camera_says_what_decodes_it_where_a_device_could() {
     assert_eq!(said(Decoding::OnCpu), "");
     assert_eq!(said(Decoding::OnDevice("cuda:0".into())), "decoded by cuda:0");
     assert_eq!(
-        said(Decoding::InPlaceOfDevice("decoded by the CPU for 10 min: no decoder".into())),
-        "decoded by the CPU for 10 min: no decoder"
+        said(Decoding::InPlaceOfDevice("decoded by the CPU until it connects again after 10 min: no decoder".into())),
+        "decoded by the CPU until it connects again after 10 min: no decoder"
     );
 }
