@@ -41,12 +41,12 @@ pub(super) async fn open(config: &Config, now: Timestamp) -> anyhow::Result<(Eng
     if config.infer.device == DeviceChoice::Auto && device.device != Device::Cpu {
         let path = config.data_dir.join(FILE);
         let failures = remembered(&path, (&device.device.to_string(), now));
-        if let (true, Some(last)) = (failures.len() >= FAILURES_MAX, failures.last()) {
+        if let Some(why) = left_alone(&failures) {
             tracing::error!(
-                device = %device.device, failures = failures.len(), last = last.reason, file = %path.display(),
+                device = %device.device, why, file = %path.display(),
                 "the GPU failed at its work within the last hour: the CPU analyses in its place, more slowly; a start after that hour, or after the file was removed, takes the GPU again"
             );
-            device = device.fallen_back(format!("it failed {} times within an hour, last with: {}", failures.len(), last.reason));
+            device = device.fallen_back(why);
         }
     }
     let (infer, models_dir, wanted) = (config.infer.clone(), config.models_dir.clone(), device.clone());
@@ -76,6 +76,12 @@ pub(super) async fn watch(
         }
     }
     Err(reason)
+}
+
+/// Why a device with these failures is left alone; `None` where it is not.
+fn left_alone(failures: &[Failure]) -> Option<String> {
+    let last = failures.last().filter(|_| failures.len() >= FAILURES_MAX)?;
+    Some(format!("it failed {} times within an hour, last with: {}", failures.len(), last.reason))
 }
 
 /// The failures of a device that still count, the last one last. A file that cannot be read counts as none: it is no reason not to
@@ -135,9 +141,12 @@ mod tests {
         assert!(counted().is_empty());
         assert_eq!(fails(gpu(true), "first").await, Err("first".into()));
         assert_eq!(counted(), ["first"], "one failure may be mended by the restart");
+        let left = || left_alone(&remembered(&path, ("cuda:0", clock.now())));
+        assert_eq!(left(), None);
         clock.advance(Duration::from_secs(600));
         assert_eq!(fails(gpu(true), "second").await, Err("second".into()));
         assert_eq!(counted(), ["first", "second"]);
+        assert_eq!(left().as_deref(), Some("it failed 2 times within an hour, last with: second"));
         assert!(remembered(&path, ("cuda:1", clock.now())).is_empty(), "another GPU is another");
         for _ in 0..3 {
             assert!(fails(ResolvedDevice { device: Device::Cuda(1), ..gpu(true) }, "elsewhere").await.is_err());
@@ -145,6 +154,7 @@ mod tests {
         assert_eq!(counted(), ["first", "second"], "another GPU's failures take nothing away");
         clock.advance(REMEMBERED - Duration::from_secs(600));
         assert_eq!(counted(), ["second"], "an hour after the first");
+        assert_eq!(left(), None);
         assert_eq!(fails(gpu(true), "third").await, Err("third".into()));
         assert_eq!(counted(), ["second", "third"]);
         std::fs::write(&path, "no JSON").expect("it is written");
