@@ -32,7 +32,8 @@ pub struct TellingSettings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     blur_others: Option<bool>,
     /// Tell these types of events on these days at these hours, and nothing else (repeatable): each part
-    /// may be left out or be `all`; `all` alone tells everything again
+    /// may be left out or be `all`; `all` alone tells everything again. Hours are the daemon's local time; those that pass
+    /// midnight, such as 22:00-06:00, belong to the day on which they begin, and 22:00-22:00 is a whole day from then
     #[arg(long = "rule", value_name = "TYPE,…@DAY,…@HH:MM-HH:MM", value_parser = parse_rule)]
     rules: Vec<pb::EventRule>,
 }
