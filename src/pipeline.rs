@@ -134,6 +134,8 @@ impl SceneCell {
 
 /// The faces of a batch that were encoded: for each, the index of its frame.
 struct Encoded {
+    /// Which frames of the batch were.
+    looked_at: Vec<bool>,
     shots: Vec<(usize, Shot)>,
     /// As many as shots, or none when inference failed.
     templates: Vec<Template>,
@@ -221,7 +223,8 @@ impl Pipeline {
         let (found, mut analysed) = self.detect(&batch, &cells).await;
         let detected = self.0.clock.now();
         if analysed.contains(&true) {
-            let wanted = self.track(&batch, &cells, (&found, &analysed));
+            let looked_at = analysed.clone();
+            let wanted = self.track(&batch, &cells, (&found, &looked_at));
             let mut shots = self.shoot(&batch, &cells, (&found, &wanted)).await.unwrap_or_else(|| {
                 wanted.iter().for_each(|(index, _)| analysed[*index] = false);
                 Vec::new()
@@ -235,7 +238,7 @@ impl Pipeline {
             let encoded = self.0.clock.now();
             self.0.intake.observe(batch.len(), encoded.since(taken));
             let passage = Passage { taken, detected, encoded, ..Passage::default() };
-            self.recognise(&batch, &cells, Encoded { shots, templates, passage });
+            self.recognise(&batch, &cells, Encoded { looked_at, shots, templates, passage });
         }
         for cell in cells.iter().flatten() {
             self.flush(cell).await?;
@@ -267,11 +270,11 @@ impl Pipeline {
         &self,
         batch: &[Frame],
         cells: &[Option<Arc<SceneCell>>],
-        (found, analysed): (&[Vec<Detection>], &[bool]),
+        (found, looked_at): (&[Vec<Detection>], &[bool]),
     ) -> Vec<(usize, Wanted)> {
         let mut all = Vec::new();
         let watched = batch.iter().zip(cells).enumerate().filter_map(|(index, (frame, cell))| Some((index, frame, cell.as_ref()?)));
-        for (index, frame, cell) in watched.filter(|(index, ..)| analysed[*index]) {
+        for (index, frame, cell) in watched.filter(|(index, ..)| looked_at[*index]) {
             let detections = &found[index];
             let faces = detections.iter().filter(|detection| detection.score >= cell.score_min).count();
             self.0.frames.fetch_add(1, Ordering::Relaxed);
@@ -352,8 +355,8 @@ impl Pipeline {
                 tracing::error!(%error, camera = %frame.camera, "a face was not compared");
             }
         }
-        for (frame, cell) in batch.iter().zip(cells) {
-            if let Some(cell) = cell {
+        for ((frame, cell), looked_at) in batch.iter().zip(cells).zip(encoded.looked_at) {
+            if let (Some(cell), true) = (cell, looked_at) {
                 cell.scene().sweep(frame.capture_time, &gallery);
             }
         }

@@ -83,6 +83,8 @@ pub enum CudaError {
         graph: &'static str,
         /// The runtime's words.
         reason: String,
+        /// Whether it was tried, or is left for a moment.
+        was_tried: bool,
     },
     /// A picture is none that the kernels can read.
     #[error("a {}x{} {:?} picture cannot be analysed on the device: {reason}", .format.size.width, .format.size.height, .format.layout)]

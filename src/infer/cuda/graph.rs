@@ -86,7 +86,12 @@ pub enum RunError {
     /// It failed, in the runtime's own words.
     Failed(String),
     /// What pictures of this shape need could not be had. Those of other shapes may go through.
-    NoSession(String),
+    NoSession {
+        /// Why.
+        reason: String,
+        /// Whether it was tried, or is left for a moment.
+        was_tried: bool,
+    },
 }
 
 impl From<String> for RunError {

@@ -8,6 +8,7 @@
 //! and few shapes are run ([`room`](super::graph::room)).
 //! Must not know: surfaces, what outputs mean. The CPU is never taken in place of the GPU.
 
+mod canvas;
 mod choice;
 mod contract;
 mod engines;
@@ -29,7 +30,7 @@ use super::Graphs;
 use super::batch::SHAPES_MAX;
 use super::driver::Stream;
 use super::graph::{DeviceGraph, DeviceTensor, RunError, room, rooms};
-use super::memory::{DeviceBuffer, PinnedBuffer};
+use super::memory::DeviceBuffer;
 use super::worker::FACES_MAX;
 use crate::config::InferConfig;
 use crate::device::{Device, ResolvedDevice};
@@ -38,10 +39,11 @@ use crate::frame::Size;
 use crate::infer::host::{CanvasShape, Placement};
 use crate::infer::onnx;
 use crate::models::{Manifest, ModelEntry, Role};
-use contract::{Contract, OutputShape};
+use canvas::{Canvas, NoCanvas, Pause, Wanted};
+use contract::Contract;
 use engines::{EngineFolder, Key, KeyParts};
 use options::Profile;
-use runner::{Bound, Runner, RunnerPlan};
+use runner::{Runner, RunnerPlan};
 
 /// The most canvases that bindings and memory for outputs are kept for: as many as a batch keeps tensors for.
 const CANVASES_MAX: usize = SHAPES_MAX;
@@ -49,12 +51,6 @@ const CANVASES_MAX: usize = SHAPES_MAX;
 const OWN_SESSIONS_MAX: usize = 24;
 /// How many faces the encoder is made fastest for: those of a few cameras at once.
 const FACES_USUAL: usize = 8;
-/// Outputs begin at multiples of it, as the device's allocations do.
-const ALIGNMENT: usize = 256;
-/// How long no session is opened after one that could not be, or where memory was wanting: to try takes the time of several batches.
-const OPENS_APART: Duration = Duration::from_secs(1);
-/// What was run so short a time ago will be run again at once.
-const IN_USE_FOR: Duration = Duration::from_secs(10);
 /// How often it is told that an engine is still being built.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -127,7 +123,7 @@ impl Opening<'_> {
             setup,
             stream: self.stream.clone(),
             ran: Ran::default(),
-            next_open: None,
+            pause: Pause::default(),
         };
         session.warm()?;
         Ok(session)
@@ -240,8 +236,8 @@ struct GraphSession {
     stream: Arc<Stream>,
     /// The last run.
     ran: Ran,
-    /// When a session may be opened again, and why not before.
-    next_open: Option<(Instant, String)>,
+    /// While no session is opened.
+    pause: Pause,
 }
 
 /// A run that came to its end.
@@ -251,63 +247,6 @@ struct Ran {
     pictures: usize,
     /// How many it was run with.
     with: usize,
-}
-
-/// What a canvas must be for pictures that came.
-struct Wanted {
-    /// Height and width.
-    size: (usize, usize),
-    pictures: usize,
-    /// For how many there should be room.
-    room: usize,
-    /// For how many there may be, where another room will do: behind the pictures there is no more memory.
-    room_max: Option<usize>,
-}
-
-impl Wanted {
-    /// The place of the best of canvases, each by its size and room: the one that is made to measure, else the smallest that will do.
-    fn best_of(&self, kept: impl Iterator<Item = ((usize, usize), usize)> + Clone) -> Option<usize> {
-        let of_size = kept.enumerate().filter(|(_, (size, _))| *size == self.size).map(|(place, (_, room))| (room, place));
-        let made_to_measure = of_size.clone().find(|(room, _)| *room == self.room);
-        let will_do = |(room, _): &(usize, usize)| self.room_max.is_some_and(|max| (self.pictures..=max).contains(room));
-        made_to_measure.or_else(|| of_size.filter(will_do).min()).map(|(_, place)| place)
-    }
-}
-
-/// Pictures of one size: memory for their outputs, and bindings by how many are run.
-struct Canvas {
-    /// Height and width.
-    size: (usize, usize),
-    /// The place is the number of pictures, less one; there is room for the outputs of as many as there are places.
-    bound: Vec<Option<Bound>>,
-    /// The CUDA provider's session for exactly as many pictures as there is room for; without it the engine runs any number.
-    own: Option<Runner>,
-    used: Instant,
-    outputs: Vec<OutputShape>,
-    device: DeviceBuffer,
-    pinned: PinnedBuffer,
-}
-
-impl Canvas {
-    fn room(&self) -> usize {
-        self.bound.len()
-    }
-
-    /// How many pictures are run where there are `pictures`.
-    fn run_with(&self, pictures: usize) -> usize {
-        if self.own.is_some() { self.room() } else { pictures }
-    }
-
-    /// Where each output of so many pictures begins, and how many bytes there are in all.
-    fn layout(outputs: &[OutputShape], pictures: usize) -> (Vec<usize>, usize) {
-        let mut end = 0_usize;
-        let offsets = outputs.iter().map(|output| {
-            let begin = end.next_multiple_of(ALIGNMENT);
-            end = begin + pictures * output.values() * size_of::<f32>();
-            begin
-        });
-        (offsets.collect(), end)
-    }
 }
 
 impl GraphSession {
@@ -322,10 +261,13 @@ impl GraphSession {
             batches.extend(rooms(max));
         }
         for batch in batches {
-            self.canvas((height, width), (batch, max))?;
+            self.canvas((height, width), (batch, max)).map_err(|error| match error {
+                NoCanvas::NotHad(error) => error,
+                NoCanvas::Waiting(why) => self.setup.failed(GpuProvider::Cuda, why),
+            })?;
             let tensor = DeviceTensor::new(input.address(), [batch, planes, height, width], (max, &stream));
             self.run(&tensor).map_err(|error| match error {
-                RunError::Failed(reason) | RunError::NoSession(reason) => self.setup.failed(self.setup.choice.provider, reason),
+                RunError::Failed(reason) | RunError::NoSession { reason, .. } => self.setup.failed(self.setup.choice.provider, reason),
             })?;
         }
         // The bindings of these runs stay; each is given the worker's own address at its next run.
@@ -334,34 +276,31 @@ impl GraphSession {
 
     /// Makes a canvas of `size` the last one, with room for the outputs of `pictures` pictures, behind which there is memory for so many
     /// as the tensor's `room` says.
-    fn canvas(&mut self, size: (usize, usize), (pictures, tensor_room): (usize, usize)) -> Result<(), GraphsError> {
+    fn canvas(&mut self, size: (usize, usize), (pictures, tensor_room): (usize, usize)) -> Result<(), NoCanvas> {
         let [max, planes, ..] = self.setup.profile.max;
         let is_own = self.engine.is_none() || !self.setup.profile.holds([max, planes, size.0, size.1]);
         let room = if is_own { room(pictures, max) } else { pictures.next_power_of_two().min(max) };
         let owned = self.canvases.iter().filter(|canvas| canvas.own.is_some()).count();
-        let waiting_for = self.next_open.as_ref().filter(|(at, _)| Instant::now() < *at).map(|(_, why)| why);
+        let waiting_for = self.pause.why(Instant::now());
         // A session that is larger is slower, and far better than none.
         let room_max = if is_own { (waiting_for.is_some() || owned >= OWN_SESSIONS_MAX).then_some(tensor_room) } else { Some(usize::MAX) };
         let wanted = Wanted { size, pictures, room, room_max };
         if let Some(place) = wanted.best_of(self.canvases.iter().map(|canvas| (canvas.size, canvas.room()))) {
-            let mut canvas = self.canvases.remove(place);
-            canvas.used = Instant::now();
+            let canvas = self.canvases.remove(place);
             self.canvases.push(canvas);
             return Ok(());
         }
         if let (true, Some(why)) = (is_own, waiting_for) {
-            return Err(self.setup.failed(GpuProvider::Cuda, format!("no session is opened so soon after {why}")));
+            return Err(NoCanvas::Waiting(why.to_owned()));
         }
         self.make_way(size, is_own.then_some(owned));
         let own = is_own.then(|| self.own_session(size, room)).transpose();
         if let Err(error) = &own {
-            self.next_open = Some((Instant::now() + OPENS_APART, format!("one that could not be: {error}")));
+            self.pause.begin(Instant::now(), format!("a session could not be opened a moment ago: {error}"));
         }
         let own = own?;
         let outputs = self.contract.outputs(size).map_err(|reason| self.setup.failed(self.setup.choice.provider, reason))?;
-        let (_, bytes) = Canvas::layout(&outputs, room);
-        let (device, pinned) = (DeviceBuffer::new(self.stream.gpu(), bytes)?, PinnedBuffer::new(self.stream.gpu(), bytes)?);
-        self.canvases.push(Canvas { size, bound: (0..room).map(|_| None).collect(), own, used: Instant::now(), outputs, device, pinned });
+        self.canvases.push(Canvas::new(self.stream.gpu(), (size, room), own, outputs).map_err(GraphsError::from)?);
         Ok(())
     }
 
@@ -399,7 +338,9 @@ impl GraphSession {
 
     fn queue(&mut self, input: &DeviceTensor<'_>) -> Result<usize, RunError> {
         let [pictures, planes, height, width] = input.shape();
-        self.canvas((height, width), (pictures, input.room())).map_err(|error| RunError::NoSession(error.to_string()))?;
+        if let Err(error) = self.canvas((height, width), (pictures, input.room())) {
+            return Err(error.told(self.canvases.is_empty()));
+        }
         let canvas = self.canvases.last_mut().ok_or("there is no canvas")?;
         let run_with = canvas.run_with(pictures);
         if run_with > input.room() {
@@ -429,6 +370,28 @@ impl GraphSession {
     }
 }
 
+impl GraphSession {
+    /// Brings the outputs of what was queued on the last canvas: one copy of all, and the only wait, which is behind everything that
+    /// was queued.
+    fn fetched(&mut self, bytes: usize) -> Result<(), RunError> {
+        let canvas = self.canvases.last_mut().ok_or("there is no canvas")?;
+        self.stream.fetch(&canvas.device, &mut canvas.pinned, bytes).map_err(|error| error.to_string())?;
+        canvas.health.ran_well(Instant::now());
+        Ok(())
+    }
+
+    /// A run on the last canvas failed: where another session may do better, this one goes.
+    fn note_failure(&mut self) {
+        let Some(canvas) = self.canvases.last_mut() else { return };
+        canvas.health.failed();
+        // What was queued may still write outputs.
+        if canvas.health.is_broken() && self.stream.synchronise().or_else(|_| self.stream.synchronise()).is_ok() {
+            self.canvases.pop();
+            self.pause.begin(Instant::now(), "a session failed at its run a moment ago".into());
+        }
+    }
+}
+
 impl DeviceGraph for GraphSession {
     fn run(&mut self, input: &DeviceTensor<'_>) -> Result<(), RunError> {
         // Nothing of an earlier run is shown after one that failed.
@@ -440,12 +403,18 @@ impl DeviceGraph for GraphSession {
         if !Arc::ptr_eq(input.stream(), &self.stream) {
             return Err("the input is made in another stream than the graph works in".into());
         }
-        let bytes = self.queue(input)?;
-        let canvas = self.canvases.last_mut().ok_or("there is no canvas")?;
-        // One copy of all outputs, and the only wait: it is behind everything that was queued.
-        self.stream.fetch(&canvas.device, &mut canvas.pinned, bytes).map_err(|error| error.to_string())?;
-        self.ran.pictures = pictures;
-        Ok(())
+        match self.queue(input).and_then(|bytes| self.fetched(bytes)) {
+            Ok(()) => {
+                self.ran.pictures = pictures;
+                Ok(())
+            }
+            Err(error) => {
+                if matches!(error, RunError::Failed(_)) {
+                    self.note_failure();
+                }
+                Err(error)
+            }
+        }
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {
@@ -463,12 +432,15 @@ impl DeviceGraph for GraphSession {
     fn give_back_unused(&mut self) {
         // A run that failed may still write outputs; where waiting for it fails too, nothing runs any more.
         if self.stream.synchronise().or_else(|_| self.stream.synchronise()).is_ok() {
-            // What is in use comes again at once, and where memory is wanting its session could not be opened a second time.
-            self.canvases.retain(|canvas| canvas.used.elapsed() < IN_USE_FOR);
+            // What is in use, or usual, comes again at once, and where memory is wanting its session could not be opened a second time.
+            let ([.., height, width], now, before) = (self.setup.profile.best, Instant::now(), self.canvases.len());
+            self.canvases.retain(|canvas| canvas.size == (height, width) || canvas.health.is_in_use(now));
             self.ran = Ran::default();
+            if self.canvases.len() < before {
+                // What was freed is for whoever found none, not for the next session.
+                self.pause.begin(now, "memory was wanting a moment ago".into());
+            }
         }
-        // What was freed is for whoever found none, not for the next session.
-        self.next_open = Some((Instant::now() + OPENS_APART, "memory was wanting".into()));
     }
 }
 

@@ -391,7 +391,7 @@ impl Drop for Worker {
 fn of_graph(graph: &'static str) -> impl Fn(RunError) -> CudaError {
     move |error| match error {
         RunError::Failed(reason) => CudaError::Graph { graph, reason },
-        RunError::NoSession(reason) => CudaError::NoSession { graph, reason },
+        RunError::NoSession { reason, was_tried } => CudaError::NoSession { graph, reason, was_tried },
     }
 }
 

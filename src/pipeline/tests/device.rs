@@ -116,18 +116,23 @@ async fn a_device_that_does_not_measure_loses_the_frames_of_those_faces_and_they
 }
 
 /// Has no room for a batch in which the camera `odd` is, as long as its pictures are not by themselves; then for those neither.
-struct NoRoomForOne(MadeUp);
+struct NoRoomForOne {
+    host: MadeUp,
+    /// How many batches with frames of both were refused.
+    refused: Arc<AtomicUsize>,
+}
 
 impl Inference for NoRoomForOne {
     fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
         if requests.iter().any(|request| request.frame.camera.as_str() == "odd") {
+            self.refused.fetch_add(usize::from(requests.len() > 1), Ordering::Relaxed);
             return Err(InferError::NoRoom("no session for pictures of this size".into()));
         }
-        self.0.detect(requests, lane)
+        self.host.detect(requests, lane)
     }
 
     fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
-        self.0.encode(faces)
+        self.host.encode(faces)
     }
 }
 
@@ -135,7 +140,9 @@ impl Inference for NoRoomForOne {
 async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() {
     let faults = Faults::default();
     let mut house = House::at_rest(faults, 1).await;
-    let engine = Engine::of_device_sessions(vec![NoRoomForOne(MadeUp { faults, encoded: 0 })], facts(1, faults), 4).expect("a thread");
+    let refused = Arc::new(AtomicUsize::new(0));
+    let sessions = vec![NoRoomForOne { host: MadeUp { faults, encoded: 0 }, refused: refused.clone() }];
+    let engine = Engine::of_device_sessions(sessions, facts(1, faults), 4).expect("a thread");
     let gallery = Gallery::with_clock(space(), house.clock.clone());
     house.uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
     house.pipeline = Pipeline::new(engine, gallery, house.events.clone(), house.clock.clone());
@@ -144,6 +151,7 @@ async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() 
     let (door, feeding) = walk_past(&house, "door", 3 * CYCLE_FRAMES);
     until("all frames are looked at", || feeding.is_finished() && feeding_odd.is_finished() && house.pipeline.is_idle()).await;
     let lost = |camera| house.pipeline.frame_counts(camera).expect("it is watched").dropped_failed;
+    assert!(refused.load(Ordering::Relaxed) > 0, "some batches held frames of both");
     assert_eq!(lost(&door), 0, "its frames went through by themselves");
     assert!(lost(&odd) > 0 && house.pipeline.frame_counts(&odd).expect("it is watched").analysed == 0);
     let kinds = decisions(&house.told(std::slice::from_ref(&door)).await).into_iter().map(|(kind, ..)| kind);

@@ -226,38 +226,6 @@ fn it_is_told_that_something_goes_on_until_it_is_done() {
 }
 
 #[test]
-fn the_session_that_is_made_to_measure_is_taken_and_a_larger_one_only_where_it_may_and_the_memory_is_there() {
-    const USUAL: (usize, usize) = (384, 640);
-    const TURNED: (usize, usize) = (640, 384);
-    let kept = [(USUAL, 16), (TURNED, 4), (USUAL, 1), (USUAL, 4)];
-    let best = |kept: &[((usize, usize), usize)], (pictures, room): (usize, usize), room_max| {
-        Wanted { size: USUAL, pictures, room, room_max }.best_of(kept.iter().copied())
-    };
-    for room_max in [None, Some(4), Some(16)] {
-        assert_eq!(best(&kept, (1, 1), room_max), Some(2), "whatever stands before it");
-        assert_eq!(best(&kept, (3, 4), room_max), Some(3));
-    }
-    let without = &kept[..2];
-    assert_eq!(best(without, (1, 1), None), None, "one is opened");
-    assert_eq!(best(without, (1, 1), Some(16)), Some(0), "none may be, and there is memory for sixteen");
-    assert_eq!(best(without, (1, 1), Some(4)), None, "never more pictures than there is memory for, and never another size");
-    assert_eq!(best(&[(USUAL, 16), (USUAL, 4)], (2, 2), Some(usize::MAX)), Some(1), "the smallest that will do");
-    assert_eq!(best(&[(USUAL, 1)], (2, 4), Some(16)), None, "never a smaller one");
-}
-
-#[test]
-fn outputs_lie_behind_each_other_and_never_in_each_other() {
-    let outputs =
-        [("a", vec![3]), ("b", vec![5, 7]), ("c", vec![1])].map(|(name, each)| OutputShape { name: name.to_owned(), each }).to_vec();
-    for pictures in [1, 2, 100] {
-        let (offsets, bytes) = Canvas::layout(&outputs, pictures);
-        let ends: Vec<usize> = outputs.iter().zip(&offsets).map(|(output, begin)| begin + pictures * output.values() * 4).collect();
-        assert!(offsets.iter().all(|offset| offset.is_multiple_of(ALIGNMENT)) && offsets[0] == 0);
-        assert!(offsets[1..].iter().zip(&ends).all(|(begin, end)| begin >= end) && ends.last() == Some(&bytes));
-    }
-}
-
-#[test]
 fn a_binding_sees_what_is_written_after_it_was_made_and_writes_where_it_was_told() {
     let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
     let Ok(environment) = onnx::runtime(&manifest, Device::Cpu).map(|runtime| runtime.environment) else {
