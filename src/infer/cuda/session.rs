@@ -368,9 +368,7 @@ impl GraphSession {
         self.ran.with = run_with;
         Ok(bytes)
     }
-}
 
-impl GraphSession {
     /// Brings the outputs of what was queued on the last canvas: one copy of all, and the only wait, which is behind everything that
     /// was queued.
     fn fetched(&mut self, bytes: usize) -> Result<(), RunError> {
