@@ -14,6 +14,7 @@ mod engine;
 mod host;
 mod job;
 mod liveness;
+mod meter;
 mod onnx;
 mod pool;
 mod provider;

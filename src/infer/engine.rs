@@ -6,16 +6,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::{Semaphore, oneshot};
 
 use super::cuda::{self, CudaError, DeviceSession, Gpu, GpuChoice, GraphsError, GraphsPlan, Image};
 use super::job::Job;
+use super::meter::Meter;
 use super::onnx::{self, Runtime};
 use super::pool::Pool;
 use super::provider::Choice;
-use super::worker::{Meter, Setup, Worker};
+use super::worker::{Setup, Worker};
 use super::{
     CutFace, DetectRequest, EngineFacts, FaceInFrame, FaceOnDevice, InferError, Inference, InferenceCpu, Lane, ModelFacts, OpenError,
 };
@@ -303,15 +303,7 @@ impl Engine {
     /// CPU time spent strictly inside the runtime so far: letterboxing, decoding and waiting are
     /// not in it.
     pub fn inference_cpu(&self) -> InferenceCpu {
-        let meter = &self.0.meter;
-        InferenceCpu {
-            detect_ns: meter.detect_ns.load(Ordering::Relaxed),
-            detect_runs: meter.detect_runs.load(Ordering::Relaxed),
-            encode_ns: meter.encode_ns.load(Ordering::Relaxed),
-            encode_runs: meter.encode_runs.load(Ordering::Relaxed),
-            live_ns: meter.live_ns.load(Ordering::Relaxed),
-            live_runs: meter.live_runs.load(Ordering::Relaxed),
-        }
+        self.0.meter.counted()
     }
 }
 

@@ -4,11 +4,9 @@
 //! Drops what lies outside the crop.
 //! Must not know: visits, what follows from a score.
 
-use std::sync::atomic::Ordering;
-
 use super::host::{Letterbox, Placement, Target};
+use super::meter::Meter;
 use super::onnx::{Session, output};
-use super::worker::{Meter, thread_cpu_ns};
 use crate::face::Rect;
 use crate::frame::{Frame, PixelLayout, Size};
 use crate::models::AntispoofEntry;
@@ -83,10 +81,7 @@ impl LiveScorer {
         let placement = Placement::stretched(crop.origin, crop.size, self.entry.crop_side);
         let mut target = Target { input: &self.entry.model.input, values: self.session.input_mut() };
         letterbox.fill(frame, &placement, &mut target);
-        let began_ns = thread_cpu_ns();
-        let outputs = self.session.run()?;
-        meter.live_ns.fetch_add(thread_cpu_ns() - began_ns, Ordering::Relaxed);
-        meter.live_runs.fetch_add(1, Ordering::Relaxed);
+        let outputs = meter.live.of(|| self.session.run())?;
         share_of(output(&outputs, &self.entry.output)?, self.entry.live_class)
     }
 }

@@ -6,14 +6,13 @@
 //! Must not know: queues, other threads, who asks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ort::environment::Environment;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::decode::{self, Head};
 use super::host::{CanvasShape, Letterbox, Placement, Target, fill_face};
 use super::liveness::{FaceInFrame, LiveScorer};
+use super::meter::Meter;
 use super::onnx::{Plan, Session, output};
 use super::provider::{Choice, Precision};
 use super::{DetectRequest, InferError, Inference, Lane, OpenError};
@@ -24,17 +23,6 @@ use crate::models::{Decoder, Manifest, Role};
 
 /// The most shapes that a thread keeps detector sessions for: one a camera resolution, and photos.
 const SHAPES_MAX: usize = 8;
-
-/// CPU time of all threads strictly inside the runtime.
-#[derive(Debug, Default)]
-pub(super) struct Meter {
-    pub(super) detect_ns: AtomicU64,
-    pub(super) detect_runs: AtomicU64,
-    pub(super) encode_ns: AtomicU64,
-    pub(super) encode_runs: AtomicU64,
-    pub(super) live_ns: AtomicU64,
-    pub(super) live_runs: AtomicU64,
-}
 
 /// Everything that all threads share.
 pub(super) struct Setup {
@@ -82,10 +70,7 @@ impl Worker {
         let session = self.detector(placement.canvas).map_err(|error| error.to_string())?;
         let input = &setup.manifest.detector.model.input;
         letterbox.fill(&request.frame, &placement, &mut Target { input, values: session.input_mut() });
-        let began_ns = thread_cpu_ns();
-        let outputs = session.run()?;
-        setup.meter.detect_ns.fetch_add(thread_cpu_ns() - began_ns, Ordering::Relaxed);
-        setup.meter.detect_runs.fetch_add(1, Ordering::Relaxed);
+        let outputs = setup.meter.detect.of(|| session.run())?;
         let score_min = request.score_min.unwrap_or(setup.config.detection_score_min);
         let mut faces = match setup.manifest.detector.decoder {
             Decoder::Yunet => decode::yunet(&heads(&outputs)?, placement.canvas.width, score_min),
@@ -115,10 +100,7 @@ impl Worker {
     fn encode_one(&mut self, face: &AlignedFace) -> Result<Template, String> {
         let encoder = &self.setup.manifest.encoder;
         fill_face(face, &mut Target { input: &encoder.model.input, values: self.encoder.input_mut() });
-        let began_ns = thread_cpu_ns();
-        let outputs = self.encoder.run()?;
-        self.setup.meter.encode_ns.fetch_add(thread_cpu_ns() - began_ns, Ordering::Relaxed);
-        self.setup.meter.encode_runs.fetch_add(1, Ordering::Relaxed);
+        let outputs = self.setup.meter.encode.of(|| self.encoder.run())?;
         let values = output(&outputs, &encoder.output)?;
         let dimension = encoder.template_dimension();
         if values.len() != dimension {
@@ -195,11 +177,4 @@ pub(super) fn into_frame(face: &mut Detection, placement: &Placement) {
     face.box_in_frame.width = placement.length_in_frame(face.box_in_frame.width);
     face.box_in_frame.height = placement.length_in_frame(face.box_in_frame.height);
     face.landmarks.0 = face.landmarks.0.map(|point| placement.point_in_frame(point));
-}
-
-/// CPU time of this thread. `OpenVINO` with one thread and one stream works in it too (measured:
-/// the process's and the thread's time of a run are equal).
-pub(super) fn thread_cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
