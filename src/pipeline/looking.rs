@@ -14,23 +14,24 @@ use crate::infer::{DetectRequest, InferError, Lane};
 impl Pipeline {
     /// The faces of each frame, none of one that is watched no longer, and which frames were looked at.
     pub(super) async fn detect(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>]) -> (Vec<Vec<Detection>>, Vec<bool>) {
-        let watched = batch.iter().zip(cells).filter_map(|(frame, cell)| Some(cell.as_ref()?.scene().request(frame)));
-        let mut found = self.detect_all(watched.collect()).await.into_iter();
+        let requests = || batch.iter().zip(cells).filter_map(|(frame, cell)| Some(cell.as_ref()?.scene().request(frame))).collect();
+        let mut found = self.detect_all(requests).await.into_iter();
         let of_frame = |cell: &Option<Arc<SceneCell>>| if cell.is_some() { found.next().flatten() } else { Some(Vec::new()) };
         let found: Vec<_> = cells.iter().map(of_frame).collect();
         let analysed = found.iter().map(Option::is_some).collect();
         (found.into_iter().map(Option::unwrap_or_default).collect(), analysed)
     }
 
-    /// The faces of each picture; `None` of those that are lost.
-    async fn detect_all(&self, requests: Vec<DetectRequest>) -> Vec<Option<Vec<Detection>>> {
-        let count = requests.len();
-        match self.0.engine.detect(Lane::Live, requests.clone()).await {
+    /// The faces of each picture; `None` of those that are lost. What is asked is made again in the rare case that it is needed twice.
+    async fn detect_all(&self, requests: impl Fn() -> Vec<DetectRequest>) -> Vec<Option<Vec<Detection>>> {
+        let all = requests();
+        let count = all.len();
+        match self.0.engine.detect(Lane::Live, all).await {
             Ok(found) => found.into_iter().map(Some).collect(),
             // It may be one camera's pictures that there is no room for.
             Err(InferError::NoRoom(_)) if count > 1 => {
                 let mut found = Vec::with_capacity(count);
-                for request in requests {
+                for request in requests() {
                     let alone = self.0.engine.detect(Lane::Live, vec![request]).await;
                     found.push(alone.map_err(|error| self.lost(&error, 1)).ok().and_then(|mut found| found.pop()));
                 }
