@@ -108,16 +108,15 @@ impl CudaError {
     /// Whether memory was wanting, on the device or pinned. A runtime that has an allocator of its own says so in words.
     pub fn is_out_of_memory(&self) -> bool {
         // The driver's by cudaMalloc, those of the runtime's arena, of cuDNN and cuBLAS, and this module's own in a graph's mouth.
-        const WORDS: [&str; 9] = [
+        const WORDS: [&str; 8] = [
             "out of memory",
             "OUT_OF_MEMORY",
             "Failed to allocate memory",
             "smaller than requested bytes",
             "ALLOC_FAILED",
             "ALLOCATION_FAILED",
-            // What these two fail with where memory is full is no word of memory, seen on an H200.
+            // It fails with an internal error where memory is full, seen on an H200.
             "expr=cudnnCreate",
-            "expr=cublasCreate",
             "found no room for",
         ];
         match self {
