@@ -104,6 +104,26 @@ pub struct Subject {
     pub revision: u64,
 }
 
+#[cfg(test)]
+impl Subject {
+    /// Somebody of whom a test needs no more than who it is.
+    pub(crate) fn made_up(id: &str, uid: u128) -> Self {
+        Self {
+            id: SubjectId::parse(id).expect("a good id"),
+            uid: SubjectUid(Uuid::from_u128(uid)),
+            display_name: String::new(),
+            watchlists: Vec::new(),
+            attributes: BTreeMap::new(),
+            consent_reference: String::new(),
+            expire_time: None,
+            origin: Origin::Rpc,
+            create_time: Timestamp::default(),
+            update_time: Timestamp::default(),
+            revision: 1,
+        }
+    }
+}
+
 impl Subject {
     /// Whether it stands on one of `watchlists` at least; an empty set asks for none.
     pub fn is_on_any(&self, watchlists: &HashSet<String>) -> bool {

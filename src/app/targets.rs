@@ -105,28 +105,14 @@ fn for_nobody<'a>(recognition: &'a RecognitionConfig, gallery: &Gallery) -> (Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
     use crate::config::TargetConfig;
     use crate::face::TemplateSpace;
     use crate::mutation::Mutation;
-    use crate::subject::{Origin, SubjectId, SubjectUid};
 
     #[test]
     fn a_target_for_a_name_that_nobody_has_is_noticed() {
         let gallery = Gallery::new(TemplateSpace::new("s"));
-        let subject = Subject {
-            id: SubjectId::parse("anna").expect("a good id"),
-            uid: SubjectUid(uuid::Uuid::from_u128(1)),
-            display_name: String::new(),
-            watchlists: vec!["staff".into()],
-            attributes: std::collections::BTreeMap::new(),
-            consent_reference: String::new(),
-            expire_time: None,
-            origin: Origin::Rpc,
-            create_time: Timestamp::default(),
-            update_time: Timestamp::default(),
-            revision: 1,
-        };
+        let subject = Subject { watchlists: vec!["staff".into()], ..Subject::made_up("anna", 1) };
         gallery.apply(1, &[Mutation::PutSubject(subject)]);
         let named = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), TargetConfig::default())).collect();
         let recognition =

@@ -6,11 +6,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::calibration::{Band, Calibration, Histogram, Measured};
-use crate::clock::Timestamp;
 use crate::config::{RecognitionConfig, TargetConfig};
 use crate::event::{PolicyScope, ThresholdBasis};
 use crate::face::TemplateSpace;
-use crate::subject::{Origin, SubjectId, SubjectUid};
+use crate::subject::SubjectUid;
 
 fn candidate(number: u128, similarity: f32) -> Candidate {
     Candidate { subject: SubjectUid(Uuid::from_u128(number)), similarity }
@@ -43,19 +42,7 @@ fn rate(target_fpir: f64) -> TargetConfig {
 }
 
 fn subject(id: &str, watchlists: &[&str]) -> Arc<Subject> {
-    Arc::new(Subject {
-        id: SubjectId::parse(id).expect("a good id"),
-        uid: SubjectUid(Uuid::from_u128(1)),
-        display_name: String::new(),
-        watchlists: watchlists.iter().map(|list| (*list).to_owned()).collect(),
-        attributes: BTreeMap::new(),
-        consent_reference: String::new(),
-        expire_time: None,
-        origin: Origin::Rpc,
-        create_time: Timestamp::default(),
-        update_time: Timestamp::default(),
-        revision: 1,
-    })
+    Arc::new(Subject { watchlists: watchlists.iter().map(|list| (*list).to_owned()).collect(), ..Subject::made_up(id, 1) })
 }
 
 #[test]

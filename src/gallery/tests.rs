@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::SimulatedClock;
 use crate::face::Quality;
-use crate::subject::{Origin, Sample, SampleId, SubjectId};
+use crate::subject::{Sample, SampleId};
 
 const SEEDS: [u64; 4] = [1, 20_260, 77, 4_096];
 
@@ -26,19 +26,7 @@ fn uid(number: u128) -> SubjectUid {
 }
 
 fn subject(number: u128) -> Subject {
-    Subject {
-        id: SubjectId::parse(&format!("s{number}")).expect("a good id"),
-        uid: uid(number),
-        display_name: format!("number {number}"),
-        watchlists: Vec::new(),
-        attributes: BTreeMap::new(),
-        consent_reference: String::new(),
-        expire_time: None,
-        origin: Origin::Rpc,
-        create_time: Timestamp::default(),
-        update_time: Timestamp::default(),
-        revision: 1,
-    }
+    Subject { display_name: format!("number {number}"), ..Subject::made_up(&format!("s{number}"), number) }
 }
 
 fn template(values: &[f32]) -> Template {

@@ -246,19 +246,25 @@ fn camera(name: &str) -> CameraId {
 
 /// Person 1, 2, 3 (a stranger), 1, 2, … walk past, one after the other, on a replay's own time.
 fn walk_past(house: &House, name: &str, frames: usize) -> (CameraId, std::thread::JoinHandle<()>) {
-    let camera = camera(name);
-    let (sink, clock, watched) = (house.watch(&camera, SlotPolicy::Wait), house.clock.clone(), camera.clone());
-    let begin = clock.now();
+    let ([camera], feeding) = walk_past_all(house, [name], frames);
+    (camera, feeding)
+}
+
+/// The same before several cameras, which see them at the same moments.
+fn walk_past_all<const N: usize>(house: &House, names: [&str; N], frames: usize) -> ([CameraId; N], std::thread::JoinHandle<()>) {
+    let cameras = names.map(camera);
+    let sinks = cameras.each_ref().map(|camera| (camera.clone(), house.watch(camera, SlotPolicy::Wait)));
+    let (clock, begin) = (house.clock.clone(), house.clock.now());
     let feeding = std::thread::spawn(move || {
         for number in 0..frames {
             let at = begin.plus(FRAME_EVERY * number as u32);
             clock.advance_to(at);
             let step = number % CYCLE_FRAMES;
             let person = (step < SEEN_FRAMES).then_some(number / CYCLE_FRAMES % 3 + 1);
-            sink.offer(frame(&watched, at, person, 10 + step * 4));
+            sinks.iter().for_each(|(camera, sink)| sink.offer(frame(camera, at, person, 10 + step * 4)));
         }
     });
-    (camera, feeding)
+    (cameras, feeding)
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {

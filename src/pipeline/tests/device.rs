@@ -136,26 +136,6 @@ impl Inference for NoRoomForOne {
     }
 }
 
-/// The same people before the cameras `odd` and `door`, frame by frame at the same moments: neither is ever waited for in vain, since
-/// the clock goes on with the frames alone.
-fn walk_past_both(house: &House, frames: usize) -> (CameraId, CameraId, std::thread::JoinHandle<()>) {
-    let [odd, door] = ["odd", "door"].map(camera);
-    let sinks = [&odd, &door].map(|camera| (camera.clone(), house.watch(camera, SlotPolicy::Wait)));
-    let (clock, begin) = (house.clock.clone(), house.clock.now());
-    let feeding = std::thread::spawn(move || {
-        for number in 0..frames {
-            let at = begin.plus(FRAME_EVERY * number as u32);
-            clock.advance_to(at);
-            let step = number % CYCLE_FRAMES;
-            let person = (step < SEEN_FRAMES).then_some(number / CYCLE_FRAMES % 3 + 1);
-            sinks.iter().for_each(|(camera, sink)| sink.offer(frame(camera, at, person, 10 + step * 4)));
-        }
-        // Nobody waits any longer for a camera that gives nothing more.
-        clock.advance(Duration::from_secs(2));
-    });
-    (odd, door, feeding)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() {
     let faults = Faults::default();
@@ -167,8 +147,11 @@ async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() 
     house.uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
     house.pipeline = Pipeline::new(engine, gallery, house.events.clone(), house.clock.clone());
     let house = house.running();
-    let (odd, door, feeding) = walk_past_both(&house, 3 * CYCLE_FRAMES);
-    until("all frames are looked at", || feeding.is_finished() && house.pipeline.is_idle()).await;
+    // At the same moments: the clock goes on with the frames alone, and neither camera may be waited for in vain.
+    let ([odd, door], feeding) = walk_past_all(&house, ["odd", "door"], 3 * CYCLE_FRAMES);
+    until("all frames came", || feeding.is_finished()).await;
+    house.clock.advance(Duration::from_secs(2));
+    until("all frames are looked at", || house.pipeline.is_idle()).await;
     let lost = |camera| house.pipeline.frame_counts(camera).expect("it is watched").dropped_failed;
     assert!(refused.load(Ordering::Relaxed) > 0, "some batches held frames of both");
     assert_eq!(lost(&door), 0, "its frames went through by themselves");

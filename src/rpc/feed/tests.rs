@@ -9,7 +9,7 @@ use crate::event::{Event, EventKind, SnapshotId};
 use crate::face::TemplateSpace;
 use crate::mutation::Mutation;
 use crate::store::LogSpan;
-use crate::subject::{Origin, Subject, SubjectId, SubjectUid};
+use crate::subject::{Subject, SubjectUid};
 
 const EPOCH: Uuid = Uuid::from_u128(7);
 const ANNA: SubjectUid = SubjectUid(Uuid::from_u128(1));
@@ -25,19 +25,7 @@ fn logged(sequence: u64, kind: EventKind, camera: &str, subject: Option<SubjectU
 
 fn gallery() -> Gallery {
     let gallery = Gallery::new(TemplateSpace::new("test"));
-    let subject = Subject {
-        id: SubjectId::parse("anna").expect("good"),
-        uid: ANNA,
-        display_name: "Anna".into(),
-        watchlists: vec!["staff".into()],
-        attributes: std::collections::BTreeMap::default(),
-        consent_reference: String::new(),
-        expire_time: None,
-        origin: Origin::Rpc,
-        create_time: Timestamp::default(),
-        update_time: Timestamp::default(),
-        revision: 1,
-    };
+    let subject = Subject { uid: ANNA, display_name: "Anna".into(), watchlists: vec!["staff".into()], ..Subject::made_up("anna", 0) };
     gallery.apply(1, &[Mutation::PutSubject(subject)]);
     gallery
 }
