@@ -134,7 +134,7 @@ impl SceneCell {
 
 /// The faces of a batch that were encoded: for each, the index of its frame.
 struct Encoded {
-    /// Which frames of the batch were.
+    /// Which frames of the batch were looked at.
     looked_at: Vec<bool>,
     shots: Vec<(usize, Shot)>,
     /// As many as shots, or none when inference failed.
