@@ -5,12 +5,14 @@
 //! Drops nothing. A file that is missing, truncated or altered is never used.
 //! Must not know: ONNX Runtime, sessions, who asks.
 
+mod bytes;
 mod error;
 mod file;
 mod manifest;
 mod projection;
 mod rewrite;
 
+pub(crate) use bytes::reading_bytes;
 pub use error::ModelsError;
 pub use manifest::{
     AntispoofEntry, Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, Manifest, ModelEntry, ProjectionEntry, Role, RuntimeDevice,

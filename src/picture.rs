@@ -160,7 +160,7 @@ widest_vectors! {
         let row_of = |plane: usize, row: usize| &frame.plane(plane)[row * format.planes[plane].stride..];
         let colour = ToRgb::new(format.matrix, format.range);
         let mut luma = vec![0.0_f32; width];
-        let mut rgb = [luma.clone(), luma.clone(), luma.clone()];
+        let mut rgb = [0, 1, 2].map(|_| vec![0_u8; width]);
         // A sample of chroma serves two pixels of the row, the last one perhaps one.
         let mut shifts = [0, 1, 2].map(|_| vec![0.0_f32; width.next_multiple_of(2)]);
         for (row, line) in bytes.chunks_exact_mut((width * 3).max(1)).enumerate() {
@@ -179,7 +179,7 @@ widest_vectors! {
             colour.stretch(&mut luma);
             rgb.iter_mut().zip(&shifts).for_each(|(out, shift)| component_row(&luma, shift, out));
             for (x, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-                *pixel = [rgb[0][x], rgb[1][x], rgb[2][x]].map(|component| (component + 0.5) as i32 as u8);
+                *pixel = [rgb[0][x], rgb[1][x], rgb[2][x]];
             }
         }
     }

@@ -4,7 +4,7 @@
 //! Drops, of faces much larger than the crop, what lies between its pixels ([`SPREAD`]).
 //! Must not know: which encoder sees it.
 
-use crate::colour::{ToRgb, component_row};
+use crate::colour::{ToRgb, component_row, level};
 use crate::face::{ALIGNED_SIDE, AlignedFace, Landmarks, Point};
 use crate::frame::{Frame, PixelLayout};
 use crate::simd::widest_vectors;
@@ -295,7 +295,7 @@ impl<'a> Picture<'a> {
     /// Writes a row of values as RGB bytes.
     #[inline(always)]
     fn write(&self, values: &[Row<f32>; 3], line: &mut [u8]) {
-        let mut rgb = *values;
+        let mut rgb = [[0_u8; ALIGNED_SIDE]; 3];
         if let Self::Yuv { colour, .. } = self {
             let mut shifts = [[0.0; ALIGNED_SIDE]; 3];
             for column in 0..ALIGNED_SIDE {
@@ -305,9 +305,13 @@ impl<'a> Picture<'a> {
             let mut luma = values[0];
             colour.stretch(&mut luma);
             rgb.iter_mut().zip(&shifts).for_each(|(out, shift)| component_row(&luma, shift, out));
+        } else {
+            for (bytes, values) in rgb.iter_mut().zip(values) {
+                bytes.iter_mut().zip(values).for_each(|(byte, value)| *byte = level(*value));
+            }
         }
         for (column, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            *pixel = [0, 1, 2].map(|component: usize| (rgb[component][column] + 0.5) as i32 as u8);
+            *pixel = [0, 1, 2].map(|component: usize| rgb[component][column]);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use ort::environment::Environment;
 
 use super::OpenError;
-use super::onnx::{Plan, Session, runtime};
+use super::onnx::{Plan, Sample, Session, runtime};
 use super::provider::{Precision, Provider};
 use crate::device::Device;
 use crate::face::ALIGNED_SIDE;
@@ -38,8 +38,8 @@ pub struct GraphDifference {
 }
 
 /// Runs the published and the rewritten graph of each model on one input, in f32 on each provider,
-/// and the rewritten one on a batch of two against one after the other, at several sizes. Blocks,
-/// for some seconds.
+/// and the rewritten one on a batch of two against one after the other, at several sizes; and the detector's
+/// graph that reads bytes against the one of f32, in its own units and in others. Blocks, for some seconds.
 ///
 /// # Errors
 /// [`OpenError`] when a file is not as it should be or a session cannot be had.
@@ -62,6 +62,11 @@ pub fn compare_graphs(models_dir: &Path) -> Result<Vec<GraphDifference>, OpenErr
                 let mut push = |shape, with, (values, largest)| {
                     differences.push(GraphDifference { role, provider: provider.name(), shape, with, largest, values });
                 };
+                if role == Role::Detector && number == 0 {
+                    for units in [([0.0; 3], 1.0), ([104.0, 117.0, 123.0], 0.5)] {
+                        push(shape(1), "itself reading bytes", runner.against_bytes(&rewritten, (height, width), (&first, units))?);
+                    }
+                }
                 if number == 0 {
                     push(shape(1), "the published graph", largest(&alone, &runner.run(&published, shape(1), &first)?));
                 }
@@ -84,9 +89,34 @@ struct Runner<'a> {
 impl Runner<'_> {
     /// All outputs of a graph, in its order.
     fn run(&self, graph: &Path, shape: [i64; 4], input: &[f32]) -> Result<Vec<Vec<f32>>, OpenError> {
+        self.answer(Session::open(&self.plan(graph, shape))?, graph, input)
+    }
+
+    /// The graph on the bytes of a picture, each less the mean of its plane and times the scale, against the graph that does
+    /// that itself.
+    fn against_bytes(
+        &self,
+        graph: &Path,
+        (height, width): (i64, i64),
+        (picture, (mean, scale)): (&[f32], ([f32; 3], f32)),
+    ) -> Result<(usize, f32), OpenError> {
+        let shape = [1, 3, height, width];
+        let bytes: Vec<u8> = picture.iter().map(|value| *value as u8).collect();
+        let planes = bytes.chunks_exact((height * width) as usize).zip(mean);
+        let values: Vec<f32> = planes.flat_map(|(plane, mean)| plane.iter().map(move |byte| (f32::from(*byte) - mean) * scale)).collect();
+        let mut input = self.model.input.clone();
+        (input.mean, input.scale) = (mean, scale);
+        let reading = self.answer(Session::open_for_bytes(&self.plan(graph, shape), &input)?, graph, &bytes)?;
+        Ok(largest(&self.run(graph, shape, &values)?, &reading))
+    }
+
+    fn plan<'a>(&'a self, graph: &'a Path, shape: [i64; 4]) -> Plan<'a> {
+        let (environment, provider, input) = (self.environment, self.provider, self.model.input.name.as_str());
+        Plan { environment, graph, provider, precision: Precision::F32, input, shape }
+    }
+
+    fn answer<S: Sample>(&self, mut session: Session<S>, graph: &Path, input: &[S]) -> Result<Vec<Vec<f32>>, OpenError> {
         let failed = |reason: String| OpenError::Session { graph: graph.into(), provider: self.provider.name(), precision: "f32", reason };
-        let (environment, provider, name) = (self.environment, self.provider, self.model.input.name.as_str());
-        let mut session = Session::open(&Plan { environment, graph, provider, precision: Precision::F32, input: name, shape })?;
         session.input_mut().copy_from_slice(input);
         let outputs = session.run().map_err(failed)?;
         let values = outputs.values().map(|value| value.try_extract_tensor::<f32>().map(|(_, values)| values.to_vec()));

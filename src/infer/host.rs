@@ -1,12 +1,12 @@
 //! Letterboxes a frame straight into a detector's input tensor, in the host's memory; fills an encoder's.
 //!
-//! In: a frame, a region of it, a canvas; aligned faces. Out: planes of f32, and where the picture lies in them.
+//! In: a frame, a region of it, a canvas; aligned faces. Out: planes of bytes or of f32, and where the picture lies in them.
 //! Drops, by design, samples of live video between the taps (`taps`).
 //! Must not know: sessions, what a detector is.
 
 use super::taps::{Sampling, Taps, WEIGHT_SUM};
 use crate::camera::NormalisedRect;
-use crate::colour::{ToRgb, component_row};
+use crate::colour::{ToRgb, component_row, level};
 use crate::face::{ALIGNED_SIDE, AlignedFace, Point};
 use crate::frame::{Frame, PixelLayout, Size};
 use crate::models::{Colour as ColourOrder, InputEntry};
@@ -105,6 +105,14 @@ pub(super) struct Target<'a> {
     pub(super) values: &'a mut [f32],
 }
 
+/// A canvas in bytes, to be filled.
+pub(super) struct Canvas<'a> {
+    /// Order of the planes.
+    pub(super) colour: ColourOrder,
+    /// Three planes.
+    pub(super) bytes: &'a mut [u8],
+}
+
 /// The scratch memory of one thread's letterboxing. Nothing is allocated once it has grown.
 #[derive(Debug, Default)]
 pub(super) struct Letterbox {
@@ -117,20 +125,35 @@ pub(super) struct Letterbox {
     chroma: [Vec<f32>; 2],
     /// What chroma adds to red, green and blue, one sample a pixel.
     shifts: [Vec<f32>; 3],
+    /// The canvas of whom f32 is asked for.
+    canvas: Vec<u8>,
 }
 
 impl Letterbox {
-    /// Fills the tensor with the picture. What the picture does not cover is black.
-    pub(super) fn fill(&mut self, frame: &Frame, placement: &Placement, target: &mut Target<'_>) {
-        fill(self, frame, placement, target);
+    /// Fills the canvas with the picture, in whole levels as detectors are trained with. What the picture does not cover is black.
+    pub(super) fn fill(&mut self, frame: &Frame, placement: &Placement, canvas: &mut Canvas<'_>) {
+        fill(self, frame, placement, canvas);
+    }
+
+    /// Fills a tensor of f32 with the same, in the units of its model.
+    pub(super) fn fill_tensor(&mut self, frame: &Frame, placement: &Placement, target: &mut Target<'_>) {
+        let area = placement.canvas.width as usize * placement.canvas.height as usize;
+        let mut bytes = std::mem::take(&mut self.canvas);
+        bytes.resize(3 * area, 0);
+        self.fill(frame, placement, &mut Canvas { colour: target.input.colour, bytes: &mut bytes });
+        let planes = target.values.chunks_exact_mut(area).zip(bytes.chunks_exact(area));
+        for (index, (plane, bytes)) in planes.enumerate() {
+            normalise(target.input, index, (bytes.iter().copied(), plane));
+        }
+        self.canvas = bytes;
     }
 
     #[inline(always)]
-    fn fill_rows(&mut self, frame: &Frame, placement: &Placement, target: &mut Target<'_>) {
+    fn fill_rows(&mut self, frame: &Frame, placement: &Placement, canvas: &mut Canvas<'_>) {
         let area = placement.canvas.width as usize * placement.canvas.height as usize;
-        let (first, rest) = target.values.split_at_mut(area);
+        let (first, rest) = canvas.bytes.split_at_mut(area);
         let (second, third) = rest.split_at_mut(area);
-        let mut rgb = match target.input.colour {
+        let mut rgb = match canvas.colour {
             ColourOrder::Rgb => [first, second, &mut third[..area]],
             ColourOrder::Bgr => [&mut third[..area], second, first],
         };
@@ -143,7 +166,7 @@ impl Letterbox {
             let at = row * canvas_width;
             let mut out = rgb.each_mut().map(|plane| &mut plane[at..at + canvas_width]);
             for line in &mut out {
-                line[width..].fill(0.0);
+                line[width..].fill(0);
             }
             let out = out.map(|line| &mut line[..width]);
             if is_rgb {
@@ -154,9 +177,8 @@ impl Letterbox {
         }
         let covered = placement.content.height as usize * canvas_width;
         for plane in &mut rgb {
-            plane[covered..].fill(0.0);
+            plane[covered..].fill(0);
         }
-        normalise(target.input, target.values, area);
     }
 
     fn plan(&mut self, is_rgb: bool, placement: &Placement) {
@@ -176,15 +198,16 @@ impl Letterbox {
 
     /// All three components lie in the same bytes: their rows are added up once.
     #[inline(always)]
-    fn rgb_row(&mut self, components: &[Samples<'_>; 3], row: usize, out: [&mut [f32]; 3]) {
+    fn rgb_row(&mut self, components: &[Samples<'_>; 3], row: usize, out: [&mut [u8]; 3]) {
         sum_rows(&components[0], &self.rows[0], row, &mut self.sums);
         for (samples, line) in components.iter().zip(out) {
-            gather(&self.sums, &self.columns[0], (samples.step, samples.offset), line);
+            gather(&self.sums, &self.columns[0], (samples.step, samples.offset), &mut self.luma);
+            line.iter_mut().zip(&self.luma).for_each(|(byte, value)| *byte = level(*value));
         }
     }
 
     #[inline(always)]
-    fn yuv_row(&mut self, components: &[Samples<'_>; 3], row: usize, (colour, out): (&ToRgb, [&mut [f32]; 3])) {
+    fn yuv_row(&mut self, components: &[Samples<'_>; 3], row: usize, (colour, out): (&ToRgb, [&mut [u8]; 3])) {
         // A row of chroma serves two rows of luma.
         if row.is_multiple_of(2) {
             self.shift_row(&components[1..], row / 2, colour);
@@ -216,8 +239,8 @@ impl Letterbox {
 }
 
 widest_vectors! {
-    fn fill(letterbox: &mut Letterbox, frame: &Frame, placement: &Placement, target: &mut Target<'_>) {
-        letterbox.fill_rows(frame, placement, target);
+    fn fill(letterbox: &mut Letterbox, frame: &Frame, placement: &Placement, canvas: &mut Canvas<'_>) {
+        letterbox.fill_rows(frame, placement, canvas);
     }
 }
 
@@ -335,18 +358,14 @@ pub(super) fn fill_face(face: &AlignedFace, target: &mut Target<'_>) {
     let (pixels, _) = face.rgb().as_chunks::<3>();
     for (index, plane) in target.values.chunks_exact_mut(area).enumerate() {
         let component = if target.input.colour == ColourOrder::Rgb { index } else { 2 - index };
-        plane.iter_mut().zip(pixels).for_each(|(value, pixel)| *value = f32::from(pixel[component]));
+        normalise(target.input, index, (pixels.iter().map(|pixel| pixel[component]), plane));
     }
-    normalise(target.input, target.values, area);
 }
 
-/// Brings bytes to the units of a model: `(byte - mean) * scale`, by plane.
-fn normalise(input: &InputEntry, tensor: &mut [f32], area: usize) {
-    for (plane, mean) in tensor.chunks_exact_mut(area).zip(input.mean.iter().cycle()) {
-        if *mean != 0.0 || input.scale != 1.0 {
-            plane.iter_mut().for_each(|value| *value = (*value - mean) * input.scale);
-        }
-    }
+/// Brings the bytes of a plane to the units of a model: `(byte - mean) * scale`.
+fn normalise(input: &InputEntry, plane: usize, (bytes, values): (impl Iterator<Item = u8>, &mut [f32])) {
+    let (mean, scale) = (input.mean[plane % input.mean.len()], input.scale);
+    values.iter_mut().zip(bytes).for_each(|(value, byte)| *value = (f32::from(byte) - mean) * scale);
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ impl LiveScorer {
         let crop = Crop::around(face, frame.size(), self.entry.crop_scale).of_layout(frame.format().layout);
         let placement = Placement::stretched(crop.origin, crop.size, self.entry.crop_side);
         let mut target = Target { input: &self.entry.model.input, values: self.session.input_mut() };
-        letterbox.fill(frame, &placement, &mut target);
+        letterbox.fill_tensor(frame, &placement, &mut target);
         let outputs = meter.live.of(|| self.session.run())?;
         share_of(output(&outputs, &self.entry.output)?, self.entry.live_class)
     }

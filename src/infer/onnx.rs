@@ -4,6 +4,7 @@
 //! Drops nothing. A provider that cannot be had is an error, never a slower one in silence.
 //! Must not know: frames, faces.
 
+use std::fmt::{Debug, Display};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,12 +12,12 @@ use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider};
 use ort::session::builder::SessionBuilder;
 use ort::session::{Session as OrtSession, SessionOutputs};
-use ort::value::Tensor;
+use ort::value::{PrimitiveTensorElementType, Tensor};
 
 use super::OpenError;
 use super::provider::{Precision, Provider};
 use crate::device::Device;
-use crate::models::{Manifest, RuntimeDevice};
+use crate::models::{InputEntry, Manifest, RuntimeDevice, reading_bytes};
 
 /// The library that this process has loaded. Another one cannot be loaded beside it.
 static LOADED: Mutex<Option<(PathBuf, Runtime)>> = Mutex::new(None);
@@ -77,35 +78,57 @@ pub(super) struct Plan<'a> {
     pub(super) shape: [i64; 4],
 }
 
-/// A graph ready to run in one thread, at one shape, with its input tensor.
-pub(super) struct Session {
+impl Plan<'_> {
+    fn failed(&self, reason: &dyn Display) -> OpenError {
+        let (provider, precision) = (self.provider.name(), self.precision.name());
+        OpenError::Session { graph: self.graph.into(), provider, precision, reason: reason.to_string() }
+    }
+}
+
+/// What input tensors are made of.
+pub(super) trait Sample: PrimitiveTensorElementType + Debug + Copy + Default {}
+impl Sample for f32 {}
+impl Sample for u8 {}
+
+/// A graph ready to run in one thread, at one shape, with its input tensor of `S`.
+pub(super) struct Session<S: Sample = f32> {
     inner: OrtSession,
-    input: Tensor<f32>,
+    input: Tensor<S>,
 }
 
 impl Session {
     /// Opens a session of one thread and runs it once, so that the first frame is not the slow one.
     pub(super) fn open(plan: &Plan<'_>) -> Result<Self, OpenError> {
-        let failed = |reason: String| OpenError::Session {
-            graph: plan.graph.into(),
-            provider: plan.provider.name(),
-            precision: plan.precision.name(),
-            reason,
-        };
-        let inner = build(plan).map_err(|error| failed(error.to_string()))?;
+        let inner = builder(plan).and_then(|mut builder| builder.commit_from_file(plan.graph));
+        Self::warmed(inner.map_err(|error| plan.failed(&error))?, plan)
+    }
+}
+
+impl Session<u8> {
+    /// The same of a graph that is given bytes, which it brings to the units of `input`.
+    pub(super) fn open_for_bytes(plan: &Plan<'_>, input: &InputEntry) -> Result<Self, OpenError> {
+        let graph = std::fs::read(plan.graph).map_err(|error| plan.failed(&error))?;
+        let graph = reading_bytes(&graph, input).map_err(|reason| plan.failed(&reason))?;
+        let inner = builder(plan).and_then(|mut builder| builder.commit_from_memory(&graph));
+        Self::warmed(inner.map_err(|error| plan.failed(&error))?, plan)
+    }
+}
+
+impl<S: Sample> Session<S> {
+    fn warmed(inner: OrtSession, plan: &Plan<'_>) -> Result<Self, OpenError> {
         let names: Vec<&str> = inner.inputs().iter().map(|input| input.name()).collect();
         if names != [plan.input] {
-            return Err(failed(format!("its inputs are {names:?}; the manifest says {:?}", plan.input)));
+            return Err(plan.failed(&format!("its inputs are {names:?}; the manifest says {:?}", plan.input)));
         }
-        let input = Tensor::<f32>::new(inner.allocator(), plan.shape).map_err(|error| failed(error.to_string()))?;
+        let input = Tensor::<S>::new(inner.allocator(), plan.shape).map_err(|error| plan.failed(&error))?;
         let mut session = Self { inner, input };
-        session.input_mut().fill(0.0);
-        session.run().map_err(&failed)?;
+        session.input_mut().fill(S::default());
+        session.run().map_err(|reason| plan.failed(&reason))?;
         Ok(session)
     }
 
     /// The input tensor's values.
-    pub(super) fn input_mut(&mut self) -> &mut [f32] {
+    pub(super) fn input_mut(&mut self) -> &mut [S] {
         self.input.extract_tensor_mut().1
     }
 
@@ -121,7 +144,7 @@ pub(super) fn output<'a>(outputs: &'a SessionOutputs<'_>, name: &str) -> Result<
     value.try_extract_tensor::<f32>().map(|(_, values)| values).map_err(|error| error.to_string())
 }
 
-fn build(plan: &Plan<'_>) -> ort::Result<OrtSession> {
+fn builder(plan: &Plan<'_>) -> ort::Result<SessionBuilder> {
     let [batch, _, height, width] = plan.shape;
     // Graphs of free shape are pinned here: OpenVINO then runs them as fast as graphs of fixed
     // shape (measured: 9.1 instead of 10.0 ms for YuNet at 640x384). A name that the graph does
@@ -132,7 +155,7 @@ fn build(plan: &Plan<'_>) -> ort::Result<OrtSession> {
         .with_dimension_override("batch", batch)?
         .with_dimension_override("height", height)?
         .with_dimension_override("width", width)?;
-    with_provider(builder, plan)?.commit_from_file(plan.graph)
+    with_provider(builder, plan)
 }
 
 fn with_provider(builder: SessionBuilder, plan: &Plan<'_>) -> ort::Result<SessionBuilder> {

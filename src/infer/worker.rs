@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ort::environment::Environment;
 
 use super::decode::{self, Head};
-use super::host::{CanvasShape, Letterbox, Placement, Target, fill_face};
+use super::host::{Canvas, CanvasShape, Letterbox, Placement, Target, fill_face};
 use super::liveness::{FaceInFrame, LiveScorer};
 use super::meter::Meter;
 use super::onnx::{Plan, Session, output};
@@ -19,7 +19,7 @@ use super::{DetectRequest, InferError, Inference, Lane, OpenError};
 use crate::config::InferConfig;
 use crate::face::{ALIGNED_SIDE, AlignedFace, Detection, Template, TemplateSpace};
 use crate::frame::Size;
-use crate::models::{Decoder, Manifest, Role};
+use crate::models::{Decoder, Manifest};
 
 /// The most shapes that a thread keeps detector sessions for: one a camera resolution, and photos.
 const SHAPES_MAX: usize = 8;
@@ -42,7 +42,7 @@ pub(super) struct Setup {
 pub(super) struct Worker {
     setup: Arc<Setup>,
     /// The session used last stands last.
-    detectors: Vec<(Size, Session)>,
+    detectors: Vec<(Size, Session<u8>)>,
     encoder: Session,
     live: Option<LiveScorer>,
     letterbox: Letterbox,
@@ -51,7 +51,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Opens the encoder, the antispoof model where it is wanted, and the detector for photos and for cameras of 16:9.
     pub(super) fn open(setup: Arc<Setup>) -> Result<Self, OpenError> {
-        let encoder = setup.session(Role::Encoder, Size { width: ALIGNED_SIDE as u32, height: ALIGNED_SIDE as u32 })?;
+        let encoder = setup.encoder()?;
         let live = setup.live_scorer()?;
         let mut worker = Self { setup, detectors: Vec::new(), encoder, live, letterbox: Letterbox::default() };
         let side = worker.setup.config.detector_side;
@@ -68,8 +68,8 @@ impl Worker {
         let placement = Placement::new(request.frame.size(), request.region_of_interest, side, shape);
         let mut letterbox = std::mem::take(&mut self.letterbox);
         let session = self.detector(placement.canvas).map_err(|error| error.to_string())?;
-        let input = &setup.manifest.detector.model.input;
-        letterbox.fill(&request.frame, &placement, &mut Target { input, values: session.input_mut() });
+        let colour = setup.manifest.detector.model.input.colour;
+        letterbox.fill(&request.frame, &placement, &mut Canvas { colour, bytes: session.input_mut() });
         let outputs = setup.meter.detect.of(|| session.run())?;
         let score_min = request.score_min.unwrap_or(setup.config.detection_score_min);
         let mut faces = match setup.manifest.detector.decoder {
@@ -84,10 +84,10 @@ impl Worker {
     }
 
     /// The session for a canvas, opened at its first use.
-    fn detector(&mut self, canvas: Size) -> Result<&mut Session, OpenError> {
+    fn detector(&mut self, canvas: Size) -> Result<&mut Session<u8>, OpenError> {
         let found = match self.detectors.iter().position(|(size, _)| *size == canvas) {
             Some(place) => self.detectors.remove(place),
-            None => (canvas, self.setup.session(Role::Detector, canvas)?),
+            None => (canvas, self.setup.detector(canvas)?),
         };
         if self.detectors.len() >= SHAPES_MAX {
             self.detectors.remove(0);
@@ -144,18 +144,29 @@ impl Setup {
         Ok(Some(LiveScorer::new(session, entry.clone())))
     }
 
-    fn session(&self, role: Role, size: Size) -> Result<Session, OpenError> {
-        let (graph, provider, model) = match role {
-            Role::Detector => (&self.detector_graph, self.choice.detector, &self.manifest.detector.model),
-            Role::Encoder | Role::Antispoof | Role::Runtime => (&self.encoder_graph, self.choice.encoder, &self.manifest.encoder.model),
-        };
+    fn detector(&self, canvas: Size) -> Result<Session<u8>, OpenError> {
+        let input = &self.manifest.detector.model.input;
+        Session::open_for_bytes(
+            &Plan {
+                environment: &self.environment,
+                graph: &self.detector_graph,
+                provider: self.choice.detector,
+                precision: self.choice.precision,
+                input: &input.name,
+                shape: [1, 3, i64::from(canvas.height), i64::from(canvas.width)],
+            },
+            input,
+        )
+    }
+
+    fn encoder(&self) -> Result<Session, OpenError> {
         Session::open(&Plan {
             environment: &self.environment,
-            graph,
-            provider,
+            graph: &self.encoder_graph,
+            provider: self.choice.encoder,
             precision: self.choice.precision,
-            input: &model.input.name,
-            shape: [1, 3, i64::from(size.height), i64::from(size.width)],
+            input: &self.manifest.encoder.model.input.name,
+            shape: [1, 3, ALIGNED_SIDE as i64, ALIGNED_SIDE as i64],
         })
     }
 }

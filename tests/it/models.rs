@@ -31,6 +31,7 @@ fn rewritten_graphs_answer_as_the_published_ones() {
         );
     }
     assert!(differences.iter().any(|d| d.role == Role::Encoder && d.with == "the published graph"));
+    assert_eq!(differences.iter().filter(|d| d.with == "itself reading bytes").count(), 4, "two units, two providers");
     for d in differences {
         assert!(d.values > 0 && d.largest <= 1e-4, "{d:?}");
     }

@@ -105,6 +105,11 @@ __device__ __forceinline__ int whole(float value) {
     return value == value ? static_cast<int>(value) : 0;
 }
 
+// The level nearest to a value from 0 to 255, halves to the even one: floats lie one apart from 2^23 on.
+__device__ __forceinline__ float level(float value) {
+    return static_cast<float>(whole(value + 8388608.0f) & 255);
+}
+
 // What chroma adds to red, green and blue.
 __device__ __forceinline__ void shift_of(const ToRgb &colour, float u, float v, float shift[3]) {
     u = u - 128.0f;
@@ -178,7 +183,8 @@ extern "C" __global__ void letterbox_nv12(Address frames, Tensor tensor) {
                                           taps_of(frame.rows[0], y), frame.rows[0]);
             const float stretch = stretched(surface.colour, bright);
             for (int component = 0; component < 3; component++) {
-                rgb[component] = clamped(stretch + shift[component], 0.0f, 255.0f);
+                // Whole levels, as detectors are trained with.
+                rgb[component] = level(clamped(stretch + shift[component], 0.0f, 255.0f));
             }
         }
         store(tensor, picture, x, y, rgb);
@@ -297,7 +303,7 @@ extern "C" __global__ void align_nv12(Address faces, Tensor tensor) {
     float rgb[3];
     for (int component = 0; component < 3; component++) {
         // The encoder sees bytes, rounded as the host rounds them.
-        rgb[component] = static_cast<float>(whole(clamped(stretch + shift[component], 0.0f, 255.0f) + 0.5f));
+        rgb[component] = level(clamped(stretch + shift[component], 0.0f, 255.0f));
     }
     store(tensor, picture, face.is_mirrored ? SIDE - 1 - column : column, row, rgb);
 }

@@ -22,7 +22,7 @@ impl Worker {
         let values = 3 * placement.canvas.width as usize * placement.canvas.height as usize;
         self.from_host.reserve(values * size_of::<f32>())?;
         let (letterbox, input) = (&mut self.letterbox, &self.detector.model.input);
-        self.from_host.send_values(values, |values| letterbox.fill(&request.frame, &placement, &mut Target { input, values }))?;
+        self.from_host.send_values(values, |values| letterbox.fill_tensor(&request.frame, &placement, &mut Target { input, values }))?;
         let device = self.from_host.device();
         let tensor = (device.address(), device.bytes() / (values * size_of::<f32>()));
         self.run_detector(tensor, (1, placement.canvas))?;

@@ -142,7 +142,7 @@ fn letterbox_difference(library: &Library, frames: &[(Noise, Placement)], input:
     run(library, c"letterbox_nv12", (grid, &mut [(&raw mut address).cast(), (&raw mut layout).cast()]));
     let mut expected = vec![55.0_f32; values];
     let differences = tensor.chunks(values).zip(frames).map(|(found, (noise, placement))| {
-        Letterbox::default().fill(&noise.frame, placement, &mut Target { input, values: &mut expected });
+        Letterbox::default().fill_tensor(&noise.frame, placement, &mut Target { input, values: &mut expected });
         greatest_difference(found, &expected, input)
     });
     differences.fold(0.0, f32::max)

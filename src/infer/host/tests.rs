@@ -22,7 +22,7 @@ fn frame(format: PixelFormat, bytes: Vec<u8>) -> Frame {
 fn fill(frame: &Frame, placement: &Placement, input: &InputEntry) -> Vec<f32> {
     // What an earlier picture left behind must not be seen.
     let mut tensor = vec![77.0; 3 * (placement.canvas.width * placement.canvas.height) as usize];
-    Letterbox::default().fill(frame, placement, &mut Target { input, values: &mut tensor });
+    Letterbox::default().fill_tensor(frame, placement, &mut Target { input, values: &mut tensor });
     tensor
 }
 

@@ -111,7 +111,7 @@ fn a_real_device_letterboxes_and_aligns_as_the_host_does() {
         let found = given[0].lock().unwrap_or_else(PoisonError::into_inner).clone();
         assert_eq!(found.len(), 4 * expected.len());
         for (found, noise) in found.chunks(expected.len()).zip(&noise) {
-            Letterbox::default().fill(&noise.frame, &placement, &mut Target { input: detector, values: &mut expected });
+            Letterbox::default().fill_tensor(&noise.frame, &placement, &mut Target { input: detector, values: &mut expected });
             greatest = greatest.max(greatest_difference(found, &expected, detector));
         }
         let faces: Vec<FaceRequest> = (0..16)
