@@ -210,13 +210,15 @@ impl Daemon {
         Ok(())
     }
 
-    /// What SIGHUP asks for: the enrolment folder and the tokens are read again.
+    /// What SIGHUP asks for: the enrolment folder, the tokens and the certificate are read again.
     async fn reload(&self) -> Result<ReloadReport, EnrolError> {
         notify(&[NotifyState::Reloading]);
-        match self.server.reload_tokens() {
-            Ok(true) => tracing::info!("tokens were read again"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(%error, "tokens could not be read again; the old ones stay in force"),
+        for (what, outcome) in [("tokens", self.server.reload_tokens()), ("certificate", self.server.reload_certificate())] {
+            match outcome {
+                Ok(true) => tracing::info!(what, "read again"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(what, %error, "not read again; what was in force stays so"),
+            }
         }
         let outcome = self.reload_people().await;
         notify(&[NotifyState::Ready]);

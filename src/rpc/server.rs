@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -22,7 +23,7 @@ use tower_layer::layer_fn;
 use super::auth::Tokens;
 use super::connection::{ConnectionCounts, ConnectionLimits, Incoming};
 use super::gate::Gate;
-use super::tls::Identity;
+use super::tls::{Identity, Wire};
 use crate::config::ServerConfig;
 use crate::pb::{
     camera_service_server, event_service_server, gallery_service_server, recognition_service_server, shadow_service_server,
@@ -117,7 +118,6 @@ pub fn check_files(config: &ServerConfig) -> Result<(), RpcError> {
 pub(super) struct Bound {
     config: ServerConfig,
     listener: TcpListener,
-    identity: Option<Identity>,
     handle: ServerHandle,
 }
 
@@ -127,6 +127,7 @@ pub struct ServerHandle {
     address: SocketAddr,
     health: HealthReporter,
     tokens: Option<Arc<Tokens>>,
+    identity: Option<Arc<Identity>>,
     started: Arc<AtomicBool>,
     connections: Arc<ConnectionCounts>,
 }
@@ -135,11 +136,12 @@ impl Bound {
     /// Reads certificate, key and tokens; health says `NOT_SERVING` from here on.
     pub(super) async fn open(config: &ServerConfig, listener: TcpListener) -> Result<Self, RpcError> {
         let tokens = config.token_file.as_deref().map(Tokens::load).transpose()?.map(Arc::new);
-        let identity = Identity::load(config)?;
+        let identity = Identity::load(config)?.map(Arc::new);
         let address = listener.local_addr().map_err(RpcError::Socket)?;
-        let handle = ServerHandle { address, health: HealthReporter::new(), tokens, started: Arc::default(), connections: Arc::default() };
+        let (started, connections) = (Arc::default(), Arc::default());
+        let handle = ServerHandle { address, health: HealthReporter::new(), tokens, identity, started, connections };
         handle.set_ready(false).await;
-        Ok(Self { config: config.clone(), listener, identity, handle })
+        Ok(Self { config: config.clone(), listener, handle })
     }
 
     pub(super) fn handle(&self) -> ServerHandle {
@@ -152,28 +154,31 @@ impl Bound {
 
     /// Serves `services`, health and reflection until `stop`, then answers what is under way.
     pub(super) async fn serve(self, services: Routes, stop: impl Future<Output = ()>) -> Result<(), RpcError> {
-        let Self { config, listener, identity, handle } = self;
+        let Self { config, listener, handle } = self;
         let interval = Duration::from_millis(config.keepalive_interval_ms);
         let hello = Duration::from_millis(config.handshake_timeout_ms);
         let connections_max = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
         // A live client answers a ping within this; the handshake's time is the slack.
         let limits = ConnectionLimits { connections_max, hello, silence: interval + KEEPALIVE_TIMEOUT + hello };
-        let mut builder = tonic::transport::Server::builder()
+        let builder = tonic::transport::Server::builder()
             .max_concurrent_streams(config.streams_per_connection_max)
             .http2_keepalive_interval(Some(interval))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        if let Some(identity) = identity {
-            builder = builder.tls_config(identity.config(hello)).map_err(|error| identity.refused(&error))?;
-        }
         let (tokens, started) = (handle.tokens.clone(), Arc::clone(&handle.started));
         let deadline = Duration::from_millis(config.request_timeout_ms);
         let gate = layer_fn(move |inner| Gate { inner, tokens: tokens.clone(), started: Arc::clone(&started), deadline });
         let health = HealthServer::new(HealthService::from_health_reporter(handle.health.clone()));
         let services = with_reflection(services.add_service(health))?;
-        let incoming = Incoming::new(listener, limits, handle.connections.clone());
+        let acceptor = handle.identity.as_deref().map(Identity::acceptor).transpose()?;
+        let incoming = Incoming::new(listener, limits, handle.connections.clone()).map(move |connection| {
+            connection.map(|connection| match &acceptor {
+                Some(acceptor) => Wire::secured(connection, acceptor, hello),
+                None => Wire::clear(connection),
+            })
+        });
         let stop = async {
             stop.await;
             handle.stop().await;
@@ -244,6 +249,14 @@ impl ServerHandle {
     /// [`RpcError`]; the old tokens stay in force.
     pub fn reload_tokens(&self) -> Result<bool, RpcError> {
         self.tokens.as_ref().map_or(Ok(false), |tokens| tokens.reload().map(|()| true))
+    }
+
+    /// Reads certificate and key again, for the connections to come; answers whether they are configured.
+    ///
+    /// # Errors
+    /// [`RpcError`]; the old pair stays in force.
+    pub fn reload_certificate(&self) -> Result<bool, RpcError> {
+        self.identity.as_ref().map_or(Ok(false), |identity| identity.reload().map(|()| true))
     }
 
     /// Connections that were closed by a limit.

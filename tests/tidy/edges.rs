@@ -159,6 +159,7 @@ pub const CRATES: &[(&[&str], &[&str])] = &[
     (&["rusqlite"], &["store"]),
     (&["dashmap"], &["gallery"]),
     (&["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"], &["rpc", "pb", "cli", "app"]),
+    (&["tokio_rustls"], &["rpc"]),
     (&["anyhow"], &["main", "app", "cli"]),
     (&["jiff"], &["telling"]),
     (&["plotters"], &["figure"]),

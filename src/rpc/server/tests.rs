@@ -164,6 +164,29 @@ async fn tokens_are_read_again_while_the_server_runs() {
 }
 
 #[tokio::test]
+async fn a_renewed_certificate_is_shown_to_whoever_connects_next_and_a_bad_one_to_nobody() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (config, old) = guarded(directory.path());
+    let key = config.tls_key_file.clone().expect("given");
+    let server = start(config).await;
+    let channel = secure(&server, old.clone()).await.expect("the handshake succeeds");
+    let mut watch = HealthClient::new(channel).watch(check("")).await.expect("watched").into_inner();
+    assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(SERVING));
+
+    std::fs::write(&key, "half of a key").expect("written");
+    let error = server.handle.reload_certificate().expect_err("no pair").to_string();
+    assert!(error.contains("key.pem") && !error.contains("half of a key"), "{error}");
+    assert!(secure(&server, old.clone()).await.is_ok(), "the old pair is in force");
+
+    let (_, new) = guarded(directory.path());
+    assert!(server.handle.reload_certificate().expect("a pair"));
+    assert!(secure(&server, new).await.is_ok());
+    assert!(secure(&server, old).await.is_err(), "the old certificate is shown to nobody any more");
+    server.handle.set_ready(false).await;
+    assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(NOT_SERVING), "the stream goes on");
+}
+
+#[tokio::test]
 async fn a_client_in_clear_cannot_talk_to_a_tls_server() {
     let directory = tempfile::tempdir().expect("a directory");
     let server = start(guarded(directory.path()).0).await;
@@ -189,6 +212,8 @@ async fn a_certificate_without_its_key_is_refused_by_name() {
     assert!(error.contains("key.pem") && error.contains("certificate.pem"), "{error}");
     std::fs::write(&key, "no PEM").expect("written");
     assert!(refused(&config).await.contains("key.pem"));
+    std::fs::write(&certificate, "").expect("written");
+    assert!(refused(&config).await.contains("holds no certificate"));
     std::fs::remove_file(&certificate).expect("removed");
     let error = refused(&config).await;
     assert!(error.contains("certificate.pem") && error.contains("server.tls_certificate_file"), "{error}");
