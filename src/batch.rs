@@ -160,6 +160,10 @@ impl Slots {
             service,
             counts: FrameCounts::default(),
         });
+        if slot.period != period {
+            // It was reckoned by the old one.
+            slot.next_due = Timestamp::default();
+        }
         (slot.policy, slot.role, slot.period) = (policy, role, period);
     }
 

@@ -222,7 +222,8 @@ impl Cameras {
         self.running().values().map(|running| running.camera.clone()).collect()
     }
 
-    /// Applies `change` to the camera and starts its source anew where that is needed.
+    /// Applies `change` to the camera. Another source is connected to anew, and the camera's visits end; with the same one they go
+    /// on, unless its role, a line or a zone is another.
     ///
     /// # Errors
     /// [`CamerasError`]; nothing is changed.
@@ -246,10 +247,9 @@ impl Cameras {
         check::camera(&camera)?;
         let credential = if is_elsewhere { CredentialChange::Remove } else { CredentialChange::Keep };
         self.0.store.put_camera(camera.clone(), credential, key).await?;
-        let only_named =
-            Camera { display_name: old.display_name.clone(), update_time: old.update_time, revision: old.revision, ..camera.clone() }
-                == old;
-        if only_named {
+        if is_same_source(&camera, &old) {
+            // Nobody at a door goes unseen because of a new threshold.
+            self.0.pipeline.rewatch(as_configured(&camera, &self.0.defaults.scene)).await?;
             if let Some(running) = self.running().get_mut(&camera.id) {
                 running.camera = camera.clone();
             }
@@ -469,6 +469,11 @@ impl StateSink for States {
 /// Whom a camera's source speaks to.
 fn address(url: &Url) -> (&str, Option<&str>, Option<u16>) {
     (url.scheme(), url.host_str(), url.port())
+}
+
+/// Whether a camera's frames come from the same place in the same way.
+fn is_same_source(new: &Camera, old: &Camera) -> bool {
+    (&new.url, new.has_credential, new.transport, new.enabled) == (&old.url, old.has_credential, old.transport, old.enabled)
 }
 
 fn is_away(state: &CameraState) -> bool {

@@ -171,6 +171,11 @@ impl Visits {
         Self { counted: Some(0), ..self }
     }
 
+    /// Goes on by another policy. With another layout no visit may be open: its path was followed by the old one.
+    pub fn adopt(&mut self, policy: VisitPolicy, layout: Layout) {
+        (self.policy, self.layout) = (policy, layout);
+    }
+
     /// A confirmed track was seen at `time`. Answers whether its face is worth aligning and encoding
     /// now.
     pub fn sighted(&mut self, look: Look, time: Timestamp) -> bool {

@@ -270,6 +270,15 @@ fn the_analysis_rate_is_kept_over_a_jittery_stream() {
 }
 
 #[test]
+fn a_rate_that_is_raised_holds_from_the_next_frame_on() {
+    let mut slots = slots(1, &[]);
+    for (fps, time) in [(0.01, 0), (5.0, 200)] {
+        slots.watch(&camera("a"), SlotSettings { role: Role::Interior, analysis_fps_max: Some(fps), policy: SlotPolicy::NewestWins });
+        assert_eq!(slots.offer(frame("a", time), at_ms(time)), Offer::Taken, "{fps}");
+    }
+}
+
+#[test]
 fn a_pause_is_not_made_up_for_by_a_burst() {
     let mut slots = slots(1, &[]);
     slots.watch(&camera("a"), SlotSettings { role: Role::Interior, analysis_fps_max: Some(5.0), policy: SlotPolicy::NewestWins });

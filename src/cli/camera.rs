@@ -91,7 +91,9 @@ pub struct Watch {
 Examples:
   doorward camera update front-door --target-fpir 0.001 --detector-side 960
   doorward camera update front-door --reset target-fpir
-  doorward camera update yard --url rtsp://192.0.2.80/h264 --enable")]
+  doorward camera update yard --url rtsp://192.0.2.80/h264 --enable
+
+Another address, transport, role, line or zone ends the visits there; everything else holds from the next frame on.")]
 pub struct Update {
     /// Which camera
     id: String,

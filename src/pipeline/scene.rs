@@ -47,7 +47,7 @@ pub struct Scene {
     visits: Visits,
     shadow: Option<Shadowing>,
     best: HashMap<VisitId, Best>,
-    /// What was told to begin, where rules leave events out: its end is told too.
+    /// What was told to begin: its end is told too, whatever the rules say then.
     begun: HashSet<(VisitId, EventKind, Option<Arc<str>>)>,
     outbox: Vec<Pending>,
     /// How far the newest frame's capture time lay behind the present when it was analysed.
@@ -319,6 +319,20 @@ impl Scene {
         self.tell_all(None);
     }
 
+    /// Goes on by other settings, but for how tracks are made. Visits go on, too, unless the role, a line or a zone is another:
+    /// those end, since one half of their paths was judged by the old ones.
+    pub fn adopt(&mut self, settings: SceneSettings, now: Timestamp, gallery: &GalleryVersion) {
+        if settings.layout != self.settings.layout {
+            self.clear(EndReason::CameraRemoved, now, gallery);
+        }
+        self.visits.adopt(settings.visit, settings.layout.clone());
+        if let (Some(shadow), Some(ShadowSettings { policy, resume_threshold, .. })) = (&mut self.shadow, &settings.shadow) {
+            let rules = VisitPolicy { threshold: *resume_threshold, ..settings.visit };
+            shadow.adopt(policy.clone(), rules, settings.layout.clone());
+        }
+        self.settings = settings;
+    }
+
     /// Ends every visit and takes no further frame.
     pub fn close(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
         self.clear(reason, now, gallery);
@@ -410,7 +424,7 @@ impl Scene {
         let is_admitted = self.settings.telling.admits(event.kind, Timestamp::from_micros(event.capture_time_us));
         match event.kind {
             EventKind::VisitStarted | EventKind::Identified | EventKind::ZoneEntered => {
-                if is_admitted && !self.settings.telling.rules.is_empty() {
+                if is_admitted {
                     self.begun.insert((visit, event.kind, event.region.clone()));
                 }
                 is_admitted

@@ -19,7 +19,7 @@ use crate::face::{AlignedFace, Probe, Template, TemplateError};
 use crate::gallery::GalleryVersion;
 use crate::infer::{CutFace, Engine};
 use crate::shadow::{Verdict, principal};
-use crate::visit::{EncodedShot, Ending, Fused, Look, Visits};
+use crate::visit::{EncodedShot, Ending, Fused, Layout, Look, VisitPolicy, Visits};
 
 /// What runs beside the pipeline in force.
 pub struct Shadow {
@@ -92,6 +92,12 @@ impl Shadowing {
     pub(super) fn new(policy: Policy, visits: Visits, gallery: Option<watch::Receiver<Option<Arc<GalleryVersion>>>>) -> Self {
         let (visit_of, told) = (HashMap::new(), HashMap::new());
         Self { policy, visits, gallery, visit_of, told, waiting: Vec::new(), verdicts: Vec::new() }
+    }
+
+    /// Goes on by another policy and other rules, as the visits in force do.
+    pub(super) fn adopt(&mut self, policy: Policy, rules: VisitPolicy, layout: Layout) {
+        self.policy = policy;
+        self.visits.adopt(rules, layout);
     }
 
     /// A confirmed track was seen, which belongs to `visit` in force. Whether the shadow would take a shot is not asked.

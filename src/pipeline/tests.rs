@@ -4,6 +4,7 @@
 //! In: frames of a clock that the test drives. Out: the events that are told.
 //! Must not know: models, cameras.
 
+mod changing;
 mod device;
 mod liveness;
 mod shadow;

@@ -27,6 +27,19 @@ impl Pipeline {
         self.0.intake.watch(&watch.camera, watch.slot)
     }
 
+    /// Watches a camera by other settings, from the next frame on. Its source goes on, and so do its visits unless its role, a
+    /// line or a zone is another. A camera that is not watched stays so.
+    ///
+    /// # Errors
+    /// [`PipelineError::Log`] when the ends cannot be written.
+    pub async fn rewatch(&self, watch: Watch) -> Result<(), PipelineError> {
+        let Some(cell) = self.cell(&watch.camera) else { return Ok(()) };
+        // The source has a sink already.
+        drop(self.0.intake.watch(&watch.camera, watch.slot));
+        cell.scene().adopt(watch.scene, self.0.clock.now(), &self.0.gallery.current());
+        self.flush(&cell).await
+    }
+
     /// Watches a camera no longer; its visits end.
     ///
     /// # Errors

@@ -148,6 +148,14 @@ async fn a_killed_daemon_keeps_what_it_acknowledged_and_ends_the_visits_it_left_
     // One response may carry the start together with what follows it.
     let somebody_is_there = |seen: &[pb::Event]| of_type(seen, EventType::VisitStarted).len() > of_type(seen, EventType::VisitEnded).len();
     let before = events_until(&mut stream, somebody_is_there).await;
+    // Another threshold neither connects the camera anew nor ends the visit.
+    let changed = pb::Camera { id: "front-door".into(), threshold: Some(0.37), ..Default::default() };
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["threshold".into()] });
+    let update = pb::UpdateCameraRequest { camera: Some(changed), update_mask, ..Default::default() };
+    CameraServiceClient::new(channel.clone()).update_camera(update).await.expect("changed");
+    let offline = pb::ListEventsRequest { types: vec![EventType::CameraOffline.into()], ..Default::default() };
+    let offline = EventServiceClient::new(channel.clone()).list_events(offline).await.expect("listed").into_inner();
+    assert_eq!(offline.events, [], "it was online all the time");
     daemon.kill();
 
     let directory = daemon.data_dir().to_owned();

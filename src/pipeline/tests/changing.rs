@@ -1,0 +1,69 @@
+//! A camera is watched by other settings while somebody stands before it.
+
+use super::*;
+use crate::camera::{NormalisedPoint, Region};
+use crate::telling::{DAY_MINUTES, EventRule};
+
+/// Frames of `person`, one after the other.
+async fn shows(house: &House, sink: &Arc<dyn FrameSink>, (person, left): (usize, usize), frames: usize) {
+    for _ in 0..frames {
+        sink.offer(frame(&camera("door"), house.clock.now(), Some(person), left));
+        until("the frame has left", || house.pipeline.is_idle()).await;
+        house.clock.advance(FRAME_EVERY);
+    }
+}
+
+async fn rewatch(house: &House, scene: SceneSettings) {
+    let slot = SlotSettings { role: Role::Entry, analysis_fps_max: None, policy: SlotPolicy::NewestWins };
+    house.pipeline.rewatch(Watch { camera: camera("door"), slot, scene }).await.expect("it is watched otherwise");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_threshold_ends_no_visit_and_decides_the_next_one() {
+    let house = House::open(Faults::default(), 1).await;
+    let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
+    shows(&house, &sink, (1, 40), 8).await;
+    rewatch(&house, SceneSettings { policy: Policy::fixed(0.75), ..house.scene.clone() }).await;
+    shows(&house, &sink, (1, 40), 8).await;
+    house.clock.advance(Duration::from_secs(5));
+    shows(&house, &sink, (2, 40), 8).await;
+    let told = house.told(&[camera("door")]).await;
+    let of_visits = visits(&told, &camera("door"));
+    assert_eq!(of_visits.len(), 2, "{told:?}");
+    for (visit, threshold) in of_visits.iter().zip([0.5, 0.75]) {
+        assert_eq!(kinds(visit), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
+        assert_eq!(visit[1].event.decision.as_ref().map(|decision| decision.threshold), Some(threshold));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_began_under_the_old_rules_is_told_to_end_under_the_new_ones() {
+    let house = House::open(Faults::default(), 1).await;
+    let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
+    shows(&house, &sink, (1, 40), 8).await;
+    let rule = EventRule { types: vec![EventKind::Identified], until_minute: DAY_MINUTES, ..EventRule::default() };
+    let mut scene = house.scene.clone();
+    scene.telling.rules = vec![rule];
+    rewatch(&house, scene).await;
+    let told = house.told(&[camera("door")]).await;
+    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_zone_ends_the_visits_whose_paths_were_followed_without_it() {
+    let house = House::open(Faults::default(), 1).await;
+    let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
+    shows(&house, &sink, (1, 40), 8).await;
+    let corner = |x, y| NormalisedPoint { x, y };
+    let mut scene = house.scene.clone();
+    scene.layout.zones = vec![Region { name: "bench".into(), points: vec![corner(0.98, 0.98), corner(1.0, 0.98), corner(1.0, 1.0)] }];
+    rewatch(&house, scene).await;
+    shows(&house, &sink, (1, 40), 8).await;
+    let told = house.told(&[camera("door")]).await;
+    let of_visits = visits(&told, &camera("door"));
+    assert_eq!(of_visits.len(), 2, "{told:?}");
+    for visit in &of_visits {
+        assert_eq!(kinds(visit), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
+    }
+    assert_eq!(of_visits[0][2].event.end_reason, Some(EndReason::CameraRemoved));
+}
