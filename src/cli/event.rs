@@ -135,7 +135,7 @@ impl List {
             newest_first: !self.oldest_first,
             ..pb::ListEventsRequest::default()
         };
-        let mut left = self.limit;
+        let (mut left, mut found) = (self.limit, false);
         while left > 0 {
             request.page_size = i32::try_from(left.min(1_000))?;
             let page = daemon.events().list_events(request.clone()).await?.into_inner();
@@ -146,11 +146,15 @@ impl List {
                     out.line(&format!("{}  {}", event.cursor, event_line::line(event)))?;
                 }
             }
+            found |= !page.events.is_empty();
             left = left.saturating_sub(page.events.len());
             if page.next_page_token.is_empty() {
                 break;
             }
             request.page_token = page.next_page_token;
+        }
+        if !found {
+            eprintln!("no event that is kept is so; `doorward camera list` and `doorward subject list` show what names there are now");
         }
         Ok(())
     }
@@ -161,10 +165,13 @@ impl Show {
         let response = client.connect().await?.events().get_event(pb::GetEventRequest { cursor: self.cursor }).await?.into_inner();
         let event = response.event.unwrap_or_default();
         if out.json {
-            return out.object(&json("Event", &event)?);
+            let mut object = json("Event", &event)?;
+            object["corrections"] = response.corrections.iter().map(|correction| json("Event", correction)).collect::<Result<_, _>>()?;
+            return out.object(&object);
         }
         out.line(&event_line::line(&event))?;
-        out.table(&explain::facts(&event))
+        out.table(&explain::facts(&event))?;
+        response.corrections.iter().try_for_each(|correction| out.line(&format!("since then: {}", event_line::line(correction))))
     }
 }
 

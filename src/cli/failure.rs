@@ -128,7 +128,7 @@ fn context(error: &anyhow::Error) -> String {
 
 fn in_words(context: &str, status: &Status) -> String {
     let message = if status.message().is_empty() { status.code().description() } else { status.message() };
-    let mut text = format!("error: {}", printable(&format!("{context}{message}")));
+    let mut text = format!("error: {}", printable(&format!("{context}{}", as_options(message))));
     let info = status.get_details_error_info();
     let reason = info.as_ref().map_or("", |info| info.reason.as_str());
     if !reason.is_empty() {
@@ -149,6 +149,12 @@ fn in_words(context: &str, status: &Status) -> String {
         let _ = write!(text, "\n  what to do: {advice}");
     }
     text
+}
+
+/// A message that names a field by which a request allows something, with the option that sets it here.
+fn as_options(message: &str) -> String {
+    let word = |word: &str| if word.starts_with("allow_") { format!("--{}", word.replace('_', "-")) } else { word.to_owned() };
+    message.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// What to do about a reason of the daemon's.
@@ -271,6 +277,13 @@ mod tests {
         details.add_bad_request_violation("camera.url", "no scheme").set_retry_info(Some(std::time::Duration::from_secs(1)));
         let text = describe(&Status::with_error_details(Code::ResourceExhausted, "busy", details).into()).text;
         assert!(text.contains("\n  field: camera.url") && text.contains("\n  try again after: 1.0 s"), "{text}");
+    }
+
+    #[test]
+    fn what_a_request_may_allow_is_told_as_the_option_that_allows_it() {
+        let status = refusal(Code::AlreadyExists, "POSSIBLE_DUPLICATE", "enrolled as bob; allow_duplicate enrols it all the same", &[]);
+        let text = describe(&status.into()).text;
+        assert!(text.starts_with("error: enrolled as bob; --allow-duplicate enrols it all the same\n"), "{text}");
     }
 
     #[test]

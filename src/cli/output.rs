@@ -143,6 +143,11 @@ pub fn moment(time: Option<&Timestamp>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| Timestamp { seconds: time.seconds, nanos: 0 }.to_string())
 }
 
+/// A moment as RFC 3339 in UTC, to the millisecond and no further, or a dash.
+pub fn exact_moment(time: Option<&Timestamp>) -> String {
+    time.map_or_else(|| "-".to_owned(), |time| Timestamp { nanos: time.nanos / 1_000_000 * 1_000_000, ..*time }.to_string())
+}
+
 /// A length of time as people say it: `180 ms`, `4.2 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -119,6 +119,9 @@ impl Watch {
         // However late the first answer comes, it was made after it was asked for.
         let mut asked = Some(door::running_time());
         let mut stream = daemon.events().subscribe(self.request(place.cursor())).await?.into_inner();
+        if place.has_begun() {
+            eprintln!("connected again; the stream goes on after the last event");
+        }
         let mut was_full = false;
         while let Some(response) = stream.message().await? {
             if response.disk_full != was_full {

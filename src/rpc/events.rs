@@ -124,11 +124,13 @@ impl EventService for EventsApi {
         let at = place(&request.get_ref().cursor, "cursor")?;
         let store = &self.0.parts.store;
         let found = if at.epoch == store.epoch() { store.event(at.sequence).await? } else { None };
-        let Some(event) = found.and_then(|logged| self.wire(&logged, &Filter::default())) else {
+        let Some(logged) = found else {
             let message = "there is no such event, or it is no longer kept";
             return Err(Refusal::new(Code::NotFound, "EVENT_NOT_FOUND", message).with("sequence", at.sequence).into());
         };
-        Ok(Response::new(GetEventResponse { event: Some(event) }))
+        let corrections = store.corrections_of(&logged).await?;
+        let wire = |logged| super::delivered(logged, &self.0.parts.gallery);
+        Ok(Response::new(GetEventResponse { event: Some(wire(&logged)), corrections: corrections.iter().map(wire).collect() }))
     }
 
     async fn correct_event(&self, request: Request<CorrectEventRequest>) -> Result<Response<CorrectEventResponse>, Status> {

@@ -19,6 +19,9 @@ use crate::store::{Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, Snapsho
 /// What a change of the gallery is called in its column.
 const GALLERY_CHANGED: &str = "gallery_changed";
 
+/// What an operator's word is called in its column.
+const EVENT_CORRECTED: &str = "event_corrected";
+
 /// An event, ready to be written.
 struct Prepared {
     event: Arc<Event>,
@@ -73,6 +76,22 @@ impl Store {
     pub async fn event(&self, sequence: u64) -> Result<Option<LoggedEvent>, StoreError> {
         let found = self.events_after(sequence.saturating_sub(1), 1).await?;
         Ok(found.into_iter().find(|logged| logged.sequence == sequence))
+    }
+
+    /// What operators said of an event since, oldest first, as far as it is kept.
+    pub async fn corrections_of(&self, event: &LoggedEvent) -> Result<Vec<LoggedEvent>, StoreError> {
+        let Some(visit) = event.event.visit else { return Ok(Vec::new()) };
+        let (epoch, corrected) = (self.0.epoch, event.sequence);
+        self.0
+            .readers
+            .read(move |db| {
+                let sql = "SELECT sequence, log_time_us, body FROM events WHERE visit = ?1 AND kind = ?2 ORDER BY sequence";
+                let mut of_visit = db.prepare_cached(sql)?;
+                let found = of_visit.query_and_then(params![visit.0.into_bytes(), EVENT_CORRECTED], |row| logged(row, epoch))?;
+                let corrects = |logged: &Result<LoggedEvent, _>| !matches!(logged, Ok(logged) if logged.event.corrects != Some(corrected));
+                found.filter(corrects).collect()
+            })
+            .await
     }
 
     /// Appends durably in order, opening and closing visits as the kinds say; answers the first
@@ -284,7 +303,7 @@ fn kind_name(kind: EventKind) -> &'static str {
         EventKind::ZoneEntered => "zone_entered",
         EventKind::ZoneLeft => "zone_left",
         EventKind::VisitEnded => "visit_ended",
-        EventKind::EventCorrected => "event_corrected",
+        EventKind::EventCorrected => EVENT_CORRECTED,
         EventKind::GalleryChanged => GALLERY_CHANGED,
         EventKind::CameraOnline => "camera_online",
         EventKind::CameraOffline => "camera_offline",

@@ -316,4 +316,7 @@ async fn what_operators_say_of_events_becomes_error_rates() {
     run(&["event", "correct", &cursor(EventType::Identified), "--was-not"]);
     let found = last_line(&run(&["evaluate", "events", "--json"]));
     assert_eq!((&found["right"], &found["stranger_named"], &found["false_name_rate"]), (&0.into(), &1.into(), &1.0.into()), "{found}");
+    let shown = String::from_utf8(run(&["event", "show", &cursor(EventType::Identified)]).stdout).expect("text");
+    let said: Vec<&str> = shown.lines().filter(|line| line.starts_with("since then: ")).collect();
+    assert!(matches!(said[..], [was, was_not] if was.contains("CORRECTED obama") && was_not.contains("CORRECTED not obama")), "{shown}");
 }

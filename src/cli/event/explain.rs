@@ -4,7 +4,7 @@
 //! Must not know: how decisions are made.
 
 use crate::cli::face_table::liveness;
-use crate::cli::output::{Table, moment};
+use crate::cli::output::{Table, exact_moment};
 use crate::cli::threshold;
 use crate::pb;
 
@@ -13,9 +13,9 @@ pub fn facts(event: &pb::Event) -> Table {
     let mut table = Table::of_facts();
     table.fact("cursor", &event.cursor);
     table.fact("visit", &event.visit_id);
-    table.fact("captured", moment(event.capture_time.as_ref()));
-    table.fact("decided", moment(event.decision_time.as_ref()));
-    table.fact("actionable until", moment(event.actionable_until.as_ref()));
+    table.fact("captured", exact_moment(event.capture_time.as_ref()));
+    table.fact("decided", exact_moment(event.decision_time.as_ref()));
+    table.fact("actionable until", exact_moment(event.actionable_until.as_ref()));
     table.fact("snapshot", &event.snapshot_id);
     table.fact("corrects", &event.corrected_cursor);
     if !event.conflicting_visit_id.is_empty() {

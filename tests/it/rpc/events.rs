@@ -278,6 +278,10 @@ async fn an_operator_corrects_an_event_and_the_gallery_learns_of_it() {
         assert_eq!(reason(&correct(request).await.expect_err(expected)), expected);
     }
     assert_eq!(served.events.position().sequence, 5, "what was refused left no event");
+    for (event, expected) in [(1, [3, 5].as_slice()), (2, &[4]), (3, &[])] {
+        let shown = client.get_event(pb::GetEventRequest { cursor: cursor(event) }).await.expect("kept").into_inner();
+        assert_eq!(shown.corrections.iter().map(|correction| correction.sequence).collect::<Vec<_>>(), expected, "of {event}");
+    }
 }
 
 #[tokio::test]
