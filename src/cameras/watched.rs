@@ -1,13 +1,14 @@
 //! How a camera is watched, by what its operator says of it and the daemon's defaults for the rest.
 //!
-//! In: a camera, defaults. Out: what the pipeline wants to know.
+//! In: a camera, defaults. Out: what the pipeline wants to know; the thresholds that follow.
 //! Must not know: sources, the store.
 
 use std::time::Duration;
 
+use super::Cameras;
 use crate::batch::{SlotPolicy, SlotSettings};
 use crate::camera::{Camera, Role};
-use crate::decide::Target;
+use crate::decide::{Target, ThresholdFacts, visit_comparisons};
 use crate::pipeline::{Layout, SceneSettings, Watch};
 
 /// What the pipeline is told of `camera`.
@@ -38,6 +39,17 @@ pub fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
     }
     let slot = SlotSettings { role: camera.role, analysis_fps_max: camera.analysis_fps_max, policy: SlotPolicy::NewestWins };
     Watch { camera: camera.id.clone(), slot, scene }
+}
+
+impl Cameras {
+    /// The thresholds of those cameras that state one or a rate of their own, in a gallery of so many templates.
+    pub fn thresholds(&self, templates: u64) -> Vec<ThresholdFacts> {
+        let own = |camera: &Camera| {
+            let policy = as_configured(camera, &self.0.defaults.scene).scene.policy;
+            policy.of_camera(camera.id.as_str(), visit_comparisons(templates))
+        };
+        self.list().iter().filter_map(own).collect()
+    }
 }
 
 #[cfg(test)]

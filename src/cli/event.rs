@@ -154,7 +154,7 @@ impl List {
             request.page_token = page.next_page_token;
         }
         if !found {
-            eprintln!("no event that is kept is so; `doorward camera list` and `doorward subject list` show what names there are now");
+            eprintln!("no event that is kept matches; `doorward camera list` and `doorward subject list` show what names there are now");
         }
         Ok(())
     }

@@ -52,6 +52,7 @@ pub fn fact(threshold: &ThresholdInForce) -> (String, String) {
     let whose = match threshold.scope() {
         PolicyScope::Watchlist => format!(" somebody on {}", threshold.name),
         PolicyScope::Subject => format!(" {}", threshold.name),
+        PolicyScope::Camera => format!(" at {}", threshold.name),
         _ => String::new(),
     };
     let rates = (threshold.target_rate, threshold.expected_rate);

@@ -209,6 +209,13 @@ impl Policy {
         facts
     }
 
+    /// What identifies somebody at the camera that this policy is of, called `name`, among `comparisons` templates; `None` where it
+    /// states nothing of its own.
+    pub fn of_camera(&self, name: &str, comparisons: u64) -> Option<ThresholdFacts> {
+        let in_force = self.resolved(self.camera?, (Purpose::Identify, PolicyScope::Camera), Asked { comparisons, quality: 1.0 });
+        Some(ThresholdFacts { purpose: Purpose::Identify, name: name.to_owned(), in_force })
+    }
+
     /// The cosine similarity of whoever has no target of their own, for a good probe; of verifying, where a head does that, what the
     /// cosine would need.
     pub fn threshold(&self, purpose: Purpose, comparisons: u64) -> f32 {

@@ -252,6 +252,7 @@ impl GalleryService for GalleryApi {
 
     async fn get_gallery(&self, _: Request<GetGalleryRequest>) -> Result<Response<GetGalleryResponse>, Status> {
         let facts = self.0.parts.enrolment.facts().await?;
+        let of_cameras = self.0.parts.cameras.thresholds(facts.templates);
         Ok(Response::new(GetGalleryResponse {
             version: facts.version,
             subject_count: facts.subjects,
@@ -259,7 +260,7 @@ impl GalleryService for GalleryApi {
             template_space: facts.space.to_string(),
             foreign_template_count: facts.foreign_templates,
             threshold: facts.thresholds.first().map_or(0.0, |identify| identify.in_force.threshold),
-            thresholds: facts.thresholds.into_iter().map(wire_threshold).collect(),
+            thresholds: facts.thresholds.into_iter().chain(of_cameras).map(wire_threshold).collect(),
             calibration: self.0.parts.recogniser.calibration().map(wire_calibration),
         }))
     }

@@ -231,6 +231,14 @@ async fn cameras_are_made_changed_and_removed_and_their_credentials_never_shown(
     let update = pb::UpdateCameraRequest { camera: Some(named), update_mask: mask("display_name"), ..Default::default() };
     let changed = cameras.update_camera(update).await.expect("changed").into_inner().camera.expect("a camera");
     assert_eq!((changed.display_name.as_str(), changed.disabled, changed.has_credential), ("Main door", true, true));
+    let strict = pb::Camera { threshold: Some(0.6), ..camera("front") };
+    let update = pb::UpdateCameraRequest { camera: Some(strict), update_mask: mask("threshold"), ..Default::default() };
+    cameras.update_camera(update).await.expect("changed");
+    let gallery = GalleryServiceClient::new(served.channel.clone()).get_gallery(pb::GetGalleryRequest {}).await;
+    let thresholds = gallery.expect("it answers").into_inner().thresholds;
+    let of_cameras: Vec<_> = thresholds.iter().filter(|own| own.scope() == pb::PolicyScope::Camera).collect();
+    assert!(matches!(of_cameras[..], [own] if own.name == "front" && own.threshold == 0.6), "{of_cameras:?}");
+
     let moved = |url: &str| {
         let camera = pb::Camera { url: url.into(), ..camera("back") };
         pb::UpdateCameraRequest { camera: Some(camera), update_mask: mask("url"), ..Default::default() }
