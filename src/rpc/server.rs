@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -172,15 +173,18 @@ impl Bound {
         let gate = layer_fn(move |inner| Gate { inner, tokens: tokens.clone(), started: Arc::clone(&started), deadline });
         let health = HealthServer::new(HealthService::from_health_reporter(handle.health.clone()));
         let services = with_reflection(services.add_service(health))?;
+        let stopping = CancellationToken::new();
+        let ends = stopping.clone();
         let acceptor = handle.identity.as_deref().map(Identity::acceptor).transpose()?;
         let incoming = Incoming::new(listener, limits, handle.connections.clone()).map(move |connection| {
             connection.map(|connection| match &acceptor {
-                Some(acceptor) => Wire::secured(connection, acceptor, hello),
+                Some(acceptor) => Wire::secured(connection, acceptor, (hello, &stopping)),
                 None => Wire::clear(connection),
             })
         });
         let stop = async {
             stop.await;
+            ends.cancel();
             handle.stop().await;
         };
         let router = builder.layer(gate).add_routes(services);
