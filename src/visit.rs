@@ -144,6 +144,8 @@ struct Visit {
     /// When it was last told who it is.
     named: Option<Timestamp>,
     decision: Option<Decision>,
+    /// Whether what decided is in force no more.
+    is_doubted: bool,
     snapshot: Option<SnapshotId>,
     path: Path,
     /// Whether it was told that the visitor came in or went out, where that needs no line.
@@ -176,6 +178,13 @@ impl Visits {
         (self.policy, self.layout) = (policy, layout);
     }
 
+    /// What decides is another from now on: whoever was named keeps the name only if that still names them, and is looked at as soon as may be.
+    pub fn doubt(&mut self) {
+        for visit in self.open.values_mut() {
+            visit.is_doubted = matches!(visit.standing, Standing::Identified(_));
+        }
+    }
+
     /// A confirmed track was seen at `time`. Answers whether its face is worth aligning and encoding
     /// now.
     pub fn sighted(&mut self, look: Look, time: Timestamp) -> bool {
@@ -198,6 +207,7 @@ impl Visits {
             decision: None,
             snapshot: None,
             path: Path::default(),
+            is_doubted: false,
             passed: false,
         });
         (visit.seen, visit.last) = (time, look);
@@ -207,7 +217,7 @@ impl Visits {
         self.newest = self.newest.max(time);
         let decided = visit.standing != Standing::Undecided;
         let is_due = matches!((reassert_every, visit.named), (Some(every), Some(named)) if time.since(named) >= every);
-        let wanted = visit.evidence.wants(&look, (decided, is_due), time);
+        let wanted = visit.evidence.wants(&look, (decided, is_due || visit.is_doubted), time);
         self.walk(look.track);
         wanted
     }
@@ -233,6 +243,10 @@ impl Visits {
             Step::Left { zone, dwell } => (EventKind::ZoneLeft, self.layout.zones.get(zone), Some(dwell)),
         };
         let mut event = self.event(kind, visit, visit.seen);
+        if visit.is_doubted {
+            // Whoever comes in under a name that may not hold any more opens no door by it.
+            (event.subject, event.decision) = (None, None);
+        }
         event.region = region.map(|region| region.name.as_str().into());
         event.duration_ms = dwell.and_then(|dwell| u64::try_from(dwell.as_millis()).ok());
         event

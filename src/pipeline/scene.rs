@@ -66,7 +66,18 @@ pub struct BestShot {
     pub others: Vec<Rect>,
     /// Whether the whole frame is kept, or the face alone.
     pub keeps_frame: bool,
+    /// Whether `others` are all of them.
+    blurs_others: bool,
     rank: f32,
+}
+
+impl BestShot {
+    /// Whether it is what is kept today: one that was taken under another policy is not.
+    fn is_wanted(&self, settings: &SceneSettings) -> bool {
+        let SceneSettings { snapshots, telling, .. } = settings;
+        let keeps = if self.keeps_frame { SnapshotPolicy::Frame } else { SnapshotPolicy::Crop };
+        *snapshots && telling.snapshots == keeps && telling.blur_others == self.blurs_others
+    }
 }
 
 /// What is known of a visit's best picture.
@@ -208,6 +219,7 @@ impl Scene {
             rect: detection.box_in_frame,
             others: self.others(detections, wanted.detection),
             keeps_frame: self.settings.telling.snapshots == SnapshotPolicy::Frame,
+            blurs_others: self.settings.telling.blur_others,
             rank,
         });
         if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
@@ -278,7 +290,8 @@ impl Scene {
     fn keep_best(&mut self, before: Option<VisitId>, track: TrackId, picture: Option<BestShot>) {
         let Some(visit) = self.visits.visit_of(track) else { return };
         let orphan = before.filter(|before| *before != visit).and_then(|before| self.best.remove(&before)?.picture);
-        for picture in orphan.into_iter().chain(picture) {
+        let wanted: Vec<_> = orphan.into_iter().chain(picture).filter(|picture| picture.is_wanted(&self.settings)).collect();
+        for picture in wanted {
             let surpassing = self.best.values().filter(|best| best.is_kept && best.picture.is_some()).count();
             let known = self.best.entry(visit).or_insert(Best { rank: 0.0, picture: None, is_kept: false });
             let has_room = !known.is_kept || known.picture.is_some() || surpassing < SURPASSING_MAX;
@@ -322,15 +335,23 @@ impl Scene {
     /// Goes on by other settings, but for how tracks are made. Visits go on, too, unless the role, a line or a zone is another:
     /// those end, since one half of their paths was judged by the old ones.
     pub fn adopt(&mut self, settings: SceneSettings, now: Timestamp, gallery: &GalleryVersion) {
-        if settings.layout != self.settings.layout {
+        let old = std::mem::replace(&mut self.settings, settings);
+        for best in self.best.values_mut() {
+            if best.picture.take_if(|picture| !picture.is_wanted(&self.settings)).is_some() {
+                best.rank = 0.0;
+            }
+        }
+        if self.settings.layout != old.layout {
             self.clear(EndReason::CameraRemoved, now, gallery);
         }
-        self.visits.adopt(settings.visit, settings.layout.clone());
-        if let (Some(shadow), Some(ShadowSettings { policy, resume_threshold, .. })) = (&mut self.shadow, &settings.shadow) {
-            let rules = VisitPolicy { threshold: *resume_threshold, ..settings.visit };
-            shadow.adopt(policy.clone(), rules, settings.layout.clone());
+        let SceneSettings { policy, visit, layout, .. } = &self.settings;
+        self.visits.adopt(*visit, layout.clone());
+        if *policy != old.policy {
+            self.visits.doubt();
         }
-        self.settings = settings;
+        if let (Some(shadow), Some(ShadowSettings { policy, resume_threshold, .. })) = (&mut self.shadow, &self.settings.shadow) {
+            shadow.adopt(policy, VisitPolicy { threshold: *resume_threshold, ..*visit }, layout.clone());
+        }
     }
 
     /// Ends every visit and takes no further frame.

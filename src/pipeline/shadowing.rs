@@ -95,9 +95,12 @@ impl Shadowing {
     }
 
     /// Goes on by another policy and other rules, as the visits in force do.
-    pub(super) fn adopt(&mut self, policy: Policy, rules: VisitPolicy, layout: Layout) {
-        self.policy = policy;
+    pub(super) fn adopt(&mut self, policy: &Policy, rules: VisitPolicy, layout: Layout) {
         self.visits.adopt(rules, layout);
+        if *policy != self.policy {
+            self.policy = policy.clone();
+            self.visits.doubt();
+        }
     }
 
     /// A confirmed track was seen, which belongs to `visit` in force. Whether the shadow would take a shot is not asked.

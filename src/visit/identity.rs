@@ -35,7 +35,11 @@ impl Visits {
     pub fn decided(&mut self, track: TrackId, (decision, shows): (Decision, impl FnOnce(&Decision) -> bool), now: Timestamp) {
         let Some(visit) = self.open.get(&track) else { return };
         let Some(decision) = self.weighed(visit, decision) else { return };
-        match news(visit, &decision, self.policy.reassert_every) {
+        let news = news(visit, &decision, self.policy.reassert_every);
+        if let Some(visit) = self.open.get_mut(&track) {
+            visit.is_doubted &= decision.subject.map(Standing::Identified) != Some(visit.standing);
+        }
+        match news {
             News::Nothing => {}
             News::Again if shows(&decision) => self.reassert(track, decision, now),
             News::Again => {}
@@ -138,7 +142,7 @@ impl Visits {
             (_, Standing::Identified(_)) => (EventKind::Identified, None),
             _ => (EventKind::Unidentified, None),
         };
-        visit.standing = standing;
+        (visit.standing, visit.is_doubted) = (standing, false);
         visit.decision = Some(decision);
         visit.named = visit.shown.map(|(_, time)| time).filter(|_| standing != Standing::Unidentified);
         let Some(visit) = self.open.get(&track) else { return };
@@ -193,7 +197,9 @@ fn news(visit: &Visit, decision: &Decision, reassert_every: Option<Duration>) ->
         // Only a clear suspicion comes so far.
         (Standing::Identified(_), None) if decision.rejection == Some(Rejection::SuspectedAttack) => true,
         (Standing::Identified(_), None) => {
-            shots >= SHOTS_FOR_STRANGER && decision.similarity.is_none_or(|similarity| similarity < decision.threshold - REVISED_BY)
+            // A name that was told by another threshold is not owed any slack under this one.
+            let slack = if visit.is_doubted { 0.0 } else { REVISED_BY };
+            shots >= SHOTS_FOR_STRANGER && decision.similarity.is_none_or(|similarity| similarity < decision.threshold - slack)
         }
         (Standing::Unidentified, None) => false,
     };

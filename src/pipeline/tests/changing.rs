@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::camera::{NormalisedPoint, Region};
-use crate::telling::{DAY_MINUTES, EventRule};
+use crate::telling::{DAY_MINUTES, EventRule, SnapshotPolicy};
 
 /// Frames of `person`, one after the other.
 async fn shows(house: &House, sink: &Arc<dyn FrameSink>, (person, left): (usize, usize), frames: usize) {
@@ -66,4 +66,58 @@ async fn another_zone_ends_the_visits_whose_paths_were_followed_without_it() {
         assert_eq!(kinds(visit), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
     }
     assert_eq!(of_visits[0][2].event.end_reason, Some(EndReason::CameraRemoved));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_another_threshold_would_not_give_is_taken_back() {
+    let house = House::open(Faults::default(), 1).await;
+    let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
+    shows(&house, &sink, (1, 40), 60).await;
+    // Whoever looks exactly like somebody is a little too far from them now, though not by what noise may be.
+    rewatch(&house, SceneSettings { policy: Policy::fixed(1.02), ..house.scene.clone() }).await;
+    shows(&house, &sink, (1, 40), 60).await;
+    let told = house.told(&[camera("door")]).await;
+    let expected = [EventKind::VisitStarted, EventKind::Identified, EventKind::IdentityRevised, EventKind::VisitEnded];
+    assert_eq!(kinds(&told), expected);
+    assert_eq!((told[2].event.subject, told[3].event.subject), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_that_was_taken_under_another_policy_is_not_kept() {
+    let mut house = House::open(Faults::default(), 1).await;
+    house.scene.snapshots = true;
+    for snapshots in [SnapshotPolicy::Frame, SnapshotPolicy::None] {
+        let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
+        // A stranger, who is not decided by one frame.
+        shows(&house, &sink, (3, 40), 2).await;
+        let mut scene = house.scene.clone();
+        scene.telling.snapshots = snapshots;
+        rewatch(&house, scene).await;
+        house.clock.advance(Duration::from_secs(5));
+        house.pipeline.forget(&camera("door"), EndReason::CameraRemoved).await.expect("it is told");
+    }
+    let told = house.told(&[]).await;
+    let decided = told.iter().filter(|logged| logged.event.kind == EventKind::Unidentified);
+    assert_eq!(decided.map(|logged| logged.event.snapshot.is_some()).collect::<Vec<_>>(), [true, false], "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_is_changed_with_what_it_shadows() {
+    let mut house = House::at_rest(Faults::default(), 1).await;
+    let (sender, mut verdicts) = tokio::sync::mpsc::channel(16);
+    let shadow = |threshold| Some(ShadowSettings { policy: Policy::fixed(threshold), is_same_space: true, resume_threshold: 0.363 });
+    house.scene.shadow = shadow(0.6);
+    house.pipeline = house.pipeline.with_shadow(Shadow { encoder: None, verdicts: sender });
+    let house = house.running();
+    let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
+    shows(&house, &sink, (1, 40), 8).await;
+    rewatch(&house, SceneSettings { shadow: shadow(0.7), ..house.scene.clone() }).await;
+    house.clock.advance(Duration::from_secs(5));
+    shows(&house, &sink, (2, 40), 8).await;
+    house.told(&[camera("door")]).await;
+    let mut thresholds = Vec::new();
+    while let Ok(verdict) = verdicts.try_recv() {
+        thresholds.extend(verdict.shadow.map(|decision| decision.threshold));
+    }
+    assert_eq!(thresholds, [0.6, 0.7]);
 }
