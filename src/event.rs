@@ -73,7 +73,7 @@ pub enum EndReason {
     Resumed,
     /// The camera went offline.
     CameraOffline,
-    /// The camera was deleted or disabled by the operator, or given another address, role, line or zone.
+    /// The camera was deleted or disabled by the operator, or given another address, transport, password, role, line or zone.
     CameraRemoved,
     /// The daemon stopped, or was killed and found the visit open when it started again.
     DaemonRestarted,

@@ -42,7 +42,7 @@ pub fn as_configured(camera: &Camera, defaults: &SceneSettings) -> Watch {
 }
 
 impl Cameras {
-    /// The thresholds of those cameras that state one or a rate of their own, in a gallery of so many templates.
+    /// The thresholds of those cameras that state one or a rate of their own, disabled ones too, in a gallery of so many templates.
     pub fn thresholds(&self, templates: u64) -> Vec<ThresholdFacts> {
         let own = |camera: &Camera| {
             let policy = as_configured(camera, &self.0.defaults.scene).scene.policy;

@@ -93,7 +93,7 @@ Examples:
   doorward camera update front-door --reset target-fpir
   doorward camera update yard --url rtsp://192.0.2.80/h264 --enable
 
-Another address, transport, role, line or zone ends the visits there; everything else holds from the next frame on.")]
+Another address, transport, role, line or zone, and disabling it, ends the visits there; everything else holds from the next frame on.")]
 pub struct Update {
     /// Which camera
     id: String,

@@ -153,8 +153,8 @@ impl List {
             }
             request.page_token = page.next_page_token;
         }
-        if !found {
-            eprintln!("no event that is kept matches; `doorward camera list` and `doorward subject list` show what names there are now");
+        if !found && self.limit > 0 {
+            eprintln!("no event that is kept matches");
         }
         Ok(())
     }

@@ -151,9 +151,12 @@ fn in_words(context: &str, status: &Status) -> String {
     text
 }
 
+/// What requests may allow, as the API calls it; the options of the commands are called alike.
+const ALLOWANCES: [&str; 4] = ["allow_duplicate", "allow_inconsistent", "allow_mass_removal", "allow_missing"];
+
 /// A message that names a field by which a request allows something, with the option that sets it here.
-fn as_options(message: &str) -> String {
-    let word = |word: &str| if word.starts_with("allow_") { format!("--{}", word.replace('_', "-")) } else { word.to_owned() };
+pub fn as_options(message: &str) -> String {
+    let word = |word: &str| if ALLOWANCES.contains(&word) { format!("--{}", word.replace('_', "-")) } else { word.to_owned() };
     message.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 

@@ -87,3 +87,25 @@ fn nobody_crosses_a_line_under_the_name_of_somebody_who_may_have_been_swapped() 
     visits.sighted(at(0.8), at_ms(1_040));
     assert_eq!(kinds(&visits.take_told()), [EventKind::Entry], "once a shot has shown that it is the same visitor");
 }
+
+#[test]
+fn whoever_crosses_a_line_while_a_name_may_no_longer_hold_is_told_without_it() {
+    let line = region("door", &[(0.2, 0.5), (0.8, 0.5)]);
+    let mut visits = Visits::new("door", POLICY, Layout { role: Role::Entry, lines: vec![line], zones: Vec::new() });
+    let named = |visits: &mut Visits, at_time: i64| {
+        visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(at_time));
+        visits.take_told();
+    };
+    visits.sighted(at(0.2), at_ms(0));
+    let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(0));
+    named(&mut visits, 10);
+    visits.sighted(at(0.2), at_ms(20));
+    visits.doubt();
+    visits.sighted(at(0.8), at_ms(40));
+    let told = visits.take_told();
+    assert_eq!((kinds(&told), told[0].subject, &told[0].decision), (vec![EventKind::Entry], None, &None));
+    named(&mut visits, 50);
+    visits.sighted(at(0.2), at_ms(80));
+    let told = visits.take_told();
+    assert_eq!((kinds(&told), told[0].subject), (vec![EventKind::Exit], Some(SubjectUid(Uuid::from_u128(1)))), "it holds");
+}

@@ -15,6 +15,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde_json::json;
 
+use super::super::super::failure::as_options;
 use super::super::super::output::{Output, printable, progress, span};
 use crate::pb;
 
@@ -120,7 +121,7 @@ impl Tally {
         } else if is_refused && !self.out.json && self.refused_count() <= NAMED_MAX {
             let more =
                 if self.refused_count() == NAMED_MAX { "\nmore that are refused are counted only: --report FILE names each" } else { "" };
-            let line = printable(&format!("{}: {}: {}", result.item_key, result.reason, result.message));
+            let line = printable(&format!("{}: {}: {}", result.item_key, result.reason, as_options(&result.message)));
             self.bar.suspend(|| eprintln!("{line}{more}"));
         }
         if self.out.json { self.bar.suspend(|| self.out.message("ImportResult", result)) } else { Ok(()) }
