@@ -178,10 +178,12 @@ impl Visits {
         (self.policy, self.layout) = (policy, layout);
     }
 
-    /// What decides is another from now on: whoever was named keeps the name only if that still names them, and is looked at as soon as may be.
-    pub fn doubt(&mut self) {
-        for visit in self.open.values_mut() {
-            visit.is_doubted = matches!(visit.standing, Standing::Identified(_));
+    /// What decides is another from now on: whoever was named, and would not be by `judge`, keeps the name only if the next look
+    /// gives it again.
+    pub fn doubt(&mut self, judge: impl Fn(Option<&Probe>) -> Decision) {
+        for visit in self.open.values_mut().chain(&mut self.away) {
+            let Standing::Identified(told) = visit.standing else { continue };
+            visit.is_doubted = judge(visit.evidence.of_one_person()).subject != Some(told);
         }
     }
 
@@ -217,7 +219,8 @@ impl Visits {
         self.newest = self.newest.max(time);
         let decided = visit.standing != Standing::Undecided;
         let is_due = matches!((reassert_every, visit.named), (Some(every), Some(named)) if time.since(named) >= every);
-        let wanted = visit.evidence.wants(&look, (decided, is_due || visit.is_doubted), time);
+        // A name in doubt is looked at as often as none.
+        let wanted = visit.evidence.wants(&look, (decided && !visit.is_doubted, is_due), time);
         self.walk(look.track);
         wanted
     }
@@ -243,7 +246,7 @@ impl Visits {
             Step::Left { zone, dwell } => (EventKind::ZoneLeft, self.layout.zones.get(zone), Some(dwell)),
         };
         let mut event = self.event(kind, visit, visit.seen);
-        if visit.is_doubted {
+        if visit.is_doubted && matches!(kind, EventKind::Entry | EventKind::Exit) {
             // Whoever comes in under a name that may not hold any more opens no door by it.
             (event.subject, event.decision) = (None, None);
         }

@@ -335,22 +335,24 @@ impl Scene {
     /// Goes on by other settings, but for how tracks are made. Visits go on, too, unless the role, a line or a zone is another:
     /// those end, since one half of their paths was judged by the old ones.
     pub fn adopt(&mut self, settings: SceneSettings, now: Timestamp, gallery: &GalleryVersion) {
-        let old = std::mem::replace(&mut self.settings, settings);
         for best in self.best.values_mut() {
-            if best.picture.take_if(|picture| !picture.is_wanted(&self.settings)).is_some() {
+            // What went out already keeps its rank: a worse one does not take its place.
+            if best.picture.take_if(|picture| !picture.is_wanted(&settings)).is_some() && !best.is_kept {
                 best.rank = 0.0;
             }
         }
-        if self.settings.layout != old.layout {
+        if settings.layout != self.settings.layout {
             self.clear(EndReason::CameraRemoved, now, gallery);
         }
+        let old = std::mem::replace(&mut self.settings, settings);
         let SceneSettings { policy, visit, layout, .. } = &self.settings;
         self.visits.adopt(*visit, layout.clone());
         if *policy != old.policy {
-            self.visits.doubt();
+            self.visits.doubt(|fused| judge(policy, fused, (gallery, gallery)));
         }
         if let (Some(shadow), Some(ShadowSettings { policy, resume_threshold, .. })) = (&mut self.shadow, &self.settings.shadow) {
-            shadow.adopt(policy, VisitPolicy { threshold: *resume_threshold, ..*visit }, layout.clone());
+            let rules = VisitPolicy { threshold: *resume_threshold, ..*visit };
+            shadow.adopt(policy, (rules, layout.clone()), gallery);
         }
     }
 

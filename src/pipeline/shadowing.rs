@@ -95,11 +95,11 @@ impl Shadowing {
     }
 
     /// Goes on by another policy and other rules, as the visits in force do.
-    pub(super) fn adopt(&mut self, policy: &Policy, rules: VisitPolicy, layout: Layout) {
+    pub(super) fn adopt(&mut self, policy: &Policy, (rules, layout): (VisitPolicy, Layout), in_force: &GalleryVersion) {
         self.visits.adopt(rules, layout);
         if *policy != self.policy {
             self.policy = policy.clone();
-            self.visits.doubt();
+            self.with_gallery(in_force, |visits, judge| visits.doubt(judge));
         }
     }
 

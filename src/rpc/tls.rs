@@ -268,6 +268,8 @@ mod tests {
         let stop = CancellationToken::new();
         let mut wire = Wire::secured(connection, &acceptor, (Duration::from_secs(60), &stop));
         let reading = tokio::spawn(async move { wire.read(&mut [0; 64]).await.map_err(|error| error.kind()) });
+        // It waits for the client by now.
+        tokio::task::yield_now().await;
         stop.cancel();
         assert_eq!(reading.await.expect("no panic"), Err(io::ErrorKind::ConnectionAborted));
     }

@@ -34,11 +34,12 @@ impl Visits {
     /// decision's subject. It is asked only then.
     pub fn decided(&mut self, track: TrackId, (decision, shows): (Decision, impl FnOnce(&Decision) -> bool), now: Timestamp) {
         let Some(visit) = self.open.get(&track) else { return };
-        let Some(decision) = self.weighed(visit, decision) else { return };
-        let news = news(visit, &decision, self.policy.reassert_every);
+        let (found, is_doubted) = (decision.subject.map(Standing::Identified), visit.is_doubted);
+        let weighed = self.weighed(visit, decision).map(|decision| (news(visit, &decision, self.policy.reassert_every), decision));
         if let Some(visit) = self.open.get_mut(&track) {
-            visit.is_doubted &= decision.subject.map(Standing::Identified) != Some(visit.standing);
+            visit.is_doubted = is_doubted && found != Some(visit.standing);
         }
+        let Some((news, decision)) = weighed else { return };
         match news {
             News::Nothing => {}
             News::Again if shows(&decision) => self.reassert(track, decision, now),
@@ -84,8 +85,10 @@ impl Visits {
             }
             return self.settle(track, decision, now);
         }
-        let (rival, theirs) = ((rival.track, rival.id), rival.decision.as_ref().and_then(|d| d.similarity).unwrap_or(1.0));
-        if decision.similarity.is_some_and(|ours| ours >= theirs + REVISED_BY) {
+        let theirs = rival.decision.as_ref().and_then(|d| d.similarity).unwrap_or(1.0);
+        let is_outdone = rival.is_doubted || decision.similarity.is_some_and(|ours| ours >= theirs + REVISED_BY);
+        let rival = (rival.track, rival.id);
+        if is_outdone {
             let conflicting = self.visit_of(track);
             let lost = Decision { subject: None, rejection: Some(Rejection::Conflict), ..decision.clone() };
             self.name(rival.0, (lost, conflicting), now);
@@ -118,6 +121,8 @@ impl Visits {
             }
             self.open.insert(track, begun);
         }
+        // The decision names the visitor as they were named.
+        self.away[index].is_doubted = false;
         self.resume(track, index);
     }
 
@@ -193,7 +198,7 @@ fn news(visit: &Visit, decision: &Decision, reassert_every: Option<Duration>) ->
         (Standing::Identified(told), Some(found)) if told == found => {
             return if is_due(visit, reassert_every) { News::Again } else { News::Nothing };
         }
-        (Standing::Identified(told), Some(_)) => is_sure && leads(decision, told),
+        (Standing::Identified(told), Some(_)) => is_sure && (visit.is_doubted || leads(decision, told)),
         // Only a clear suspicion comes so far.
         (Standing::Identified(_), None) if decision.rejection == Some(Rejection::SuspectedAttack) => true,
         (Standing::Identified(_), None) => {

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod doubted;
 mod identity;
 mod liveness;
 mod passing;

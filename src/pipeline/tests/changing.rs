@@ -75,7 +75,8 @@ async fn a_name_that_another_threshold_would_not_give_is_taken_back() {
     shows(&house, &sink, (1, 40), 60).await;
     // Whoever looks exactly like somebody is a little too far from them now, though not by what noise may be.
     rewatch(&house, SceneSettings { policy: Policy::fixed(1.02), ..house.scene.clone() }).await;
-    shows(&house, &sink, (1, 40), 60).await;
+    // It is looked at sooner than somebody who is decided, whose looks are two seconds apart.
+    shows(&house, &sink, (1, 40), 8).await;
     let told = house.told(&[camera("door")]).await;
     let expected = [EventKind::VisitStarted, EventKind::Identified, EventKind::IdentityRevised, EventKind::VisitEnded];
     assert_eq!(kinds(&told), expected);
@@ -86,19 +87,19 @@ async fn a_name_that_another_threshold_would_not_give_is_taken_back() {
 async fn a_picture_that_was_taken_under_another_policy_is_not_kept() {
     let mut house = House::open(Faults::default(), 1).await;
     house.scene.snapshots = true;
-    for snapshots in [SnapshotPolicy::Frame, SnapshotPolicy::None] {
+    for (snapshots, blur_others) in [(SnapshotPolicy::Frame, false), (SnapshotPolicy::None, false), (SnapshotPolicy::Frame, true)] {
         let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
         // A stranger, who is not decided by one frame.
         shows(&house, &sink, (3, 40), 2).await;
         let mut scene = house.scene.clone();
-        scene.telling.snapshots = snapshots;
+        (scene.telling.snapshots, scene.telling.blur_others) = (snapshots, blur_others);
         rewatch(&house, scene).await;
         house.clock.advance(Duration::from_secs(5));
         house.pipeline.forget(&camera("door"), EndReason::CameraRemoved).await.expect("it is told");
     }
     let told = house.told(&[]).await;
     let decided = told.iter().filter(|logged| logged.event.kind == EventKind::Unidentified);
-    assert_eq!(decided.map(|logged| logged.event.snapshot.is_some()).collect::<Vec<_>>(), [true, false], "{told:?}");
+    assert_eq!(decided.map(|logged| logged.event.snapshot.is_some()).collect::<Vec<_>>(), [true, false, false], "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]

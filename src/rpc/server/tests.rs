@@ -187,6 +187,23 @@ async fn a_renewed_certificate_is_shown_to_whoever_connects_next_and_a_bad_one_t
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_finish_its_handshake_holds_up_no_stop() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (config, trusted) = guarded(directory.path());
+    let server = start(ServerConfig { handshake_timeout_ms: 60_000, ..config }).await;
+    let mut client = tokio::net::TcpStream::connect(server.address).await.expect("connected");
+    // The head of a record, and no more.
+    tokio::io::AsyncWriteExt::write_all(&mut client, &[0x16, 0x03, 0x01, 0x02, 0x00]).await.expect("written");
+    // Connections are accepted in order: that one is by now.
+    let channel = secure(&server, trusted).await.expect("the handshake succeeds");
+    HealthClient::new(channel.clone()).check(check("")).await.expect("it answers");
+    drop(channel);
+    server.stop.send(()).expect("it runs");
+    let ended = tokio::time::timeout(Duration::from_secs(30), server.task).await;
+    ended.expect("it does not wait for the handshake").expect("no panic").expect("an orderly end");
+}
+
+#[tokio::test]
 async fn a_client_in_clear_cannot_talk_to_a_tls_server() {
     let directory = tempfile::tempdir().expect("a directory");
     let server = start(guarded(directory.path()).0).await;

@@ -100,7 +100,7 @@ fn whoever_crosses_a_line_while_a_name_may_no_longer_hold_is_told_without_it() {
     let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(0));
     named(&mut visits, 10);
     visits.sighted(at(0.2), at_ms(20));
-    visits.doubt();
+    visits.doubt(undecidable);
     visits.sighted(at(0.8), at_ms(40));
     let told = visits.take_told();
     assert_eq!((kinds(&told), told[0].subject, &told[0].decision), (vec![EventKind::Entry], None, &None));
