@@ -5,6 +5,9 @@ use std::path::Path;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -184,6 +187,26 @@ async fn a_renewed_certificate_is_shown_to_whoever_connects_next_and_a_bad_one_t
     assert!(secure(&server, old).await.is_err(), "the old certificate is shown to nobody any more");
     server.handle.set_ready(false).await;
     assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(NOT_SERVING), "the stream goes on");
+}
+
+#[tokio::test]
+async fn whoever_connects_again_is_shown_the_certificate_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (config, _) = guarded(directory.path());
+    let certificate = config.tls_certificate_file.clone().expect("given");
+    let server = start(config).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&certificate).expect("PEM")).expect("a certificate");
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots);
+    let client = tokio_rustls::TlsConnector::from(Arc::new(builder.with_no_client_auth()));
+    for _ in 0..2 {
+        let stream = tokio::net::TcpStream::connect(server.address).await.expect("connected");
+        let mut stream = client.connect("localhost".try_into().expect("a name"), stream).await.expect("the handshake succeeds");
+        // What the server gives for the next time comes with what it says first.
+        tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 64]).await.expect("it speaks first");
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    }
 }
 
 #[tokio::test]
