@@ -1,7 +1,7 @@
 //! What live scores say of a visitor: how those of several shots become one, and when that is suspicious. Pure.
 //!
 //! In: the live score and the quality of each shot. Out: one score, and whether the visitor is suspected to be a picture.
-//! Drops all but the newest [`SHOTS_MAX`] shots: what was alive an hour ago says nothing of what is held up now.
+//! Drops all but the newest `SHOTS_MAX` shots: what was alive an hour ago says nothing of what is held up now.
 //! Must not know: the model, pixels, who the visitor is.
 
 use std::collections::VecDeque;

@@ -144,7 +144,7 @@ struct Visit {
     /// When it was last told who it is.
     named: Option<Timestamp>,
     decision: Option<Decision>,
-    /// Whether what decided is in force no more.
+    /// Whether the visitor was named by what decided before, and would not be by what decides now.
     is_doubted: bool,
     snapshot: Option<SnapshotId>,
     path: Path,

@@ -290,8 +290,8 @@ impl Scene {
     fn keep_best(&mut self, before: Option<VisitId>, track: TrackId, picture: Option<BestShot>) {
         let Some(visit) = self.visits.visit_of(track) else { return };
         let orphan = before.filter(|before| *before != visit).and_then(|before| self.best.remove(&before)?.picture);
-        let wanted: Vec<_> = orphan.into_iter().chain(picture).filter(|picture| picture.is_wanted(&self.settings)).collect();
-        for picture in wanted {
+        let settings = &self.settings;
+        for picture in orphan.into_iter().chain(picture).filter(|picture| picture.is_wanted(settings)) {
             let surpassing = self.best.values().filter(|best| best.is_kept && best.picture.is_some()).count();
             let known = self.best.entry(visit).or_insert(Best { rank: 0.0, picture: None, is_kept: false });
             let has_room = !known.is_kept || known.picture.is_some() || surpassing < SURPASSING_MAX;

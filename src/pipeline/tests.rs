@@ -27,7 +27,7 @@ use crate::infer::{DetectRequest, EngineFacts, Inference};
 use crate::ingest::FrameSink;
 use crate::mutation::Mutation;
 use crate::store::Store;
-use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
+use crate::subject::{Sample, SampleId, Subject, SubjectUid};
 use crate::track::TrackPolicy;
 use crate::visit::VisitPolicy;
 
@@ -210,19 +210,7 @@ fn enrol(gallery: &Gallery, number: usize) -> SubjectUid {
 
 fn enrol_as(gallery: &Gallery, (uid, number): (SubjectUid, usize), template: Template) {
     let now = Timestamp::default();
-    let subject = Subject {
-        id: SubjectId::parse(&format!("person-{number}")).expect("a good id"),
-        uid,
-        display_name: String::new(),
-        watchlists: Vec::new(),
-        attributes: BTreeMap::new(),
-        consent_reference: String::new(),
-        expire_time: None,
-        origin: Origin::Rpc,
-        create_time: now,
-        update_time: now,
-        revision: 1,
-    };
+    let subject = Subject { uid, ..Subject::made_up(&format!("person-{number}"), 0) };
     let id = SampleId(uuid::Uuid::now_v7());
     let sample = Sample {
         id,

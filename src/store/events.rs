@@ -22,6 +22,9 @@ const GALLERY_CHANGED: &str = "gallery_changed";
 /// What an operator's word is called in its column.
 const EVENT_CORRECTED: &str = "event_corrected";
 
+/// The most corrections of one event that are told: what was said last counts.
+const CORRECTIONS_MAX: usize = 100;
+
 /// An event, ready to be written.
 struct Prepared {
     event: Arc<Event>,
@@ -78,7 +81,7 @@ impl Store {
         Ok(found.into_iter().find(|logged| logged.sequence == sequence))
     }
 
-    /// What operators said of an event since, oldest first, as far as it is kept.
+    /// What operators said of an event since, oldest first: the last hundred that are kept.
     pub async fn corrections_of(&self, event: &LoggedEvent) -> Result<Vec<LoggedEvent>, StoreError> {
         let Some(visit) = event.event.visit else { return Ok(Vec::new()) };
         let (epoch, corrected) = (self.0.epoch, event.sequence);
@@ -88,8 +91,10 @@ impl Store {
                 let sql = "SELECT sequence, log_time_us, body FROM events WHERE visit = ?1 AND kind = ?2 ORDER BY sequence";
                 let mut of_visit = db.prepare_cached(sql)?;
                 let found = of_visit.query_and_then(params![visit.0.into_bytes(), EVENT_CORRECTED], |row| logged(row, epoch))?;
-                let corrects = |logged: &Result<LoggedEvent, _>| !matches!(logged, Ok(logged) if logged.event.corrects != Some(corrected));
-                found.filter(corrects).collect()
+                let mut said = found.collect::<Result<Vec<_>, _>>()?;
+                said.retain(|logged| logged.event.corrects == Some(corrected));
+                said.drain(..said.len().saturating_sub(CORRECTIONS_MAX));
+                Ok(said)
             })
             .await
     }
