@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::MirrorChoice;
 use crate::face::TemplateSpace;
 use crate::rates::{Interval, fmr_of_fpir, fpir_of_fmr, rule_of_three, wilson};
 pub use histogram::Histogram;
@@ -88,6 +89,9 @@ pub struct Calibration {
     /// missing, and it must not loosen a threshold.
     #[serde(default)]
     pub is_of_gallery: bool,
+    /// What `infer.mirror` was when the templates were made: a mean with the mirror image is more alike to everybody's.
+    #[serde(default)]
+    pub mirror: MirrorChoice,
     /// By the probe's quality, upwards; the first begins at 0.
     pub bands: Vec<Band>,
 }
@@ -152,7 +156,12 @@ impl Calibration {
     pub fn new(space: &TemplateSpace, head: &str, (source, command): (&str, &str), measured: Measured) -> Self {
         let Measured { people, photos, bands } = measured;
         let (space, head, source, command) = (space.to_string(), head.to_owned(), source.to_owned(), command.to_owned());
-        Self { format: FORMAT, space, head, source, command, people, photos, is_of_gallery: false, bands }
+        Self { format: FORMAT, space, head, source, command, people, photos, is_of_gallery: false, mirror: MirrorChoice::Off, bands }
+    }
+
+    /// The same, of templates that were made with this setting of `infer.mirror`.
+    pub fn with_mirror(self, mirror: MirrorChoice) -> Self {
+        Self { mirror, ..self }
     }
 
     /// The same for poor probes, and for good ones as `measured` of a gallery, whose pictures all were good enough to enrol. Mated scores

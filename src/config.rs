@@ -122,15 +122,27 @@ pub enum PrecisionChoice {
 }
 
 /// Which faces are encoded together with their mirror image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MirrorChoice {
     /// None.
+    #[default]
     Off,
     /// Those of photos: enrolled samples and pictures that are asked about. Costs nothing at the door.
     Photos,
     /// All: doubles the encoder's work at the door as well.
     All,
+}
+
+impl MirrorChoice {
+    /// As the configuration says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Photos => "photos",
+            Self::All => "all",
+        }
+    }
 }
 
 /// What follows where a visitor looks like a picture of somebody.

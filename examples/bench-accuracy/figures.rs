@@ -4,7 +4,9 @@
 //! Must not know: photos.
 
 use doorward::calibration::{Asked, Calibration, measure};
-use doorward::evaluate::heads::{HeadSettings, all_pairs, scored, train};
+use doorward::config::MirrorChoice;
+use doorward::evaluate::compare::compare;
+use doorward::evaluate::heads::{HeadSettings, all_pairs, learn, scored};
 use doorward::evaluate::identification::{Known, Split, fnir, pooled, search, split, threshold_for};
 use doorward::face::{TemplateSpace, dot};
 use doorward::head::Rule;
@@ -180,9 +182,10 @@ pub fn heads(faces: &[Known], space: &TemplateSpace) -> anyhow::Result<Value> {
     let pairs = all_pairs(&training, SEED);
     let mut heads = Map::new();
     for rule in [Rule::Euclidean, Rule::AbsDiff, Rule::Chi2] {
-        let settings = HeadSettings { rule, l2: 0.01, seed: SEED, space, origin: ("the benchmark's", "bench-accuracy") };
-        let trained = train(&training, &pairs, &tested, &settings)?;
-        let Some(judgement) = trained.judgement else { continue };
+        let settings =
+            HeadSettings { rule, l2: 0.01, seed: SEED, space, mirror: MirrorChoice::Off, origin: ("the benchmark's", "bench-accuracy") };
+        let learnt = learn(&training, &pairs, &settings)?;
+        let Some(judgement) = compare(&tested, &dot, &|a, b| learnt.head.score(a, b)) else { continue };
         let of = |rate: f64| json!({ "fnmr": rate, "at_fmr": judgement.fmr, "mated": judgement.before.trials });
         heads.entry("cosine").or_insert_with(|| of(judgement.before.rate()));
         heads.insert(rule.name().to_owned(), of(judgement.after.rate()));

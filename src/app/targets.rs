@@ -4,7 +4,7 @@
 //! written down.
 //! Must not know: how a decision is made.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::calibration::Calibration;
 use crate::config::{Config, MirrorChoice, RecognitionConfig};
@@ -32,7 +32,10 @@ pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
         !asks_for_rates || own.is_some() || of_encoder.is_some(),
         "target_fpir and target_fmr need a calibration, and this encoder has none: make one with `doorward calibrate` and name it in recognition.calibration, or state recognition.threshold"
     );
-    if facts.mirror != MirrorChoice::Off && own.is_none() {
+    if let (Some(own), Some(file)) = (&own, &config.recognition.calibration) {
+        check_mirror((own, file), facts.mirror, "doorward calibrate")?;
+    }
+    if own.is_none() && of_encoder.as_ref().is_some_and(|calibration| calibration.mirror != facts.mirror) {
         tracing::warn!(
             "infer.mirror changes similarities, and the encoder's calibration was made without it: make one with `doorward calibrate`"
         );
@@ -43,6 +46,7 @@ pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
     }
     if let Some(file) = &config.recognition.verifier {
         let head = Head::load(file, &facts.space)?;
+        check_mirror((&head.calibration, file), facts.mirror, "doorward train verifier")?;
         tracing::info!(head = head.rule.name(), file = %file.display(), "a trained head verifies in place of the cosine");
         policy = policy.with_verifier(head)?;
     }
@@ -59,6 +63,19 @@ pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
         ),
     }
     Ok(policy)
+}
+
+/// Refuses a calibration whose templates were made in another way: its rates would not be those that are promised.
+fn check_mirror((calibration, file): (&Calibration, &Path), mirror: MirrorChoice, command: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        calibration.mirror == mirror,
+        "{} was made with infer.mirror = \"{}\", and the configuration says \"{}\", which gives other similarities: make it anew with `{command}` and the \
+         setting, or take the setting back",
+        file.display(),
+        calibration.mirror.name(),
+        mirror.name()
+    );
+    Ok(())
 }
 
 /// Says which targets are not kept, so that nobody trusts what was written down.
@@ -105,8 +122,9 @@ fn for_nobody<'a>(recognition: &'a RecognitionConfig, gallery: &Gallery) -> (Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::{Scored, measure};
     use crate::config::TargetConfig;
-    use crate::face::TemplateSpace;
+    use crate::face::{TemplateSpace, dot};
     use crate::mutation::Mutation;
 
     #[test]
@@ -119,5 +137,25 @@ mod tests {
             RecognitionConfig { watchlists: named(&["staff", "stuff"]), subjects: named(&["ana", "anna"]), ..RecognitionConfig::default() };
         assert_eq!(for_nobody(&recognition, &gallery), (vec!["stuff"], vec!["ana"]));
         assert_eq!(for_nobody(&RecognitionConfig::default(), &gallery), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_calibration_of_templates_that_were_made_in_another_way_is_refused() {
+        let space = TemplateSpace::new("s");
+        let scored = |person: usize| {
+            let angle = person as f32;
+            Scored { person, photo: person, quality: 1.0, is_worsened: false, values: vec![angle.cos(), angle.sin()] }
+        };
+        let measured = measure(&(0..40).map(scored).collect::<Vec<_>>(), (-1.0, 1.0), &dot);
+        let calibration = Calibration::new(&space, "cosine", ("planted", "none"), measured).with_mirror(MirrorChoice::Photos);
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("site.json");
+        std::fs::write(&file, calibration.to_json().expect("text")).expect("written");
+        let recognition = RecognitionConfig { calibration: Some(file), ..RecognitionConfig::default() };
+        let config = Config { recognition, ..Config::default() };
+        let with = |mirror| policy(&config, &EngineFacts { mirror, ..EngineFacts::made_up(space.clone()) });
+        assert!(with(MirrorChoice::Photos).is_ok());
+        let refused = with(MirrorChoice::Off).expect_err("its rates would be others").to_string();
+        assert!(refused.contains("site.json") && refused.contains("\"photos\"") && refused.contains("doorward calibrate"), "{refused}");
     }
 }

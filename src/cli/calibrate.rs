@@ -116,7 +116,7 @@ impl Calibrate {
         let measured = tokio::task::block_in_place(|| measure(&scored, (-1.0, 1.0), &dot));
         check_people(measured.people)?;
         let command = format!("doorward calibrate DIR --source {:?}{}", self.source, if self.as_they_are { " --as-they-are" } else { "" });
-        Ok(Calibration::new(embedder.space(), "cosine", (&self.source, &command), measured))
+        Ok(Calibration::new(embedder.space(), "cosine", (&self.source, &command), measured).with_mirror(config.infer.mirror))
     }
 }
 
@@ -137,6 +137,9 @@ fn of_gallery(config: &Config) -> anyhow::Result<Calibration> {
     let in_force =
         in_force.context("there is no calibration in force, which poor pictures would be judged by: calibrate on photos first")?;
     let in_force = Calibration::load(&in_force, &space)?;
+    if in_force.mirror != config.infer.mirror {
+        eprintln!("poor pictures keep a calibration that was made with infer.mirror = \"{}\"", in_force.mirror.name());
+    }
     let templates = store::templates(&config.data_dir, &space)?;
     let every = templates.len().div_ceil(FACES_MAX).max(1);
     if every > 1 {
@@ -151,7 +154,8 @@ fn of_gallery(config: &Config) -> anyhow::Result<Calibration> {
     }
     let measured = measure(&scored, (-1.0, 1.0), &dot);
     check_people(measured.people)?;
-    Ok(in_force.with_good(measured, ("the gallery's own people", "doorward calibrate --from-gallery")))
+    let calibration = in_force.with_good(measured, ("the gallery's own people", "doorward calibrate --from-gallery"));
+    Ok(calibration.with_mirror(config.infer.mirror))
 }
 
 fn write(path: &Path, calibration: &Calibration) -> anyhow::Result<()> {

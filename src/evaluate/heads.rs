@@ -1,16 +1,20 @@
 //! Trains a verification head on faces of known people, and measures it on others.
 //!
-//! In: faces by person, or labelled pairs of them. Out: a head with the calibration of people that it did not learn from,
-//! and how it compares with the cosine on them.
+//! In: faces by person, or labelled pairs of them. Out: a head, how it compares with the cosine on people that it did not
+//! learn from, and the calibration of others.
 //! Must not know: photos, files.
+
+use std::collections::BTreeSet;
 
 use super::EvaluateError;
 use super::compare::{Judgement, compare};
 use super::identification::Known;
 use crate::calibration::{Calibration, Measured, PEOPLE_MIN, Scored, measure};
+use crate::config::MirrorChoice;
 use crate::face::{TemplateSpace, dot};
 use crate::head::{Head, Rule};
 use crate::train::logistic::{LogisticSettings, fit};
+use crate::train::split_people;
 
 /// Pairs of different people that each face is trained with.
 const STRANGERS_A_FACE: usize = 20;
@@ -27,20 +31,33 @@ pub struct HeadSettings<'a> {
     pub seed: u64,
     /// The space of the templates.
     pub space: &'a TemplateSpace,
+    /// What `infer.mirror` was when they were made.
+    pub mirror: MirrorChoice,
     /// Whose photos, in words, and the command.
     pub origin: (&'a str, &'a str),
 }
 
-/// A trained head with what it is worth.
-pub struct TrainedHead {
-    /// The head.
+/// A head that is worth something only once it is judged and calibrated.
+pub struct LearntHead {
+    /// The head, with a calibration of nobody.
     pub head: Head,
-    /// On the people that it did not learn from; `None` where they are too few to tell.
-    pub judgement: Option<Judgement>,
     /// Pairs of one person that it learnt from.
     pub mated: usize,
     /// Pairs of different people.
     pub non_mated: usize,
+}
+
+/// What a head is worth.
+pub struct Assessed {
+    /// The head with a calibration.
+    pub head: Head,
+    /// By some of the people that it did not learn from; `None` where they are too few to tell.
+    pub judgement: Option<Judgement>,
+    /// How many people judged.
+    pub judges: usize,
+    /// Whether the people who judged are also those of the calibration, since there are too few for both: what is accepted
+    /// because it did well on them may do a little worse on others.
+    pub judges_calibrate: bool,
 }
 
 /// Pairs to learn from, as places in the faces.
@@ -60,15 +77,15 @@ pub fn all_pairs(faces: &[Known], seed: u64) -> Pairs {
     pairs
 }
 
-/// Trains on `pairs` of `training` and measures on `held_out`.
+/// Learns from `pairs` of `training`.
 ///
 /// # Errors
 /// [`EvaluateError::Train`] when the pairs are of one kind, or nothing was learnt.
-pub fn train(training: &[Known], pairs: &Pairs, held_out: &[Known], settings: &HeadSettings<'_>) -> Result<TrainedHead, EvaluateError> {
+pub fn learn(training: &[Known], pairs: &Pairs, settings: &HeadSettings<'_>) -> Result<LearntHead, EvaluateError> {
     let rule = settings.rule;
     let labels: Vec<bool> = pairs.iter().map(|(a, b)| training[*a].person == training[*b].person).collect();
     let mated = labels.iter().filter(|same| **same).count();
-    let (weights, bias) = if rule == Rule::Euclidean {
+    let weighing = if rule == Rule::Euclidean {
         (Vec::new(), 0.0)
     } else {
         let features: Vec<Vec<f32>> = pairs.iter().map(|(a, b)| rule.features(&training[*a].values, &training[*b].values)).collect();
@@ -76,18 +93,39 @@ pub fn train(training: &[Known], pairs: &Pairs, held_out: &[Known], settings: &H
         (logistic.weights.iter().map(|weight| *weight as f32).collect(), logistic.bias as f32)
     };
     // The score needs no calibration, and the calibration needs the score.
-    let uncalibrated = |measured| Calibration::new(settings.space, rule.name(), settings.origin, measured);
-    let scores = Head::new(rule, (weights.clone(), bias), uncalibrated(Measured { people: 0, photos: 0, bands: Vec::new() }));
-    let measured = measure(&scored(held_out), rule.range(), &|a, b| scores.score(a, b));
-    if measured.people < PEOPLE_MIN {
-        let found = measured.people;
+    let of_nobody = calibration(rule, settings, Measured { people: 0, photos: 0, bands: Vec::new() });
+    Ok(LearntHead { head: Head::new(rule, weighing, of_nobody), mated, non_mated: labels.len() - mated })
+}
+
+/// Has half of the people of `held_out` judge the head and makes the calibration of the other half, so that nothing is
+/// chosen on those whose rates are told; where there are too few for that, all do both.
+///
+/// # Errors
+/// [`EvaluateError::TooFew`] where they are too few for a calibration.
+pub fn assess(learnt: LearntHead, held_out: &[Known], settings: &HeadSettings<'_>) -> Result<Assessed, EvaluateError> {
+    let people: Vec<usize> = held_out.iter().map(|face| face.person).collect();
+    let count = |people: &mut dyn Iterator<Item = usize>| people.collect::<BTreeSet<_>>().len();
+    let (found, needed) = (count(&mut people.iter().copied()), PEOPLE_MIN as usize);
+    if found < needed {
         return Err(EvaluateError::TooFew(format!(
-            "{found} people are held out, and a head is measured on {PEOPLE_MIN} at least; give photos of more people"
+            "{found} people are held out, and a head is measured on {needed} at least; give photos of more people"
         )));
     }
-    let judgement = compare(held_out, &dot, &|a, b| scores.score(a, b));
-    let head = Head::new(rule, (weights, bias), uncalibrated(measured));
-    Ok(TrainedHead { head, judgement, mated, non_mated: labels.len() - mated })
+    let judges_calibrate = found < 2 * needed;
+    let everybody = || (0..held_out.len()).collect::<Vec<_>>();
+    let (judges, others) = if judges_calibrate { (everybody(), everybody()) } else { split_people(&people, 0.5, settings.seed) };
+    let of = |places: &[usize]| places.iter().map(|place| held_out[*place].clone()).collect::<Vec<_>>();
+    let LearntHead { mut head, .. } = learnt;
+    let score = |a: &[f32], b: &[f32]| head.score(a, b);
+    let judgement = compare(&of(&judges), &dot, &score);
+    let measured = measure(&scored(&of(&others)), head.rule.range(), &score);
+    head.calibration = calibration(head.rule, settings, measured);
+    let judges = count(&mut judges.iter().map(|place| people[*place]));
+    Ok(Assessed { head, judgement, judges, judges_calibrate })
+}
+
+fn calibration(rule: Rule, settings: &HeadSettings<'_>, measured: Measured) -> Calibration {
+    Calibration::new(settings.space, rule.name(), settings.origin, measured).with_mirror(settings.mirror)
 }
 
 /// Faces as good as they came.
@@ -126,39 +164,61 @@ mod tests {
     }
 
     fn settings(rule: Rule, space: &TemplateSpace) -> HeadSettings<'_> {
-        HeadSettings { rule, l2: 1e-3, seed: SEED, space, origin: ("planted", "none") }
+        HeadSettings { rule, l2: 1e-3, seed: SEED, space, mirror: MirrorChoice::Off, origin: ("planted", "none") }
+    }
+
+    fn trained(rule: Rule, training: &[Known], held_out: &[Known]) -> Assessed {
+        println!("seed {SEED}");
+        let space = TemplateSpace::new("s");
+        let settings = settings(rule, &space);
+        let learnt = learn(training, &all_pairs(training, SEED), &settings).expect("it learns");
+        assert_eq!(learnt.mated, training.len(), "three pairs of three photos each");
+        assess(learnt, held_out, &settings).expect("they are enough")
     }
 
     #[test]
     fn a_head_learns_which_numbers_tell_people_apart() {
-        println!("seed {SEED}");
-        let space = TemplateSpace::new("s");
-        let (training, held_out) = (faces(0..60, 6), faces(60..120, 6));
         for rule in [Rule::AbsDiff, Rule::Chi2] {
-            let trained = train(&training, &all_pairs(&training, SEED), &held_out, &settings(rule, &space)).expect("it learns");
+            let trained = trained(rule, &faces(0..60, 6), &faces(60..180, 6));
             let judgement = trained.judgement.expect("there are enough");
             assert!(judgement.is_better(), "{rule:?}: {judgement:?}");
-            assert_eq!((trained.mated, trained.head.calibration.people), (180, 60));
         }
     }
 
     #[test]
+    fn who_judges_a_head_does_not_calibrate_it_unless_there_are_too_few_people_for_both() {
+        let of = |people: usize| {
+            let assessed = trained(Rule::AbsDiff, &faces(0..60, 6), &faces(60..60 + people, 6));
+            (assessed.judges, assessed.head.calibration.people, assessed.judges_calibrate)
+        };
+        assert_eq!(of(80), (40, 40, false));
+        assert_eq!(of(59), (59, 59, true));
+        // The calibration is that of the others alone: to judge by other people leaves it as it is.
+        let mut held_out = faces(60..140, 6);
+        let people: Vec<usize> = held_out.iter().map(|face| face.person).collect();
+        let before = trained(Rule::AbsDiff, &faces(0..60, 6), &held_out).head.calibration;
+        let (judges, _) = split_people(&people, 0.5, SEED);
+        judges.iter().for_each(|place| held_out[*place].values.reverse());
+        assert_eq!(trained(Rule::AbsDiff, &faces(0..60, 6), &held_out).head.calibration, before);
+    }
+
+    #[test]
     fn what_brings_nothing_is_not_called_better() {
-        let space = TemplateSpace::new("s");
         // Every number tells as much as every other: nothing is to be learnt beyond the cosine.
-        let (training, held_out) = (faces(0..60, 12), faces(60..120, 12));
         for rule in [Rule::Euclidean, Rule::AbsDiff] {
-            let trained = train(&training, &all_pairs(&training, SEED), &held_out, &settings(rule, &space)).expect("it learns");
+            let trained = trained(rule, &faces(0..60, 12), &faces(60..180, 12));
             assert!(!trained.judgement.is_some_and(|judgement| judgement.is_better()), "{rule:?}");
         }
     }
 
     #[test]
-    fn pairs_of_one_kind_teach_nothing() {
+    fn pairs_of_one_kind_or_too_few_people_teach_nothing() {
         let space = TemplateSpace::new("s");
+        let settings = settings(Rule::Chi2, &space);
         let training = faces(0..10, 6);
         let only_strangers: Pairs = vec![(0, 3), (0, 6), (3, 6)];
-        let outcome = train(&training, &only_strangers, &faces(10..50, 6), &settings(Rule::Chi2, &space));
-        assert!(matches!(outcome, Err(EvaluateError::Train(_))));
+        assert!(matches!(learn(&training, &only_strangers, &settings), Err(EvaluateError::Train(_))));
+        let learnt = learn(&training, &all_pairs(&training, SEED), &settings).expect("it learns");
+        assert!(matches!(assess(learnt, &faces(10..39, 6), &settings), Err(EvaluateError::TooFew(_))));
     }
 }

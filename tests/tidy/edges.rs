@@ -29,7 +29,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("telemetry", &["config"]),
     ("portable", &[]),
-    ("calibration", &[]),
+    ("calibration", &["config"]),
     ("figure", &[]),
     ("train", &[]),
     ("head", &["calibration"]),

@@ -14,7 +14,7 @@ use super::super::failure::Told;
 use super::super::output::Output;
 use super::super::threshold::share as share_in_words;
 use super::{json as judged, lines, write};
-use crate::evaluate::heads::{HeadSettings, Pairs, all_pairs, train};
+use crate::evaluate::heads::{Assessed, HeadSettings, Pairs, all_pairs, assess, learn};
 use crate::evaluate::identification::Known;
 use crate::evaluate::{Folder, PhotoFile, pairs};
 use crate::head::Rule;
@@ -23,8 +23,9 @@ use crate::train::split_people;
 
 /// Trains a head that says of two photos whether they are of one person (no daemon needed)
 ///
-/// A logistic unit is fitted to differences of templates, with weights held near zero, on some of the people; the others decide whether it is
-/// better than the cosine. Set recognition.verifier to the file to have `Verify` use it.
+/// A logistic unit is fitted to differences of templates, with weights held near zero, on some of the people; half of the others decide
+/// whether it is better than the cosine, and the scores of the rest are its calibration. Set recognition.verifier to the file to have
+/// `Verify` use it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -144,40 +145,56 @@ impl Verifier {
         };
         let command =
             format!("doorward train verifier --head {} --l2 {} --held-out {} --seed {}", rule.name(), self.l2, self.held_out, self.seed);
-        let settings =
-            HeadSettings { rule, l2: self.l2, seed: self.seed, space: embedder.space(), origin: ("a site's own photos", &command) };
+        let settings = HeadSettings {
+            rule,
+            l2: self.l2,
+            seed: self.seed,
+            space: embedder.space(),
+            mirror: config.infer.mirror,
+            origin: ("a site's own photos", &command),
+        };
         let pairs = source.pairs(&training, &photos, self.seed);
-        let trained = tokio::task::block_in_place(|| train(&training, &pairs, &held_out, &settings))?;
-        let is_better = trained.judgement.is_some_and(|judgement| judgement.is_better());
+        let (learnt, assessed) = tokio::task::block_in_place(|| {
+            let learnt = learn(&training, &pairs, &settings)?;
+            let counts = (learnt.mated, learnt.non_mated);
+            assess(learnt, &held_out, &settings).map(|assessed| (counts, assessed))
+        })?;
+        let is_better = assessed.judgement.is_some_and(|judgement| judgement.is_better());
         let writes = is_better || self.even_if_no_better;
         if writes {
-            write(&self.output, trained.head.to_json()?.as_bytes())?;
+            write(&self.output, assessed.head.to_json()?.as_bytes())?;
         }
-        let judgement = trained.judgement.as_ref();
-        if out.json {
-            out.object(&json!({
-                "head": rule.name(), "pairs_mated": trained.mated, "pairs_non_mated": trained.non_mated, "judgement": judged(judgement),
-                "written": writes.then_some(&self.output), "seed": self.seed,
-            }))?;
-        } else {
-            out.line(&format!(
-                "{}: learnt from {} pairs of one person and {} of two people; seed {}",
-                rule.name(),
-                trained.mated,
-                trained.non_mated,
-                self.seed
-            ))?;
-            lines(judgement, ("cosine", rule.name())).iter().try_for_each(|line| out.line(line))?;
-            out.line(&if writes {
-                let lowest = share_in_words(rule_of_three(trained.head.calibration.comparisons(1.0)));
-                format!(
-                    "{}: supports false match rates from {lowest}; set recognition.verifier to it to have Verify use it",
-                    self.output.display()
-                )
-            } else {
-                "not written: the cosine stays; --even-if-no-better writes it all the same".into()
-            })?;
-        }
+        self.tell(out, (learnt, &assessed), writes)?;
         if writes { Ok(()) } else { Err(Told.into()) }
+    }
+
+    fn tell(&self, out: Output, ((mated, non_mated), assessed): ((usize, usize), &Assessed), is_written: bool) -> anyhow::Result<()> {
+        let (rule, judgement, calibration) = (assessed.head.rule, assessed.judgement.as_ref(), &assessed.head.calibration);
+        if out.json {
+            return out.object(&json!({
+                "head": rule.name(), "pairs_mated": mated, "pairs_non_mated": non_mated, "judgement": judged(judgement),
+                "people_judging": assessed.judges, "people_calibrating": calibration.people, "judges_calibrate": assessed.judges_calibrate,
+                "written": is_written.then_some(&self.output), "seed": self.seed,
+            }));
+        }
+        let name = rule.name();
+        out.line(&format!("{name}: learnt from {mated} pairs of one person and {non_mated} of two people; seed {}", self.seed))?;
+        lines(judgement, ("cosine", name)).iter().try_for_each(|line| out.line(line))?;
+        if assessed.judges_calibrate {
+            out.line(&format!(
+                "{} people are held out, too few to part them: those who judged it are also its calibration, whose rates may be a little too good",
+                assessed.judges
+            ))?;
+        }
+        out.line(&if is_written {
+            let lowest = share_in_words(rule_of_three(calibration.comparisons(1.0)));
+            format!(
+                "{}: calibrated by {} people, which supports false match rates from {lowest}; set recognition.verifier to it to have Verify use it",
+                self.output.display(),
+                calibration.people
+            )
+        } else {
+            "not written: the cosine stays; --even-if-no-better writes it all the same".into()
+        })
     }
 }
