@@ -281,6 +281,42 @@ async fn training_that_is_no_better_is_told_so_and_writes_nothing_unasked() {
     }
 }
 
+/// Puts a mask over mouth and chin of every second photo.
+fn put_masks_on(photos: &Path, (people, each): (usize, usize)) {
+    for (person, photo) in (1..=people).flat_map(|person| (2..=each).step_by(2).map(move |photo| (person, photo))) {
+        let file = photos.join(format!("s{person}/{photo}.pgm"));
+        let mut face = image::open(&file).expect("a photo").into_luma8();
+        let (width, height) = face.dimensions();
+        for (x, y) in (width / 5..width * 4 / 5).flat_map(|x| (height * 3 / 5..height).map(move |y| (x, y))) {
+            face.put_pixel(x, y, image::Luma([200]));
+        }
+        face.save(&file).expect("it is writable");
+    }
+}
+
+#[test]
+fn a_projection_learns_to_see_past_masks_and_is_refused_where_there_is_nothing_to_learn() {
+    let left_out = "a projection that is better";
+    let Some((_, att)) = faces::models_dir(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
+    let (size, cache) = ((40, 6), tempfile::tempdir().expect("a folder"));
+    let (plain, masked) = (some_of_att(&att, size), some_of_att(&att, size));
+    put_masks_on(masked.path(), size);
+    let output = cache.path().join("projection.onnx").display().to_string();
+    let train =
+        |photos: &Path| doorward(cache.path(), &["train", "projection", &photos.display().to_string(), "--output", &output, "--json"]);
+
+    let refused = train(plain.path());
+    let told = last_line(&refused);
+    assert!(refused.status.code() == Some(1) && told["judgement"]["better"] == false && !Path::new(&output).exists(), "{told}");
+
+    let written = train(masked.path());
+    let told = last_line(&written);
+    println!("{}", told["judgement"]);
+    assert!(written.status.success() && told["judgement"]["better"] == true && Path::new(&output).exists(), "{told}");
+    assert!(told["judgement"]["fnmr_after"].as_f64() < told["judgement"]["fnmr_before"].as_f64(), "{told}");
+    assert!(told["manifest"].as_str().is_some_and(|entry| entry.contains("[model.projection]")), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_operators_say_of_events_becomes_error_rates() {
     let left_out = "error rates of corrected events";
