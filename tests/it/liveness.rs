@@ -13,9 +13,12 @@ use doorward::frame::Frame;
 use doorward::infer::{Engine, FaceInFrame, Lane};
 use doorward::pb::recognition_service_client::RecognitionServiceClient;
 use doorward::pb::verify_request::Claim;
+use doorward::pb::{self, EventType};
 use doorward::pb::{DetectFacesRequest, IdentifyRequest, VerifyRequest};
 
+use crate::daemon::{add_camera, enrol, events_until, identified, of_type, subscribe};
 use crate::faces;
+use crate::ingest::support::CameraProcess;
 use crate::replay::{events, people, replay};
 use crate::support::{Clip, Daemon, resources};
 
@@ -131,4 +134,27 @@ fn a_recordings_events_say_how_alive_the_visitor_looks_and_a_picture_is_named_on
     assert!(named.is_empty() && scores.len() == 1 && scores[0].1, "{named:?} {scores:?}");
     let (named, unmeasured) = replayed(&clip, known.path(), &[]);
     assert_eq!((named.len(), unmeasured), (1, vec![(-1.0, false)]), "nothing is said without the setting");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_before_a_real_camera_opens_no_door_where_attacks_are_refused() {
+    let Some(photos) = resources("a picture held up before a camera").filter(|_| faces::models_dir("a picture before a camera").is_some())
+    else {
+        return;
+    };
+    let clip = Clip::of(&["obama2.jpg", "biden.jpg"].map(|name| photos.join(name)));
+    let camera = CameraProcess::start(&["--file", &clip.file().display().to_string()]);
+    let daemon = Daemon::start(&["infer.antispoof=true", "recognition.suspected_attack=refuse"]).await;
+    let channel = daemon.channel().await;
+    enrol(&channel, "obama", photos.join("obama.jpg")).await;
+    let mut stream = subscribe(&channel).await;
+    add_camera(&channel, "front-door", camera.url.as_str()).await;
+    let told = events_until(&mut stream, |seen| of_type(seen, EventType::Unidentified).len() >= 2 || identified(seen, "obama")).await;
+    assert!(told.iter().all(|event| event.subject.is_none() || event.r#type() == EventType::GalleryChanged), "{told:?}");
+    let similar = |event: &&pb::Event| {
+        event.decision.as_ref().is_some_and(|decision| decision.similarity.is_some_and(|similarity| similarity >= decision.threshold))
+    };
+    let held_up: Vec<_> = of_type(&told, EventType::Unidentified).into_iter().filter(similar).collect();
+    let [held_up] = held_up[..] else { panic!("of the two one is similar enough: {told:?}") };
+    assert!(held_up.suspected_attack && held_up.live_score.is_some_and(|score| score < 0.5), "{held_up:?}");
 }
