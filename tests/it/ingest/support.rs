@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,8 @@ fn camera_process() {
 /// A test camera in a process of its own. Ends with the value.
 pub struct CameraProcess {
     child: Child,
+    /// Kept open: after a minute the test harness of the process says how long it has been running, and ends where nobody listens.
+    _output: BufReader<ChildStdout>,
     pub url: url::Url,
 }
 
@@ -103,11 +105,14 @@ impl CameraProcess {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the test camera starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok);
-        let url = lines
+        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let url = output
+            .by_ref()
+            .lines()
+            .map_while(Result::ok)
             .find_map(|line| Some(line[line.find("rtsp")?..].to_owned()).filter(|url| url.contains("://")))
             .expect("the test camera prints its URL");
-        Self { child, url: url.parse().expect("a URL") }
+        Self { child, _output: output, url: url.parse().expect("a URL") }
     }
 
     /// A camera that plays the small clip.
