@@ -38,8 +38,9 @@ pub struct Compared {
 }
 
 /// A visit is asked several times, each time with one shot more, and is decided by the first answer that suffices: strangers who
-/// come nearer over four shots were named 1.6 times as often as by one good photo (`script/bench accuracy`, before this was
-/// reckoned with: 1.3 % of visits beside 0.83 % of photos, with 200 people enrolled).
+/// come nearer over four shots were named 1.6 times as often as by one good photo (`script/bench accuracy`, when this was first
+/// measured: 1.3 % of visits beside 0.83 % of photos, with 200 people enrolled; it also tells what each half of the people says
+/// of the other).
 const LOOKS_OF_A_VISIT: f64 = 1.6;
 
 /// As how many independent comparisons a visit counts in a gallery of `templates`: the rate that is asked for is one of visits.
