@@ -14,6 +14,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 /// Rows that lie side by side.
 pub(super) const ROWS: usize = 16;
@@ -86,10 +88,20 @@ pub(super) fn products<const N: usize>(bands: &[Block], probes: &[[Bytes; N]], s
             // SAFETY: the processor has just said that it has AVX2.
             return unsafe { avx2::products(bands, probes, sums) };
         }
+        plain(bands, probes, sums);
     }
+    #[cfg(target_arch = "aarch64")]
+    if neon::has_dot() {
+        // SAFETY: the processor has just said that it has what the function is compiled for.
+        unsafe { neon::products_by_dot(bands, probes, sums) }
+    } else {
+        neon::products(bands, probes, sums);
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     plain(bands, probes, sums);
 }
 
+#[cfg(any(test, not(target_arch = "aarch64")))]
 fn plain<const N: usize>(bands: &[Block], probes: &[[Bytes; N]], sums: &mut [Sums; N]) {
     *sums = [[[0; ROWS]; BANDS]; N];
     for (at, band) in bands.chunks_exact(probes.len().max(1)).enumerate() {
@@ -104,6 +116,7 @@ fn plain<const N: usize>(bands: &[Block], probes: &[[Bytes; N]], sums: &mut [Sum
     }
 }
 
+#[cfg(any(test, not(target_arch = "aarch64")))]
 fn codes_of(block: &Block, row: usize) -> [i32; WIDTH] {
     std::array::from_fn(|at| {
         let byte = |run: usize| block.0[run * RUN + row * QUAD + at % QUAD];
@@ -122,6 +135,13 @@ mod tests {
     /// Every way to multiply that this processor has; what it lacks is said.
     fn kernels<const N: usize>() -> Vec<(&'static str, Kernel<N>)> {
         let mut kernels: Vec<(&'static str, Kernel<N>)> = vec![("plain", plain), ("the fastest", products)];
+        let mut offer = |name, kernel, is_there| {
+            if is_there {
+                kernels.push((name, kernel));
+            } else {
+                println!("left out: products by {name}, which this processor does not have");
+            }
+        };
         #[cfg(target_arch = "x86_64")]
         {
             // SAFETY: taken only where the processor has what the function is compiled for.
@@ -131,12 +151,14 @@ mod tests {
             for (name, kernel, is_there) in
                 [("AVX2", avx2, std::arch::is_x86_feature_detected!("avx2")), ("AVX-512 VNNI", avx512, avx512::is_there())]
             {
-                if is_there {
-                    kernels.push((name, kernel));
-                } else {
-                    println!("left out: products by {name}, which this processor does not have");
-                }
+                offer(name, kernel, is_there);
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            offer("NEON", neon::products, true);
+            // SAFETY: taken only where the processor has what the function is compiled for.
+            offer("NEON with SDOT", |bands, probes, sums| unsafe { neon::products_by_dot(bands, probes, sums) }, neon::has_dot());
         }
         kernels
     }
