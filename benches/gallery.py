@@ -97,7 +97,7 @@ def compared(arguments: argparse.Namespace, templates: int, dimension: int, batc
 
 
 def note_once(doorward: Doorward, shares: list[float], result: dict) -> None:
-    single, many, publish = doorward.ask("cores 1"), doorward.ask("cores 32"), doorward.ask("publish")
+    single, many, publish, erase = (doorward.ask(question) for question in ("cores 1", "cores 32", "publish", "erase"))
     cores = "two" if many["cores"] == 2 else many["cores"]
     result |= {
         "bandwidth_share": round(statistics.median(shares), 3),
@@ -107,6 +107,7 @@ def note_once(doorward: Doorward, shares: list[float], result: dict) -> None:
         f"{cores}_core_memory_ratio": round(single["memory_ratio"], 2),
         "scanned_bytes_per_template": doorward.facts["scanned_bytes_per_template"],
         "publish_ms_p99": round(publish["publish_ms_p99"], 3),
+        "erase_ms_p99": round(erase["erase_ms_p99"], 3),
         "search_while_published": round(publish["search_ms_while_published"] / publish["search_ms_quiet"], 3),
     }
 

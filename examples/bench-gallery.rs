@@ -3,8 +3,8 @@
 //! Fills a gallery, then answers each line of standard input with one JSON object: `search N` (the
 //! time of a query when N are asked at once, on one core), `cores N` (N queries on one core and on all),
 //! `bandwidth` (what one core reads at most), `compare` (whether the answers are those of a plain
-//! scan of the same vectors) and `publish` (the time to publish one enrolment, and of searches
-//! meanwhile). `script/bench gallery` runs it beside FAISS. With `--store`, it puts the same people into a
+//! scan of the same vectors), `publish` (the time to publish one enrolment, and of searches
+//! meanwhile) and `erase` (the time until one person is erased from memory). `script/bench gallery` runs it beside FAISS. With `--store`, it puts the same people into a
 //! daemon's data directory instead, for `script/bench start`.
 
 use std::collections::BTreeMap;
@@ -31,6 +31,8 @@ const K: usize = 10;
 const COMPARED: usize = 16;
 /// Enrolments whose publication is timed, how many of them beside one search, and how often one comes.
 const PUBLISHED: usize = 400;
+/// People whose erasure is timed.
+const ERASED: usize = 100;
 const ENROLMENTS_A_SEARCH: usize = 10;
 const ENROLMENT_PAUSE: Duration = Duration::from_millis(2);
 /// People that are stored in one commit.
@@ -123,6 +125,7 @@ fn main() -> anyhow::Result<()> {
             ("bandwidth", _) => json!({ "read_gb_per_s": read_bandwidth(1) }),
             ("compare", _) => bench.compare()?,
             ("publish", _) => bench.publish()?,
+            ("erase", _) => bench.erase()?,
             _ => anyhow::bail!("{line:?} is not known"),
         };
         println!("{answer}");
@@ -230,6 +233,22 @@ impl Bench {
             "publish_ms_p50": median(&published), "publish_ms_p99": p99,
             "search_ms_quiet": median(&quiet), "search_ms_while_published": median(&busy),
         }))
+    }
+
+    /// Milliseconds until one person is gone from memory each, without the store.
+    fn erase(&self) -> anyhow::Result<serde_json::Value> {
+        let apart = (self.arguments.templates / ERASED).max(1);
+        let mut times = Vec::new();
+        for owner in (0..self.arguments.templates).step_by(apart).take(ERASED) {
+            let (mutation, version) = ([Mutation::EraseSubject(uid(owner))], self.gallery.current().version() + 1);
+            let before = self.gallery.current().template_count();
+            let began = Instant::now();
+            self.gallery.apply(version, &mutation);
+            times.push(milliseconds(began.elapsed()));
+            anyhow::ensure!(self.gallery.current().template_count() + 1 == before, "one row goes with one person");
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(json!({ "erase_ms_p50": median(&times), "erase_ms_p99": times.get(times.len() * 99 / 100) }))
     }
 
     fn enrolments(&self, count: usize) -> anyhow::Result<Vec<[Mutation; 2]>> {

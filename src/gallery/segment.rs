@@ -98,11 +98,10 @@ impl Segment {
     /// This segment as `change` leaves it, `None` where it changes nothing. Rows that go are
     /// taken off `templates_of`.
     pub fn rewritten(&self, change: &Change, templates_of: &mut HashMap<SubjectUid, u32>) -> Option<Self> {
-        let goes = |row: usize| change.erases(self.subjects[row], self.samples[row]);
-        let touched = |row: usize| goes(row) || change.expiry_changed.contains_key(&self.subjects[row]);
-        if !(0..self.rows()).any(touched) {
+        if !change.touches(&self.subjects, &self.samples) {
             return None;
         }
+        let goes = |row: usize| change.erases(self.subjects[row], self.samples[row]);
         let mut rest = self.next_with_room_for(self.rows());
         for row in 0..self.rows() {
             let subject = self.subjects[row];
