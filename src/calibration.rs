@@ -102,10 +102,10 @@ pub struct Calibration {
 pub struct Band {
     /// The least overall quality of its probes, 0 to 1.
     pub quality_min: f32,
-    /// How many people were compared in it, and of how many of them there were probes.
+    /// How many people were compared.
     pub people: u64,
-    /// See `people`.
-    pub probe_people: u64,
+    /// How many different pairs of them were compared in it.
+    pub pairs: u64,
     /// Scores of different people.
     pub non_mated: Histogram,
     /// Scores of two photos of one person.
@@ -276,7 +276,7 @@ impl Calibration {
     }
 
     fn support(&self, band: &Band) -> u64 {
-        band.non_mated.total().min(band.probe_people.saturating_mul(band.people.saturating_sub(1)) / 2)
+        band.non_mated.total().min(band.pairs)
     }
 
     /// The scores of probes of `quality`.
@@ -287,10 +287,11 @@ impl Calibration {
 }
 
 impl Band {
-    /// Of its scores, of `people` each of whom gave probes.
+    /// Of its scores, of `people` each of whom was compared with each other.
     pub fn new(quality_min: f32, (non_mated, mated): (Histogram, Histogram), people: u64) -> Self {
         let tail = Tail::of(&non_mated);
-        Self { quality_min, people, probe_people: people, non_mated, mated, spread: Vec::new(), tail }
+        let pairs = people.saturating_mul(people.saturating_sub(1)) / 2;
+        Self { quality_min, people, pairs, non_mated, mated, spread: Vec::new(), tail }
     }
 
     /// The threshold that strangers reach at the rate `fmr`, which the counts support.
@@ -308,7 +309,8 @@ impl Band {
     fn rate(&self, threshold: f32) -> f64 {
         let (count, total) = (self.non_mated.reaching(threshold) as f64, self.non_mated.total() as f64);
         match self.tail {
-            Some(tail) if count < COUNT_SUFFICES => tail.rate(f64::from(threshold)),
+            // What was counted happens at least as often.
+            Some(tail) if count < COUNT_SUFFICES => tail.rate(f64::from(threshold)).max(count / total),
             _ => count / total,
         }
     }

@@ -53,7 +53,7 @@ const RERANKED: usize = 5;
 
 /// How many of the closest subjects a decision needs: the second is told, and a head puts more in order.
 pub fn candidates_needed(policy: &Policy) -> usize {
-    if policy.verifier().is_some() { RERANKED } else { 2 }
+    if policy.chooser().is_some() { RERANKED } else { 2 }
 }
 
 /// Puts the subject first that the head in force finds closest, of those that would match. Who would not match by the cosine is
@@ -66,7 +66,7 @@ pub fn rerank(
     compared: &mut Compared,
     (who, score): (impl Fn(SubjectUid) -> Option<Arc<Subject>>, impl Fn(SubjectUid) -> Option<f32>),
 ) {
-    if policy.verifier().is_none() {
+    if policy.chooser().is_none() {
         return;
     }
     let asked = Asked { comparisons: compared.comparisons, quality: compared.quality };
@@ -85,7 +85,7 @@ pub fn rerank(
     let Some((_, best)) = scored.reduce(|best, next| if next.0 > best.0 { next } else { best }) else { return };
     compared.candidates[..=best].rotate_right(1);
     compared.closest = who(compared.candidates[0].subject);
-    compared.head = policy.verifier().map(|head| head.rule.name());
+    compared.head = policy.chooser().map(|head| head.rule.name());
 }
 
 /// The open-set decision: the closest subject when `similarity >= threshold`, else nobody.

@@ -153,9 +153,12 @@ impl Recogniser {
         let head = self.policy.verifier();
         let by_head = head.map(|head| move |a: &[f32], b: &[f32]| head.score(a, b));
         let by_head = by_head.as_ref().map(|score| score as Score<'_>);
+        let mut quality = face.quality.overall;
         let Closeness { similarity, score, is_somebody_else, templates } = match &claim {
             Claim::OtherImage(other) => {
-                let other = self.photos.only_template(other).await?.1;
+                let (other_face, other) = self.photos.only_template(other).await?;
+                // The worse of both says how good the comparison is, whichever of them is asked about.
+                quality = quality.min(other_face.quality.overall);
                 let (similarity, score) = (other.similarity(&template)?, head.map(|head| head.score(other.values(), template.values())));
                 Closeness { similarity, score, is_somebody_else: false, templates: 1 }
             }
@@ -166,7 +169,7 @@ impl Recogniser {
             },
         };
         let subject = if let Claim::Subject(uid, _) = claim { gallery.subject(uid) } else { None };
-        let asked = Asked { comparisons: templates, quality: face.quality.overall };
+        let asked = Asked { comparisons: templates, quality };
         let in_force = self.policy.in_force(Purpose::Verify, subject.as_deref(), asked);
         let suspected_attack = self.suspects(&face);
         let is_refused = is_somebody_else || (suspected_attack && self.live.refuses);
@@ -253,7 +256,7 @@ impl Recogniser {
 
     /// Lets a trained head choose among the candidates that match.
     fn rerank(&self, gallery: &GalleryVersion, template: &Template, compared: &mut Compared) {
-        let Some(head) = self.policy.verifier() else { return };
+        let Some(head) = self.policy.chooser() else { return };
         let by_head = |a: &[f32], b: &[f32]| head.score(a, b);
         let score = |subject| gallery.closeness_by(template, subject, Some(&by_head as Score<'_>)).ok().flatten()?.score;
         rerank(&self.policy, compared, (|subject| gallery.subject(subject), score));

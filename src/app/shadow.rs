@@ -117,7 +117,7 @@ pub(super) async fn open(config: &Config, in_force: &EngineFacts, device: &Resol
             encoder = Some(ShadowEncoder { engine, gallery: receiver });
         }
     }
-    let policy = super::policy(&of_shadow, &facts).context("what [shadow] states cannot decide")?;
+    let policy = super::targets::policy_of_shadow(&of_shadow, &facts).context("what [shadow] states cannot decide")?;
     let description = describe(config)?;
     tracing::info!(shadow = description, "another way of deciding runs in the shadow: it is compared, and never acts");
     let key = format!("{description} {}", digest(&[(config, in_force), (&of_shadow, &facts)])?);

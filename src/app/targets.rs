@@ -20,6 +20,25 @@ use crate::subject::Subject;
 /// # Errors
 /// A calibration or a head that cannot be used, or targets that nothing is known of.
 pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
+    let (policy, head) = policy_and_head(config, facts)?;
+    let Some(head) = head else { return Ok(policy) };
+    tracing::info!(head = head.rule.name(), "a trained head verifies in place of the cosine");
+    Ok(policy.with_verifier(head)?)
+}
+
+/// What decides in the shadow, where a head verifies nobody and needs no rate for it.
+///
+/// # Errors
+/// As of [`policy`].
+pub(super) fn policy_of_shadow(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
+    let (policy, head) = policy_and_head(config, facts)?;
+    Ok(match head {
+        Some(head) => policy.with_chooser(head),
+        None => policy,
+    })
+}
+
+fn policy_and_head(config: &Config, facts: &EngineFacts) -> anyhow::Result<(Policy, Option<Head>)> {
     let load = |file: &PathBuf| Calibration::load(file, &facts.space);
     let (own, of_encoder) =
         (config.recognition.calibration.as_ref().map(load).transpose()?, facts.calibration.as_ref().map(load).transpose()?);
@@ -34,6 +53,12 @@ pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
     );
     if let (Some(own), Some(file)) = (&own, &config.recognition.calibration) {
         check_mirror((own, file), facts.mirror, "doorward calibrate")?;
+        anyhow::ensure!(
+            !own.is_of_gallery || of_encoder.is_some(),
+            "{} was made of a gallery, where whoever looked too much like somebody else was refused: it may only make thresholds stricter than the encoder's \
+             own calibration, and this encoder has none; make one of photos with `doorward calibrate DIR`",
+            file.display()
+        );
     }
     if own.is_none() && of_encoder.as_ref().is_some_and(|calibration| calibration.mirror != facts.mirror) {
         tracing::warn!(
@@ -44,11 +69,11 @@ pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
     if let Some(fallback) = of_encoder {
         policy = policy.with_fallback(fallback);
     }
+    let mut head = None;
     if let Some(file) = &config.recognition.verifier {
-        let head = Head::load(file, &facts.space)?;
-        check_mirror((&head.calibration, file), facts.mirror, "doorward train verifier")?;
-        tracing::info!(head = head.rule.name(), file = %file.display(), "a trained head verifies in place of the cosine");
-        policy = policy.with_verifier(head)?;
+        let known = Head::load(file, &facts.space)?;
+        check_mirror((&known.calibration, file), facts.mirror, "doorward train verifier")?;
+        head = Some(known);
     }
     match (policy.calibration(), config.recognition.threshold) {
         (Some(calibration), _) => {
@@ -62,7 +87,7 @@ pub fn policy(config: &Config, facts: &EngineFacts) -> anyhow::Result<Policy> {
             "the encoder has no calibration: its published threshold decides, whatever error rate that is; make one with `doorward calibrate`"
         ),
     }
-    Ok(policy)
+    Ok((policy, head))
 }
 
 /// Refuses a calibration whose templates were made in another way: its rates would not be those that are promised.

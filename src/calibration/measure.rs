@@ -4,7 +4,7 @@
 //! quality, each rate with an interval by a bootstrap over people.
 //! Must not know: photos, files, which model made the templates.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Band, Histogram, Spread};
 use crate::rates::Interval;
@@ -56,15 +56,12 @@ struct NonMated {
 struct Gathered {
     mated: Histogram,
     non_mated: Vec<NonMated>,
-    /// The people of whom there were probes.
-    probes: BTreeSet<u32>,
 }
 
 /// Compares every probe with every reference that is another photo, by `score` in `[low, high]`.
 pub fn measure(faces: &[Scored], (low, high): (f32, f32), score: &dyn Fn(&[f32], &[f32]) -> f32) -> Measured {
     let histogram = Histogram::over(low, high, STEP * (high - low) / 2.0);
-    let mut bands: Vec<Gathered> =
-        BANDS.iter().map(|_| Gathered { mated: histogram.clone(), non_mated: Vec::new(), probes: BTreeSet::new() }).collect();
+    let mut bands: Vec<Gathered> = BANDS.iter().map(|_| Gathered { mated: histogram.clone(), non_mated: Vec::new() }).collect();
     let references: Vec<(usize, &Scored)> = faces.iter().enumerate().filter(|(_, face)| !face.is_worsened).collect();
     let number = numbers(&references);
     for (index, probe) in faces.iter().enumerate() {
@@ -75,12 +72,7 @@ pub fn measure(faces: &[Scored], (low, high): (f32, f32), score: &dyn Fn(&[f32],
             let band = &mut bands[BANDS.iter().rposition(|begins| quality >= *begins).unwrap_or(0)];
             let score = score(&probe.values, &reference.values);
             match (number.get(&probe.person), number.get(&reference.person)) {
-                (Some(a), Some(b)) if a != b => {
-                    band.non_mated.push(NonMated { people: [*a, *b], score });
-                    // Whose picture puts the comparison into this band.
-                    band.probes.extend((probe.quality <= reference.quality).then_some(*a));
-                    band.probes.extend((!probe.is_worsened && reference.quality <= probe.quality).then_some(*b));
-                }
+                (Some(a), Some(b)) if a != b => band.non_mated.push(NonMated { people: [*a, *b], score }),
                 _ => band.mated.add(score),
             }
         }
@@ -105,12 +97,22 @@ fn numbers(references: &[(usize, &Scored)]) -> BTreeMap<usize, u32> {
     number
 }
 
-fn band(quality_min: f32, Gathered { mated, non_mated: scores, probes }: Gathered, (empty, people): (&Histogram, usize)) -> Band {
+fn band(quality_min: f32, Gathered { mated, non_mated: scores }: Gathered, (empty, people): (&Histogram, usize)) -> Band {
     let mut non_mated = empty.clone();
     scores.iter().for_each(|comparison| non_mated.add(comparison.score));
-    let unsure = Band { probe_people: probes.len() as u64, ..Band::new(quality_min, (non_mated, mated), people as u64) };
+    let unsure = Band { pairs: pairs(&scores, people), ..Band::new(quality_min, (non_mated, mated), people as u64) };
     let spread = spread(&unsure, &scores, people);
     Band { spread, ..unsure }
+}
+
+/// How many different pairs of people the scores are of.
+fn pairs(scores: &[NonMated], people: usize) -> u64 {
+    let mut compared = vec![0_u64; (people * people).div_ceil(64)];
+    for NonMated { people: [a, b], .. } in scores {
+        let at = *a.min(b) as usize * people + *a.max(b) as usize;
+        compared[at / 64] |= 1 << (at % 64);
+    }
+    compared.iter().map(|pairs| u64::from(pairs.count_ones())).sum()
 }
 
 /// How far the FMR at each rate's threshold varies when the people are drawn anew, with replacement, from those that there

@@ -53,13 +53,21 @@ fn what_the_counts_do_not_support_is_refused_and_not_extrapolated() {
 #[test]
 fn many_photos_of_few_people_show_no_more_than_the_people_do() {
     let mut calibration = even(1_000_000);
-    (calibration.bands[0].people, calibration.bands[0].probe_people) = (20, 20);
+    calibration.bands[0] = Band { people: 20, pairs: 190, ..calibration.bands[0].clone() };
     assert_eq!(calibration.comparisons(1.0), 190);
     let found = calibration.threshold(1e-4, ONE);
     assert!(!found.is_supported && found.rate > 3.0 / 190.0 && found.rate < 10.0 / 190.0, "{found:?}");
-    // Many photos of one person say nothing of others.
-    calibration.bands[0].probe_people = 1;
-    assert_eq!(calibration.comparisons(1.0), 9);
+}
+
+#[test]
+fn a_rate_is_no_lower_than_what_was_counted() {
+    // Ten look-alikes, far above everybody else: no smooth tail reaches them.
+    let mut calibration = even(45_000);
+    (0..10).for_each(|_| calibration.bands[0].non_mated.add(0.75));
+    let band = calibration.bands.remove(0);
+    calibration.bands.push(Band::new(0.0, (band.non_mated, band.mated), 10_000));
+    let rate = calibration.rate(0.7, ONE);
+    assert!(rate >= 10.0 / 45_010.0, "{rate}");
 }
 
 #[test]
@@ -118,7 +126,7 @@ fn a_file_gives_back_what_was_written_and_other_files_are_refused() {
         ("\"format\":1", "\"format\":9"),
         ("\"quality_min\":0.0", "\"quality_min\":0.1"),
         ("\"step\":0.002", "\"step\":0.0"),
-        ("\"people\":10000,\"probe_people\"", "\"people\":29,\"probe_people\""),
+        ("\"people\":10000,\"pairs\"", "\"people\":29,\"pairs\""),
         ("{", ""),
     ] {
         let reason = Calibration::parse(&text.replacen(from, to, 1)).expect_err(to);
@@ -162,6 +170,19 @@ fn everybody_is_compared_with_everybody_else_once_and_no_photo_with_itself() {
     assert_eq!((poor.mated.total(), poor.non_mated.total()), (60, 60 * 58));
     assert_eq!((poor.quality_min, good.quality_min), (0.0, 0.5));
     assert_eq!((good.mated.reaching(0.5), good.mated.reaching(0.9999)), (30, 0), "mates are close, and no photo is its own");
+}
+
+#[test]
+fn a_band_rests_on_the_pairs_of_people_that_were_compared_in_it() {
+    // Of 100 people five have good photos, several each, and the others poor ones.
+    let mut faces = people(100);
+    for face in faces.iter_mut().filter(|face| face.person >= 7 + 5) {
+        face.quality = 0.3;
+    }
+    let measured = measure(&faces, (-1.0, 1.0), &dot);
+    assert_eq!(measured.bands.iter().map(|band| band.pairs).collect::<Vec<_>>(), [100 * 99 / 2, 5 * 4 / 2]);
+    let calibration = Calibration::new(&TemplateSpace::new("space"), "cosine", ("planted", "none"), measured);
+    assert_eq!(calibration.comparisons(1.0), 10, "photos of five people, however many, show no more");
 }
 
 #[test]

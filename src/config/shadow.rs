@@ -31,9 +31,6 @@ pub struct ShadowConfig {
     pub subjects: Option<BTreeMap<String, TargetConfig>>,
 }
 
-/// What a head that only chooses among candidates is asked for: it decides nothing by it.
-const FMR_OF_CHOOSING: f64 = 0.5;
-
 impl Config {
     /// The configuration with the shadow in force; `None` without a shadow. `encoder_in_force` is the name of the encoder in force,
     /// which the configuration may leave to the manifest.
@@ -64,10 +61,6 @@ impl Config {
         recognition.subjects = subjects.unwrap_or_else(|| std::mem::take(&mut recognition.subjects));
         for scope in [&mut recognition.watchlists, &mut recognition.subjects] {
             scope.retain(|_, targets| *targets != TargetConfig::default());
-        }
-        if recognition.verifier.is_some() && recognition.threshold.is_some() {
-            // A head wants a rate of its own, which nothing here is decided by.
-            recognition.target_fmr = recognition.target_fmr.or(Some(FMR_OF_CHOOSING));
         }
         Some(config)
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::calibration::{Asked, Calibration};
+use crate::calibration::{Asked, Calibrated, Calibration};
 use crate::config::{RecognitionConfig, TargetConfig};
 use crate::event::{PolicyScope, Purpose, ThresholdBasis};
 use crate::head::Head;
@@ -41,8 +41,10 @@ struct Shared {
     calibration: Option<Calibration>,
     /// What decides where that shows too little: the encoder's own.
     fallback: Option<Calibration>,
-    /// What verifies in place of the cosine.
-    verifier: Option<Head>,
+    /// What chooses among several who match,
+    head: Option<Head>,
+    /// and verifies in place of the cosine, if it does.
+    head_verifies: bool,
     /// The encoder's threshold as it was published, for want of a calibration.
     published: f32,
     default: TargetConfig,
@@ -63,9 +65,11 @@ pub enum PolicyError {
     },
     /// The people that it was measured on show no such rate.
     #[error(
-        "recognition.verifier ({head}) was measured on too few people for a false match rate of {target}: they support {lowest:.2e} at best; train it on photos of more people, or state a higher recognition.target_fmr"
+        "recognition.verifier ({head}) was measured on too few people for a false match rate of {target}: they support {lowest:.2e} at best; train it on photos of more people, or state a higher {key}"
     )]
     Unsupported {
+        /// Where it is asked for.
+        key: String,
         /// The head.
         head: &'static str,
         /// The rate asked for.
@@ -109,7 +113,16 @@ impl Policy {
         let default = TargetConfig { threshold: config.threshold, target_fmr: config.target_fmr, target_fpir: config.target_fpir };
         let (watchlists, subjects) = (config.watchlists.clone(), config.subjects.clone());
         Self {
-            shared: Arc::new(Shared { calibration, fallback: None, verifier: None, published, default, watchlists, subjects }),
+            shared: Arc::new(Shared {
+                calibration,
+                fallback: None,
+                head: None,
+                head_verifies: false,
+                published,
+                default,
+                watchlists,
+                subjects,
+            }),
             camera: None,
         }
     }
@@ -126,33 +139,49 @@ impl Policy {
         Self { shared: Arc::new(shared), camera: self.camera }
     }
 
-    /// The same where `head` verifies, by its own calibration, in place of the cosine.
+    /// The same where `head` verifies, by its own calibration, in place of the cosine, and chooses among several who match.
     ///
     /// # Errors
     /// [`PolicyError`] where a scope states a similarity for verifying, which means nothing to a head, or where the head was
-    /// measured on too few people for the rate that is asked for.
+    /// measured on too few people for a rate that is asked for.
     pub fn with_verifier(self, head: Head) -> Result<Self, PolicyError> {
-        let Shared { calibration, fallback, published, default, watchlists, subjects, .. } = Arc::unwrap_or_clone(self.shared);
-        let scopes = watchlists.iter().map(|(name, targets)| ("watchlists", name.as_str(), targets));
-        let scopes = scopes.chain(subjects.iter().map(|(name, targets)| ("subjects", name.as_str(), targets)));
-        let stated = scopes
-            .filter(|(.., targets)| targets.threshold.is_some())
-            .map(|(kind, name, _)| format!("recognition.{kind}.{name}.threshold"));
+        let Shared { default, watchlists, subjects, .. } = &*self.shared;
+        let of_kind = |kind: &'static str, scopes: &BTreeMap<String, TargetConfig>| {
+            scopes.iter().map(|(name, targets)| (format!("recognition.{kind}.{name}"), targets.clone())).collect::<Vec<_>>()
+        };
+        let scopes = [of_kind("watchlists", watchlists), of_kind("subjects", subjects)].concat();
+        let stated = scopes.iter().filter(|(_, targets)| targets.threshold.is_some()).map(|(scope, _)| format!("{scope}.threshold"));
         let of_default = (default.threshold.is_some() && default.target_fmr.is_none()).then(|| "recognition.threshold".to_owned());
         if let Some(key) = of_default.into_iter().chain(stated).next() {
             return Err(PolicyError::Similarity { key, head: head.rule.name() });
         }
-        let (target, lowest) = (default.target_fmr.unwrap_or(TARGET_RATE_DEFAULT), rule_of_three(head.calibration.comparisons(1.0)));
-        if target < lowest {
-            return Err(PolicyError::Unsupported { head: head.rule.name(), target, lowest });
+        let lowest = rule_of_three(head.calibration.comparisons(1.0));
+        let asked = scopes.iter().filter_map(|(scope, targets)| Some((format!("{scope}.target_fmr"), targets.target_fmr?)));
+        let of_default = ("recognition.target_fmr".to_owned(), default.target_fmr.unwrap_or(TARGET_RATE_DEFAULT));
+        if let Some((key, target)) = std::iter::once(of_default).chain(asked).find(|(_, target)| *target < lowest) {
+            return Err(PolicyError::Unsupported { key, head: head.rule.name(), target, lowest });
         }
-        let shared = Shared { calibration, fallback, verifier: Some(head), published, default, watchlists, subjects };
-        Ok(Self { shared: Arc::new(shared), camera: self.camera })
+        Ok(self.with_head(head, true))
+    }
+
+    /// The same where `head` chooses among several who match and verifies nobody: it needs no rate for that.
+    pub fn with_chooser(self, head: Head) -> Self {
+        self.with_head(head, false)
+    }
+
+    fn with_head(self, head: Head, head_verifies: bool) -> Self {
+        let shared = Shared { head: Some(head), head_verifies, ..Arc::unwrap_or_clone(self.shared) };
+        Self { shared: Arc::new(shared), camera: self.camera }
+    }
+
+    /// What chooses among several who match, if anything does.
+    pub fn chooser(&self) -> Option<&Head> {
+        self.shared.head.as_ref()
     }
 
     /// What verifies in place of the cosine, if anything does.
     pub fn verifier(&self) -> Option<&Head> {
-        self.shared.verifier.as_ref()
+        self.chooser().filter(|_| self.shared.head_verifies)
     }
 
     /// The same at a camera with a target of its own.
@@ -220,7 +249,7 @@ impl Policy {
     /// cosine would need.
     pub fn threshold(&self, purpose: Purpose, comparisons: u64) -> f32 {
         let asked = Asked { comparisons, quality: 1.0 };
-        if self.shared.verifier.is_some() && purpose == Purpose::Verify {
+        if self.verifier().is_some() && purpose == Purpose::Verify {
             let rate = Target::Rate(self.shared.default.target_fmr.unwrap_or(TARGET_RATE_DEFAULT));
             return self.resolved(rate, (Purpose::Identify, PolicyScope::Default), asked).threshold;
         }
@@ -230,7 +259,7 @@ impl Policy {
     fn resolved(&self, target: Target, (purpose, scope): (Purpose, PolicyScope), asked: Asked) -> InForce {
         // An empty gallery is asked nothing; whoever wants to know is told what the first subject will meet.
         let asked = Asked { comparisons: asked.comparisons.max(1), ..asked };
-        let verifier = self.shared.verifier.as_ref().filter(|_| purpose == Purpose::Verify).map(|head| &head.calibration);
+        let verifier = self.verifier().filter(|_| purpose == Purpose::Verify).map(|head| &head.calibration);
         let calibration = verifier.or(self.shared.calibration.as_ref());
         match (target, calibration) {
             (Target::Threshold(threshold), _) => {
@@ -238,15 +267,10 @@ impl Policy {
                 InForce { threshold, target_rate: None, expected_rate, interval: None, basis: ThresholdBasis::Fixed, scope }
             }
             (Target::Rate(rate), Some(calibration)) => {
-                let found = calibration.threshold(rate, asked);
-                // A head's scores are no similarities: for it there is no other calibration.
-                let doubts = !found.is_supported || calibration.is_of_gallery;
-                let fallback = self.shared.fallback.as_ref().filter(|_| doubts && verifier.is_none());
-                let stricter = fallback.map(|fallback| fallback.threshold(rate, asked)).filter(|other| other.threshold > found.threshold);
-                let mut found = stricter.unwrap_or(found);
-                if !found.is_supported && verifier.is_none() {
-                    found.threshold = found.threshold.max(self.shared.published);
-                }
+                let (is_similarity, good) = (verifier.is_none(), Asked { quality: f32::INFINITY, ..asked });
+                let mut found = self.calibrated(rate, (calibration, is_similarity), asked);
+                // Nobody is let in more easily for a poor picture, whatever decides good ones.
+                found.threshold = found.threshold.max(self.calibrated(rate, (calibration, is_similarity), good).threshold);
                 let basis = if found.is_supported { ThresholdBasis::Calibrated } else { ThresholdBasis::Unsupported };
                 InForce {
                     threshold: found.threshold,
@@ -267,6 +291,20 @@ impl Policy {
                 scope,
             },
         }
+    }
+
+    /// What `calibration` says, or the encoder's own where that is stricter and the first in doubt. Scores of a head are no
+    /// similarities: for them there is no other calibration.
+    fn calibrated(&self, rate: f64, (calibration, is_similarity): (&Calibration, bool), asked: Asked) -> Calibrated {
+        let found = calibration.threshold(rate, asked);
+        let doubts = !found.is_supported || calibration.is_of_gallery;
+        let fallback = self.shared.fallback.as_ref().filter(|_| doubts && is_similarity);
+        let stricter = fallback.map(|fallback| fallback.threshold(rate, asked)).filter(|other| other.threshold > found.threshold);
+        let mut found = stricter.unwrap_or(found);
+        if !found.is_supported && is_similarity {
+            found.threshold = found.threshold.max(self.shared.published);
+        }
+        found
     }
 }
 

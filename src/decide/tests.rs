@@ -178,18 +178,63 @@ fn a_similarity_stated_where_a_head_verifies_is_refused_by_its_key() {
 #[test]
 fn a_head_that_was_measured_on_too_few_people_is_refused() {
     let mut few = head();
-    (few.calibration.bands[0].people, few.calibration.bands[0].probe_people) = (40, 40);
+    (few.calibration.bands[0].people, few.calibration.bands[0].pairs) = (40, 780);
     let config = RecognitionConfig { target_fmr: Some(0.001), ..RecognitionConfig::default() };
     let refused = Policy::new(&config, None, 0.363).with_verifier(few.clone());
     assert!(matches!(&refused, Err(PolicyError::Unsupported { .. })), "{refused:?}");
     let config = RecognitionConfig { target_fmr: Some(0.01), ..RecognitionConfig::default() };
-    assert!(Policy::new(&config, None, 0.363).with_verifier(few).is_ok());
+    assert!(Policy::new(&config, None, 0.363).with_verifier(few.clone()).is_ok());
+    // Nor does it keep a stricter rate of a list than the rest is promised.
+    let strict = TargetConfig { target_fmr: Some(1e-3), ..TargetConfig::default() };
+    let config = RecognitionConfig { watchlists: BTreeMap::from([("vault".into(), strict)]), ..config };
+    let refused = Policy::new(&config, None, 0.363).with_verifier(few).expect_err("it cannot be kept").to_string();
+    assert!(refused.contains("recognition.watchlists.vault.target_fmr"), "{refused}");
+}
+
+#[test]
+fn a_head_that_only_chooses_needs_no_rate_and_changes_no_threshold() {
+    let mut few = head();
+    (few.calibration.bands[0].people, few.calibration.bands[0].pairs) = (40, 780);
+    let fixed = TargetConfig { threshold: Some(0.7), ..TargetConfig::default() };
+    let subjects = BTreeMap::from([("anna".to_owned(), fixed)]);
+    let config = RecognitionConfig { threshold: Some(0.6), subjects, ..RecognitionConfig::default() };
+    let plain = Policy::new(&config, Some(calibration()), 0.363);
+    let choosing = plain.clone().with_chooser(few);
+    assert!(choosing.chooser().is_some() && choosing.verifier().is_none());
+    assert_eq!((choosing.threshold(Purpose::Verify, 1), choosing.overview(9)), (0.6, plain.overview(9)));
+}
+
+#[test]
+fn a_gallerys_own_calibration_never_loosens_a_threshold() {
+    // Whoever looked like somebody else was refused, so strangers seem to end at 0.4.
+    let mut non_mated = Histogram::over(-1.0, 1.0, 0.002);
+    (0..1_000_000).for_each(|i| non_mated.add(i as f32 / 2.5e6));
+    let band = Band::new(0.0, (non_mated, Histogram::over(-1.0, 1.0, 0.002)), 9_000);
+    let of_gallery = calibration().with_good(Measured { people: 9_000, photos: 9_000, bands: vec![band] }, ("a gallery", "none"));
+    let policy = Policy::new(&RecognitionConfig::default(), Some(of_gallery), 0.363).with_fallback(calibration());
+    let found = policy.in_force(Purpose::Identify, None, Asked { comparisons: 1, quality: 1.0 });
+    assert!((found.threshold - 0.4995).abs() < 0.003 && found.basis == ThresholdBasis::Calibrated, "{found:?}");
+}
+
+#[test]
+fn poor_pictures_are_let_in_no_more_easily_where_good_ones_are_too_few_to_go_by() {
+    // A site with few good pictures, which the encoder's own calibration decides, and many poor ones that strangers score less in.
+    let mut few = calibration();
+    let mut poor = Histogram::over(-1.0, 1.0, 0.002);
+    (0..1_000_000).for_each(|i| poor.add(i as f32 / 4e6));
+    let mut good = few.bands.remove(0);
+    (good.quality_min, good.people, good.pairs) = (0.5, 30, 28);
+    few.bands = vec![Band::new(0.0, (poor, Histogram::over(-1.0, 1.0, 0.002)), 9_000), good];
+    let config = RecognitionConfig { target_fpir: Some(0.001), ..RecognitionConfig::default() };
+    let policy = Policy::new(&config, Some(few), 0.363).with_fallback(calibration());
+    let of = |quality| policy.in_force(Purpose::Identify, None, Asked { comparisons: 1, quality }).threshold;
+    assert!((of(1.0) - 0.4995).abs() < 0.003 && of(0.1) >= of(1.0), "{} {}", of(1.0), of(0.1));
 }
 
 #[test]
 fn a_calibration_of_a_few_people_never_loosens_a_threshold() {
     let mut few = calibration();
-    (few.bands[0].people, few.bands[0].probe_people) = (8, 8);
+    (few.bands[0].people, few.bands[0].pairs) = (8, 28);
     let config = RecognitionConfig { target_fpir: Some(0.001), target_fmr: Some(0.2), ..RecognitionConfig::default() };
     let asked = Asked { comparisons: 1, quality: 1.0 };
     let of = |policy: &Policy, purpose| policy.in_force(purpose, None, asked);

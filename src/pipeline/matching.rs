@@ -24,7 +24,7 @@ pub(super) fn compare(
         gallery.search_all(&[&fused.template], &Search { k, admits: &is_known, cores_max: None })?.pop().unwrap_or_default()
     };
     let mut compared = compared(candidates, fused.quality, gallery);
-    if let Some(head) = policy.verifier() {
+    if let Some(head) = policy.chooser() {
         let by_head = |a: &[f32], b: &[f32]| head.score(a, b);
         let score = |subject| gallery.closeness_by(&fused.template, subject, Some(&by_head as Score<'_>)).ok().flatten()?.score;
         decide::rerank(policy, &mut compared, (|subject| gallery.subject(subject), score));
