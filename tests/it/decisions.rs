@@ -233,7 +233,7 @@ fn what_cannot_be_used_is_refused_with_what_to_do() {
         (&["evaluate", "verification", "--pairs", &missing.display().to_string(), &dir(&one)], "s9/1.pgm"),
         (&["evaluate", "identification", &dir(&singles)], "second photo"),
         (&["train", "verifier", &dir(&singles), "--output", &output], "both classes"),
-        (&["train", "projection", &dir(&singles), "--output", &output], "photos"),
+        (&["train", "projection", &dir(&singles), "--output", &output], "no person has 2 photos"),
     ];
     for (arguments, part) in cases {
         let refused = doorward(cache.path(), arguments);
@@ -348,10 +348,14 @@ async fn what_operators_say_of_events_becomes_error_rates() {
         "{found}"
     );
     assert_eq!((&found["false_name_rate"], &found["fnir"]), (&0.0.into(), &0.5.into()), "{found}");
-    // What is said last of an event counts.
+    // What is said last of a visit counts.
     run(&["event", "correct", &cursor(EventType::Identified), "--was-not"]);
     let found = last_line(&run(&["evaluate", "events", "--json"]));
-    assert_eq!((&found["right"], &found["stranger_named"], &found["false_name_rate"]), (&0.into(), &1.into(), &1.0.into()), "{found}");
+    assert_eq!((&found["right"], &found["not_them"], &found["false_name_rate"]), (&0.into(), &1.into(), &1.0.into()), "{found}");
+    // Whoever is enrolled by the event was a stranger at it, and nobody missed them.
+    run(&["event", "correct", &cursor(EventType::Unidentified), "--enrol", "newcomer"]);
+    let found = last_line(&run(&["evaluate", "events", "--json"]));
+    assert_eq!((&found["missed"], &found["stranger_unknown"], &found["fnir"]), (&0.into(), &1.into(), &0.0.into()), "{found}");
     let shown = String::from_utf8(run(&["event", "show", &cursor(EventType::Identified)]).stdout).expect("text");
     let said: Vec<&str> = shown.lines().filter(|line| line.starts_with("since then: ")).collect();
     assert!(matches!(said[..], [was, was_not] if was.contains("CORRECTED obama") && was_not.contains("CORRECTED not obama")), "{shown}");
