@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 pub use cache::Cache;
 pub use faces::{Embedder, FaceOfPhoto, Unusable};
-pub use folder::{Folder, PhotoFile};
+pub use folder::{Folder, PhotoFile, Thinned};
 
 use crate::face::TemplateError;
 use crate::photo::PhotoError;

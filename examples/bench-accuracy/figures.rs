@@ -31,7 +31,7 @@ pub struct Kept {
     pub measured: Value,
     /// What it costs enrolled people.
     pub fnmr: Value,
-    /// `true` where every target lies in its interval; `"insufficient"` where one could not be tested.
+    /// `true` where every target lies in its interval, `false` where one does not; `"insufficient"` where one could not be tested.
     pub within: Value,
 }
 
@@ -59,7 +59,11 @@ fn parted(faces: &[Known], share: f64, seed: u64) -> (Vec<Known>, Vec<Known>) {
 
 /// Everything that was tested held, or did not, or there was nothing to test by.
 fn verdict(all: &[Option<bool>]) -> Value {
-    if all.iter().any(Option::is_none) { json!("insufficient") } else { json!(all.iter().all(|held| *held == Some(true))) }
+    match () {
+        () if all.contains(&Some(false)) => json!(false),
+        () if all.contains(&None) => json!("insufficient"),
+        () => json!(true),
+    }
 }
 
 /// FMR and FNMR of half of the people at thresholds that the other half calibrated, both ways round.

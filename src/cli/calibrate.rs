@@ -25,8 +25,7 @@ use crate::photo::Worsening;
 use crate::rates::{rule_of_three, wilson};
 use crate::store;
 
-/// More faces than this are not compared with each other: a million times a million comparisons would take days. Of more, every second, third
-/// and so on is taken.
+/// More faces than this are not compared with each other: a million times a million comparisons would take days.
 const FACES_MAX: usize = 4_000;
 /// Two people's photos are this alike only by mistake: mates of good photos are.
 const TWINS: f32 = 0.7;
@@ -91,9 +90,9 @@ impl Calibrate {
         }
         let Some(dir) = &self.dir else { return Err(Usage("give a folder of photos".into()).into()) };
         let mut folder = Folder::read(dir)?;
-        let every = folder.thin(FACES_MAX);
-        if every > 1 {
-            eprintln!("of {} people every {every}th is compared", folder.people.len());
+        check_people(folder.people.len() as u64)?;
+        if let Some(thinned) = folder.thin(FACES_MAX) {
+            eprintln!("{thinned}");
         }
         let config = self.embedding.config()?;
         let embedder = self.embedding.open(&config).await?;
@@ -136,9 +135,15 @@ fn of_gallery(config: &Config) -> anyhow::Result<Calibration> {
     let in_force = config.recognition.calibration.clone().or(manifest.encoder.calibration.map(|file| manifest.dir.join(file)));
     let in_force =
         in_force.context("there is no calibration in force, which poor pictures would be judged by: calibrate on photos first")?;
-    let in_force = Calibration::load(&in_force, &space)?;
+    let in_force = Calibration::load(&in_force, &space).context(
+        "the calibration in force cannot be taken for poor pictures: name the one of photos with --set recognition.calibration=FILE",
+    )?;
     if in_force.mirror != config.infer.mirror {
-        eprintln!("poor pictures keep a calibration that was made with infer.mirror = \"{}\"", in_force.mirror.name());
+        let (mirror, before) = (config.infer.mirror.name(), in_force.mirror.name());
+        eprintln!("poor pictures keep a calibration that was made with infer.mirror = \"{before}\"");
+        eprintln!(
+            "whoever was enrolled before infer.mirror was \"{mirror}\" has templates of then: enrol them again first, or this is of both"
+        );
     }
     let templates = store::templates(&config.data_dir, &space)?;
     let every = templates.len().div_ceil(FACES_MAX).max(1);

@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::client::ClientOptions;
+use super::embedding::check_writable;
 use super::output::Output;
 use super::threshold::share;
 use crate::decide::InForce;
@@ -60,6 +61,11 @@ impl Evaluate {
 }
 
 impl ReportOptions {
+    /// Refuses a page that cannot be written, before the work that it is about.
+    fn check(&self) -> anyhow::Result<()> {
+        self.report.as_deref().map_or(Ok(()), check_writable)
+    }
+
     /// Writes the page, where one is wanted, and says so.
     fn write(&self, out: Output, report: impl FnOnce() -> Report) -> anyhow::Result<()> {
         let Some(path) = &self.report else { return Ok(()) };

@@ -62,9 +62,12 @@ fn lines(judgement: Option<&Judgement>, (before, after): (&str, &str)) -> Vec<St
     };
     let points = |rate: f64| format!("{:+.2}", 100.0 * rate);
     let verdict = match () {
-        () if judgement.is_better() => "better",
-        () if judgement.change.low > 0.0 => "worse",
-        () => "no better than chance would make it",
+        () if judgement.is_better() => "better".to_owned(),
+        () if judgement.change.low > 0.0 => "no better, and perhaps worse".to_owned(),
+        () if judgement.change.high < 0.0 => {
+            format!("by so few people's photos that chance does as well in {:.0} cases of 100: no better", 100.0 * judgement.by_chance)
+        }
+        () => "no better than chance would make it".to_owned(),
     };
     vec![
         format!(
@@ -84,7 +87,7 @@ fn json(judgement: Option<&Judgement>) -> serde_json::Value {
         serde_json::json!({
             "fmr": judgement.fmr, "non_mated": judgement.strangers, "mated": judgement.before.trials, "fnmr_before": judgement.before.rate(),
             "fnmr_after": judgement.after.rate(), "change_low": judgement.change.low, "change_high": judgement.change.high,
-            "better": judgement.is_better(),
+            "by_chance": judgement.by_chance, "better": judgement.is_better(),
         })
     })
 }

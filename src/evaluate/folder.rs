@@ -57,12 +57,40 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Every second, third and so on of the people, with all of their photos, so that there are about `photos_max` at the most. Answers
-    /// which of the people that was.
-    pub fn thin(&mut self, photos_max: usize) -> usize {
-        let every = self.photos.len().div_ceil(photos_max.max(1)).max(1);
-        self.photos.retain(|photo| photo.person % every == 0);
-        every
+    /// Leaves photos out until there are `photos_max` at the most, and says which: many photos of few people show less of strangers than
+    /// few of many, so people are left out only where two photos of each are too many already.
+    pub fn thin(&mut self, photos_max: usize) -> Option<Thinned> {
+        let mut counts = vec![0_usize; self.people.len()];
+        self.photos.iter().for_each(|photo| counts[photo.person] += 1);
+        let kept = |each: usize| counts.iter().map(|count| (*count).min(each)).sum::<usize>();
+        if self.photos.len() <= photos_max {
+            return None;
+        }
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let each = (3..most).rev().find(|each| kept(*each) <= photos_max).unwrap_or(2);
+        let every = kept(each).div_ceil(photos_max.max(1));
+        let mut taken = vec![0_usize; self.people.len()];
+        self.photos.retain(|photo| {
+            taken[photo.person] += 1;
+            taken[photo.person] <= each && photo.person % every == 0
+        });
+        Some(Thinned { each, every })
+    }
+}
+
+/// Which photos of a folder are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thinned {
+    /// So many photos of a person at the most, the first by their names.
+    pub each: usize,
+    /// Of every so manieth person: 1 for everybody.
+    pub every: usize,
+}
+
+impl std::fmt::Display for Thinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whose = if self.every == 1 { "each person".to_owned() } else { format!("one person in {}", self.every) };
+        write!(f, "of the photos {} at the most of {whose} are looked at: all would take too long to compare", self.each)
     }
 }
 
@@ -78,4 +106,37 @@ fn sorted(directory: &Path) -> Result<Vec<PathBuf>, EvaluateError> {
 fn is_photo(path: &Path) -> bool {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many photos of each person.
+    fn folder(counts: &[usize]) -> Folder {
+        let of = |(person, count): (usize, &usize)| {
+            let photo = move |number| PhotoFile { person, path: PathBuf::from(format!("{person}/{number}.jpg")) };
+            (0..*count).map(photo).collect::<Vec<_>>()
+        };
+        let people = (0..counts.len()).map(|person| person.to_string()).collect();
+        Folder { people, photos: counts.iter().enumerate().flat_map(of).collect() }
+    }
+
+    fn left(folder: &Folder) -> Vec<usize> {
+        let count = |person| folder.photos.iter().filter(|photo| photo.person == person).count();
+        (0..folder.people.len()).map(count).collect()
+    }
+
+    #[test]
+    fn photos_are_left_out_before_people_are() {
+        let mut many = folder(&[500; 40]);
+        assert_eq!(many.thin(4_000), Some(Thinned { each: 100, every: 1 }));
+        assert_eq!(left(&many), [100; 40]);
+        let mut uneven = folder(&[1, 2, 9, 9]);
+        assert_eq!((uneven.thin(11), left(&uneven)), (Some(Thinned { each: 4, every: 1 }), vec![1, 2, 4, 4]));
+        let mut crowd = folder(&[3; 10]);
+        assert_eq!((crowd.thin(10), left(&crowd).iter().sum::<usize>()), (Some(Thinned { each: 2, every: 2 }), 10));
+        let mut few = folder(&[3, 3]);
+        assert_eq!((few.thin(6), left(&few)), (None, vec![3, 3]));
+    }
 }

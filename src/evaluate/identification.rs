@@ -8,6 +8,8 @@ use crate::face::dot;
 use crate::rates::Interval;
 
 const RESAMPLES: usize = 1_000;
+/// With fewer people on one side a bootstrap is too sure of itself.
+const PEOPLE_OF_A_BOOTSTRAP: usize = 10;
 
 /// A face of a known person.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,11 +105,18 @@ pub fn pooled(counts: &[(u64, u64)], seed: u64) -> Rate {
         events as f64 / trials.max(1) as f64
     };
     let resampled = if counts.is_empty() { Vec::new() } else { (0..RESAMPLES).map(|_| draw()).collect() };
-    // Where nothing, or everything, was seen the resamples are all alike: then people are the trials, since searches of one are not.
+    let resampled = Interval::of_resamples(resampled);
+    // Where hardly anything, or hardly anything else, was seen the resamples are nearly all alike, and know less than they seem to: then
+    // people are the trials, since searches of one are not.
     let people = counts.len() as u64;
     let share = events as f64 / trials.max(1) as f64;
     let counted = crate::rates::wilson((share * people as f64).round() as u64, people);
-    let interval = Interval::of_resamples(resampled).filter(|interval| interval.low < interval.high).unwrap_or(counted);
+    let (seen, unseen) = (counts.iter().filter(|(events, _)| *events > 0).count(), counts.iter().filter(|(e, t)| e < t).count());
+    let interval = match resampled {
+        Some(found) if seen.min(unseen) >= PEOPLE_OF_A_BOOTSTRAP => found,
+        Some(found) => Interval { low: found.low.min(counted.low), high: found.high.max(counted.high) },
+        None => counted,
+    };
     Rate { events, trials, interval }
 }
 
@@ -186,5 +195,9 @@ mod tests {
         assert!(width(of(10, 100)) > 3.0 * width(of(1_000, 1)), "a thousand searches each");
         assert!(pooled(&[(0, 100); 6], SEED).interval.high > 0.3, "nothing seen of six people is not nothing there");
         assert!(pooled(&[(9, 9); 6], SEED).interval.low < 0.7);
+        // One error seen shows no less than none.
+        let highs: Vec<f64> =
+            (0..4).map(|seen| pooled(&(0..600).map(|i| (u64::from(i < seen), 1)).collect::<Vec<_>>(), SEED).interval.high).collect();
+        assert!(highs.is_sorted_by(|a, b| a < b), "{highs:?}");
     }
 }

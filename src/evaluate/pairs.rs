@@ -113,8 +113,11 @@ impl Reader<'_> {
             }
         };
         let photo = |name: &str, number: usize| self.root.join(name).join(format!("{name}_{number:04}.jpg"));
+        let lines: Vec<_> = lines.filter(|(_, line)| !line.trim().is_empty()).collect();
+        // With one fold only, as in View 1 or in a part of View 2, pairs are dealt out as those of a CSV list: none is tested on itself.
+        let is_one_fold = folds == 1 || lines.len() <= 2 * of_each;
         let mut pairs = Vec::new();
-        for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
+        for (number, line) in lines {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let count = |text: &str| text.parse::<usize>().map_err(|_| self.bad(number, format!("{text:?} is no number of a photo")));
             let (a, b, same) = match fields[..] {
@@ -122,8 +125,7 @@ impl Reader<'_> {
                 [name, first, other, second] => (photo(name, count(first)?), photo(other, count(second)?), false),
                 _ => return Err(self.bad(number, "a line is `name 1 2` for one person or `name 1 other 3` for two")),
             };
-            // With one fold only, as in View 1, pairs are dealt out as those of a CSV list.
-            let fold = if folds == 1 { pairs.len() % FOLDS } else { (pairs.len() / (2 * of_each)).min(folds - 1) };
+            let fold = if is_one_fold { pairs.len() % FOLDS } else { (pairs.len() / (2 * of_each)).min(folds - 1) };
             pairs.push((number, Pair { a, b, same, fold }));
         }
         Ok(pairs)

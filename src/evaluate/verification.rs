@@ -93,10 +93,20 @@ impl Verification {
         mean_and_deviation(&self.folds)
     }
 
-    /// The rate at which both errors are equal, between the two thresholds where they cross.
-    pub fn equal_error_rate(&self) -> f64 {
-        let crossed = self.curve.iter().find(|(_, fmr, fnmr)| fnmr >= fmr);
-        crossed.map_or(0.0, |(_, fmr, fnmr)| (fmr + fnmr) / 2.0)
+    /// The rate at which both errors are equal, in between the two thresholds where they cross; `None` where nothing was compared.
+    pub fn equal_error_rate(&self) -> Option<f64> {
+        // Above all scores nobody is accepted.
+        let points = self.curve.iter().map(|(_, fmr, fnmr)| (*fmr, *fnmr)).chain(std::iter::once((0.0, 1.0)));
+        let mut before = None;
+        for (fmr, fnmr) in points {
+            if fnmr >= fmr {
+                let (fmr_before, fnmr_before) = before?;
+                let share = (fmr_before - fnmr_before) / (fmr_before - fnmr_before + fnmr - fmr);
+                return Some(fmr_before + share * (fmr - fmr_before));
+            }
+            before = Some((fmr, fnmr));
+        }
+        None
     }
 }
 
@@ -206,7 +216,22 @@ mod tests {
         assert!(at_thousandth.threshold > 0.7 && at_thousandth.accepted.events == 0, "nobody may pass: {at_thousandth:?}");
         let (fmr, fnmr) = errors_at(&planted(), 0.5);
         assert_eq!((fmr, fnmr), (Share { events: 1, trials: 100 }, Share { events: 1, trials: 100 }));
-        assert!((found.equal_error_rate() - 0.01).abs() < 1e-12);
+        assert!(found.equal_error_rate().is_some_and(|rate| (rate - 0.01).abs() < 1e-12));
+    }
+
+    #[test]
+    fn errors_cross_between_scores_and_nowhere_without_any() {
+        let of = |pairs: &[Comparison]| Verification::of(pairs).equal_error_rate();
+        let equal = |score| [of_one(score, true), of_one(score, false)];
+        assert_eq!(of(&equal(0.4)), Some(0.5), "equal scores tell nobody apart");
+        let mut between: Vec<Comparison> = (0..10).map(|_| of_one(0.5, true)).collect();
+        between.extend([of_one(0.1, false), of_one(0.9, false)]);
+        assert_eq!(of(&between), Some(0.5));
+        assert_eq!(of(&[Comparison { score: None, same: true, fold: 0 }, Comparison { score: None, same: false, fold: 0 }]), None);
+    }
+
+    fn of_one(score: f32, same: bool) -> Comparison {
+        of(score, same, 0)
     }
 
     #[test]

@@ -76,6 +76,7 @@ struct Found {
 
 impl Identification {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        self.report.check()?;
         let config = self.embedding.config()?;
         let (embedder, policy) = self.embedding.open_with_policy(&config).await?;
         let mut random = fastrand::Rng::with_seed(self.seed);
@@ -178,7 +179,7 @@ impl Found {
         let by_size: Vec<Value> =
             self.by_size.iter().map(|size| json!({ "people": size.people, "fpir": rate(&size.measured), "theory": size.theory })).collect();
         out.object(&json!({
-            "evaluation": "identification", "enrolled": self.enrolled, "rank_one": rate(&first), "fnir_at_fpir_1pct": rate(&missed),
+            "evaluation": "identification", "enrolled": self.enrolled, "rank_one": rate(&first), "fnir_at_fpir_1pct": rate(&missed), "threshold_at_fpir_1pct": self.at_told,
             "fpir_1pct_supported": self.is_supported(FPIR_TOLD), "threshold": self.in_force.threshold, "target_fpir": self.in_force.target_rate, "expected_fpir": self.in_force.expected_rate, "fpir": rate(&fpir),
             "fnir": rate(&fnir), "by_size": by_size, "seed": self.seed,
         }))
@@ -258,8 +259,9 @@ impl Found {
 
 /// FPIR at `threshold` among 1, 2, 5, 10, … of the enrolled people, drawn anew several times.
 fn by_size(split: &Split, threshold: f32, (seed, random): (u64, &mut fastrand::Rng)) -> Vec<BySize> {
-    let all: Vec<Searched> = split.enrolled.iter().flat_map(|known| search(std::slice::from_ref(known), &split.strangers)).collect();
-    let fmr = all.iter().filter(|found| found.best >= threshold).count() as f64 / all.len().max(1) as f64;
+    let reaching = |known| search(std::slice::from_ref(known), &split.strangers).iter().filter(|found| found.best >= threshold).count();
+    let comparisons = (split.enrolled.len() * split.strangers.len()).max(1);
+    let fmr = split.enrolled.iter().map(reaching).sum::<usize>() as f64 / comparisons as f64;
     let steps = (0..).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_usize.pow(power)));
     let mut sizes: Vec<usize> = steps.take_while(|size| *size < split.enrolled.len()).collect();
     sizes.push(split.enrolled.len());

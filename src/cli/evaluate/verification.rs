@@ -56,6 +56,7 @@ struct Result {
 
 impl Verification {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
+        self.report.check()?;
         let pairs = pairs::read(&self.pairs, &self.dir)?;
         let mut paths: Vec<&PathBuf> = pairs.iter().flat_map(|pair| [&pair.a, &pair.b]).collect();
         paths.sort_unstable();
@@ -65,16 +66,24 @@ impl Verification {
         let (embedder, policy) = self.embedding.open_with_policy(&config).await?;
         let faces = embed(&embedder, &photos, (None, "looking at photos")).await?;
         let face_of: HashMap<&PathBuf, &FaceOfPhoto> = faces.iter().map(|face| (&photos[face.photo].path, face)).collect();
-        let mut scores = Vec::with_capacity(pairs.len());
+        let (mut scores, mut decided) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
         for pair in &pairs {
             let both = face_of.get(&pair.a).zip(face_of.get(&pair.b));
             let by_head = policy.verifier().zip(both).map(|(head, (a, b))| head.score(a.template.values(), b.template.values()));
             let similarity = both.map(|(a, b)| a.template.similarity(&b.template)).transpose()?;
             let score = by_head.or(similarity);
             scores.push(Comparison { score, same: pair.same, fold: pair.fold });
+            // As the daemon decides: by the worse of both pictures. What is left above zero matches.
+            let quality = both.map_or(0.0, |(a, b)| a.quality.min(b.quality));
+            let needed = policy.in_force(Purpose::Verify, None, Asked { comparisons: 1, quality }).threshold;
+            decided.push(Comparison {
+                score: score.map(|score| if score >= needed { 1.0 } else { -1.0 }),
+                same: pair.same,
+                fold: pair.fold,
+            });
         }
         let in_force = policy.in_force(Purpose::Verify, None, Asked { comparisons: 1, quality: 1.0 });
-        let (fmr, fnmr) = errors_at(&scores, in_force.threshold);
+        let (fmr, fnmr) = errors_at(&decided, 0.0);
         let head = policy.verifier().map_or(COSINE, |head| head.rule.name());
         let result = Result { head, measured: Measured::of(&scores), in_force, fmr, fnmr, scores };
         self.report.write(out, || result.report())?;
@@ -102,7 +111,8 @@ impl Result {
                 };
                 table.fact(&format!("TAR at FAR {:e}", at.far), told);
             }
-            table.fact("equal error rate", format!("{:.2} %", 100.0 * self.measured.equal_error_rate()));
+            let equal = self.measured.equal_error_rate();
+            table.fact("equal error rate", equal.map_or("no pair could be compared".into(), |rate| format!("{:.2} %", 100.0 * rate)));
             out.table(&table)?;
             out.line(&in_force_line("verify", &self.in_force))?;
             let mut table = Table::of_facts();

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::super::embedding::{EmbeddingOptions, check_writable, embed};
 use super::super::failure::Told;
 use super::super::output::{Output, progress};
+use super::verifier::PHOTOS_MAX;
 use super::{json as judged, lines, write};
 use crate::evaluate::Folder;
 use crate::evaluate::compare::compare;
@@ -94,7 +95,10 @@ impl Projection {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
         check_writable(&self.output)?;
         self.picture.as_deref().map_or(Ok(()), check_writable)?;
-        let folder = Folder::read(&self.dir)?;
+        let mut folder = Folder::read(&self.dir)?;
+        if let Some(thinned) = folder.thin(PHOTOS_MAX) {
+            eprintln!("{thinned}");
+        }
         let config = self.embedding.config()?;
         let embedder = self.embedding.open(&config).await?;
         let faces = embed(&embedder, &folder.photos, (None, "looking at photos")).await?;

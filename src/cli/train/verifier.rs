@@ -74,8 +74,8 @@ fn share(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0).ok_or_else(|| "give a share above 0 and below 1".into())
 }
 
-/// More photos are thinned out, by person: every two of them are compared.
-const PHOTOS_MAX: usize = 8_000;
+/// Of more photos some are left out: every two of those that are held out are compared.
+pub(super) const PHOTOS_MAX: usize = 8_000;
 
 /// Photos with the people that they are of, and the pairs that a list names.
 struct Source {
@@ -87,7 +87,9 @@ impl Source {
     fn read(path: &Path) -> anyhow::Result<Self> {
         if path.is_dir() {
             let mut folder = Folder::read(path)?;
-            folder.thin(PHOTOS_MAX);
+            if let Some(thinned) = folder.thin(PHOTOS_MAX) {
+                eprintln!("{thinned}");
+            }
             return Ok(Self { photos: folder.photos, listed: None });
         }
         let listed = pairs::read(path, path.parent().unwrap_or(Path::new("")))?;
