@@ -97,12 +97,12 @@ pub fn learn(training: &[Known], pairs: &Pairs, settings: &HeadSettings<'_>) -> 
     Ok(LearntHead { head: Head::new(rule, weighing, of_nobody), mated, non_mated: labels.len() - mated })
 }
 
-/// Has half of the people of `held_out` judge the head and makes the calibration of the other half, so that nothing is
-/// chosen on those whose rates are told; where there are too few for that, all do both.
+/// Has half of the people of `held_out` judge the head, by pictures as they came, and makes the calibration of the other half, by those
+/// that were made worse as well. So nothing is chosen on those whose rates are told; where there are too few for that, all do both.
 ///
 /// # Errors
 /// [`EvaluateError::TooFew`] where they are too few for a calibration.
-pub fn assess(learnt: LearntHead, held_out: &[Known], settings: &HeadSettings<'_>) -> Result<Assessed, EvaluateError> {
+pub fn assess(learnt: LearntHead, held_out: &[Scored], settings: &HeadSettings<'_>) -> Result<Assessed, EvaluateError> {
     let people: Vec<usize> = held_out.iter().map(|face| face.person).collect();
     let count = |people: &mut dyn Iterator<Item = usize>| people.collect::<BTreeSet<_>>().len();
     let (found, needed) = (count(&mut people.iter().copied()), PEOPLE_MIN as usize);
@@ -117,8 +117,10 @@ pub fn assess(learnt: LearntHead, held_out: &[Known], settings: &HeadSettings<'_
     let of = |places: &[usize]| places.iter().map(|place| held_out[*place].clone()).collect::<Vec<_>>();
     let LearntHead { mut head, .. } = learnt;
     let score = |a: &[f32], b: &[f32]| head.score(a, b);
-    let judgement = compare(&of(&judges), &dot, &score);
-    let measured = measure(&scored(&of(&others)), head.rule.range(), &score);
+    let as_they_came = of(&judges).into_iter().filter(|face| !face.is_worsened);
+    let known: Vec<Known> = as_they_came.map(|face| Known { person: face.person, values: face.values }).collect();
+    let judgement = compare(&known, &dot, &score);
+    let measured = measure(&of(&others), head.rule.range(), &score);
     head.calibration = calibration(head.rule, settings, measured);
     let judges = count(&mut judges.iter().map(|place| people[*place]));
     Ok(Assessed { head, judgement, judges, judges_calibrate })
@@ -173,7 +175,7 @@ mod tests {
         let settings = settings(rule, &space);
         let learnt = learn(training, &all_pairs(training, SEED), &settings).expect("it learns");
         assert_eq!(learnt.mated, training.len(), "three pairs of three photos each");
-        assess(learnt, held_out, &settings).expect("they are enough")
+        assess(learnt, &scored(held_out), &settings).expect("they are enough")
     }
 
     #[test]
@@ -203,6 +205,25 @@ mod tests {
     }
 
     #[test]
+    fn poor_pictures_have_a_band_of_their_own_and_judge_nothing() {
+        println!("seed {SEED}");
+        let space = TemplateSpace::new("s");
+        let (training, settings) = (faces(0..60, 6), settings(Rule::AbsDiff, &space));
+        let of = |held_out: &[Scored]| {
+            let learnt = learn(&training, &all_pairs(&training, SEED), &settings).expect("it learns");
+            assess(learnt, held_out, &settings).expect("they are enough")
+        };
+        let mut held_out = scored(&faces(60..140, 6));
+        let plain = of(&held_out);
+        let poor: Vec<Scored> = held_out.iter().map(|face| Scored { quality: 0.1, is_worsened: true, ..face.clone() }).collect();
+        held_out.extend(poor);
+        let found = of(&held_out);
+        assert_eq!((found.judgement, found.judges), (plain.judgement, plain.judges));
+        assert_eq!((plain.head.calibration.bands.len(), found.head.calibration.bands.len()), (1, 2));
+        assert_eq!(found.head.calibration.bands[1].non_mated, plain.head.calibration.bands[0].non_mated);
+    }
+
+    #[test]
     fn what_brings_nothing_is_not_called_better() {
         // Every number tells as much as every other: nothing is to be learnt beyond the cosine.
         for rule in [Rule::Euclidean, Rule::AbsDiff] {
@@ -219,6 +240,6 @@ mod tests {
         let only_strangers: Pairs = vec![(0, 3), (0, 6), (3, 6)];
         assert!(matches!(learn(&training, &only_strangers, &settings), Err(EvaluateError::Train(_))));
         let learnt = learn(&training, &all_pairs(&training, SEED), &settings).expect("it learns");
-        assert!(matches!(assess(learnt, &faces(10..39, 6), &settings), Err(EvaluateError::TooFew(_))));
+        assert!(matches!(assess(learnt, &scored(&faces(10..39, 6)), &settings), Err(EvaluateError::TooFew(_))));
     }
 }

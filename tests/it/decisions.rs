@@ -250,7 +250,7 @@ fn what_cannot_be_used_is_refused_with_what_to_do() {
 async fn training_that_is_no_better_is_told_so_and_writes_nothing_unasked() {
     let left_out = "training on photos";
     let Some((_, att)) = faces::models_dir(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
-    let (photos, cache) = (some_of_att(&att, (40, 4)), tempfile::tempdir().expect("a folder"));
+    let (photos, cache) = (some_of_att(&att, (40, 2)), tempfile::tempdir().expect("a folder"));
     let (dir, output) = (photos.path().display().to_string(), cache.path().join("head.json").display().to_string());
     // Of unit vectors a distance orders pairs as the cosine does: it cannot be better.
     let train = ["train", "verifier", "--head", "euclidean", "--held-out", "0.8", &dir, "--output", &output];

@@ -14,18 +14,20 @@ use super::super::failure::Told;
 use super::super::output::Output;
 use super::super::threshold::share as share_in_words;
 use super::{json as judged, lines, write};
+use crate::calibration::Scored;
 use crate::evaluate::heads::{Assessed, HeadSettings, Pairs, all_pairs, assess, learn};
 use crate::evaluate::identification::Known;
-use crate::evaluate::{Folder, PhotoFile, pairs};
+use crate::evaluate::{Embedder, FaceOfPhoto, Folder, PhotoFile, pairs};
 use crate::head::Rule;
+use crate::photo::Worsening;
 use crate::rates::rule_of_three;
 use crate::train::split_people;
 
 /// Trains a head that says of two photos whether they are of one person (no daemon needed)
 ///
 /// A logistic unit is fitted to differences of templates, with weights held near zero, on some of the people; half of the others decide
-/// whether it is better than the cosine, and the scores of the rest are its calibration. Set recognition.verifier to the file to have
-/// `Verify` use it.
+/// whether it is better than the cosine, and the scores of the rest are its calibration, as they are and made worse (far away, out of
+/// focus). Set recognition.verifier to the file to have `Verify` use it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -139,7 +141,8 @@ impl Verifier {
             places.iter().map(|place| Known { person: faces[*place].person, values: faces[*place].template.values().to_vec() }).collect()
         };
         let photos: Vec<usize> = training.iter().map(|place| faces[*place].photo).collect();
-        let (training, held_out) = (known(&training), known(&held_out));
+        let (training, held_out) =
+            (known(&training), scored(&embedder, &source.photos, held_out.iter().map(|place| &faces[*place])).await?);
         let rule = match self.head {
             HeadRule::Euclidean => Rule::Euclidean,
             HeadRule::AbsDiff => Rule::AbsDiff,
@@ -199,4 +202,23 @@ impl Verifier {
             "not written: the cosine stays; --even-if-no-better writes it all the same".into()
         })
     }
+}
+
+/// These faces, and those of the same photos made worse.
+async fn scored(embedder: &Embedder, photos: &[PhotoFile], faces: impl Iterator<Item = &FaceOfPhoto>) -> anyhow::Result<Vec<Scored>> {
+    let one = |face: &FaceOfPhoto, photo: usize| Scored {
+        person: face.person,
+        photo,
+        quality: face.quality,
+        is_worsened: face.worsening.is_some(),
+        values: face.template.values().to_vec(),
+    };
+    let mut all: Vec<Scored> = faces.map(|face| one(face, face.photo)).collect();
+    let places: Vec<usize> = all.iter().map(|face| face.photo).collect();
+    let of_them: Vec<PhotoFile> = places.iter().map(|place| photos[*place].clone()).collect();
+    for worsening in Worsening::ALL {
+        let worse = embed(embedder, &of_them, (Some(worsening), worsening.name())).await?;
+        all.extend(worse.iter().map(|face| one(face, places[face.photo])));
+    }
+    Ok(all)
 }
