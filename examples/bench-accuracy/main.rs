@@ -109,7 +109,10 @@ async fn precision(models: &Path, precision: PrecisionChoice) -> anyhow::Result<
 async fn embed(embedder: &Embedder, folder: &Folder) -> anyhow::Result<Vec<Known>> {
     let (faces, unusable) = embedder.embed(&folder.photos, None, || ()).await?;
     unusable.iter().for_each(|photo| eprintln!("left out: {}: {}", photo.path.display(), photo.reason));
-    Ok(faces.into_iter().map(|face| Known { person: face.person, values: face.template.values().to_vec() }).collect())
+    Ok(faces
+        .into_iter()
+        .map(|face| Known { person: face.person, quality: face.quality, values: face.template.values().to_vec() })
+        .collect())
 }
 
 /// Every photo as it is and made worse, as a visitor who comes nearer gives them.

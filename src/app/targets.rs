@@ -60,14 +60,18 @@ fn policy_and_head(config: &Config, facts: &EngineFacts) -> anyhow::Result<(Poli
             file.display()
         );
     }
-    if own.is_none() && of_encoder.as_ref().is_some_and(|calibration| calibration.mirror != facts.mirror) {
+    let foreign = of_encoder.as_ref().filter(|calibration| calibration.mirror != facts.mirror);
+    if let Some(foreign) = foreign {
         tracing::warn!(
-            "infer.mirror changes similarities, and the encoder's calibration was made without it: make one with `doorward calibrate`"
+            "the encoder's calibration was made with infer.mirror = \"{}\", and with \"{}\" similarities are others: no rate is promised by it; make one with `doorward calibrate`",
+            foreign.mirror.name(),
+            facts.mirror.name()
         );
     }
+    let is_foreign = foreign.is_some();
     let mut policy = Policy::new(&config.recognition, own.or(of_encoder.clone()), facts.threshold);
     if let Some(fallback) = of_encoder {
-        policy = policy.with_fallback(fallback);
+        policy = policy.with_fallback(fallback, is_foreign);
     }
     let mut head = None;
     if let Some(file) = &config.recognition.verifier {

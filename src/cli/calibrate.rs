@@ -16,7 +16,7 @@ use super::failure::Usage;
 use super::output::{Output, Table, printable};
 use super::threshold::share;
 use crate::calibration::{Asked, Calibration, PEOPLE_MIN, Scored, measure};
-use crate::config::Config;
+use crate::config::{Config, MirrorChoice};
 use crate::decide::TARGET_RATE_DEFAULT;
 use crate::evaluate::Folder;
 use crate::face::dot;
@@ -138,11 +138,14 @@ fn of_gallery(config: &Config) -> anyhow::Result<Calibration> {
     let in_force = Calibration::load(&in_force, &space).context(
         "the calibration in force cannot be taken for poor pictures: name the one of photos with --set recognition.calibration=FILE",
     )?;
-    if in_force.mirror != config.infer.mirror {
-        let (mirror, before) = (config.infer.mirror.name(), in_force.mirror.name());
-        eprintln!("poor pictures keep a calibration that was made with infer.mirror = \"{before}\"");
+    let mirror = config.infer.mirror;
+    if in_force.mirror != mirror {
+        eprintln!("poor pictures keep a calibration that was made with infer.mirror = \"{}\"", in_force.mirror.name());
+    }
+    if in_force.mirror != mirror || mirror != MirrorChoice::Off {
         eprintln!(
-            "whoever was enrolled before infer.mirror was \"{mirror}\" has templates of then: enrol them again first, or this is of both"
+            "whoever was enrolled before infer.mirror was \"{}\" has templates of then: enrol them again first, or this is of both",
+            mirror.name()
         );
     }
     let templates = store::templates(&config.data_dir, &space)?;

@@ -39,8 +39,10 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq)]
 struct Shared {
     calibration: Option<Calibration>,
-    /// What decides where that shows too little: the encoder's own.
+    /// What decides where that shows too little: the encoder's own,
     fallback: Option<Calibration>,
+    /// which was perhaps made of other templates than these, so that no rate is promised by it.
+    fallback_is_foreign: bool,
     /// What chooses among several who match,
     head: Option<Head>,
     /// and verifies in place of the cosine, if it does.
@@ -116,6 +118,7 @@ impl Policy {
             shared: Arc::new(Shared {
                 calibration,
                 fallback: None,
+                fallback_is_foreign: false,
                 head: None,
                 head_verifies: false,
                 published,
@@ -133,9 +136,10 @@ impl Policy {
     }
 
     /// The same where `fallback`, the encoder's own calibration, decides whenever the one in force has too few comparisons for a target
-    /// and would be the looser of both: a few photos of a site never open a door.
-    pub fn with_fallback(self, fallback: Calibration) -> Self {
-        let shared = Shared { fallback: Some(fallback), ..Arc::unwrap_or_clone(self.shared) };
+    /// and would be the looser of both: a few photos of a site never open a door. What decides by a `foreign` one, which was made of
+    /// templates that were made in another way, promises no rate.
+    pub fn with_fallback(self, fallback: Calibration, foreign: bool) -> Self {
+        let shared = Shared { fallback: Some(fallback), fallback_is_foreign: foreign, ..Arc::unwrap_or_clone(self.shared) };
         Self { shared: Arc::new(shared), camera: self.camera }
     }
 
@@ -300,7 +304,9 @@ impl Policy {
         let doubts = !found.is_supported || calibration.is_of_gallery;
         let fallback = self.shared.fallback.as_ref().filter(|_| doubts && is_similarity);
         let stricter = fallback.map(|fallback| fallback.threshold(rate, asked)).filter(|other| other.threshold > found.threshold);
+        let is_foreign = self.shared.fallback_is_foreign && (stricter.is_some() || self.shared.calibration == self.shared.fallback);
         let mut found = stricter.unwrap_or(found);
+        found.is_supported &= !(is_similarity && is_foreign);
         if !found.is_supported && is_similarity {
             found.threshold = found.threshold.max(self.shared.published);
         }

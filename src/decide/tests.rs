@@ -211,9 +211,21 @@ fn a_gallerys_own_calibration_never_loosens_a_threshold() {
     (0..1_000_000).for_each(|i| non_mated.add(i as f32 / 2.5e6));
     let band = Band::new(0.0, (non_mated, Histogram::over(-1.0, 1.0, 0.002)), 9_000);
     let of_gallery = calibration().with_good(Measured { people: 9_000, photos: 9_000, bands: vec![band] }, ("a gallery", "none"));
-    let policy = Policy::new(&RecognitionConfig::default(), Some(of_gallery), 0.363).with_fallback(calibration());
+    let policy = Policy::new(&RecognitionConfig::default(), Some(of_gallery), 0.363).with_fallback(calibration(), false);
     let found = policy.in_force(Purpose::Identify, None, Asked { comparisons: 1, quality: 1.0 });
     assert!((found.threshold - 0.4995).abs() < 0.003 && found.basis == ThresholdBasis::Calibrated, "{found:?}");
+}
+
+#[test]
+fn a_calibration_of_other_templates_decides_and_promises_nothing() {
+    let config = RecognitionConfig { target_fpir: Some(0.01), ..RecognitionConfig::default() };
+    let of = |foreign| {
+        let policy = Policy::new(&config, Some(calibration()), 0.363).with_fallback(calibration(), foreign);
+        let found = policy.in_force(Purpose::Identify, None, Asked { comparisons: 1, quality: 1.0 });
+        (found.threshold, found.basis)
+    };
+    let (threshold, basis) = of(false);
+    assert_eq!((basis, of(true)), (ThresholdBasis::Calibrated, (threshold, ThresholdBasis::Unsupported)));
 }
 
 #[test]
@@ -226,7 +238,7 @@ fn poor_pictures_are_let_in_no_more_easily_where_good_ones_are_too_few_to_go_by(
     (good.quality_min, good.people, good.pairs) = (0.5, 30, 28);
     few.bands = vec![Band::new(0.0, (poor, Histogram::over(-1.0, 1.0, 0.002)), 9_000), good];
     let config = RecognitionConfig { target_fpir: Some(0.001), ..RecognitionConfig::default() };
-    let policy = Policy::new(&config, Some(few), 0.363).with_fallback(calibration());
+    let policy = Policy::new(&config, Some(few), 0.363).with_fallback(calibration(), false);
     let of = |quality| policy.in_force(Purpose::Identify, None, Asked { comparisons: 1, quality }).threshold;
     assert!((of(1.0) - 0.4995).abs() < 0.003 && of(0.1) >= of(1.0), "{} {}", of(1.0), of(0.1));
 }
@@ -240,7 +252,7 @@ fn a_calibration_of_a_few_people_never_loosens_a_threshold() {
     let of = |policy: &Policy, purpose| policy.in_force(purpose, None, asked);
     let alone = Policy::new(&config, Some(few.clone()), 0.363);
     assert!(of(&alone, Purpose::Identify).threshold < 0.47 && of(&alone, Purpose::Identify).basis == ThresholdBasis::Unsupported);
-    let beside = alone.with_fallback(calibration());
+    let beside = alone.with_fallback(calibration(), false);
     let found = of(&beside, Purpose::Identify);
     assert!((found.threshold - 0.4995).abs() < 0.003 && found.basis == ThresholdBasis::Calibrated, "{found:?}");
     assert_eq!(of(&beside, Purpose::Verify).basis, ThresholdBasis::Calibrated, "what it does support it decides");

@@ -122,8 +122,11 @@ mod tests {
             let angle = random.f32() * std::f32::consts::TAU;
             for _ in 0..2 {
                 let noise = (random.f32() - 0.5) * 0.05 + angle;
-                faces
-                    .push(Known { person, values: vec![noise.cos(), noise.sin(), 3.0 * (random.f32() - 0.5), 3.0 * (random.f32() - 0.5)] });
+                faces.push(Known {
+                    person,
+                    quality: 1.0,
+                    values: vec![noise.cos(), noise.sin(), 3.0 * (random.f32() - 0.5), 3.0 * (random.f32() - 0.5)],
+                });
             }
         }
         faces

@@ -66,15 +66,18 @@ impl Folder {
         if self.photos.len() <= photos_max {
             return None;
         }
-        let most = counts.iter().copied().max().unwrap_or(0);
-        let each = (3..most).rev().find(|each| kept(*each) <= photos_max).unwrap_or(2);
-        let every = kept(each).div_ceil(photos_max.max(1));
-        let mut taken = vec![0_usize; self.people.len()];
+        let (most, people) = (counts.iter().copied().max().unwrap_or(0), counts.len());
+        let each = (2..most).rev().find(|each| kept(*each) <= photos_max).unwrap_or(2);
+        // Those who stay are spread evenly over all.
+        let stays = |person: usize, of: usize| person * of / people != (person + 1) * of / people;
+        let photos = |of: usize| (0..people).filter(|person| stays(*person, of)).map(|person| counts[person].min(each)).sum::<usize>();
+        let left = (1..=people).rev().find(|of| photos(*of) <= photos_max).unwrap_or(1);
+        let mut taken = vec![0_usize; people];
         self.photos.retain(|photo| {
             taken[photo.person] += 1;
-            taken[photo.person] <= each && photo.person % every == 0
+            taken[photo.person] <= each && stays(photo.person, left)
         });
-        Some(Thinned { each, every })
+        Some(Thinned { each, left, people })
     }
 }
 
@@ -83,14 +86,16 @@ impl Folder {
 pub struct Thinned {
     /// So many photos of a person at the most, the first by their names.
     pub each: usize,
-    /// Of every so manieth person: 1 for everybody.
-    pub every: usize,
+    /// Of so many people,
+    pub left: usize,
+    /// who are so many in all.
+    pub people: usize,
 }
 
 impl std::fmt::Display for Thinned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let whose = if self.every == 1 { "each person".to_owned() } else { format!("one person in {}", self.every) };
-        write!(f, "of the photos {} at the most of {whose} are looked at: all would take too long to compare", self.each)
+        let whose = if self.left == self.people { "each person".to_owned() } else { format!("{} of {} people", self.left, self.people) };
+        write!(f, "{} photos at the most of {whose} are looked at: all would take too long to compare", self.each)
     }
 }
 
@@ -130,12 +135,15 @@ mod tests {
     #[test]
     fn photos_are_left_out_before_people_are() {
         let mut many = folder(&[500; 40]);
-        assert_eq!(many.thin(4_000), Some(Thinned { each: 100, every: 1 }));
+        assert_eq!(many.thin(4_000), Some(Thinned { each: 100, left: 40, people: 40 }));
         assert_eq!(left(&many), [100; 40]);
         let mut uneven = folder(&[1, 2, 9, 9]);
-        assert_eq!((uneven.thin(11), left(&uneven)), (Some(Thinned { each: 4, every: 1 }), vec![1, 2, 4, 4]));
+        assert_eq!((uneven.thin(11), left(&uneven)), (Some(Thinned { each: 4, left: 4, people: 4 }), vec![1, 2, 4, 4]));
         let mut crowd = folder(&[3; 10]);
-        assert_eq!((crowd.thin(10), left(&crowd).iter().sum::<usize>()), (Some(Thinned { each: 2, every: 2 }), 10));
+        assert_eq!((crowd.thin(10), left(&crowd).iter().sum::<usize>()), (Some(Thinned { each: 2, left: 5, people: 10 }), 10));
+        // One photo too many costs one person, not half of them.
+        let mut crowd = folder(&[2; 101]);
+        assert_eq!((crowd.thin(200), crowd.photos.len()), (Some(Thinned { each: 2, left: 100, people: 101 }), 200));
         let mut few = folder(&[3, 3]);
         assert_eq!((few.thin(6), left(&few)), (None, vec![3, 3]));
     }

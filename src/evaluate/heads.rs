@@ -51,13 +51,41 @@ pub struct LearntHead {
 pub struct Assessed {
     /// The head with a calibration.
     pub head: Head,
-    /// By some of the people that it did not learn from; `None` where they are too few to tell.
+    /// By people that it did not learn from; `None` where they are too few to tell.
     pub judgement: Option<Judgement>,
-    /// How many people judged.
-    pub judges: usize,
-    /// Whether the people who judged are also those of the calibration, since there are too few for both: what is accepted
-    /// because it did well on them may do a little worse on others.
-    pub judges_calibrate: bool,
+}
+
+/// Who of the people that a head does not learn from does what, as places in what was given.
+pub struct Panel {
+    /// Those who judge it.
+    pub judging: Vec<usize>,
+    /// Those whose scores are its calibration.
+    pub calibrating: Vec<usize>,
+    /// Whether both are the same people, since there are too few for two parts: what is accepted because it did well on them may
+    /// do a little worse on others.
+    pub is_one: bool,
+}
+
+impl Panel {
+    /// Of the people that faces are of: half of them each, so that nothing is chosen on those whose rates are told; where there are
+    /// too few for that, all do both.
+    ///
+    /// # Errors
+    /// [`EvaluateError::TooFew`] where they are too few for a calibration.
+    pub fn of(people: &[usize], seed: u64) -> Result<Self, EvaluateError> {
+        let (found, needed) = (people.iter().collect::<BTreeSet<_>>().len(), PEOPLE_MIN as usize);
+        if found < needed {
+            return Err(EvaluateError::TooFew(format!(
+                "{found} people are held out, and a head is measured on {needed} at least; give photos of more people"
+            )));
+        }
+        let everybody = || (0..people.len()).collect::<Vec<_>>();
+        if found < 2 * needed {
+            return Ok(Self { judging: everybody(), calibrating: everybody(), is_one: true });
+        }
+        let (judging, calibrating) = split_people(people, 0.5, seed);
+        Ok(Self { judging, calibrating, is_one: false })
+    }
 }
 
 /// Pairs to learn from, as places in the faces.
@@ -97,33 +125,14 @@ pub fn learn(training: &[Known], pairs: &Pairs, settings: &HeadSettings<'_>) -> 
     Ok(LearntHead { head: Head::new(rule, weighing, of_nobody), mated, non_mated: labels.len() - mated })
 }
 
-/// Has half of the people of `held_out` judge the head, by pictures as they came, and makes the calibration of the other half, by those
-/// that were made worse as well. So nothing is chosen on those whose rates are told; where there are too few for that, all do both.
-///
-/// # Errors
-/// [`EvaluateError::TooFew`] where they are too few for a calibration.
-pub fn assess(learnt: LearntHead, held_out: &[Scored], settings: &HeadSettings<'_>) -> Result<Assessed, EvaluateError> {
-    let people: Vec<usize> = held_out.iter().map(|face| face.person).collect();
-    let count = |people: &mut dyn Iterator<Item = usize>| people.collect::<BTreeSet<_>>().len();
-    let (found, needed) = (count(&mut people.iter().copied()), PEOPLE_MIN as usize);
-    if found < needed {
-        return Err(EvaluateError::TooFew(format!(
-            "{found} people are held out, and a head is measured on {needed} at least; give photos of more people"
-        )));
-    }
-    let judges_calibrate = found < 2 * needed;
-    let everybody = || (0..held_out.len()).collect::<Vec<_>>();
-    let (judges, others) = if judges_calibrate { (everybody(), everybody()) } else { split_people(&people, 0.5, settings.seed) };
-    let of = |places: &[usize]| places.iter().map(|place| held_out[*place].clone()).collect::<Vec<_>>();
+/// Has the head judged by the faces `judging`, and makes its calibration of `calibrating`.
+pub fn assess(learnt: LearntHead, judging: &[Known], calibrating: &[Scored], settings: &HeadSettings<'_>) -> Assessed {
     let LearntHead { mut head, .. } = learnt;
     let score = |a: &[f32], b: &[f32]| head.score(a, b);
-    let as_they_came = of(&judges).into_iter().filter(|face| !face.is_worsened);
-    let known: Vec<Known> = as_they_came.map(|face| Known { person: face.person, values: face.values }).collect();
-    let judgement = compare(&known, &dot, &score);
-    let measured = measure(&of(&others), head.rule.range(), &score);
+    let judgement = compare(judging, &dot, &score);
+    let measured = measure(calibrating, head.rule.range(), &score);
     head.calibration = calibration(head.rule, settings, measured);
-    let judges = count(&mut judges.iter().map(|place| people[*place]));
-    Ok(Assessed { head, judgement, judges, judges_calibrate })
+    Assessed { head, judgement }
 }
 
 fn calibration(rule: Rule, settings: &HeadSettings<'_>, measured: Measured) -> Calibration {
@@ -135,7 +144,7 @@ pub fn scored(faces: &[Known]) -> Vec<Scored> {
     let face = |(photo, face): (usize, &Known)| Scored {
         person: face.person,
         photo,
-        quality: 1.0,
+        quality: face.quality,
         is_worsened: false,
         values: face.values.clone(),
     };
@@ -159,7 +168,7 @@ mod tests {
                 let mut values: Vec<f32> = own.iter().map(|value| value + 0.1 * (random.f32() - 0.5)).collect();
                 values.resize_with(12, || 2.0 * (random.f32() - 0.5));
                 let norm = dot(&values, &values).sqrt();
-                faces.push(Known { person, values: values.iter().map(|value| value / norm).collect() });
+                faces.push(Known { person, quality: 1.0, values: values.iter().map(|value| value / norm).collect() });
             }
         }
         faces
@@ -175,7 +184,13 @@ mod tests {
         let settings = settings(rule, &space);
         let learnt = learn(training, &all_pairs(training, SEED), &settings).expect("it learns");
         assert_eq!(learnt.mated, training.len(), "three pairs of three photos each");
-        assess(learnt, &scored(held_out), &settings).expect("they are enough")
+        let panel = panel(held_out).expect("they are enough");
+        let of = |places: &[usize]| places.iter().map(|place| held_out[*place].clone()).collect::<Vec<_>>();
+        assess(learnt, &of(&panel.judging), &scored(&of(&panel.calibrating)), &settings)
+    }
+
+    fn panel(faces: &[Known]) -> Result<Panel, EvaluateError> {
+        Panel::of(&faces.iter().map(|face| face.person).collect::<Vec<_>>(), SEED)
     }
 
     #[test]
@@ -184,43 +199,22 @@ mod tests {
             let trained = trained(rule, &faces(0..60, 6), &faces(60..180, 6));
             let judgement = trained.judgement.expect("there are enough");
             assert!(judgement.is_better(), "{rule:?}: {judgement:?}");
+            assert_eq!(trained.head.calibration.people, 60);
         }
     }
 
     #[test]
     fn who_judges_a_head_does_not_calibrate_it_unless_there_are_too_few_people_for_both() {
         let of = |people: usize| {
-            let assessed = trained(Rule::AbsDiff, &faces(0..60, 6), &faces(60..60 + people, 6));
-            (assessed.judges, assessed.head.calibration.people, assessed.judges_calibrate)
+            let faces = faces(0..people, 6);
+            let Panel { judging, calibrating, is_one } = panel(&faces).expect("they are enough");
+            let people = |places: &[usize]| places.iter().map(|place| faces[*place].person).collect::<BTreeSet<_>>();
+            let (judging, calibrating) = (people(&judging), people(&calibrating));
+            (judging.len(), calibrating.len(), judging.intersection(&calibrating).count(), is_one)
         };
-        assert_eq!(of(80), (40, 40, false));
-        assert_eq!(of(59), (59, 59, true));
-        // The calibration is that of the others alone: to judge by other people leaves it as it is.
-        let mut held_out = faces(60..140, 6);
-        let people: Vec<usize> = held_out.iter().map(|face| face.person).collect();
-        let before = trained(Rule::AbsDiff, &faces(0..60, 6), &held_out).head.calibration;
-        let (judges, _) = split_people(&people, 0.5, SEED);
-        judges.iter().for_each(|place| held_out[*place].values.reverse());
-        assert_eq!(trained(Rule::AbsDiff, &faces(0..60, 6), &held_out).head.calibration, before);
-    }
-
-    #[test]
-    fn poor_pictures_have_a_band_of_their_own_and_judge_nothing() {
-        println!("seed {SEED}");
-        let space = TemplateSpace::new("s");
-        let (training, settings) = (faces(0..60, 6), settings(Rule::AbsDiff, &space));
-        let of = |held_out: &[Scored]| {
-            let learnt = learn(&training, &all_pairs(&training, SEED), &settings).expect("it learns");
-            assess(learnt, held_out, &settings).expect("they are enough")
-        };
-        let mut held_out = scored(&faces(60..140, 6));
-        let plain = of(&held_out);
-        let poor: Vec<Scored> = held_out.iter().map(|face| Scored { quality: 0.1, is_worsened: true, ..face.clone() }).collect();
-        held_out.extend(poor);
-        let found = of(&held_out);
-        assert_eq!((found.judgement, found.judges), (plain.judgement, plain.judges));
-        assert_eq!((plain.head.calibration.bands.len(), found.head.calibration.bands.len()), (1, 2));
-        assert_eq!(found.head.calibration.bands[1].non_mated, plain.head.calibration.bands[0].non_mated);
+        assert_eq!(of(80), (40, 40, 0, false));
+        assert_eq!(of(59), (59, 59, 59, true));
+        assert!(matches!(panel(&faces(0..29, 6)), Err(EvaluateError::TooFew(_))));
     }
 
     #[test]
@@ -233,13 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_one_kind_or_too_few_people_teach_nothing() {
+    fn pairs_of_one_kind_teach_nothing() {
         let space = TemplateSpace::new("s");
         let settings = settings(Rule::Chi2, &space);
         let training = faces(0..10, 6);
         let only_strangers: Pairs = vec![(0, 3), (0, 6), (3, 6)];
         assert!(matches!(learn(&training, &only_strangers, &settings), Err(EvaluateError::Train(_))));
-        let learnt = learn(&training, &all_pairs(&training, SEED), &settings).expect("it learns");
-        assert!(matches!(assess(learnt, &scored(&faces(10..39, 6)), &settings), Err(EvaluateError::TooFew(_))));
     }
 }

@@ -16,6 +16,8 @@ const PEOPLE_OF_A_BOOTSTRAP: usize = 10;
 pub struct Known {
     /// Whose, as a number.
     pub person: usize,
+    /// Overall quality, 0 to 1.
+    pub quality: f32,
     /// The template's numbers.
     pub values: Vec<f32>,
 }
@@ -23,8 +25,10 @@ pub struct Known {
 /// What a search found for one probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Searched {
-    /// Whose the probe is.
+    /// Whose the probe is, and how good.
     pub person: usize,
+    /// See `person`: overall quality, 0 to 1.
+    pub quality: f32,
     /// The closest similarity.
     pub best: f32,
     /// Whether the closest is the probe's own person; `None` where the person is not enrolled.
@@ -55,7 +59,7 @@ pub fn search(enrolled: &[Known], probes: &[Known]) -> Vec<Searched> {
         let scores = enrolled.iter().map(|known| (dot(&known.values, &probe.values), known.person));
         let (best, closest) = scores.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((-1.0, usize::MAX));
         let is_enrolled = enrolled.iter().any(|known| known.person == probe.person);
-        Searched { person: probe.person, best, is_right: is_enrolled.then_some(closest == probe.person) }
+        Searched { person: probe.person, quality: probe.quality, best, is_right: is_enrolled.then_some(closest == probe.person) }
     };
     probes.iter().map(of).collect()
 }
@@ -156,7 +160,7 @@ mod tests {
     /// A unit vector at an angle, in degrees.
     fn at(person: usize, degrees: f32) -> Known {
         let (sin, cos) = degrees.to_radians().sin_cos();
-        Known { person, values: vec![cos, sin] }
+        Known { person, quality: 1.0, values: vec![cos, sin] }
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Verification {
         mean_and_deviation(&self.folds)
     }
 
-    /// The rate at which both errors are equal, in between the two thresholds where they cross; `None` where nothing was compared.
+    /// The rate at which both errors are equal, in between the two thresholds where they cross; `None` where they do not, since too many
+    /// pairs were not compared.
     pub fn equal_error_rate(&self) -> Option<f64> {
         // Above all scores nobody is accepted.
         let points = self.curve.iter().map(|(_, fmr, fnmr)| (*fmr, *fnmr)).chain(std::iter::once((0.0, 1.0)));

@@ -132,12 +132,12 @@ mod tests {
 
     type Kernel<const N: usize> = fn(&[Block], &[[Bytes; N]], &mut [Sums; N]);
 
-    /// Every way to multiply that this processor has; what it lacks is said.
-    fn kernels<const N: usize>() -> Vec<(&'static str, Kernel<N>)> {
-        let mut kernels: Vec<(&'static str, Kernel<N>)> = vec![("plain", plain), ("the fastest", products)];
-        let mut offer = |name, kernel, is_there| {
+    /// Every way to multiply that this processor has, with the largest byte that it takes; what it lacks is said.
+    fn kernels<const N: usize>() -> Vec<(&'static str, Kernel<N>, i8)> {
+        let mut kernels: Vec<(&'static str, Kernel<N>, i8)> = vec![("plain", plain, i8::MAX), ("the fastest", products, byte_max())];
+        let mut offer = |name, kernel, byte_max, is_there| {
             if is_there {
-                kernels.push((name, kernel));
+                kernels.push((name, kernel, byte_max));
             } else {
                 println!("left out: products by {name}, which this processor does not have");
             }
@@ -148,37 +148,32 @@ mod tests {
             let avx2: Kernel<N> = |bands, probes, sums| unsafe { avx2::products(bands, probes, sums) };
             // SAFETY: likewise.
             let avx512: Kernel<N> = |bands, probes, sums| unsafe { avx512::products(bands, probes, sums) };
-            for (name, kernel, is_there) in
-                [("AVX2", avx2, std::arch::is_x86_feature_detected!("avx2")), ("AVX-512 VNNI", avx512, avx512::is_there())]
-            {
-                offer(name, kernel, is_there);
-            }
+            offer("AVX2", avx2, avx2::BYTE_MAX, std::arch::is_x86_feature_detected!("avx2"));
+            offer("AVX-512 VNNI", avx512, i8::MAX, avx512::is_there());
         }
         #[cfg(target_arch = "aarch64")]
         {
-            offer("NEON", neon::products, true);
+            offer("NEON", neon::products, i8::MAX, true);
             // SAFETY: taken only where the processor has what the function is compiled for.
-            offer("NEON with SDOT", |bands, probes, sums| unsafe { neon::products_by_dot(bands, probes, sums) }, neon::has_dot());
+            offer("NEON with SDOT", |bands, probes, sums| unsafe { neon::products_by_dot(bands, probes, sums) }, i8::MAX, neon::has_dot());
         }
         kernels
     }
 
     fn every_kernel_agrees<const N: usize>(rng: &mut Rng, blocks: usize, extreme: bool) {
-        // What the least of the ways can do.
-        const BYTE_MAX: i8 = 65;
         let code = |rng: &mut Rng| if extreme { CODE_MAX } else { rng.u8(0..=CODE_MAX) };
-        let byte = |rng: &mut Rng| if extreme { [-BYTE_MAX, BYTE_MAX][rng.usize(0..2)] } else { rng.i8(-BYTE_MAX..=BYTE_MAX) };
         let codes: Vec<[u8; WIDTH]> = (0..BANDS * blocks * ROWS).map(|_| std::array::from_fn(|_| code(rng))).collect();
         let mut bands = vec![Block::EMPTY; BANDS * blocks];
         for (at, codes) in codes.iter().enumerate() {
             bands[at / ROWS].put(at % ROWS, codes);
         }
-        // The first probe is all of one sign, where sums are largest.
-        let sign = byte(rng);
-        let mut number = |n: usize| if n == 0 { sign } else { byte(rng) };
-        let probes: Vec<[Bytes; N]> =
-            (0..blocks).map(|_| std::array::from_fn(|n| std::array::from_fn(|_| std::array::from_fn(|_| number(n))))).collect();
-        for (name, kernel) in kernels::<N>() {
+        for (name, kernel, max) in kernels::<N>() {
+            let mut byte = || if extreme { [-max, max][rng.usize(0..2)] } else { rng.i8(-max..=max) };
+            // The first probe is all of one sign, where sums are largest.
+            let sign = byte();
+            let mut number = |n: usize| if n == 0 { sign } else { byte() };
+            let probes: Vec<[Bytes; N]> =
+                (0..blocks).map(|_| std::array::from_fn(|n| std::array::from_fn(|_| std::array::from_fn(|_| number(n))))).collect();
             let mut sums = [[[0; ROWS]; BANDS]; N];
             kernel(&bands, &probes, &mut sums);
             for (n, sums) in sums.iter().enumerate() {

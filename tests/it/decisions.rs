@@ -232,7 +232,7 @@ fn what_cannot_be_used_is_refused_with_what_to_do() {
         (&["calibrate", &dir(&one), "--output", &output], "photos of 1 people"),
         (&["evaluate", "verification", "--pairs", &missing.display().to_string(), &dir(&one)], "s9/1.pgm"),
         (&["evaluate", "identification", &dir(&singles)], "second photo"),
-        (&["train", "verifier", &dir(&singles), "--output", &output], "both classes"),
+        (&["train", "verifier", &dir(&singles), "--output", &output], "30 at least"),
         (&["train", "projection", &dir(&singles), "--output", &output], "no person has 2 photos"),
     ];
     for (arguments, part) in cases {

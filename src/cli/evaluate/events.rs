@@ -48,6 +48,8 @@ struct Counts {
     missed: u64,
     /// Unknown, and it was nobody of the gallery of then.
     stranger_unknown: u64,
+    /// It was somebody who is not enrolled any more: whether they were then, nobody knows.
+    erased: u64,
     /// Corrected events that are not kept any more.
     gone: u64,
     /// Corrected events that told nothing of who it is.
@@ -59,8 +61,9 @@ impl Events {
         let since = self.since.as_deref().map(str::parse::<Timestamp>).transpose();
         let since = since.map_err(|_| Usage("--since: write it like 2026-11-25T18:00:00Z".into()))?;
         let daemon = client.connect().await?;
-        let mut counts = Counts::default();
-        let mut enrolled = HashMap::new();
+        let (mut counts, mut enrolled) = (Counts::default(), HashMap::new());
+        // By visit: what was said last of an event that decided something, before what was said of one that did not.
+        let mut of_visit: HashMap<String, (pb::Event, pb::Event)> = HashMap::new();
         for correction in last_corrections(&daemon, since).await? {
             let request = pb::GetEventRequest { cursor: correction.corrected_cursor.clone() };
             let event = match daemon.events().get_event(request).await {
@@ -71,6 +74,14 @@ impl Events {
                 }
                 Err(status) => return Err(status.into()),
             };
+            let rank = |(event, correction): &(pb::Event, pb::Event)| (is_decided(event), correction.sequence);
+            let said = (event, correction);
+            match of_visit.get(&said.0.visit_id) {
+                Some(known) if rank(known) > rank(&said) => {}
+                _ => drop(of_visit.insert(said.0.visit_id.clone(), said)),
+            }
+        }
+        for (event, correction) in of_visit.into_values() {
             let who = correction.subject.as_ref().map(|subject| subject.id.clone()).unwrap_or_default();
             if !enrolled.contains_key(&who) {
                 let since = enrolled_since(&daemon, &who).await?;
@@ -94,7 +105,7 @@ async fn enrolled_since(daemon: &Daemon, id: &str) -> anyhow::Result<Option<Time
     }
 }
 
-/// What was said last of each visit that something was said of.
+/// What was said last of each event that something was said of.
 async fn last_corrections(daemon: &Daemon, start_time: Option<Timestamp>) -> anyhow::Result<Vec<pb::Event>> {
     let mut last: HashMap<String, pb::Event> = HashMap::new();
     let mut request = pb::ListEventsRequest {
@@ -105,12 +116,7 @@ async fn last_corrections(daemon: &Daemon, start_time: Option<Timestamp>) -> any
     };
     loop {
         let page = daemon.events().list_events(request.clone()).await?.into_inner();
-        for event in page.events {
-            let newest = last.entry(event.visit_id.clone()).or_insert_with(|| event.clone());
-            if event.sequence > newest.sequence {
-                *newest = event;
-            }
-        }
+        last.extend(page.events.into_iter().map(|event| (event.corrected_cursor.clone(), event)));
         if page.next_page_token.is_empty() {
             return Ok(last.into_values().collect());
         }
@@ -118,10 +124,9 @@ async fn last_corrections(daemon: &Daemon, start_time: Option<Timestamp>) -> any
     }
 }
 
-/// Whether an event tells who it is, or that nobody knows: before that it names nobody, and nothing is wrong with it.
-fn is_decided(kind: EventType) -> bool {
-    use EventType::{Entry, Exit, Identified, IdentityRevised, Reasserted, Unidentified, VisitEnded};
-    matches!(kind, Identified | Unidentified | IdentityRevised | Reasserted | Entry | Exit | VisitEnded)
+/// Whether an event says who it is, or that nobody knows: before that it names nobody, and nothing is wrong with it.
+fn is_decided(event: &pb::Event) -> bool {
+    event.subject.is_some() || event.decision.is_some()
 }
 
 impl Counts {
@@ -131,8 +136,9 @@ impl Counts {
         let micros = |time: Timestamp| (time.seconds, time.nanos);
         let was_enrolled_later = enrolled_since.zip(event.capture_time).is_some_and(|(since, seen)| micros(since) > micros(seen));
         let count = match (uid(event.subject.as_ref()), uid(correction.subject.as_ref())) {
-            _ if !is_decided(event.r#type()) => &mut self.undecided,
+            _ if !is_decided(event) => &mut self.undecided,
             (Some(named), Some(was)) if named == was => &mut self.right,
+            (_, Some(_)) if enrolled_since.is_none() => &mut self.erased,
             (Some(_), Some(_)) if was_enrolled_later => &mut self.stranger_named,
             (Some(_), Some(_)) => &mut self.another,
             (Some(_), None) => &mut self.not_them,
@@ -151,13 +157,13 @@ impl Counts {
         if out.json {
             return out.object(&json!({
                 "evaluation": "events", "right": self.right, "another": self.another, "stranger_named": self.stranger_named,
-                "not_them": self.not_them, "missed": self.missed, "stranger_unknown": self.stranger_unknown, "not_kept": self.gone,
+                "not_them": self.not_them, "missed": self.missed, "stranger_unknown": self.stranger_unknown, "erased": self.erased, "not_kept": self.gone,
                 "undecided": self.undecided, "false_name_rate": rate(wrong, named), "false_name_low": false_names.low,
                 "false_name_high": false_names.high, "fnir": rate(self.missed + self.another, enrolled), "fnir_low": misses.low,
                 "fnir_high": misses.high,
             }));
         }
-        if named + enrolled + self.stranger_unknown == 0 {
+        if named + enrolled + self.stranger_unknown + self.erased + self.gone + self.undecided == 0 {
             return out.line("nobody has confirmed or corrected an event yet: `doorward event correct CURSOR --was ID` says who it was");
         }
         let mut table = Table::of_facts();
@@ -169,6 +175,9 @@ impl Counts {
         table.fact("unknown, was a stranger", self.stranger_unknown.to_string());
         table.fact("wrong of those named", percent(rate(wrong, named), false_names));
         table.fact("not found (FNIR)", percent(rate(self.missed + self.another, enrolled), misses));
+        if self.erased > 0 {
+            table.fact("not enrolled any more", self.erased.to_string());
+        }
         if self.gone > 0 {
             table.fact("not kept any more", self.gone.to_string());
         }
@@ -187,7 +196,7 @@ mod tests {
     fn each_verdict_is_counted_as_what_it_says_of_the_event() {
         let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
         let of = |uid: Option<&str>| pb::Event {
-            r#type: EventType::Unidentified.into(),
+            decision: Some(pb::Decision::default()),
             capture_time: at(100),
             subject: uid.map(|uid| pb::EventSubject { uid: uid.into(), ..pb::EventSubject::default() }),
             ..pb::Event::default()
@@ -204,7 +213,8 @@ mod tests {
         assert_eq!(counts, Counts { stranger_named: 1, stranger_unknown: 1, ..Counts::default() });
         // An event that had not decided yet missed nobody.
         let mut counts = Counts::default();
-        counts.add(&pb::Event { r#type: EventType::VisitStarted.into(), ..of(None) }, &of(Some("a")), at(50));
-        assert_eq!(counts, Counts { undecided: 1, ..Counts::default() });
+        counts.add(&pb::Event { decision: None, ..of(None) }, &of(Some("a")), at(50));
+        counts.add(&of(None), &of(Some("gone")), None);
+        assert_eq!(counts, Counts { undecided: 1, erased: 1, ..Counts::default() });
     }
 }

@@ -112,7 +112,8 @@ impl Result {
                 table.fact(&format!("TAR at FAR {:e}", at.far), told);
             }
             let equal = self.measured.equal_error_rate();
-            table.fact("equal error rate", equal.map_or("no pair could be compared".into(), |rate| format!("{:.2} %", 100.0 * rate)));
+            table
+                .fact("equal error rate", equal.map_or("too few pairs show faces to tell".into(), |rate| format!("{:.2} %", 100.0 * rate)));
             out.table(&table)?;
             out.line(&in_force_line("verify", &self.in_force))?;
             let mut table = Table::of_facts();
@@ -143,7 +144,11 @@ impl Result {
             vec![format!("TAR at FAR {:e}", at.far), told, format!("{:.3}", at.threshold)]
         });
         let in_force = [("FMR", self.fmr), ("FNMR", self.fnmr)].map(|(name, share)| {
-            vec![format!("{name} in force"), percent(share.rate(), share.interval()), format!("{:.3}", self.in_force.threshold)]
+            vec![
+                format!("{name} in force, by each picture's quality"),
+                percent(share.rate(), share.interval()),
+                format!("{:.3}", self.in_force.threshold),
+            ]
         });
         let table =
             ReportTable { header: ["", "share (95 %)", "threshold"].map(str::to_owned).to_vec(), rows: rows.chain(in_force).collect() };

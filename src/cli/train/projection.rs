@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use super::super::embedding::{EmbeddingOptions, check_writable, embed};
 use super::super::failure::Told;
 use super::super::output::{Output, progress};
-use super::verifier::PHOTOS_MAX;
 use super::{json as judged, lines, write};
 use crate::evaluate::Folder;
 use crate::evaluate::compare::compare;
@@ -70,6 +69,9 @@ pub struct Projection {
     embedding: EmbeddingOptions,
 }
 
+/// Of more photos that are held out some are left out: every two of them are compared.
+const HELD_OUT_MAX: usize = 8_000;
+
 /// Which photos of others are learnt from.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum MiningChoice {
@@ -95,10 +97,7 @@ impl Projection {
     pub(super) async fn run(self, out: Output) -> anyhow::Result<()> {
         check_writable(&self.output)?;
         self.picture.as_deref().map_or(Ok(()), check_writable)?;
-        let mut folder = Folder::read(&self.dir)?;
-        if let Some(thinned) = folder.thin(PHOTOS_MAX) {
-            eprintln!("{thinned}");
-        }
+        let folder = Folder::read(&self.dir)?;
         let config = self.embedding.config()?;
         let embedder = self.embedding.open(&config).await?;
         let faces = embed(&embedder, &folder.photos, (None, "looking at photos")).await?;
@@ -106,7 +105,13 @@ impl Projection {
             vectors: faces.iter().map(|face| face.template.values().to_vec()).collect(),
             people: faces.iter().map(|face| face.person).collect(),
         };
-        let (rest, held_out) = part(&all, 0.4, self.seed);
+        let (rest, mut held_out) = part(&all, 0.4, self.seed);
+        if held_out.people.len() > HELD_OUT_MAX {
+            eprintln!("{HELD_OUT_MAX} of {} photos that were held out are compared with each other", held_out.people.len());
+            // By person, as they lie: mates stay together.
+            held_out.people.truncate(HELD_OUT_MAX);
+            held_out.vectors.truncate(HELD_OUT_MAX);
+        }
         let (training, validation) = part(&rest, 0.25, self.seed);
         let settings = TripletSettings {
             dimension: self.dim.into(),
@@ -145,7 +150,11 @@ impl Projection {
         };
         // Once each, not once a pair.
         let width = held_out.vectors.first().map_or(0, Vec::len);
-        let both = |(vector, person): (&Vec<f32>, &usize)| Known { person: *person, values: [vector.clone(), projected(vector)].concat() };
+        let both = |(vector, person): (&Vec<f32>, &usize)| Known {
+            person: *person,
+            quality: 1.0,
+            values: [vector.clone(), projected(vector)].concat(),
+        };
         let held: Vec<Known> = held_out.vectors.iter().zip(&held_out.people).map(both).collect();
         let judgement =
             tokio::task::block_in_place(|| compare(&held, &|a, b| dot(&a[..width], &b[..width]), &|a, b| dot(&a[width..], &b[width..])));

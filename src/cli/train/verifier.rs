@@ -3,7 +3,7 @@
 //! In: photos of known people, or labelled pairs. Out: a head, if it is better than the cosine.
 //! Must not know: how it is fitted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -15,7 +15,7 @@ use super::super::output::Output;
 use super::super::threshold::share as share_in_words;
 use super::{json as judged, lines, write};
 use crate::calibration::Scored;
-use crate::evaluate::heads::{Assessed, HeadSettings, Pairs, all_pairs, assess, learn};
+use crate::evaluate::heads::{Assessed, HeadSettings, Pairs, Panel, all_pairs, assess, learn};
 use crate::evaluate::identification::Known;
 use crate::evaluate::{Embedder, FaceOfPhoto, Folder, PhotoFile, pairs};
 use crate::head::Rule;
@@ -77,7 +77,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// Of more photos some are left out: every two of those that are held out are compared.
-pub(super) const PHOTOS_MAX: usize = 8_000;
+const PHOTOS_MAX: usize = 8_000;
 
 /// Photos with the people that they are of, and the pairs that a list names.
 struct Source {
@@ -137,12 +137,12 @@ impl Verifier {
         let faces = embed(&embedder, &source.photos, (None, "looking at photos")).await?;
         let people: Vec<usize> = faces.iter().map(|face| face.person).collect();
         let (training, held_out) = split_people(&people, self.held_out, self.seed);
-        let known = |places: &[usize]| -> Vec<Known> {
-            places.iter().map(|place| Known { person: faces[*place].person, values: faces[*place].template.values().to_vec() }).collect()
-        };
         let photos: Vec<usize> = training.iter().map(|place| faces[*place].photo).collect();
-        let (training, held_out) =
-            (known(&training), scored(&embedder, &source.photos, held_out.iter().map(|place| &faces[*place])).await?);
+        let panel = Panel::of(&held_out.iter().map(|place| people[*place]).collect::<Vec<_>>(), self.seed)?;
+        let of = |places: &[usize]| places.iter().map(|place| &faces[held_out[*place]]).collect::<Vec<_>>();
+        let (judging, calibrating) = (of(&panel.judging), of(&panel.calibrating));
+        let judges = judging.iter().map(|face| face.person).collect::<BTreeSet<_>>().len();
+        let (training, judging) = (known(training.iter().map(|place| &faces[*place])), known(judging.into_iter()));
         let rule = match self.head {
             HeadRule::Euclidean => Rule::Euclidean,
             HeadRule::AbsDiff => Rule::AbsDiff,
@@ -159,36 +159,40 @@ impl Verifier {
             origin: ("a site's own photos", &command),
         };
         let pairs = source.pairs(&training, &photos, self.seed);
-        let (learnt, assessed) = tokio::task::block_in_place(|| {
-            let learnt = learn(&training, &pairs, &settings)?;
-            let counts = (learnt.mated, learnt.non_mated);
-            assess(learnt, &held_out, &settings).map(|assessed| (counts, assessed))
-        })?;
+        let learnt = tokio::task::block_in_place(|| learn(&training, &pairs, &settings))?;
+        let counts = [learnt.mated, learnt.non_mated];
+        let calibrating = scored(&embedder, &source.photos, calibrating.into_iter()).await?;
+        let assessed = tokio::task::block_in_place(|| assess(learnt, &judging, &calibrating, &settings));
         let is_better = assessed.judgement.is_some_and(|judgement| judgement.is_better());
         let writes = is_better || self.even_if_no_better;
         if writes {
             write(&self.output, assessed.head.to_json()?.as_bytes())?;
         }
-        self.tell(out, (learnt, &assessed), writes)?;
+        self.tell(out, (counts, &assessed, (judges, panel.is_one)), writes)?;
         if writes { Ok(()) } else { Err(Told.into()) }
     }
 
-    fn tell(&self, out: Output, ((mated, non_mated), assessed): ((usize, usize), &Assessed), is_written: bool) -> anyhow::Result<()> {
+    fn tell(
+        &self,
+        out: Output,
+        ([mated, non_mated], assessed, (judges, is_one)): ([usize; 2], &Assessed, (usize, bool)),
+        is_written: bool,
+    ) -> anyhow::Result<()> {
         let (rule, judgement, calibration) = (assessed.head.rule, assessed.judgement.as_ref(), &assessed.head.calibration);
         if out.json {
             return out.object(&json!({
                 "head": rule.name(), "pairs_mated": mated, "pairs_non_mated": non_mated, "judgement": judged(judgement),
-                "people_judging": assessed.judges, "people_calibrating": calibration.people, "judges_calibrate": assessed.judges_calibrate,
+                "people_judging": judges, "people_calibrating": calibration.people, "judges_calibrate": is_one,
                 "written": is_written.then_some(&self.output), "seed": self.seed,
             }));
         }
         let name = rule.name();
         out.line(&format!("{name}: learnt from {mated} pairs of one person and {non_mated} of two people; seed {}", self.seed))?;
         lines(judgement, ("cosine", name)).iter().try_for_each(|line| out.line(line))?;
-        if assessed.judges_calibrate {
+        if is_one {
             out.line(&format!(
                 "{} people are held out, too few to part them: those who judged it are also its calibration, whose rates may be a little too good",
-                assessed.judges
+                judges
             ))?;
         }
         out.line(&if is_written {
@@ -204,8 +208,16 @@ impl Verifier {
     }
 }
 
+fn known<'a>(faces: impl Iterator<Item = &'a FaceOfPhoto>) -> Vec<Known> {
+    faces.map(|face| Known { person: face.person, quality: face.quality, values: face.template.values().to_vec() }).collect()
+}
+
 /// These faces, and those of the same photos made worse.
-async fn scored(embedder: &Embedder, photos: &[PhotoFile], faces: impl Iterator<Item = &FaceOfPhoto>) -> anyhow::Result<Vec<Scored>> {
+async fn scored<'a>(
+    embedder: &Embedder,
+    photos: &[PhotoFile],
+    faces: impl Iterator<Item = &'a FaceOfPhoto>,
+) -> anyhow::Result<Vec<Scored>> {
     let one = |face: &FaceOfPhoto, photo: usize| Scored {
         person: face.person,
         photo,
