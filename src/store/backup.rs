@@ -6,21 +6,22 @@
 //! A backup holds everything the database holds: faces, names, cameras with their passwords. It is 0600.
 //! Must not know: who asks.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
 use crate::mutation::Mutation;
 use crate::store::history::{self, VersionChange};
-use crate::store::{RESTORED, StoreError, data_dir, failure, mutations, schema};
-use crate::subject::SubjectUid;
+use crate::store::{Committed, RESTORED, StoreError, data_dir, failure, mutations, schema};
+use crate::subject::{SampleId, SubjectUid};
 
 /// What SQLite may leave beside a database.
 const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -166,6 +167,10 @@ fn prepare(file: &Path, incoming: &Path, database: &Path) -> Result<(BackupFacts
 #[derive(Default)]
 struct Erasures {
     people: Vec<SubjectUid>,
+    /// Single samples, those of others that showed somebody among them.
+    samples: Vec<SampleId>,
+    /// Who is there all the same: what somebody else was erased with does not take them along.
+    living: HashSet<SubjectUid>,
     content: Vec<([u8; 32], i64)>,
     /// The newest version there was: no number is given twice.
     newest: u64,
@@ -179,18 +184,36 @@ fn erasures(database: &Path) -> Result<Erasures, StoreError> {
         .prepare("SELECT DISTINCT subject FROM mutations WHERE kind = 'erase_subject'")?
         .query_and_then([], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
         .collect::<Result<_, StoreError>>()?;
+    let samples = db
+        .prepare("SELECT DISTINCT sample FROM mutations WHERE kind = 'erase_sample' AND sample IS NOT NULL")?
+        .query_and_then([], |row| Ok(SampleId(Uuid::from_bytes(row.get(0)?))))?
+        .collect::<Result<_, StoreError>>()?;
+    let living = db
+        .prepare("SELECT uid FROM subjects")?
+        .query_and_then([], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
+        .collect::<Result<_, StoreError>>()?;
     let content = db
         .prepare("SELECT sha256, time_us FROM erased_content")?
         .query_and_then([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, StoreError>>()?;
     let newest = mutations::version(&db)?;
-    Ok(Erasures { people, content, newest })
+    Ok(Erasures { people, samples, living, content, newest })
 }
 
 fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreError> {
     let (change, time) = (db.transaction()?, SystemClock::new().now());
     change.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'mutations'", [erasures.newest.cast_signed()])?;
     let mut erased = Vec::new();
+    let mut single = Vec::new();
+    for sample in &erasures.samples {
+        mutations::erase_samples(&change, ("retired_samples", "id = ?1"), &sample.0.into_bytes(), &mut Committed::default())?;
+        let owner = change
+            .prepare_cached("SELECT subject FROM samples WHERE id = ?1")?
+            .query_row([sample.0.into_bytes()], |row| row.get::<_, [u8; 16]>(0))
+            .optional()?;
+        let subject = owner.map(|owner| SubjectUid(Uuid::from_bytes(owner)));
+        single.extend(subject.map(|subject| Mutation::EraseSample { subject, sample: *sample }));
+    }
     for uid in &erasures.people {
         let known = "SELECT 1 FROM subjects WHERE uid = ?1 UNION SELECT 1 FROM subject_history WHERE uid = ?1
                      UNION SELECT 1 FROM retired_samples WHERE subject = ?1";
@@ -209,14 +232,19 @@ fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreErr
                     AND NOT EXISTS (SELECT 1 FROM samples others WHERE others.subject = samples.subject AND others.content_sha256 <> ?1)";
         let mut same = change.prepare_cached(same)?;
         for uid in same.query_and_then(params![sha256, erased_at], |row| Ok::<_, StoreError>(SubjectUid(Uuid::from_bytes(row.get(0)?))))? {
-            let again = Mutation::EraseSubject(uid?);
-            if !erased.iter().any(|known| matches!((known, &again), (Mutation::EraseSubject(a), Mutation::EraseSubject(b)) if a == b)) {
+            let uid = uid?;
+            let again = Mutation::EraseSubject(uid);
+            if !erasures.living.contains(&uid)
+                && !erased.iter().any(|known| matches!((known, &again), (Mutation::EraseSubject(a), Mutation::EraseSubject(b)) if a == b))
+            {
                 erased.push(again);
             }
         }
     }
-    mutations::commit(&change, &erased, ("restore", time))?;
-    if erased.is_empty() {
+    // What is single goes first: with its owner it would be gone already.
+    let all: Vec<Mutation> = single.into_iter().chain(erased.iter().cloned()).collect();
+    mutations::commit(&change, &all, ("restore", time))?;
+    if all.is_empty() {
         let version = mutations::version(&change)?;
         history::keep_version(&change, (version, time, "restore"), &VersionChange::default())?;
     }

@@ -145,3 +145,25 @@ async fn what_was_left_beside_the_database_is_not_replayed_over_the_one_that_is_
     let store = Store::open(bench.directory.path()).expect("it opens");
     assert_eq!(names(&store).await, ["anna", "bert"]);
 }
+
+#[tokio::test]
+async fn single_photos_stay_erased_after_a_restore_and_the_living_stay() {
+    let (bench, store) = backed_up().await;
+    let mut random = fastrand::Rng::with_seed(10);
+    let bert = store.subjects().await.expect("subjects").into_iter().find(|subject| subject.id.as_str() == "bert").expect("bert");
+    // A stranger's photo among bert's, and a second enrolment of cleo by the photo that she was enrolled by.
+    let (wrong, double) = (sample(&bert, 7), subject("cleo-2"));
+    commit(&store, vec![put_sample(&wrong, &template(&mut random), &[7; 3_000])]).await;
+    commit(&store, vec![Mutation::PutSubject(double.clone()), put_sample(&sample(&double, 3), &template(&mut random), &[3; 3_000])]).await;
+    let later = bench.outside.path().join("tuesday.db");
+    back_up(bench.directory.path(), &later).expect("backed up");
+    commit(&store, vec![Mutation::EraseSample { subject: bert.uid, sample: wrong.id }]).await;
+    commit(&store, vec![Mutation::EraseSubject(double.uid)]).await;
+    assert_eq!(names(&store).await, ["bert", "cleo"]);
+    drop(store);
+    let restored = restore(bench.directory.path(), &later).expect("restored");
+    assert_eq!((restored.facts.subjects, restored.facts.samples, restored.erased_again), (2, 2, 1));
+    let database = std::fs::read(bench.directory.path().join("doorward.db")).expect("readable");
+    assert!(!database.windows(100).any(|window| window == [7; 100]), "the stranger's photo is not in it");
+    assert_eq!(names(&Store::open(bench.directory.path()).expect("it opens")).await, ["bert", "cleo"]);
+}
