@@ -229,8 +229,9 @@ fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &m
     erase_samples(db, ("retired_samples", "subject = ?1"), &uid, done)?;
     let was_retired = db.prepare_cached("DELETE FROM subject_history WHERE uid = ?1")?.execute([uid])? > 0;
     let was_there = db.prepare_cached("DELETE FROM subjects WHERE uid = ?1")?.execute([uid])? > 0;
-    // With the last of its retired photos its history may have gone just now.
-    let is_known = was_there || was_retired || !under_other_names.is_empty();
+    // With the last of its retired photos its history may have gone just now, or a moment ago with somebody else who had the same.
+    let was_ever = || exists(db.prepare_cached("SELECT 1 FROM mutations WHERE kind = 'put_subject' AND subject = ?1")?, [uid]);
+    let is_known = was_there || was_retired || !under_other_names.is_empty() || was_ever()?;
     if is_known { Ok(was_there.then_some(samples)) } else { Err(unknown_subject(subject)) }
 }
 

@@ -84,7 +84,7 @@ impl Writer {
     /// Starts the thread over `connection`.
     pub(super) fn start(connection: Connection, counts: Arc<Counts>) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE_CAPACITY);
-        let run = move || Thread { connection, counts, truncation_due: false }.run(jobs);
+        let run = move || Thread { connection, counts, truncation_due: true }.run(jobs);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(run)
@@ -130,6 +130,7 @@ impl Drop for Writer {
 struct Thread {
     connection: Connection,
     counts: Arc<Counts>,
+    /// Whether what was erased may still be in the log: at the start, too, since a run that was killed may have left it there.
     truncation_due: bool,
 }
 
