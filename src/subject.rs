@@ -104,6 +104,14 @@ pub struct Subject {
     pub revision: u64,
 }
 
+impl Subject {
+    /// What a change that was made from an older state is told by: of this person, not of whoever has the id after them.
+    pub fn etag(&self) -> String {
+        let (_, person) = self.uid.0.as_u64_pair();
+        format!("{}-{person:016x}", self.revision)
+    }
+}
+
 #[cfg(test)]
 impl Subject {
     /// Somebody of whom a test needs no more than who it is.

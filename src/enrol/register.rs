@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
@@ -226,11 +227,13 @@ impl Register {
             // Who is kept for a rollback is erased all the same, under the same name or alone.
             let mut people: Vec<SubjectUid> = known.iter().map(|subject| subject.uid).collect();
             people.extend(register.store.retired_subjects(&id).await?);
-            let Some(uid) = people.first().copied() else { return Err(EnrolError::SubjectUnknown(id.to_string())) };
-            let mut mutations = Vec::new();
+            // An etag is of somebody who is there.
+            let uid = people.first().copied().filter(|_| known.is_some() || etag.is_empty());
+            let Some(uid) = uid else { return Err(EnrolError::SubjectUnknown(id.to_string())) };
+            let (mut mutations, mut seen) = (Vec::new(), HashSet::new());
             for uid in people {
-                // Where the person served as an example of whom somebody else is not.
-                let negatives = register.store.negatives_showing(uid).await?.into_iter();
+                // Where the person served as an example of whom somebody else is not: once, though two of these had the same photo.
+                let negatives = register.store.negatives_showing(uid).await?.into_iter().filter(|(_, sample)| seen.insert(*sample));
                 mutations.extend(negatives.map(|(subject, sample)| Mutation::EraseSample { subject, sample }));
                 mutations.push(Mutation::EraseSubject(uid));
             }
@@ -440,8 +443,8 @@ pub(super) fn stopped(ended: JoinError) -> EnrolError {
     }
 }
 
-/// A revision's text form is the etag; an empty one asks for nothing.
+/// An empty etag asks for nothing.
 fn check_etag(subject: &Subject, etag: &str) -> Result<(), EnrolError> {
-    let current = subject.revision.to_string();
+    let current = subject.etag();
     if etag.is_empty() || etag == current { Ok(()) } else { Err(EnrolError::StaleEtag { current }) }
 }

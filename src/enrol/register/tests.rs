@@ -114,17 +114,29 @@ async fn a_stale_etag_changes_nothing() {
     let before = create(&register, "anna", &[(1, 1)]).await.expect("enrolled").subject.expect("a subject");
     clock.advance(Duration::from_secs(1));
     let lists = SubjectFields { watchlists: Some(vec!["staff".into()]), ..SubjectFields::default() };
-    let (after, samples) = update(&register, "anna", lists, &before.revision.to_string()).await.expect("current");
+    let (after, samples) = update(&register, "anna", lists, &before.etag()).await.expect("current");
     assert_eq!((after.display_name.as_str(), after.watchlists.as_slice(), samples), ("anna", &["staff".to_owned()][..], 1));
     assert!(after.update_time > before.update_time && after.create_time == before.create_time);
-    let stale = before.revision.to_string();
+    let stale = before.etag();
     for refused in [update(&register, "anna", fields("x"), &stale).await.err(), delete(&register, "anna", &stale).await.err()] {
-        assert!(matches!(refused, Some(EnrolError::StaleEtag { current }) if current == after.revision.to_string()));
+        assert!(matches!(refused, Some(EnrolError::StaleEtag { current }) if current == after.etag()));
     }
     assert_eq!(register.gallery.subject(after.uid).map(|subject| subject.as_ref().clone()), Some(after.clone()));
     // A new sample is a change too.
     add(&register, "anna", (1, 2)).await.expect("added");
-    assert!(matches!(delete(&register, "anna", &after.revision.to_string()).await, Err(EnrolError::StaleEtag { .. })));
+    assert!(matches!(delete(&register, "anna", &after.etag()).await, Err(EnrolError::StaleEtag { .. })));
+}
+
+#[tokio::test]
+async fn an_etag_is_of_one_person_and_not_of_whoever_has_the_id_next() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (register, _) = self::register(folder.path()).await;
+    let first = create(&register, "anna", &[(1, 1)]).await.expect("enrolled").subject.expect("a subject");
+    delete(&register, "anna", &first.etag()).await.expect("erased");
+    let second = create(&register, "anna", &[(2, 1)]).await.expect("enrolled").subject.expect("a subject");
+    assert_eq!(first.revision, second.revision);
+    assert!(matches!(delete(&register, "anna", &first.etag()).await, Err(EnrolError::StaleEtag { .. })));
+    delete(&register, "anna", &second.etag()).await.expect("erased");
 }
 
 #[tokio::test]

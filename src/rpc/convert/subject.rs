@@ -84,7 +84,7 @@ pub(in super::super) fn subject(subject: &Subject, sample_count: u32) -> pb::Sub
         expire_time: subject.expire_time.map(time),
         create_time: Some(time(subject.create_time)),
         update_time: Some(time(subject.update_time)),
-        etag: subject.revision.to_string(),
+        etag: subject.etag(),
         sample_count,
         origin: match subject.origin {
             Origin::Rpc => pb::SubjectOrigin::Rpc,
