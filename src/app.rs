@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cameras::{CameraDefaults, Cameras};
@@ -67,19 +67,30 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = signals.stop();
     let mut people = FolderWatch::over(config.people_dir.clone(), Duration::from_secs(config.gallery.watch_people_s.into()));
-    // A reload may take minutes, and nothing waits for it: neither a stop nor a stage that ends.
+    // A reload of people may take an hour, and nothing waits for it: neither a stop, nor a stage that ends, nor a token that is
+    // taken back. What is asked for meanwhile is done once, after it.
+    let people_wanted = Notify::new();
+    let credentials = async {
+        loop {
+            signals.reload().await;
+            daemon.reload_credentials();
+            people_wanted.notify_one();
+        }
+    };
     let reloads = async {
         loop {
-            let outcome = tokio::select! {
-                () = signals.reload() => daemon.reload().await,
-                () = people.changed() => daemon.reload_people().await,
-            };
+            tokio::select! {
+                () = people_wanted.notified() => {}
+                () = people.changed() => {}
+            }
+            let outcome = daemon.reload_people().await;
             people.note(&outcome);
         }
     };
     let failed = tokio::select! {
         () = stop.cancelled() => None,
         end = tasks.first_end() => Some(end),
+        never = credentials => never,
         never = reloads => never,
     };
     notify(&[NotifyState::Stopping]);
@@ -210,8 +221,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// What SIGHUP asks for: the enrolment folder, the tokens and the certificate are read again.
-    async fn reload(&self) -> Result<ReloadReport, EnrolError> {
+    /// What SIGHUP asks for before the enrolment folder: the tokens and the certificate are read again.
+    fn reload_credentials(&self) {
         notify(&[NotifyState::Reloading]);
         for (what, outcome) in [("tokens", self.server.reload_tokens()), ("certificate", self.server.reload_certificate())] {
             match outcome {
@@ -220,9 +231,7 @@ impl Daemon {
                 Err(error) => tracing::error!(what, %error, "not read again; what was in force stays so"),
             }
         }
-        let outcome = self.reload_people().await;
         notify(&[NotifyState::Ready]);
-        outcome
     }
 
     /// Reads the enrolment folder again and tells the log what came of it.
