@@ -19,6 +19,7 @@ use super::{EnrolError, FileRemark};
 use crate::photo::{PHOTO_BYTES_MAX, PhotoError};
 use crate::subject::SubjectId;
 pub use watch::FolderWatch;
+pub(super) use watch::PASSING;
 
 /// The most refused files, and doubtful ones, that a report names; one more entry counts the rest.
 pub const REMARKS_MAX: usize = 1000;
@@ -161,6 +162,10 @@ fn list_subject(root: &Path, subject: &SubjectId, files: &[DirEntry], listing: &
                 Ok(None) => listing.refuse(&path, "BAD_IMAGE", &format!("give a photo of at most {PHOTO_BYTES_MAX} bytes")),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     listing.refuse(&path, "UNREADABLE", &format!("let doorward read it: {error}"));
+                }
+                // One file that the disk does not give keeps nobody else out; where the folder itself goes, nothing is to be believed.
+                Err(error) if error.kind() != io::ErrorKind::NotFound && root.read_dir().is_ok() => {
+                    listing.refuse(&path, "UNREADABLE", &format!("put a copy in its place that can be read: {error}"));
                 }
                 Err(error) => return Err(unreadable(root, &error)),
             }

@@ -134,7 +134,8 @@ impl Planner<'_> {
         }
         let samples = self.known.folder_samples(id);
         let refused_before = self.plan.report.refused.len();
-        let additions = self.additions(photos, samples.len());
+        let staying = samples.iter().filter(|sample| self.stays(sample, photos)).count();
+        let additions = self.additions(photos, staying);
         let is_partly_refused = self.plan.report.refused.len() > refused_before || holds_refused(self.listing, id);
 
         let added_paths: BTreeSet<&String> = additions.iter().map(|(path, _)| path).collect();
@@ -158,8 +159,17 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The new photos of one subject that can be taken; the others are refused.
-    fn additions(&mut self, photos: &[&FoundPhoto], samples_before: usize) -> Vec<(String, Prepared)> {
+    /// Whether a sample is kept: its photo lies there as it was, cannot be looked at, or could not be taken.
+    fn stays(&self, sample: &Sample, photos: &[&FoundPhoto]) -> bool {
+        let Some(path) = &sample.folder_path else { return true };
+        let is_unread = self.listing.unread_files.contains(path)
+            || path.split_once('/').is_some_and(|(directory, _)| self.listing.unread_subjects.contains(directory));
+        let is_kept = |photo: &&FoundPhoto| self.known.is_unchanged(photo) || !matches!(self.prepared.get(path), Some(Ok(_)));
+        is_unread || photos.iter().filter(|photo| photo.path == *path).any(is_kept)
+    }
+
+    /// The new photos of one subject that can be taken beside so many that stay; the others are refused.
+    fn additions(&mut self, photos: &[&FoundPhoto], staying: usize) -> Vec<(String, Prepared)> {
         let mut additions = Vec::new();
         for photo in photos.iter().filter(|photo| !self.known.is_unchanged(photo)) {
             let prepared = match self.prepared.remove(&photo.path) {
@@ -177,7 +187,7 @@ impl Planner<'_> {
             if *owner != photo.subject {
                 let message = format!("the same picture lies in the directory of {owner}; one picture cannot show two people");
                 self.refuse(&photo.path, "PHOTO_OF_ANOTHER_SUBJECT", &message);
-            } else if samples_before + additions.len() >= SAMPLES_A_SUBJECT_MAX {
+            } else if staying + additions.len() >= SAMPLES_A_SUBJECT_MAX {
                 let message = format!("a subject has at most {SAMPLES_A_SUBJECT_MAX} photos; keep the best ones");
                 self.refuse(&photo.path, "TOO_MANY_PHOTOS", &message);
             } else {

@@ -11,6 +11,7 @@ mod doubts;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::folder::{self, FoundPhoto, Listing, REMARKS_MAX};
+use super::folder::{self, FoundPhoto, Listing, PASSING, REMARKS_MAX};
 use super::plan::{PreparedPhotos, check_mass_removal, photos_to_prepare, plan};
 use super::prepare::Prepared;
 use super::register::{Register, stopped};
@@ -196,7 +197,10 @@ pub(super) async fn patiently(prepare: &Prepare, photo: Arc<[u8]>, busy_wait: Du
 /// The report with its version, and no more remarks than fit into an answer.
 fn finished(mut report: ReloadReport, version: u64) -> ReloadReport {
     report.version = version;
-    report.doubtful.retain(|doubtful| !report.refused.iter().any(|refused| refused.path == doubtful.path));
+    let refused: HashSet<&str> = report.refused.iter().map(|refused| refused.path.as_str()).collect();
+    report.doubtful.retain(|doubtful| !refused.contains(doubtful.path.as_str()));
+    // What may be taken by the next reload is told in any case: whoever watches the folder goes by it.
+    report.refused.sort_by_key(|refused| !PASSING.contains(&refused.reason));
     for (remarks, reason) in [(&mut report.refused, "MORE_FILES_REFUSED"), (&mut report.doubtful, "MORE_FILES_DOUBTFUL")] {
         let more = remarks.len().saturating_sub(REMARKS_MAX);
         if more > 0 {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 use crate::enrol::tests::{counting_prepare, empty_photo, found, id, photo, prepared, register};
-use crate::enrol::{Allowed, NewSubject, SubjectFields, register::Creation};
+use crate::enrol::{Allowed, NewSubject, SAMPLES_A_SUBJECT_MAX, SubjectFields, register::Creation};
 use crate::subject::{Origin, SubjectId};
 
 struct House {
@@ -128,6 +128,36 @@ async fn an_erased_person_stays_out_until_enrolled_by_rpc() {
     let report = house.reload().await;
     assert_eq!(reasons(&report)[0], ("anna", "SUBJECT_EXISTS"), "whom RPC enrolled the folder does not touch");
     assert_eq!(found(&house.register, 1, 1).as_deref(), Some("anna"));
+}
+
+#[tokio::test]
+async fn who_left_and_came_back_with_the_same_photo_can_be_erased() {
+    let house = House::new().await;
+    for name in ["anna", "bo"] {
+        house.put(&format!("{name}/1.jpg"), &photo(u8::from(name == "bo"), 1));
+    }
+    house.reload().await;
+    fs::remove_dir_all(house.people().join("bo")).expect("it is there");
+    house.reload().await;
+    house.put("bo/1.jpg", &photo(1, 1));
+    house.reload().await;
+    assert_eq!(found(&house.register, 1, 1).as_deref(), Some("bo"));
+    house.delete("bo").await;
+    assert_eq!(found(&house.register, 1, 1), None);
+    assert_eq!(reasons(&house.reload().await), [("bo/1.jpg", "ERASED_PERSON")]);
+}
+
+#[tokio::test]
+async fn a_photo_of_a_full_directory_can_be_replaced() {
+    let house = House::new().await;
+    for shot in 0..SAMPLES_A_SUBJECT_MAX {
+        house.put(&format!("anna/{shot:03}.jpg"), &photo(1, shot as u8));
+    }
+    house.reload().await;
+    house.put("anna/007.jpg", &photo(1, 200));
+    house.put("anna/zzz.jpg", &photo(1, 201));
+    let report = house.reload().await;
+    assert_eq!((counts(&report), reasons(&report)), ((0, 1, 0, 99), vec![("anna/zzz.jpg", "TOO_MANY_PHOTOS")]));
 }
 
 #[tokio::test]
