@@ -391,6 +391,14 @@ impl Enrolment {
         self.register.roll_back(request, rollback).await
     }
 
+    /// Whether every version after `version` is there to be told.
+    ///
+    /// # Errors
+    /// [`EnrolError::VersionUnknown`] where some are not kept any more, or where there never was such a version.
+    pub async fn check_kept_since(&self, version: u64) -> Result<(), EnrolError> {
+        self.register.check_kept_since(version).await
+    }
+
     /// What differs between version `from` and the later version `to`, or the newest.
     ///
     /// # Errors

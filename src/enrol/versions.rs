@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use super::register::Register;
 use super::request::Request;
 use crate::mutation::Mutation;
 use crate::store::{Committed, Difference, VersionInfo};
+use crate::subject::{SampleId, SubjectUid};
 
 /// What going back did, or would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +71,8 @@ impl Register {
     }
 
     async fn roll_back_now(&self, request: Request, rollback: Rollback) -> Result<RollbackReport, EnrolError> {
-        let difference = self.difference(rollback.version, None).await?;
+        let mut difference = self.difference(rollback.version, None).await?;
+        self.leave_a_photo_to_everybody(&mut difference).await?;
         let (mutations, report) = self.plan(difference);
         let current = self.gallery.current();
         let (removed, total) = (report.subjects_removed as usize, self.store.subject_count().await?);
@@ -81,6 +84,32 @@ impl Register {
         }
         let answer = move |committed: &Committed| RollbackReport { version: committed.version, ..report };
         self.commit(request, mutations, answer).await
+    }
+
+    /// Whose photos of then were all erased since keeps the newest of now: nobody stays enrolled without one.
+    async fn leave_a_photo_to_everybody(&self, difference: &mut Difference) -> Result<(), EnrolError> {
+        let goes = |uid: &SubjectUid| matches!(difference.subjects.get(uid), Some((None, _)));
+        let going: HashSet<SampleId> = difference.samples_come.iter().map(|(_, sample)| *sample).collect();
+        let gone = difference.samples_gone.iter().filter(|(sample, _)| !sample.negative);
+        let restored: HashSet<SubjectUid> = gone.map(|(sample, _)| sample.subject).collect();
+        let losing: BTreeSet<SubjectUid> = difference.samples_come.iter().map(|(uid, _)| *uid).filter(|uid| !goes(uid)).collect();
+        let mut kept = HashSet::new();
+        for uid in losing.into_iter().filter(|uid| !restored.contains(uid)) {
+            let samples = self.store.samples(uid).await?;
+            let own = || samples.iter().map(|(sample, _)| sample).filter(|sample| !sample.negative);
+            if own().all(|sample| going.contains(&sample.id)) {
+                kept.extend(own().max_by_key(|sample| sample.create_time).map(|sample| sample.id));
+            }
+        }
+        difference.samples_come.retain(|(_, sample)| !kept.contains(sample));
+        Ok(())
+    }
+
+    /// Whether every version after `version` is there to be told.
+    pub async fn check_kept_since(&self, version: u64) -> Result<(), EnrolError> {
+        let oldest = self.store.gallery_versions_after(None, 1).await?.first().map_or(0, |oldest| oldest.version);
+        let is_told = (oldest..=self.gallery.current().version()).contains(&version);
+        if is_told { Ok(()) } else { Err(EnrolError::VersionUnknown { version, oldest }) }
     }
 
     /// What differs between `from` and the later version `to`, or the newest.

@@ -209,7 +209,13 @@ impl GalleryService for GalleryApi {
         let place = self.0.subscriber_place()?;
         let shared = self.0.clone();
         let changes = shared.parts.enrolment.version_changes();
-        let after = request.into_inner().after_version.unwrap_or_else(|| *changes.borrow());
+        let after = match request.into_inner().after_version {
+            Some(after) => {
+                shared.parts.enrolment.check_kept_since(after).await?;
+                after
+            }
+            None => *changes.borrow(),
+        };
         Ok(Response::new(Outgoing::spawn(|out| async move {
             let _place = place;
             tokio::select! {

@@ -148,6 +148,35 @@ async fn who_was_erased_does_not_come_back_by_any_rollback_and_leaves_no_byte() 
 }
 
 #[tokio::test]
+async fn nobody_stays_enrolled_without_a_photo() {
+    let house = House::new().await;
+    let then = house.enrol("anna", 1).await;
+    house.enrol("bert", 2).await;
+    house.add("anna", 1, 2).await;
+    let anna = house.register.subject_with_count(&id("anna")).await.expect("anna").0;
+    let first = house.register.store.samples(anna.uid).await.expect("samples").remove(0).0;
+    let request = Request::delete_sample("", &id("anna"), first.id).expect("a good request");
+    house.register.remove(request, id("anna"), first.id).await.expect("removed");
+    let report = house.roll_back(then).await;
+    assert_eq!((report.subjects_removed, report.samples_removed), (1, 1), "bert and his: {report:?}");
+    assert_eq!(found(&house.register, 1, 2).as_deref(), Some("anna"), "by the photo that replaced the one of then");
+}
+
+#[tokio::test]
+async fn versions_are_told_from_one_that_is_kept_and_from_no_other() {
+    let house = House::new().await;
+    let first = house.enrol("anna", 1).await;
+    house.clock.advance(std::time::Duration::from_secs(100));
+    let second = house.enrol("bert", 2).await;
+    house.register.check_kept_since(first).await.expect("it is kept");
+    assert!(matches!(house.register.check_kept_since(second + 1).await, Err(EnrolError::VersionUnknown { .. })));
+    let now = crate::clock::Clock::now(house.clock.as_ref());
+    house.register.store.prune_gallery_history(now).await.expect("pruned");
+    house.register.check_kept_since(first).await.expect("the newest of the old ones stays");
+    assert!(matches!(house.register.check_kept_since(0).await, Err(EnrolError::VersionUnknown { oldest, .. }) if oldest == first));
+}
+
+#[tokio::test]
 async fn somebody_who_is_only_kept_for_going_back_can_be_erased_by_name() {
     let house = House::new().await;
     house.enrol("anna", 1).await;
