@@ -29,6 +29,7 @@ use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
 mod backup;
 mod cameras;
 mod data_dir;
+mod erased_ids;
 mod events;
 mod export;
 mod failure;
@@ -48,6 +49,7 @@ pub(crate) mod tests;
 mod writer;
 
 pub use backup::{BackupFacts, Restored, back_up, restore};
+pub use erased_ids::{IdHash, hash as erased_id};
 pub use export::{Export, ExportFacts, export, templates};
 pub use history::{Difference, VersionChange, VersionInfo};
 pub use reencode::Lacking;

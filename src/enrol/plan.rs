@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::folder::{FoundPhoto, Listing};
 use super::prepare::Prepared;
@@ -16,6 +16,7 @@ use super::register::{new_sample, new_subject};
 use super::{EnrolError, FileRemark, ReloadReport, SAMPLES_A_SUBJECT_MAX};
 use crate::clock::Timestamp;
 use crate::mutation::Mutation;
+use crate::store::{IdHash, erased_id};
 use crate::subject::{Origin, Sample, Subject, SubjectId, SubjectUid};
 
 /// Who is enrolled, and the samples that came from the folder.
@@ -23,7 +24,12 @@ use crate::subject::{Origin, Sample, Subject, SubjectId, SubjectUid};
 pub(super) struct Known {
     pub subjects: BTreeMap<SubjectId, Subject>,
     pub samples: HashMap<SubjectUid, Vec<Sample>>,
+    /// The ids of those who were erased, and that nobody has now.
+    pub erased_ids: HashSet<IdHash>,
 }
+
+const ERASED: &str =
+    "the person of this name was erased; take the directory away and reload before somebody else is put there, or enrol them by RPC";
 
 /// What became of the photos that had to be looked at, by path.
 pub(super) type PreparedPhotos = HashMap<String, Result<Prepared, FileRemark>>;
@@ -52,6 +58,11 @@ impl Known {
         self.folder_samples(&photo.subject).iter().any(same)
     }
 
+    /// Whether whoever was called so was erased, and the directory has been there ever since.
+    fn is_erased(&self, id: &SubjectId) -> bool {
+        !self.erased_ids.is_empty() && !self.subjects.contains_key(id) && self.erased_ids.contains(&erased_id(id))
+    }
+
     fn is_enrolled_by_rpc(&self, id: &SubjectId) -> bool {
         self.subjects.get(id).is_some_and(|subject| subject.origin == Origin::Rpc)
     }
@@ -60,7 +71,21 @@ impl Known {
 /// The photos that are new or changed, and so have to be encoded.
 pub(super) fn photos_to_prepare<'a>(listing: &'a Listing, known: &Known) -> Vec<&'a FoundPhoto> {
     let photos = listing.photos.iter();
-    photos.filter(|photo| !known.is_enrolled_by_rpc(&photo.subject) && !known.is_unchanged(photo)).collect()
+    let is_nobodys = |id: &SubjectId| known.is_enrolled_by_rpc(id) || known.is_erased(id);
+    photos.filter(|photo| !is_nobodys(&photo.subject) && !known.is_unchanged(photo)).collect()
+}
+
+/// The erased whose directories are away: whoever is put there next was put there since.
+pub(super) fn erased_and_away(listing: &Listing, known: &Known) -> Vec<IdHash> {
+    let mut present: HashSet<IdHash> = HashSet::new();
+    if !known.erased_ids.is_empty() {
+        let of_photos =
+            listing.photos.chunk_by(|a, b| a.subject == b.subject).filter_map(|photos| Some(erased_id(&photos.first()?.subject)));
+        let of_files = listing.unread_files.iter().filter_map(|path| path.split_once('/').map(|(directory, _)| directory));
+        let unread = of_files.chain(listing.unread_subjects.iter().map(String::as_str)).filter_map(|id| SubjectId::parse(id).ok());
+        present.extend(of_photos.chain(unread.map(|id| erased_id(&id))));
+    }
+    known.erased_ids.iter().filter(|id| !present.contains(*id)).copied().collect()
 }
 
 /// Refuses a listing that misses more than a tenth of all subjects, or everybody who came from the
@@ -130,6 +155,10 @@ impl Planner<'_> {
                 "SUBJECT_EXISTS",
                 "a subject of this name was enrolled by RPC; rename the directory or delete the subject",
             );
+            return Ok(());
+        }
+        if self.known.is_erased(id) {
+            photos.iter().for_each(|photo| self.refuse(&photo.path, "ERASED_PERSON", ERASED));
             return Ok(());
         }
         let samples = self.known.folder_samples(id);

@@ -347,6 +347,7 @@ impl Register {
         for sample in self.store.folder_samples().await? {
             known.samples.entry(sample.subject).or_default().push(sample);
         }
+        known.erased_ids = self.store.erased_ids().await?;
         Ok(known)
     }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::folder::{self, FoundPhoto, Listing, PASSING, REMARKS_MAX};
-use super::plan::{PreparedPhotos, check_mass_removal, photos_to_prepare, plan};
+use super::plan::{PreparedPhotos, check_mass_removal, erased_and_away, photos_to_prepare, plan};
 use super::prepare::Prepared;
 use super::register::{Register, stopped};
 use super::request::Request;
@@ -149,6 +149,10 @@ impl Turn {
         let known = register.known_for_reload().await?;
         if !self.allow_mass_removal {
             check_mass_removal(&self.listing, &known)?;
+        }
+        let away = erased_and_away(&self.listing, &known);
+        if !away.is_empty() && !self.listing.photos.is_empty() {
+            register.store.forget_erased_ids(away).await?;
         }
         let plan = plan(&self.listing, &known, self.prepared, register.clock.now())?;
         if plan.mutations.is_empty() && request.key.is_none() {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, SystemClock};
 use crate::mutation::Mutation;
 use crate::store::history::{self, VersionChange};
-use crate::store::{Committed, RESTORED, StoreError, data_dir, failure, mutations, schema};
+use crate::store::{Committed, IdHash, RESTORED, StoreError, data_dir, erased_ids, failure, mutations, schema};
 use crate::subject::{SampleId, SubjectUid};
 
 /// What SQLite may leave beside a database.
@@ -172,6 +172,7 @@ struct Erasures {
     /// Who is there all the same: what somebody else was erased with does not take them along.
     living: HashSet<SubjectUid>,
     content: Vec<([u8; 32], i64)>,
+    ids: Vec<IdHash>,
     /// The newest version there was: no number is given twice.
     newest: u64,
 }
@@ -196,8 +197,10 @@ fn erasures(database: &Path) -> Result<Erasures, StoreError> {
         .prepare("SELECT sha256, time_us FROM erased_content")?
         .query_and_then([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, StoreError>>()?;
+    // A database of before has no such table.
+    let ids = erased_ids::all(&db).unwrap_or_default();
     let newest = mutations::version(&db)?;
-    Ok(Erasures { people, samples, living, content, newest })
+    Ok(Erasures { ids, people, samples, living, content, newest })
 }
 
 fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreError> {
@@ -255,6 +258,7 @@ fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreErr
             )?
             .execute(params![sha256, erased_at])?;
     }
+    erasures.ids.iter().try_for_each(|id| erased_ids::note(&change, id))?;
     change.commit()?;
     Ok(u32::try_from(erased.len()).unwrap_or(u32::MAX))
 }

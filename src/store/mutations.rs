@@ -13,7 +13,7 @@ use crate::face::Template;
 use crate::mutation::Mutation;
 use crate::store::history::VersionChange;
 use crate::store::people::SHOWN_CONTENT;
-use crate::store::{Committed, StoreError, history, people, reencode, requests, shadow};
+use crate::store::{Committed, StoreError, erased_ids, history, people, reencode, requests, shadow};
 use crate::subject::{Sample, SampleId, Subject, SubjectUid};
 
 /// Snapshots that show subject `?1`: those that say so, those that a sample was made of, those of
@@ -168,7 +168,7 @@ fn put_subject(db: &Connection, subject: &Subject) -> Result<(), StoreError> {
         subject.update_time.as_micros(),
         subject.revision.cast_signed(),
     ])?;
-    Ok(())
+    erased_ids::forget(db, &subject.id)
 }
 
 fn put_sample(db: &Connection, sample: &Sample, template: &Template, photo: &[u8]) -> Result<(), StoreError> {
@@ -208,6 +208,7 @@ fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &m
          OR negative AND content_sha256 IN ({SHOWN_CONTENT})"
     );
     // Found before the rows that tell of them go.
+    erased_ids::note_of(db, subject)?;
     let under_other_names = history::retired_with(db, &same_photos, uid)?;
     done.snapshots_erased += rows(db.prepare_cached(SHOWN_SNAPSHOTS)?.execute([uid])?);
     done.snapshots_erased += rows(shadow::erase_about(db, subject)?);

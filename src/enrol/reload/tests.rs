@@ -131,6 +131,25 @@ async fn an_erased_person_stays_out_until_enrolled_by_rpc() {
 }
 
 #[tokio::test]
+async fn an_erased_persons_directory_enrols_nobody_until_it_was_away() {
+    let house = House::new().await;
+    for name in ["anna", "bo"] {
+        house.put(&format!("{name}/1.jpg"), &photo(u8::from(name == "bo") + 1, 1));
+    }
+    house.reload().await;
+    house.delete("anna").await;
+    // A photo that was refused, deleted or not there yet when she was erased.
+    house.put("anna/2.jpg", &photo(1, 2));
+    assert_eq!(reasons(&house.reload().await), [("anna/1.jpg", "ERASED_PERSON"), ("anna/2.jpg", "ERASED_PERSON")]);
+    assert_eq!((found(&house.register, 1, 2), house.looks()), (None, 2), "and it was not even looked at");
+    fs::remove_dir_all(house.people().join("anna")).expect("it is there");
+    house.reload().await;
+    house.put("anna/1.jpg", &photo(3, 1));
+    assert_eq!(counts(&house.reload().await), (1, 0, 0, 1));
+    assert_eq!(found(&house.register, 3, 1).as_deref(), Some("anna"), "another of that name");
+}
+
+#[tokio::test]
 async fn who_left_and_came_back_with_the_same_photo_can_be_erased() {
     let house = House::new().await;
     for name in ["anna", "bo"] {
@@ -184,9 +203,11 @@ async fn a_person_erased_while_the_folder_is_encoded_stays_out() {
     });
     let house = House { prepare, ..house };
     let report = house.reload().await;
-    assert_eq!(reasons(&report), [("anna/1.jpg", "CHANGED_MEANWHILE"), ("bo2/1.jpg", "ERASED_PERSON")]);
+    let refused = [("anna/1.jpg", "ERASED_PERSON"), ("anna/2.jpg", "ERASED_PERSON"), ("bo2/1.jpg", "ERASED_PERSON")];
+    assert_eq!(reasons(&report), refused);
     assert_eq!(found(&house.register, 2, 1), None, "their very photo was in the reload's hands");
-    assert_eq!(reasons(&house.reload().await), [("anna/1.jpg", "ERASED_PERSON"), ("bo2/1.jpg", "ERASED_PERSON")]);
+    assert_eq!(reasons(&house.reload().await), refused);
+    assert_eq!(found(&house.register, 1, 2), None, "nor by a photo that was never hers before");
 }
 
 #[tokio::test]
