@@ -100,7 +100,7 @@ pub struct Subject {
     pub create_time: Timestamp,
     /// When it last changed.
     pub update_time: Timestamp,
-    /// Counts the changes of this subject; its text form is the etag.
+    /// Counts the changes of this subject; a part of its etag.
     pub revision: u64,
 }
 

@@ -29,7 +29,7 @@ const ENTRIES_MAX: usize = 2_000_000;
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "pgm"];
 
 /// Every reason that a file can be refused or doubted for.
-const REASONS: [&str; 18] = [
+const REASONS: [&str; 19] = [
     "BAD_IMAGE",
     "CHANGED_MEANWHILE",
     "ERASED_PERSON",
@@ -42,6 +42,7 @@ const REASONS: [&str; 18] = [
     "ODD_NAME",
     "PHOTO_OF_ANOTHER_SUBJECT",
     "POSSIBLE_DUPLICATE",
+    "READ_FAILED",
     "RELOAD_FULL",
     "SEVERAL_FACES",
     "SUBJECT_EXISTS",
@@ -106,7 +107,10 @@ pub(super) fn list(root: &Path) -> Result<Listing, EnrolError> {
 /// # Errors
 /// [`EnrolError::FolderUnreadable`] when it, or the folder, has gone.
 pub(super) fn read(root: &Path, photo: &FoundPhoto) -> Result<Option<Vec<u8>>, EnrolError> {
-    let bytes = read_photo(&root.join(&photo.path)).map_err(|error| unreadable(root, &error))?;
+    let bytes = match read_photo(&root.join(&photo.path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound && root.read_dir().is_ok() => return Ok(None),
+        read => read.map_err(|error| unreadable(root, &error))?,
+    };
     Ok(bytes.filter(|bytes| sha256(bytes) == photo.content_sha256))
 }
 
@@ -165,7 +169,7 @@ fn list_subject(root: &Path, subject: &SubjectId, files: &[DirEntry], listing: &
                 }
                 // One file that the disk does not give keeps nobody else out; where the folder itself goes, nothing is to be believed.
                 Err(error) if error.kind() != io::ErrorKind::NotFound && root.read_dir().is_ok() => {
-                    listing.refuse(&path, "UNREADABLE", &format!("put a copy in its place that can be read: {error}"));
+                    listing.refuse(&path, "READ_FAILED", &format!("reload again, or put a copy in its place: {error}"));
                 }
                 Err(error) => return Err(unreadable(root, &error)),
             }

@@ -76,7 +76,12 @@ pub(super) fn photos_to_prepare<'a>(listing: &'a Listing, known: &Known) -> Vec<
 }
 
 /// The erased whose directories are away: whoever is put there next was put there since.
-pub(super) fn erased_and_away(listing: &Listing, known: &Known) -> Vec<IdHash> {
+pub(super) fn erased_and_away(listing: &Listing, known: &Known, erased_before: &HashSet<IdHash>) -> Vec<IdHash> {
+    let is_empty = listing.photos.is_empty() && listing.unread_files.is_empty() && listing.unread_subjects.is_empty();
+    if is_empty && known.folder_subjects().next().is_some() {
+        // Most likely the folder is not there, and not the directories.
+        return Vec::new();
+    }
     let mut present: HashSet<IdHash> = HashSet::new();
     if !known.erased_ids.is_empty() {
         let of_photos =
@@ -85,7 +90,8 @@ pub(super) fn erased_and_away(listing: &Listing, known: &Known) -> Vec<IdHash> {
         let unread = of_files.chain(listing.unread_subjects.iter().map(String::as_str)).filter_map(|id| SubjectId::parse(id).ok());
         present.extend(of_photos.chain(unread.map(|id| erased_id(&id))));
     }
-    known.erased_ids.iter().filter(|id| !present.contains(*id)).copied().collect()
+    // Whoever was erased since the folder was looked at may have a directory that was not there then.
+    known.erased_ids.intersection(erased_before).filter(|id| !present.contains(*id)).copied().collect()
 }
 
 /// Refuses a listing that misses more than a tenth of all subjects, or everybody who came from the
@@ -153,7 +159,7 @@ impl Planner<'_> {
             self.refuse(
                 id.as_str(),
                 "SUBJECT_EXISTS",
-                "a subject of this name was enrolled by RPC; rename the directory or delete the subject",
+                "a subject of this name was enrolled by RPC; rename the directory, or delete the subject and take the directory away for one reload",
             );
             return Ok(());
         }
@@ -164,7 +170,7 @@ impl Planner<'_> {
         let samples = self.known.folder_samples(id);
         let refused_before = self.plan.report.refused.len();
         let staying = samples.iter().filter(|sample| self.stays(sample, photos)).count();
-        let additions = self.additions(photos, staying);
+        let additions = self.additions(photos, (samples, staying));
         let is_partly_refused = self.plan.report.refused.len() > refused_before || holds_refused(self.listing, id);
 
         let added_paths: BTreeSet<&String> = additions.iter().map(|(path, _)| path).collect();
@@ -197,10 +203,14 @@ impl Planner<'_> {
         is_unread || photos.iter().filter(|photo| photo.path == *path).any(is_kept)
     }
 
-    /// The new photos of one subject that can be taken beside so many that stay; the others are refused.
-    fn additions(&mut self, photos: &[&FoundPhoto], staying: usize) -> Vec<(String, Prepared)> {
+    /// The new photos of one subject that can be taken beside so many that stay; the others are refused. Those that replace one are
+    /// asked first: where they are refused, what they were to replace stays after all.
+    fn additions(&mut self, photos: &[&FoundPhoto], (samples, mut staying): (&[Sample], usize)) -> Vec<(String, Prepared)> {
+        let replaces = |photo: &&FoundPhoto| samples.iter().any(|sample| sample.folder_path.as_ref() == Some(&photo.path));
+        let changed = photos.iter().filter(|photo| !self.known.is_unchanged(photo)).copied();
+        let (replacing, new): (Vec<&FoundPhoto>, Vec<&FoundPhoto>) = changed.partition(replaces);
         let mut additions = Vec::new();
-        for photo in photos.iter().filter(|photo| !self.known.is_unchanged(photo)) {
+        for (photo, is_replacing) in replacing.into_iter().map(|photo| (photo, true)).chain(new.into_iter().map(|photo| (photo, false))) {
             let prepared = match self.prepared.remove(&photo.path) {
                 Some(Ok(prepared)) => prepared,
                 Some(Err(refused)) => {
@@ -216,6 +226,7 @@ impl Planner<'_> {
             if *owner != photo.subject {
                 let message = format!("the same picture lies in the directory of {owner}; one picture cannot show two people");
                 self.refuse(&photo.path, "PHOTO_OF_ANOTHER_SUBJECT", &message);
+                staying += usize::from(is_replacing);
             } else if staying + additions.len() >= SAMPLES_A_SUBJECT_MAX {
                 let message = format!("a subject has at most {SAMPLES_A_SUBJECT_MAX} photos; keep the best ones");
                 self.refuse(&photo.path, "TOO_MANY_PHOTOS", &message);

@@ -231,11 +231,13 @@ impl Register {
             let uid = people.first().copied().filter(|_| known.is_some() || etag.is_empty());
             let Some(uid) = uid else { return Err(EnrolError::SubjectUnknown(id.to_string())) };
             let (mut mutations, mut seen) = (Vec::new(), HashSet::new());
-            for uid in people {
-                // Where the person served as an example of whom somebody else is not: once, though two of these had the same photo.
-                let negatives = register.store.negatives_showing(uid).await?.into_iter().filter(|(_, sample)| seen.insert(*sample));
+            for uid in &people {
+                // Where the person served as an example of whom somebody else is not: once, though two of these had the same photo, and
+                // not where the example is their own, which goes with them.
+                let negatives = register.store.negatives_showing(*uid).await?.into_iter();
+                let negatives = negatives.filter(|(owner, sample)| !people.contains(owner) && seen.insert(*sample));
                 mutations.extend(negatives.map(|(subject, sample)| Mutation::EraseSample { subject, sample }));
-                mutations.push(Mutation::EraseSubject(uid));
+                mutations.push(Mutation::EraseSubject(*uid));
             }
             let time = register.clock.now();
             let answer = move |committed: &Committed| Erased { uid, committed: committed.clone(), time };

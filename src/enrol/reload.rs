@@ -27,7 +27,7 @@ use super::request::Request;
 use super::{EnrolError, FileRemark, ReloadReport};
 use crate::infer::InferError;
 use crate::photo::PhotoError;
-use crate::store::Committed;
+use crate::store::{Committed, IdHash};
 
 /// The most bytes of new photos that one reload holds and commits: events wait behind the commit.
 const PHOTO_BYTES_HELD_MAX: usize = 256 << 20;
@@ -74,7 +74,7 @@ impl Reload<'_> {
             return Ok(finished(ReloadReport { doubtful, ..report }, self.register.gallery.current().version()));
         }
         let allow_mass_removal = self.allow_mass_removal;
-        let turn = Turn { listing, prepared, doubtful, version_before, allow_mass_removal };
+        let turn = Turn { listing, prepared, doubtful, version_before, erased_before: known.erased_ids, allow_mass_removal };
         self.register.in_turn(request, |register, request| async move { turn.commit(&register, request).await }).await
     }
 
@@ -136,6 +136,8 @@ struct Turn {
     prepared: PreparedPhotos,
     doubtful: Vec<FileRemark>,
     version_before: u64,
+    /// Who was erased when the folder was looked at.
+    erased_before: HashSet<IdHash>,
     allow_mass_removal: bool,
 }
 
@@ -150,8 +152,8 @@ impl Turn {
         if !self.allow_mass_removal {
             check_mass_removal(&self.listing, &known)?;
         }
-        let away = erased_and_away(&self.listing, &known);
-        if !away.is_empty() && !self.listing.photos.is_empty() {
+        let away = erased_and_away(&self.listing, &known, &self.erased_before);
+        if !away.is_empty() {
             register.store.forget_erased_ids(away).await?;
         }
         let plan = plan(&self.listing, &known, self.prepared, register.clock.now())?;

@@ -20,7 +20,7 @@ use super::register::Register;
 use super::request::Request;
 use crate::mutation::Mutation;
 use crate::store::{Committed, Difference, VersionInfo};
-use crate::subject::{SampleId, SubjectUid};
+use crate::subject::{SampleId, Subject, SubjectUid};
 
 /// What going back did, or would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,14 +102,24 @@ impl Register {
             }
         }
         difference.samples_come.retain(|(_, sample)| !kept.contains(sample));
+        // Nor does anybody come back without.
+        let lost =
+            |uid: &SubjectUid, states: &(Option<Subject>, Option<Subject>)| matches!(states, (Some(_), None)) && !restored.contains(uid);
+        let lost: HashSet<SubjectUid> = difference.subjects.iter().filter(|(uid, states)| lost(uid, states)).map(|(uid, _)| *uid).collect();
+        difference.subjects.retain(|uid, _| !lost.contains(uid));
+        difference.samples_gone.retain(|(sample, _)| !lost.contains(&sample.subject));
         Ok(())
     }
 
     /// Whether every version after `version` is there to be told.
     pub async fn check_kept_since(&self, version: u64) -> Result<(), EnrolError> {
-        let oldest = self.store.gallery_versions_after(None, 1).await?.first().map_or(0, |oldest| oldest.version);
-        let is_told = (oldest..=self.gallery.current().version()).contains(&version);
-        if is_told { Ok(()) } else { Err(EnrolError::VersionUnknown { version, oldest }) }
+        let first_after =
+            async |before| Ok::<_, EnrolError>(self.store.gallery_versions_after(before, 1).await?.first().map(|first| first.version));
+        // Numbers are left out, and after a restore there are none of what was replaced: what is told begins with a version that was.
+        if version == self.gallery.current().version() || first_after(version.checked_sub(1)).await? == Some(version) {
+            return Ok(());
+        }
+        Err(EnrolError::VersionUnknown { version, oldest: first_after(None).await?.unwrap_or(0) })
     }
 
     /// What differs between `from` and the later version `to`, or the newest.

@@ -71,7 +71,7 @@ impl Folder {
         // Those who stay are spread evenly over all.
         let stays = |person: usize, of: usize| person * of / people != (person + 1) * of / people;
         let photos = |of: usize| (0..people).filter(|person| stays(*person, of)).map(|person| counts[person].min(each)).sum::<usize>();
-        let left = (1..=people).rev().find(|of| photos(*of) <= photos_max).unwrap_or(1);
+        let left = (1..=people.min(photos_max)).rev().find(|of| photos(*of) <= photos_max).unwrap_or(1);
         let mut taken = vec![0_usize; people];
         self.photos.retain(|photo| {
             taken[photo.person] += 1;

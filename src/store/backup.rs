@@ -6,18 +6,18 @@
 //! A backup holds everything the database holds: faces, names, cameras with their passwords. It is 0600.
 //! Must not know: who asks.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::mutation::Mutation;
 use crate::store::history::{self, VersionChange};
 use crate::store::{Committed, IdHash, RESTORED, StoreError, data_dir, erased_ids, failure, mutations, schema};
@@ -167,10 +167,10 @@ fn prepare(file: &Path, incoming: &Path, database: &Path) -> Result<(BackupFacts
 #[derive(Default)]
 struct Erasures {
     people: Vec<SubjectUid>,
-    /// Single samples, those of others that showed somebody among them.
-    samples: Vec<SampleId>,
-    /// Who is there all the same: what somebody else was erased with does not take them along.
-    living: HashSet<SubjectUid>,
+    /// Single samples, those of others that showed somebody among them, and whose they were.
+    samples: Vec<(SubjectUid, SampleId)>,
+    /// Who and which samples are there all the same: what somebody else was erased with does not take them along.
+    living: (HashSet<SubjectUid>, HashSet<SampleId>),
     content: Vec<([u8; 32], i64)>,
     ids: Vec<IdHash>,
     /// The newest version there was: no number is given twice.
@@ -186,13 +186,18 @@ fn erasures(database: &Path) -> Result<Erasures, StoreError> {
         .query_and_then([], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
         .collect::<Result<_, StoreError>>()?;
     let samples = db
-        .prepare("SELECT DISTINCT sample FROM mutations WHERE kind = 'erase_sample' AND sample IS NOT NULL")?
-        .query_and_then([], |row| Ok(SampleId(Uuid::from_bytes(row.get(0)?))))?
+        .prepare("SELECT DISTINCT subject, sample FROM mutations WHERE kind = 'erase_sample' AND sample IS NOT NULL")?
+        .query_and_then([], |row| Ok((SubjectUid(Uuid::from_bytes(row.get(0)?)), SampleId(Uuid::from_bytes(row.get(1)?)))))?
         .collect::<Result<_, StoreError>>()?;
     let living = db
         .prepare("SELECT uid FROM subjects")?
         .query_and_then([], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
         .collect::<Result<_, StoreError>>()?;
+    let living_samples = db
+        .prepare("SELECT id FROM samples")?
+        .query_and_then([], |row| Ok(SampleId(Uuid::from_bytes(row.get(0)?))))?
+        .collect::<Result<_, StoreError>>()?;
+    let living = (living, living_samples);
     let content = db
         .prepare("SELECT sha256, time_us FROM erased_content")?
         .query_and_then([], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -206,46 +211,10 @@ fn erasures(database: &Path) -> Result<Erasures, StoreError> {
 fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreError> {
     let (change, time) = (db.transaction()?, SystemClock::new().now());
     change.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'mutations'", [erasures.newest.cast_signed()])?;
-    let mut erased = Vec::new();
-    let mut single = Vec::new();
-    for sample in &erasures.samples {
-        mutations::erase_samples(&change, ("retired_samples", "id = ?1"), &sample.0.into_bytes(), &mut Committed::default())?;
-        let owner = change
-            .prepare_cached("SELECT subject FROM samples WHERE id = ?1")?
-            .query_row([sample.0.into_bytes()], |row| row.get::<_, [u8; 16]>(0))
-            .optional()?;
-        let subject = owner.map(|owner| SubjectUid(Uuid::from_bytes(owner)));
-        single.extend(subject.map(|subject| Mutation::EraseSample { subject, sample: *sample }));
-    }
-    for uid in &erasures.people {
-        let known = "SELECT 1 FROM subjects WHERE uid = ?1 UNION SELECT 1 FROM subject_history WHERE uid = ?1
-                     UNION SELECT 1 FROM retired_samples WHERE subject = ?1";
-        if change.prepare_cached(known)?.exists([uid.0.into_bytes()])? {
-            erased.push(Mutation::EraseSubject(*uid));
-        } else {
-            // Nobody here, but perhaps in the backup that is put back next.
-            change
-                .prepare_cached("INSERT INTO mutations (kind, subject, time_us) VALUES ('erase_subject', ?1, ?2)")?
-                .execute(params![uid.0.into_bytes(), time.as_micros()])?;
-        }
-    }
-    for (sha256, erased_at) in &erasures.content {
-        // The same photo under an earlier name of the person. Who has only such photos goes whole.
-        let same = "SELECT DISTINCT subject FROM samples WHERE content_sha256 = ?1 AND create_time_us <= ?2
-                    AND NOT EXISTS (SELECT 1 FROM samples others WHERE others.subject = samples.subject AND others.content_sha256 <> ?1)";
-        let mut same = change.prepare_cached(same)?;
-        for uid in same.query_and_then(params![sha256, erased_at], |row| Ok::<_, StoreError>(SubjectUid(Uuid::from_bytes(row.get(0)?))))? {
-            let uid = uid?;
-            let again = Mutation::EraseSubject(uid);
-            if !erasures.living.contains(&uid)
-                && !erased.iter().any(|known| matches!((known, &again), (Mutation::EraseSubject(a), Mutation::EraseSubject(b)) if a == b))
-            {
-                erased.push(again);
-            }
-        }
-    }
+    let people = people_to_erase(&change, erasures, time)?;
     // What is single goes first: with its owner it would be gone already.
-    let all: Vec<Mutation> = single.into_iter().chain(erased.iter().cloned()).collect();
+    let mut all = samples_to_erase(&change, erasures, (&people, time))?;
+    all.extend(people.iter().map(|uid| Mutation::EraseSubject(*uid)));
     mutations::commit(&change, &all, ("restore", time))?;
     if all.is_empty() {
         let version = mutations::version(&change)?;
@@ -260,7 +229,87 @@ fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreErr
     }
     erasures.ids.iter().try_for_each(|id| erased_ids::note(&change, id))?;
     change.commit()?;
-    Ok(u32::try_from(erased.len()).unwrap_or(u32::MAX))
+    Ok(u32::try_from(people.len()).unwrap_or(u32::MAX))
+}
+
+/// Whom the backup holds of those who were erased. Who is not there is noted as erased, for the backup that is put back next.
+fn people_to_erase(change: &Connection, erasures: &Erasures, time: Timestamp) -> Result<Vec<SubjectUid>, StoreError> {
+    let mut people = Vec::new();
+    for uid in &erasures.people {
+        let known = "SELECT 1 FROM subjects WHERE uid = ?1 UNION SELECT 1 FROM subject_history WHERE uid = ?1
+                     UNION SELECT 1 FROM retired_samples WHERE subject = ?1";
+        if change.prepare_cached(known)?.exists([uid.0.into_bytes()])? {
+            people.push(*uid);
+        } else {
+            change
+                .prepare_cached("INSERT INTO mutations (kind, subject, time_us) VALUES ('erase_subject', ?1, ?2)")?
+                .execute(params![uid.0.into_bytes(), time.as_micros()])?;
+        }
+    }
+    // The same photo under an earlier name of the person. Who has only such photos goes whole.
+    let same = "SELECT DISTINCT subject FROM samples WHERE content_sha256 = ?1 AND create_time_us <= ?2
+                AND NOT EXISTS (SELECT 1 FROM samples others WHERE others.subject = samples.subject AND others.content_sha256 <> ?1)";
+    let mut same = change.prepare_cached(same)?;
+    for (sha256, erased_at) in &erasures.content {
+        for uid in same.query_and_then(params![sha256, erased_at], |row| Ok::<_, StoreError>(SubjectUid(Uuid::from_bytes(row.get(0)?))))? {
+            let uid = uid?;
+            if !erasures.living.0.contains(&uid) && !people.contains(&uid) {
+                people.push(uid);
+            }
+        }
+    }
+    Ok(people)
+}
+
+/// Single samples that were erased, and those by which somebody who lives was taken for somebody who was erased. Whoever is left
+/// without any goes, too: they are retired, and come back with their photos.
+fn samples_to_erase(
+    change: &Connection,
+    erasures: &Erasures,
+    (people, time): (&[SubjectUid], Timestamp),
+) -> Result<Vec<Mutation>, StoreError> {
+    let mut single = BTreeMap::new();
+    for (subject, sample) in &erasures.samples {
+        let id = sample.0.into_bytes();
+        mutations::erase_samples(change, ("retired_samples", "id = ?1"), &id, &mut Committed::default())?;
+        let mut owner = change.prepare_cached("SELECT subject FROM samples WHERE id = ?1")?;
+        match owner.query_row([id], |row| row.get(0)).optional()? {
+            Some(owner) => drop(single.insert(*sample, SubjectUid(Uuid::from_bytes(owner)))),
+            None => drop(
+                change
+                    .prepare_cached("INSERT INTO mutations (kind, subject, sample, time_us) VALUES ('erase_sample', ?1, ?2, ?3)")?
+                    .execute(params![subject.0.into_bytes(), id, time.as_micros()])?,
+            ),
+        }
+    }
+    let mut same =
+        change.prepare_cached("SELECT id, subject FROM samples WHERE content_sha256 = ?1 AND create_time_us <= ?2 AND NOT negative")?;
+    for (sha256, erased_at) in &erasures.content {
+        let ids = |row: &Row<'_>| Ok((SampleId(Uuid::from_bytes(row.get(0)?)), SubjectUid(Uuid::from_bytes(row.get(1)?))));
+        for found in
+            same.query_and_then(params![sha256, erased_at], |row| ids(row).map_err(|error: rusqlite::Error| StoreError::from(error)))?
+        {
+            let (sample, owner) = found?;
+            if erasures.living.0.contains(&owner) && !erasures.living.1.contains(&sample) {
+                single.insert(sample, owner);
+            }
+        }
+    }
+    let owners: BTreeSet<SubjectUid> = single.values().copied().filter(|owner| !people.contains(owner)).collect();
+    let mut all: Vec<Mutation> =
+        single.iter().map(|(sample, subject)| Mutation::EraseSample { subject: *subject, sample: *sample }).collect();
+    let mut left = change.prepare_cached("SELECT id, negative FROM samples WHERE subject = ?1")?;
+    for subject in owners {
+        let rows = left
+            .query_and_then([subject.0.into_bytes()], |row| Ok::<_, StoreError>((SampleId(Uuid::from_bytes(row.get(0)?)), row.get(1)?)))?;
+        let left: Vec<(SampleId, bool)> =
+            rows.filter(|row| !matches!(row, Ok((sample, _)) if single.contains_key(sample))).collect::<Result<_, _>>()?;
+        if left.iter().all(|(_, is_negative)| *is_negative) {
+            all.extend(left.iter().map(|(sample, _)| Mutation::RetireSample { subject, sample: *sample }));
+            all.push(Mutation::RetireSubject(subject));
+        }
+    }
+    Ok(all)
 }
 
 /// Compares the file with the checksum beside it.

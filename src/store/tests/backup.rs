@@ -147,6 +147,22 @@ async fn what_was_left_beside_the_database_is_not_replayed_over_the_one_that_is_
 }
 
 #[tokio::test]
+async fn nobody_comes_back_by_a_restore_without_a_photo() {
+    let (bench, store) = backed_up().await;
+    let mut random = fastrand::Rng::with_seed(11);
+    let bert = store.subjects().await.expect("subjects").into_iter().find(|subject| subject.id.as_str() == "bert").expect("bert");
+    let first = store.samples(bert.uid).await.expect("samples").remove(0).0;
+    // His photo is replaced after the backup, which knows only the one that was erased.
+    commit(&store, vec![put_sample(&sample(&bert, 8), &template(&mut random), &[8; 3_000])]).await;
+    commit(&store, vec![Mutation::EraseSample { subject: bert.uid, sample: first.id }]).await;
+    drop(store);
+    let restored = restore(bench.directory.path(), &bench.file()).expect("restored");
+    assert_eq!((restored.facts.subjects, restored.facts.samples), (0, 0));
+    let store = Store::open(bench.directory.path()).expect("it opens");
+    assert!(names(&store).await.is_empty() && store.erased_ids().await.expect("ids").len() == 1, "retired, and anna alone erased");
+}
+
+#[tokio::test]
 async fn single_photos_stay_erased_after_a_restore_and_the_living_stay() {
     let (bench, store) = backed_up().await;
     let mut random = fastrand::Rng::with_seed(10);
