@@ -41,8 +41,10 @@ struct Shared {
     calibration: Option<Calibration>,
     /// What decides where that shows too little: the encoder's own,
     fallback: Option<Calibration>,
-    /// which was perhaps made of other templates than these, so that no rate is promised by it.
+    /// which was perhaps made of other templates than these, so that no rate is promised by it,
     fallback_is_foreign: bool,
+    /// even where it is the one in force.
+    is_foreign: bool,
     /// What chooses among several who match,
     head: Option<Head>,
     /// and verifies in place of the cosine, if it does.
@@ -119,6 +121,7 @@ impl Policy {
                 calibration,
                 fallback: None,
                 fallback_is_foreign: false,
+                is_foreign: false,
                 head: None,
                 head_verifies: false,
                 published,
@@ -139,7 +142,8 @@ impl Policy {
     /// and would be the looser of both: a few photos of a site never open a door. What decides by a `foreign` one, which was made of
     /// templates that were made in another way, promises no rate.
     pub fn with_fallback(self, fallback: Calibration, foreign: bool) -> Self {
-        let shared = Shared { fallback: Some(fallback), fallback_is_foreign: foreign, ..Arc::unwrap_or_clone(self.shared) };
+        let is_foreign = foreign && self.shared.calibration.as_ref() == Some(&fallback);
+        let shared = Shared { fallback: Some(fallback), fallback_is_foreign: foreign, is_foreign, ..Arc::unwrap_or_clone(self.shared) };
         Self { shared: Arc::new(shared), camera: self.camera }
     }
 
@@ -304,7 +308,7 @@ impl Policy {
         let doubts = !found.is_supported || calibration.is_of_gallery;
         let fallback = self.shared.fallback.as_ref().filter(|_| doubts && is_similarity);
         let stricter = fallback.map(|fallback| fallback.threshold(rate, asked)).filter(|other| other.threshold > found.threshold);
-        let is_foreign = self.shared.fallback_is_foreign && (stricter.is_some() || self.shared.calibration == self.shared.fallback);
+        let is_foreign = if stricter.is_some() { self.shared.fallback_is_foreign } else { self.shared.is_foreign };
         let mut found = stricter.unwrap_or(found);
         found.is_supported &= !(is_similarity && is_foreign);
         if !found.is_supported && is_similarity {

@@ -28,6 +28,9 @@ const ENTRIES_MAX: usize = 2_000_000;
 /// What a photo's name may end with.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "pgm"];
 
+/// The disk did not give a file.
+pub(super) const READ_FAILED: &str = "READ_FAILED";
+
 /// Every reason that a file can be refused or doubted for.
 const REASONS: [&str; 19] = [
     "BAD_IMAGE",
@@ -42,7 +45,7 @@ const REASONS: [&str; 19] = [
     "ODD_NAME",
     "PHOTO_OF_ANOTHER_SUBJECT",
     "POSSIBLE_DUPLICATE",
-    "READ_FAILED",
+    READ_FAILED,
     "RELOAD_FULL",
     "SEVERAL_FACES",
     "SUBJECT_EXISTS",
@@ -102,16 +105,16 @@ pub(super) fn list(root: &Path) -> Result<Listing, EnrolError> {
     Ok(listing)
 }
 
-/// Reads a photo that was listed; `None` when it is not what was listed any more.
+/// Reads a photo that was listed; `None` when it is not what was listed any more, and the error of one that the disk does not give.
 ///
 /// # Errors
 /// [`EnrolError::FolderUnreadable`] when it, or the folder, has gone.
-pub(super) fn read(root: &Path, photo: &FoundPhoto) -> Result<Option<Vec<u8>>, EnrolError> {
-    let bytes = match read_photo(&root.join(&photo.path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound && root.read_dir().is_ok() => return Ok(None),
-        read => read.map_err(|error| unreadable(root, &error))?,
-    };
-    Ok(bytes.filter(|bytes| sha256(bytes) == photo.content_sha256))
+pub(super) fn read(root: &Path, photo: &FoundPhoto) -> Result<io::Result<Option<Vec<u8>>>, EnrolError> {
+    match read_photo(&root.join(&photo.path)) {
+        Ok(bytes) => Ok(Ok(bytes.filter(|bytes| sha256(bytes) == photo.content_sha256))),
+        Err(error) if is_of_one_file(root, &error) => Ok(Err(error)),
+        Err(error) => Err(unreadable(root, &error)),
+    }
 }
 
 /// The constant that spells `name`: reasons are stored as text with answers.
@@ -167,10 +170,7 @@ fn list_subject(root: &Path, subject: &SubjectId, files: &[DirEntry], listing: &
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     listing.refuse(&path, "UNREADABLE", &format!("let doorward read it: {error}"));
                 }
-                // One file that the disk does not give keeps nobody else out; where the folder itself goes, nothing is to be believed.
-                Err(error) if error.kind() != io::ErrorKind::NotFound && root.read_dir().is_ok() => {
-                    listing.refuse(&path, "READ_FAILED", &format!("reload again, or put a copy in its place: {error}"));
-                }
+                Err(error) if is_of_one_file(root, &error) => listing.refuse(&path, READ_FAILED, &read_failed(&error)),
                 Err(error) => return Err(unreadable(root, &error)),
             }
         }
@@ -206,6 +206,16 @@ fn read_photo(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(PHOTO_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() <= PHOTO_BYTES_MAX).then_some(bytes))
+}
+
+/// Whether an error is of one file alone, which keeps nobody else out: where the folder itself goes, nothing is to be believed.
+fn is_of_one_file(root: &Path, error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::NotFound && root.read_dir().is_ok()
+}
+
+/// What to do about a file that the disk does not give.
+pub(super) fn read_failed(error: &io::Error) -> String {
+    format!("reload again, or put a copy in its place: {error}")
 }
 
 fn unreadable(root: &Path, error: &io::Error) -> EnrolError {

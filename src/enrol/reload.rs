@@ -122,8 +122,9 @@ impl Reload<'_> {
         }
         let (root, wanted) = (self.folder.clone(), photo.clone());
         match blocking(move || folder::read(&root, &wanted)).await? {
-            Some(bytes) => Ok(Ok(bytes.into())),
-            None => refused("CHANGED_MEANWHILE", "the file changed during the reload; reload again"),
+            Ok(Some(bytes)) => Ok(Ok(bytes.into())),
+            Err(error) => refused(folder::READ_FAILED, &folder::read_failed(&error)),
+            Ok(None) => refused("CHANGED_MEANWHILE", "the file changed during the reload; reload again"),
         }
     }
 }

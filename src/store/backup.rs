@@ -181,31 +181,26 @@ fn erasures(database: &Path) -> Result<Erasures, StoreError> {
     let db = schema::writer(database)?;
     // Into the one file, so that no log is left beside it.
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    let people = db
-        .prepare("SELECT DISTINCT subject FROM mutations WHERE kind = 'erase_subject'")?
-        .query_and_then([], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
-        .collect::<Result<_, StoreError>>()?;
+    let people = ids(&db, "SELECT DISTINCT subject FROM mutations WHERE kind = 'erase_subject'", SubjectUid)?;
     let samples = db
         .prepare("SELECT DISTINCT subject, sample FROM mutations WHERE kind = 'erase_sample' AND sample IS NOT NULL")?
         .query_and_then([], |row| Ok((SubjectUid(Uuid::from_bytes(row.get(0)?)), SampleId(Uuid::from_bytes(row.get(1)?)))))?
         .collect::<Result<_, StoreError>>()?;
-    let living = db
-        .prepare("SELECT uid FROM subjects")?
-        .query_and_then([], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
-        .collect::<Result<_, StoreError>>()?;
-    let living_samples = db
-        .prepare("SELECT id FROM samples")?
-        .query_and_then([], |row| Ok(SampleId(Uuid::from_bytes(row.get(0)?))))?
-        .collect::<Result<_, StoreError>>()?;
-    let living = (living, living_samples);
+    let living = (ids(&db, "SELECT uid FROM subjects", SubjectUid)?, ids(&db, "SELECT id FROM samples", SampleId)?);
     let content = db
         .prepare("SELECT sha256, time_us FROM erased_content")?
         .query_and_then([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, StoreError>>()?;
     // A database of before has no such table.
-    let ids = erased_ids::all(&db).unwrap_or_default();
+    let has_ids = db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'erased_ids'")?.exists([])?;
+    let ids = if has_ids { erased_ids::all(&db)? } else { Vec::new() };
     let newest = mutations::version(&db)?;
     Ok(Erasures { ids, people, samples, living, content, newest })
+}
+
+/// A column of ids.
+fn ids<T, All: FromIterator<T>>(db: &Connection, query: &str, of: fn(Uuid) -> T) -> Result<All, StoreError> {
+    db.prepare(query)?.query_and_then([], |row| Ok(of(Uuid::from_bytes(row.get(0)?))))?.collect()
 }
 
 fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreError> {

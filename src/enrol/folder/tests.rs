@@ -74,9 +74,13 @@ fn a_folder_or_a_photo_that_has_gone_is_an_error_and_a_changed_photo_is_noticed(
     assert!(matches!(list(&missing), Err(EnrolError::FolderUnreadable { folder, .. }) if folder == missing));
     write(folder.path(), "anna/1.jpg", b"one");
     let photo = list(folder.path()).expect("a listing").photos.remove(0);
-    assert_eq!(read(folder.path(), &photo).expect("it is there"), Some(b"one".to_vec()));
+    assert_eq!(read(folder.path(), &photo).expect("it is there").expect("readable"), Some(b"one".to_vec()));
     write(folder.path(), "anna/1.jpg", b"two");
-    assert_eq!(read(folder.path(), &photo).expect("it is there"), None);
+    assert_eq!(read(folder.path(), &photo).expect("it is there").expect("readable"), None);
+    // What the disk does not give is the file's own fault and no other's.
+    std::fs::remove_file(folder.path().join(&photo.path)).expect("it is there");
+    std::fs::create_dir(folder.path().join(&photo.path)).expect("a directory in its place");
+    assert!(read(folder.path(), &photo).expect("the folder is there").is_err());
     fs::remove_dir_all(folder.path().join("anna")).expect("it is there");
     assert!(matches!(read(folder.path(), &photo), Err(EnrolError::FolderUnreadable { .. })));
 }

@@ -18,11 +18,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::{ENTRIES_MAX, sorted_entries};
+use super::{ENTRIES_MAX, READ_FAILED, sorted_entries};
 use crate::enrol::{EnrolError, ReloadReport};
 
 /// Refusals that the next reload does not repeat.
-pub(in super::super) const PASSING: [&str; 3] = ["RELOAD_FULL", "CHANGED_MEANWHILE", "READ_FAILED"];
+pub(in super::super) const PASSING: [&str; 3] = ["RELOAD_FULL", "CHANGED_MEANWHILE", READ_FAILED];
 
 /// How the folder looks from outside: the names, sizes, times and inodes of all that lies in it.
 type Look = [u8; 32];

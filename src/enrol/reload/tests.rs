@@ -402,3 +402,13 @@ async fn photos_that_may_show_somebody_else_are_taken_and_named() {
     assert_eq!(named, ["zoe-2/1.jpg"], "anna still looks like her; zoe herself leaves");
     assert!(report.doubtful[0].message.contains("anna"), "{:?}", report.doubtful[0]);
 }
+
+#[test]
+fn what_is_left_for_the_next_reload_is_told_however_much_is_refused() {
+    let remark = |reason, path: usize| FileRemark { path: path.to_string(), reason, message: String::new() };
+    let mut refused: Vec<FileRemark> = (0..2 * REMARKS_MAX).map(|path| remark("NOT_A_PHOTO", path)).collect();
+    refused.push(remark("RELOAD_FULL", 9_999));
+    let report = finished(ReloadReport { refused, ..ReloadReport::default() }, 7);
+    assert_eq!((report.refused.len(), report.refused[0].reason), (REMARKS_MAX + 1, "RELOAD_FULL"));
+    assert_eq!(report.refused[REMARKS_MAX].reason, "MORE_FILES_REFUSED");
+}
