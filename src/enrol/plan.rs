@@ -2,7 +2,8 @@
 //!
 //! In: a listing, what is known, prepared photos. Out: mutations of one commit, and the report.
 //! Only subjects that came from the folder are touched, and a refusal takes nothing away: where a
-//! photo is refused, the sample it was to replace stays.
+//! photo is refused, the sample it was to replace stays. Who left the folder and is there again with a
+//! photo of then is the same person, of whom everything still holds that was stated.
 //! Must not know: files, the store, inference.
 
 #[cfg(test)]
@@ -16,7 +17,7 @@ use super::register::{new_sample, new_subject};
 use super::{EnrolError, FileRemark, ReloadReport, SAMPLES_A_SUBJECT_MAX};
 use crate::clock::Timestamp;
 use crate::mutation::Mutation;
-use crate::store::{IdHash, erased_id};
+use crate::store::{IdHash, RetiredPerson, erased_id};
 use crate::subject::{Origin, Sample, Subject, SubjectId, SubjectUid};
 
 /// Who is enrolled, and the samples that came from the folder.
@@ -24,6 +25,8 @@ use crate::subject::{Origin, Sample, Subject, SubjectId, SubjectUid};
 pub(super) struct Known {
     pub subjects: BTreeMap<SubjectId, Subject>,
     pub samples: HashMap<SubjectUid, Vec<Sample>>,
+    /// Who left the folder before and is there again.
+    pub returning: BTreeMap<SubjectId, RetiredPerson>,
     /// The ids of those who were erased, and that nobody has now.
     pub erased_ids: HashSet<IdHash>,
 }
@@ -47,10 +50,38 @@ impl Known {
         self.subjects.values().filter(|subject| subject.origin == Origin::Folder)
     }
 
-    /// The samples of the folder subject called `id`; none for others.
+    /// The samples of the folder subject called `id`, or that it left with; none for others.
     fn folder_samples(&self, id: &SubjectId) -> &[Sample] {
         let subject = self.subjects.get(id).filter(|subject| subject.origin == Origin::Folder);
+        let subject = subject.or_else(|| self.returning.get(id).map(|person| &person.subject));
         subject.and_then(|subject| self.samples.get(&subject.uid)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The uid of whoever is called `id`, or was and is there again.
+    pub(super) fn uid(&self, id: &SubjectId) -> Option<SubjectUid> {
+        self.subjects.get(id).or_else(|| self.returning.get(id).map(|person| &person.subject)).map(|subject| subject.uid)
+    }
+
+    /// The directories of nobody who is enrolled.
+    pub(super) fn new_ids(&self, listing: &Listing) -> Vec<SubjectId> {
+        let ids = listing.photos.chunk_by(|a, b| a.subject == b.subject).filter_map(|photos| photos.first());
+        ids.map(|photo| &photo.subject).filter(|id| !self.subjects.contains_key(*id)).cloned().collect()
+    }
+
+    /// Takes those of `retired` in who are there again: a photo of then is in their directory. By the name alone it may be
+    /// somebody else, who must not have what the one before was allowed.
+    pub(super) fn take_returning(&mut self, listing: &Listing, retired: Vec<RetiredPerson>) {
+        let present: HashSet<(&SubjectId, [u8; 32])> = listing.photos.iter().map(|photo| (&photo.subject, photo.content_sha256)).collect();
+        for person in retired {
+            let id = &person.subject.id;
+            let of_folder: Vec<Sample> =
+                person.samples.iter().map(|(sample, _)| sample).filter(|sample| sample.folder_path.is_some()).cloned().collect();
+            let is_there = of_folder.iter().any(|sample| present.contains(&(id, sample.content_sha256)));
+            if is_there && !self.returning.contains_key(id) {
+                self.samples.insert(person.subject.uid, of_folder);
+                self.returning.insert(id.clone(), person);
+            }
+        }
     }
 
     fn is_unchanged(&self, photo: &FoundPhoto) -> bool {
@@ -189,7 +220,10 @@ impl Planner<'_> {
             Some(subject) if additions.is_empty() && retired.len() == samples.len() && !is_partly_refused => self.remove(subject, samples),
             Some(_) if additions.is_empty() && retired.is_empty() => {}
             Some(subject) => self.change(subject.clone(), &retired, additions),
-            None => self.add(id, additions)?,
+            None => match self.known.returning.get(id) {
+                Some(person) => self.bring_back(person, &retired, additions),
+                None => self.add(id, additions)?,
+            },
         }
         Ok(())
     }
@@ -248,6 +282,19 @@ impl Planner<'_> {
         self.put_samples(uid, additions);
         self.plan.report.added += 1;
         Ok(())
+    }
+
+    /// Everything that the person left with comes back, but for photos that are not there any more.
+    fn bring_back(&mut self, person: &RetiredPerson, gone: &[&Sample], additions: Vec<(String, Prepared)>) {
+        let mut subject = person.subject.clone();
+        subject.revision += 1;
+        subject.update_time = self.now;
+        let uid = subject.uid;
+        self.plan.mutations.push(Mutation::RestoreSubject(subject));
+        let back = person.samples.iter().filter(|(sample, _)| gone.iter().all(|gone| gone.id != sample.id)).cloned();
+        self.plan.mutations.extend(back.map(|(sample, template)| Mutation::RestoreSample { sample, template }));
+        self.put_samples(uid, additions);
+        self.plan.report.added += 1;
     }
 
     fn change(&mut self, mut subject: Subject, retired: &[&Sample], additions: Vec<(String, Prepared)>) {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::answer::Answer;
 use super::doubt::{self, similarities_to_rest};
+use super::folder::Listing;
 use super::plan::Known;
 use super::prepare::Prepared;
 use super::request::Request;
@@ -342,7 +343,7 @@ impl Register {
     }
 
     /// What a reload compares the folder with.
-    pub async fn known_for_reload(&self) -> Result<Known, EnrolError> {
+    pub async fn known_for_reload(&self, listing: &Listing) -> Result<Known, EnrolError> {
         let subjects = self.store.subjects().await?;
         let mut known = Known::default();
         known.subjects.extend(subjects.into_iter().map(|subject| (subject.id.clone(), subject)));
@@ -350,6 +351,7 @@ impl Register {
             known.samples.entry(sample.subject).or_default().push(sample);
         }
         known.erased_ids = self.store.erased_ids().await?;
+        known.take_returning(listing, self.store.retired_folder_people(known.new_ids(listing)).await?);
         Ok(known)
     }
 

@@ -63,7 +63,7 @@ impl Reload<'_> {
         let root = self.folder.clone();
         let listing = blocking(move || folder::list(&root)).await?;
         let version_before = self.register.gallery.current().version();
-        let known = self.register.known_for_reload().await?;
+        let known = self.register.known_for_reload(&listing).await?;
         if !self.allow_mass_removal {
             check_mass_removal(&listing, &known)?;
         }
@@ -149,7 +149,7 @@ impl Turn {
         if version != self.version_before {
             self.refuse_what_was_erased_meanwhile(register).await?;
         }
-        let known = register.known_for_reload().await?;
+        let known = register.known_for_reload(&self.listing).await?;
         if !self.allow_mass_removal {
             check_mass_removal(&self.listing, &known)?;
         }

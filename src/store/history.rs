@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::face::{Template, TemplateSpace};
 use crate::store::people::{self, SUBJECT_COLUMNS};
 use crate::store::{Committed, Store, StoreError, mutations};
-use crate::subject::{Sample, SampleId, Subject, SubjectId, SubjectUid};
+use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
 /// The columns of a sample, retired or not.
 const SAMPLE_COLUMNS: &str = "number, id, subject, quality, content_sha256, create_time_us, folder_path, negative";
@@ -67,6 +67,15 @@ pub struct Difference {
     pub subjects_erased: u32,
 }
 
+/// Somebody who was retired, and can be restored.
+#[derive(Clone, Debug)]
+pub struct RetiredPerson {
+    /// What was stated last.
+    pub subject: Subject,
+    /// What the person left with: photos that were replaced before are not among them.
+    pub samples: Vec<(Sample, Template)>,
+}
+
 impl Store {
     /// Versions after `after`, oldest first, at most `limit`.
     pub async fn gallery_versions_after(&self, after: Option<u64>, limit: usize) -> Result<Vec<VersionInfo>, StoreError> {
@@ -97,6 +106,12 @@ impl Store {
     pub async fn retired_subjects(&self, id: &SubjectId) -> Result<Vec<SubjectUid>, StoreError> {
         let id = id.clone();
         self.0.readers.read(move |db| retired(db, &id)).await
+    }
+
+    /// Those who came from the enrolment folder, were retired and are called as one of `ids`: who left last first.
+    pub async fn retired_folder_people(&self, ids: Vec<SubjectId>) -> Result<Vec<RetiredPerson>, StoreError> {
+        let space = self.space_in_force();
+        self.0.readers.read(move |db| retired_folder_people(db, &ids, space.as_ref())).await
     }
 
     /// Erases what was retired or replaced before `before`, in steps between which other changes are
@@ -311,6 +326,26 @@ fn retired(db: &Connection, id: &SubjectId) -> Result<Vec<SubjectUid>, StoreErro
     db.prepare_cached("SELECT DISTINCT uid FROM subject_history WHERE id = ?1 AND uid NOT IN (SELECT uid FROM subjects WHERE id = ?1)")?
         .query_and_then([id.as_str()], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?
         .collect()
+}
+
+fn retired_folder_people(db: &Connection, ids: &[SubjectId], space: Option<&TemplateSpace>) -> Result<Vec<RetiredPerson>, StoreError> {
+    let mut who_left = db.prepare_cached(&format!(
+        "SELECT {SUBJECT_COLUMNS}, time_us FROM subject_history h
+         WHERE id = ?1 AND origin = ?2 AND uid NOT IN (SELECT uid FROM subjects)
+           AND sequence = (SELECT max(sequence) FROM subject_history WHERE uid = h.uid)
+         ORDER BY sequence DESC"
+    ))?;
+    let mut found = Vec::new();
+    for id in ids {
+        let mut rows = who_left.query(params![id.as_str(), people::origin_name(Origin::Folder)])?;
+        while let Some(row) = rows.next()? {
+            let subject = people::subject_of(row)?;
+            let left = Timestamp::from_micros(row.get("time_us")?);
+            let samples = people::samples_retired_at(db, (subject.uid, left), space)?;
+            found.push(RetiredPerson { subject, samples });
+        }
+    }
+    Ok(found)
 }
 
 /// Erases some of what is too old and answers how many rows that were; 0 when nothing is left.

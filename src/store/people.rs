@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Row, named_params, params};
+use rusqlite::{Connection, Row, ToSql, named_params, params};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -88,11 +88,27 @@ pub(super) fn sample_wherever(
 
 /// One subject's samples with templates, oldest first.
 pub(super) fn samples(db: &Connection, subject: SubjectUid, space: Option<&TemplateSpace>) -> Result<Vec<(Sample, Template)>, StoreError> {
+    let values = named_params! { ":space": space.map(TemplateSpace::as_str), ":subject": subject.0.into_bytes() };
+    samples_with_templates(db, &format!("samples s {TEMPLATE_JOIN} WHERE s.subject = :subject"), values)
+}
+
+/// A subject's samples that were retired at that moment, with templates, oldest first.
+pub(super) fn samples_retired_at(
+    db: &Connection,
+    (subject, time): (SubjectUid, Timestamp),
+    space: Option<&TemplateSpace>,
+) -> Result<Vec<(Sample, Template)>, StoreError> {
+    let retired = format!("retired_samples s {TEMPLATE_JOIN} WHERE s.subject = :subject AND s.retired_us = :time");
+    let values = named_params! {
+        ":space": space.map(TemplateSpace::as_str), ":subject": subject.0.into_bytes(), ":time": time.as_micros()
+    };
+    samples_with_templates(db, &retired, values)
+}
+
+fn samples_with_templates(db: &Connection, which: &str, values: &[(&str, &dyn ToSql)]) -> Result<Vec<(Sample, Template)>, StoreError> {
     let mut spaces = Spaces::of(db)?;
-    db.prepare_cached(&format!("{SAMPLE}, {TEMPLATE} FROM samples s {TEMPLATE_JOIN} WHERE s.subject = :subject ORDER BY s.number"))?
-        .query_and_then(named_params! { ":space": space.map(TemplateSpace::as_str), ":subject": subject.0.into_bytes() }, |row| {
-            Ok((sample_of(row)?, spaces.template(row, 7)?))
-        })?
+    db.prepare_cached(&format!("{SAMPLE}, {TEMPLATE} FROM {which} ORDER BY s.number"))?
+        .query_and_then(values, |row| Ok((sample_of(row)?, spaces.template(row, 7)?)))?
         .collect()
 }
 

@@ -63,8 +63,8 @@ fn new_photos(listing: &Listing, known: &Known, prepared: &PreparedPhotos) -> Ve
     let mut uids: HashMap<SubjectId, SubjectUid> = HashMap::new();
     let new = listing.photos.iter().filter_map(|photo| {
         let template = prepared.get(&photo.path)?.as_ref().ok()?.template.clone();
-        let uid = known.subjects.get(&photo.subject).map(|subject| subject.uid);
-        let uid = uid.unwrap_or_else(|| *uids.entry(photo.subject.clone()).or_insert_with(|| SubjectUid(Uuid::new_v4())));
+        let uid =
+            known.uid(&photo.subject).unwrap_or_else(|| *uids.entry(photo.subject.clone()).or_insert_with(|| SubjectUid(Uuid::new_v4())));
         Some(NewPhoto { path: photo.path.clone(), subject: photo.subject.clone(), uid, template })
     });
     new.collect()
@@ -75,9 +75,11 @@ async fn inconsistent(register: &Register, known: &Known, photos: &[NewPhoto]) -
     let mut remarks = Vec::new();
     // The photos of one subject lie together.
     for of_one in photos.chunk_by(|a, b| a.subject == b.subject) {
-        let mut others = match known.subjects.get(&of_one[0].subject) {
-            Some(subject) => doubt::Known::of(register.store.samples(subject.uid).await?),
-            None => doubt::Known::default(),
+        let id = &of_one[0].subject;
+        let mut others = match (known.subjects.get(id), known.returning.get(id)) {
+            (Some(subject), _) => doubt::Known::of(register.store.samples(subject.uid).await?),
+            (None, Some(person)) => doubt::Known::of(person.samples.clone()),
+            (None, None) => doubt::Known::default(),
         };
         let before = others.own.len();
         others.own.extend(of_one.iter().map(|photo| photo.template.clone()));
@@ -85,8 +87,7 @@ async fn inconsistent(register: &Register, known: &Known, photos: &[NewPhoto]) -
             let itself = others.own.remove(before + index);
             if let Err(EnrolError::Inconsistent { similarity }) = others.check_own(register.verifying_threshold(), &itself) {
                 let message = format!(
-                    "it does not look like the other photos of {} (closest similarity {similarity:.3}); it was taken all the same",
-                    photo.subject
+                    "it does not look like the other photos of {id} (closest similarity {similarity:.3}); it was taken all the same"
                 );
                 remarks.push(FileRemark { path: photo.path.clone(), reason: "INCONSISTENT_SAMPLE", message });
             }

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
+use crate::clock::Timestamp;
+use crate::enrol::register::{Addition, Creation};
 use crate::enrol::tests::{counting_prepare, empty_photo, found, id, photo, prepared, register};
-use crate::enrol::{Allowed, NewSubject, SAMPLES_A_SUBJECT_MAX, SubjectFields, register::Creation};
+use crate::enrol::{Allowed, NewSample, NewSubject, SAMPLES_A_SUBJECT_MAX, SampleInput, SubjectFields, SubjectUpdate};
 use crate::subject::{Origin, SubjectId};
 
 struct House {
@@ -56,6 +58,20 @@ impl House {
         let request = Request::create_subject(&NewSubject { id: id.clone(), ..NewSubject::default() }).expect("a good request");
         let creation = Creation { id, fields: SubjectFields::default(), samples: vec![prepared(who, shot)], allowed: Allowed::default() };
         self.register.create(request, creation).await.expect("enrolled");
+    }
+
+    async fn update(&self, name: &str, fields: SubjectFields) {
+        let update = SubjectUpdate { id: id(name), fields, etag: String::new(), request_id: String::new() };
+        let request = Request::update_subject(&update).expect("a good request");
+        self.register.update(request, update).await.expect("updated");
+    }
+
+    /// Adds a photo by RPC.
+    async fn add(&self, name: &str, (who, shot): (u8, u8), negative: bool) {
+        let (subject, sample, allowed) = (id(name), SampleInput::Image(photo(who, shot).into()), Allowed::default());
+        let new = NewSample { subject: subject.clone(), sample, negative, allowed, request_id: String::new() };
+        let addition = Addition { subject, sample: prepared(who, shot), negative, allowed };
+        self.register.add(Request::create_sample(&new).expect("a good request"), addition).await.expect("added");
     }
 
     fn looks(&self) -> usize {
@@ -107,7 +123,56 @@ async fn a_reload_adds_changes_and_removes_and_encodes_only_what_is_new() {
     assert_eq!((counts(&third), third.version, house.looks()), ((0, 0, 0, 3), second.version, 0));
     // Who was taken out of the folder may be put back.
     house.put("bo/1.png", &photo(2, 1));
-    assert_eq!(counts(&house.reload().await), (1, 0, 0, 3));
+    assert_eq!(counts(&house.reload().await), (1, 0, 0, 4));
+}
+
+#[tokio::test]
+async fn who_is_back_in_the_folder_is_who_left_it_and_still_expires_and_stands_on_the_lists() {
+    let house = House::new().await;
+    for (path, who, shot) in [("anna/1.jpg", 1, 1), ("anna/2.jpg", 1, 2), ("bo/1.jpg", 2, 1)] {
+        house.put(path, &photo(who, shot));
+    }
+    house.reload().await;
+    let expire_time = Timestamp::from_micros(1_000_000_000);
+    let fields =
+        SubjectFields { watchlists: Some(vec!["blocked".into()]), expire_time: Some(Some(expire_time)), ..SubjectFields::default() };
+    house.update("anna", fields).await;
+    house.add("anna", (3, 1), true).await;
+    let before = house.register.subject_with_count(&id("anna")).await.expect("anna").0;
+    house.looks();
+
+    fs::remove_dir_all(house.people().join("anna")).expect("it is there");
+    assert_eq!(counts(&house.reload().await), (0, 0, 1, 1));
+    for (file, shot) in [("1.jpg", 1), ("3.jpg", 3)] {
+        house.put(&format!("anna/{file}"), &photo(1, shot));
+    }
+    assert_eq!(counts(&house.reload().await), (1, 0, 0, 2));
+    assert_eq!(house.looks(), 1, "the photo that she left with is known");
+    let after = house.register.subject_with_count(&id("anna")).await.expect("anna").0;
+    assert_eq!((after.uid, after.expire_time, after.watchlists.as_slice()), (before.uid, Some(expire_time), &["blocked".to_owned()][..]));
+    assert_ne!(after.etag(), before.etag());
+    // Her photo, the new one, and the negative one; the other did not come back.
+    let samples = house.register.store.samples(after.uid).await.expect("read");
+    assert_eq!(samples.iter().map(|(sample, _)| sample.negative).collect::<Vec<bool>>(), [false, true, false]);
+    assert_eq!((found(&house.register, 1, 5).as_deref(), found(&house.register, 3, 1)), (Some("anna"), None));
+    assert_eq!(counts(&house.reload().await), (0, 0, 0, 3));
+}
+
+#[tokio::test]
+async fn another_person_of_the_same_name_has_nothing_of_who_left() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("bo/1.jpg", &photo(2, 1));
+    house.reload().await;
+    let fields = SubjectFields { watchlists: Some(vec!["server-room".into()]), ..SubjectFields::default() };
+    house.update("anna", fields).await;
+    let before = house.register.subject_with_count(&id("anna")).await.expect("anna").0;
+    fs::remove_dir_all(house.people().join("anna")).expect("it is there");
+    house.reload().await;
+    house.put("anna/1.jpg", &photo(3, 1));
+    house.reload().await;
+    let after = house.register.subject_with_count(&id("anna")).await.expect("anna").0;
+    assert!(after.uid != before.uid && after.watchlists.is_empty(), "{after:?}");
 }
 
 #[tokio::test]
@@ -331,12 +396,7 @@ async fn somebody_of_the_folder_with_a_photo_added_by_rpc_can_leave_the_folder_a
     house.put("anna/1.jpg", &photo(1, 1));
     house.put("bert/1.jpg", &photo(2, 1));
     let before = house.reload().await.version;
-    let sample = crate::enrol::SampleInput::Image(photo(1, 2).into());
-    let new =
-        crate::enrol::NewSample { subject: id("anna"), sample, negative: false, allowed: Allowed::default(), request_id: String::new() };
-    let addition =
-        crate::enrol::register::Addition { subject: id("anna"), sample: prepared(1, 2), negative: false, allowed: Allowed::default() };
-    house.register.add(Request::create_sample(&new).expect("a good request"), addition).await.expect("added");
+    house.add("anna", (1, 2), false).await;
     let with_both = house.register.gallery.current().version();
     fs::remove_dir_all(house.people().join("anna")).expect("removed");
     assert_eq!(house.reload().await.removed, 1);
