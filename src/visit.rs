@@ -275,6 +275,7 @@ impl Visits {
         }
         let Some(visit) = self.open.get_mut(&track) else { return Ok(None) };
         let promise = visit.last.promise;
+        let was_unsure = visit.evidence.is_unsure();
         let fused = visit.evidence.fuse(shot.template, shot.quality.max(QUALITY_FLOOR), promise)?;
         visit.evidence.looked(shot.time);
         if matches!(fused, Fused::Same(_)) {
@@ -284,6 +285,10 @@ impl Visits {
             }
             visit.shown = Some((visit.last, shot.time));
             visit.first_shot.get_or_insert(shot.time);
+            if was_unsure {
+                // Where frames are few, every sighting may be another's until its shot is here.
+                self.walk(track);
+            }
         }
         Ok(Some(fused))
     }

@@ -84,8 +84,26 @@ fn nobody_crosses_a_line_under_the_name_of_somebody_who_may_have_been_swapped() 
     visits.sighted(Look { resumed: true, ..at(0.8) }, at_ms(1_000));
     assert_eq!(visits.take_told(), []);
     let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(1_000));
-    visits.sighted(at(0.8), at_ms(1_040));
     assert_eq!(kinds(&visits.take_told()), [EventKind::Entry], "once a shot has shown that it is the same visitor");
+}
+
+#[test]
+fn lines_and_zones_hold_where_frames_are_so_few_that_nobody_is_in_sight_from_one_to_the_next() {
+    let line = region("door", &[(0.2, 0.5), (0.8, 0.5)]);
+    let zone = region("hall", &[(0.0, 0.25), (1.0, 0.25), (1.0, 0.65), (0.0, 0.65)]);
+    let mut visits = Visits::new("door", POLICY, Layout { role: Role::Entry, lines: vec![line], zones: vec![zone] });
+    for n in 0..10_i64 {
+        let time = at_ms(n * 1_000);
+        assert!(visits.sighted(Look { resumed: n > 0, ..at(0.1 * n as f32) }, time));
+        let _ = fuse(&mut visits, &template(1.0, 0.0), time);
+        visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), time);
+        visits.overdue(time, known);
+    }
+    // A zone takes two sightings; the stay is from the first within it to the last.
+    let told = visits.take_told();
+    let passed = told.iter().filter(|event| event.region.is_some());
+    let passed: Vec<_> = passed.map(|event| (event.kind, event.capture_time_us / 1_000, event.duration_ms)).collect();
+    assert_eq!(passed, [(EventKind::ZoneEntered, 4_000, None), (EventKind::Entry, 6_000, None), (EventKind::ZoneLeft, 8_000, Some(3_000))]);
 }
 
 #[test]
