@@ -268,7 +268,7 @@ pub struct EventsConfig {
     pub size_max_mb: u32,
     /// Whether best shots are kept as pictures.
     pub snapshots: bool,
-    /// How long pictures are kept.
+    /// How long pictures are kept; no longer than their events.
     pub snapshot_retention_days: u32,
     /// The most room that pictures take, in megabytes; the oldest go first.
     pub snapshot_size_max_mb: u32,

@@ -162,7 +162,8 @@ enum Resettable {
 /// Erases a person: templates, samples and pictures
 ///
 /// Past events stay and show an erased person. Nothing brings the person back unasked. Pictures of
-/// visits in which nobody was identified stay until they are older than events.retention_days.
+/// visits in which nobody was identified stay until they are too old: events.snapshot_retention_days, or the
+/// age of their events where that is less.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  doorward subject remove anna\n  doorward subject remove anna --json > receipt.json")]
 pub struct Remove {

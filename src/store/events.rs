@@ -204,7 +204,7 @@ fn append(db: &Connection, events: &[Prepared], time: Timestamp, counts: &Counts
         offset += i64::try_from(body.len()).unwrap_or(i64::MAX);
         follow_visit(db, event, body)?;
         if let Some(snapshot) = snapshot {
-            snapshots::put(db, snapshot, event.subject, counts)?;
+            snapshots::put(db, snapshot, event, counts)?;
         }
     }
     Ok(Appended { first, time })

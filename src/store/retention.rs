@@ -62,20 +62,28 @@ impl Store {
 }
 
 /// Deletes some of the oldest events, as far as they are too old or too many without a younger one
-/// between them: a clock that was set back keeps them longer, and leaves no gap.
+/// between them: a clock that was set back keeps them longer, and leaves no gap. Pictures go with the
+/// last event that names them: it is events that tell whom a picture shows, and so what goes with an erased person.
 fn cut_log(db: &Connection, since: Timestamp, bytes_max: i64) -> Result<usize, StoreError> {
     let offset_min = events::end_offset(db)?.saturating_sub(bytes_max);
-    let mut oldest = db.prepare_cached("SELECT sequence, log_time_us, log_offset FROM events ORDER BY sequence LIMIT ?1")?;
+    let mut oldest =
+        db.prepare_cached("SELECT sequence, log_time_us, log_offset, snapshot IS NOT NULL FROM events ORDER BY sequence LIMIT ?1")?;
     let mut rows = oldest.query([ROWS_AT_ONCE])?;
-    let mut last: Option<i64> = None;
+    let (mut last, mut snapshots): (Option<i64>, i64) = (None, 0);
     while let Some(row) = rows.next()? {
         let (time, offset): (i64, i64) = (row.get(1)?, row.get(2)?);
-        if time >= since.as_micros() && offset >= offset_min {
+        if time >= since.as_micros() && offset >= offset_min || snapshots >= SNAPSHOTS_AT_ONCE {
             break;
         }
         last = Some(row.get(0)?);
+        snapshots += row.get::<_, i64>(3)?;
     }
     let Some(last) = last else { return Ok(0) };
+    db.prepare_cached(
+        "DELETE FROM snapshots WHERE id IN (SELECT snapshot FROM events WHERE sequence <= ?1 AND snapshot IS NOT NULL)
+         AND NOT EXISTS (SELECT 1 FROM events WHERE snapshot = snapshots.id AND sequence > ?1)",
+    )?
+    .execute([last])?;
     Ok(db.prepare_cached("DELETE FROM events WHERE sequence <= ?1")?.execute([last])?)
 }
 

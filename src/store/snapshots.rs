@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::event::SnapshotId;
+use crate::event::{Event, SnapshotId};
 use crate::frame::CameraId;
 use crate::store::failure::damaged;
 use crate::store::{Counts, Snapshot, Store, StoreError};
@@ -41,14 +41,14 @@ fn snapshot(db: &Connection, id: SnapshotId) -> Result<Option<Snapshot>, StoreEr
     .transpose()
 }
 
-/// Keeps the pictures of an event about `subject`, given with the SHA-256 of the crop.
+/// Keeps the pictures of `event`, given with the SHA-256 of the crop.
 pub(super) fn put(
     db: &Connection,
     (snapshot, crop_sha256): &(Snapshot, [u8; 32]),
-    subject: Option<SubjectUid>,
+    event: &Event,
     counts: &Counts,
 ) -> Result<(), StoreError> {
-    if is_of_erased(db, [subject, snapshot.subject])? {
+    if is_of_erased(db, [event.subject, event.previous_subject, snapshot.subject])? || is_of_visit_of_erased(db, event)? {
         counts.snapshots_of_erased.fetch_add(1, Ordering::Relaxed);
         return Ok(());
     }
@@ -69,7 +69,7 @@ pub(super) fn put(
 }
 
 /// Whether one of `subjects` was erased: a search may have found somebody who is gone by now.
-fn is_of_erased(db: &Connection, subjects: [Option<SubjectUid>; 2]) -> Result<bool, StoreError> {
+fn is_of_erased(db: &Connection, subjects: [Option<SubjectUid>; 3]) -> Result<bool, StoreError> {
     let mut erased = db.prepare_cached("SELECT 1 FROM mutations WHERE kind = 'erase_subject' AND subject = ?1")?;
     for subject in subjects.into_iter().flatten() {
         if erased.exists([subject.0.into_bytes()])? {
@@ -77,4 +77,14 @@ fn is_of_erased(db: &Connection, subjects: [Option<SubjectUid>; 2]) -> Result<bo
         }
     }
     Ok(false)
+}
+
+/// Whether the visit was taken for somebody's who was erased since: then whoever is still before the camera, without a name
+/// by now, is most likely that person.
+fn is_of_visit_of_erased(db: &Connection, event: &Event) -> Result<bool, StoreError> {
+    let Some(visit) = event.visit else { return Ok(false) };
+    let mut of_erased = db.prepare_cached(
+        "SELECT 1 FROM events e JOIN mutations m ON m.subject = e.subject AND m.kind = 'erase_subject' WHERE e.visit = ?1",
+    )?;
+    Ok(of_erased.exists([visit.0.into_bytes()])?)
 }

@@ -277,6 +277,28 @@ async fn a_clock_that_was_set_back_leaves_no_gap_in_what_is_kept() {
 }
 
 #[tokio::test]
+async fn a_picture_goes_with_the_last_event_that_tells_whom_it_shows() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(SimulatedClock::at(seconds(0)));
+    let store = Store::open_with_clock(directory.path(), Arc::clone(&clock) as Arc<dyn Clock>).expect("it opens");
+    let (alone, first) = (at(EventKind::Unidentified, 0), at(EventKind::Unidentified, 0));
+    let many: Vec<_> = (0..100).map(|_| at(EventKind::Unidentified, 0)).collect();
+    store.append_events([vec![alone.clone(), first.clone()], many.clone()].concat()).await.expect("appended");
+    clock.advance(Duration::from_secs(10));
+    let again = NewEvent { event: first.event.clone(), snapshot: None };
+    store.append_events(vec![again]).await.expect("appended");
+
+    let keep = Retention { snapshots_since: seconds(-1), ..kept(seconds(5), u64::MAX, u64::MAX) };
+    store.prune(keep).await.expect("pruned");
+    assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 103, newest: 103 }));
+    let snapshot = |event: &NewEvent| store.snapshot(event.event.snapshot.expect("it has one"));
+    assert_eq!((snapshot(&alone).await, snapshot(&many[99]).await), (Ok(None), Ok(None)));
+    assert_eq!(snapshot(&first).await, Ok(first.snapshot.clone()), "a younger event names it");
+    store.prune(Retention { events_since: seconds(20), ..keep }).await.expect("pruned");
+    assert_eq!(snapshot(&first).await, Ok(None));
+}
+
+#[tokio::test]
 async fn what_takes_too_much_room_goes_oldest_first() {
     let (_directory, store) = store();
     let events: Vec<_> = (0..1_000).map(|n| at(EventKind::Unidentified, n)).collect();

@@ -218,6 +218,19 @@ async fn every_picture_that_shows_an_erased_person_goes() {
     store.append_events(vec![late.clone()]).await.expect("the event is kept");
     assert_eq!(store.snapshot(snapshot_of(&late).id).await, Ok(None), "its picture came too late to be erased");
     assert_eq!(store.counts().snapshots_of_erased, 1);
+
+    // She is still before the camera, and her visit goes on without a name.
+    let mut revised = seen(&mut random, visits[0], None);
+    (revised.event.kind, revised.event.previous_subject) = (EventKind::IdentityRevised, Some(anna.uid));
+    let mut ended = seen(&mut random, visits[0], None);
+    ended.event.kind = EventKind::VisitEnded;
+    let stranger = seen(&mut random, visits[3], None);
+    store.append_events(vec![revised.clone(), ended.clone(), stranger.clone()]).await.expect("the events are kept");
+    for event in [&revised, &ended] {
+        assert_eq!(store.snapshot(snapshot_of(event).id).await, Ok(None));
+    }
+    assert_eq!(store.snapshot(snapshot_of(&stranger).id).await.as_ref(), Ok(&stranger.snapshot));
+    assert_eq!(store.counts().snapshots_of_erased, 3);
 }
 
 #[tokio::test]
