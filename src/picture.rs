@@ -54,24 +54,34 @@ pub fn frame_jpeg(frame: &Frame, boxes: &[Rect]) -> Result<Vec<u8>, PictureError
     encode(&rgb)
 }
 
-/// The whole frame as JPEG, with the faces in `others` made unrecognisable, as far as they do not cover the
-/// one in `rect`.
+/// Whom a kept picture shows, and whom it must not, in pixels of the frame.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// The face that the picture is of: nothing covers it.
+    pub face: &'a Rect,
+    /// Faces that are made unrecognisable.
+    pub others: &'a [Rect],
+    /// Parts of the frame of which nothing is left but a colour.
+    pub unseen: &'a [Rect],
+}
+
+/// The whole frame as JPEG, as far as it is shown.
 ///
 /// # Errors
 /// As [`frame_jpeg`].
-pub fn blurred_frame_jpeg(frame: &Frame, rect: &Rect, others: &[Rect]) -> Result<Vec<u8>, PictureError> {
+pub fn blurred_frame_jpeg(frame: &Frame, shown: Shown<'_>) -> Result<Vec<u8>, PictureError> {
     let Size { width, height } = frame.size();
     let mut rgb = convert(frame, (0, 0), (width as usize, height as usize));
-    coarsen_all(&mut rgb, (rect, others), (0, 0));
+    hide(&mut rgb, shown, (0, 0));
     encode(&rgb)
 }
 
-/// The face in `rect` with some margin, clipped to the frame, as JPEG, with the faces in `others` made
-/// unrecognisable.
+/// The face with some margin, clipped to the frame, as JPEG, as far as it is shown.
 ///
 /// # Errors
-/// [`PictureError`] when nothing of the rectangle lies in the frame.
-pub fn crop_jpeg(frame: &Frame, rect: &Rect, others: &[Rect]) -> Result<Vec<u8>, PictureError> {
+/// [`PictureError`] when nothing of the face lies in the frame.
+pub fn crop_jpeg(frame: &Frame, shown: Shown<'_>) -> Result<Vec<u8>, PictureError> {
+    let rect = shown.face;
     let Size { width, height } = frame.size();
     let clip = |from: f32, to: f32, end: u32| (from.clamp(0.0, end as f32) as usize, to.clamp(0.0, end as f32).ceil() as usize);
     let (margin_x, margin_y) = (rect.width * CROP_MARGIN, rect.height * CROP_MARGIN);
@@ -80,24 +90,34 @@ pub fn crop_jpeg(frame: &Frame, rect: &Rect, others: &[Rect]) -> Result<Vec<u8>,
     // Chroma has one sample for two columns.
     let left = left & !1;
     let mut rgb = convert(frame, (left, top), (right.saturating_sub(left), bottom.saturating_sub(top)));
-    coarsen_all(&mut rgb, (rect, others), (left, top));
+    hide(&mut rgb, shown, (left, top));
     encode(&rgb)
 }
 
-/// Makes the faces in `others` unrecognisable and leaves the one in `rect` as it is: people who sit close
-/// together overlap, and the picture is of that one.
-fn coarsen_all(rgb: &mut Rgb, (rect, others): (&Rect, &[Rect]), origin: (usize, usize)) {
-    if others.is_empty() {
+/// Hides what is not to be shown and leaves the face as it is: people who sit close together overlap, and the picture is of
+/// that one. It begins at `origin` of the frame.
+fn hide(rgb: &mut Rgb, Shown { face, others, unseen }: Shown<'_>, origin: (usize, usize)) {
+    if others.is_empty() && unseen.is_empty() {
         return;
     }
     let before = rgb.bytes.clone();
+    for rect in unseen {
+        let (columns, rows) = part(rgb, rect, origin);
+        fill_with_mean(rgb, &columns, &rows);
+    }
     others.iter().for_each(|other| coarsen(rgb, other, origin));
-    let clip = |at: f32, origin: usize, end: usize| (at - origin as f32).clamp(0.0, end as f32) as usize;
-    let columns = clip(rect.x, origin.0, rgb.width)..clip(rect.x + rect.width, origin.0, rgb.width);
-    for row in clip(rect.y, origin.1, rgb.height)..clip(rect.y + rect.height, origin.1, rgb.height) {
+    let (columns, rows) = part(rgb, face, origin);
+    for row in rows {
         let line = (row * rgb.width + columns.start) * 3..(row * rgb.width + columns.end) * 3;
         rgb.bytes[line.clone()].copy_from_slice(&before[line]);
     }
+}
+
+/// The columns and rows of a picture that begins at `origin` of the frame which `rect` covers.
+fn part(rgb: &Rgb, rect: &Rect, origin: (usize, usize)) -> (Range<usize>, Range<usize>) {
+    let clip = |at: f32, origin: usize, end: usize| (at - origin as f32).clamp(0.0, end as f32) as usize;
+    let columns = clip(rect.x, origin.0, rgb.width)..clip(rect.x + rect.width, origin.0, rgb.width);
+    (columns, clip(rect.y, origin.1, rgb.height)..clip(rect.y + rect.height, origin.1, rgb.height))
 }
 
 /// Replaces a face, with a little around it, by a few squares of its mean colours: nothing of it can be
@@ -105,11 +125,9 @@ fn coarsen_all(rgb: &mut Rgb, (rect, others): (&Rect, &[Rect]), origin: (usize, 
 /// at `origin`.
 fn coarsen(rgb: &mut Rgb, rect: &Rect, origin: (usize, usize)) {
     let side = (rect.width.max(rect.height) / COARSE_SQUARES).max(1.0);
-    let clip = |at: f32, origin: usize, end: usize| (at - origin as f32).clamp(0.0, end as f32) as usize;
     for (row, column) in (0..COARSE_ROWS).flat_map(|row| (0..COARSE_ROWS).map(move |column| (row, column))) {
         let (x, y) = (rect.x + (column as f32 - 1.0) * side, rect.y + (row as f32 - 1.0) * side);
-        let columns = clip(x, origin.0, rgb.width)..clip(x + side, origin.0, rgb.width);
-        let rows = clip(y, origin.1, rgb.height)..clip(y + side, origin.1, rgb.height);
+        let (columns, rows) = part(rgb, &Rect { x, y, width: side, height: side }, origin);
         fill_with_mean(rgb, &columns, &rows);
     }
 }
@@ -281,7 +299,7 @@ mod tests {
         let bytes: Vec<u8> = (0..100 * 60 * 3).map(|_| random.u8(..)).collect();
         let mut rgb = Rgb { width: 100, height: 60, bytes: bytes.clone() };
         let (own, neighbour) = (Rect { x: 10.0, y: 10.0, width: 30.0, height: 40.0 }, Rect { x: 35.0, y: 10.0, width: 30.0, height: 40.0 });
-        coarsen_all(&mut rgb, (&own, &[neighbour]), (0, 0));
+        hide(&mut rgb, Shown { face: &own, others: &[neighbour], unseen: &[] }, (0, 0));
         for (x, y, kept) in [(12, 12, true), (38, 30, true), (45, 30, false), (60, 45, false), (95, 5, true)] {
             let at = (y * 100 + x) * 3;
             assert_eq!(rgb.bytes[at..at + 3] == bytes[at..at + 3], kept, "{x}, {y}");
@@ -289,14 +307,34 @@ mod tests {
     }
 
     #[test]
+    fn of_the_parts_where_nobody_was_looked_for_a_colour_is_left() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let bytes: Vec<u8> = (0..100 * 60 * 3).map(|_| random.u8(..)).collect();
+        let mut rgb = Rgb { width: 100, height: 60, bytes: bytes.clone() };
+        let (face, unseen) = (Rect { x: 40.0, y: 20.0, width: 30.0, height: 30.0 }, Rect { x: 50.0, y: 0.0, width: 70.0, height: 80.0 });
+        hide(&mut rgb, Shown { face: &face, others: &[], unseen: &[unseen] }, (10, 0));
+        let pixel = |bytes: &[u8], x: usize, y: usize| bytes[(y * 100 + x) * 3..][..3].to_vec();
+        let colour = pixel(&rgb.bytes, 99, 59);
+        for (x, y) in (0..100).flat_map(|x| (0..60).map(move |y| (x, y))) {
+            let is_kept = x < 40 || (30..60).contains(&x) && (20..50).contains(&y);
+            let wanted = if is_kept { pixel(&bytes, x, y) } else { colour.clone() };
+            assert_eq!(pixel(&rgb.bytes, x, y), wanted, "{x}, {y}");
+        }
+    }
+
+    fn alone(face: &Rect) -> Shown<'_> {
+        Shown { face, others: &[], unseen: &[] }
+    }
+
+    #[test]
     fn a_crop_beyond_the_frame_is_clipped_and_an_empty_one_refused() {
         let frame = two_colours(PixelLayout::I420, [128; 3], [128; 3]);
         let around = Rect { x: -10.0, y: -10.0, width: 100.0, height: 100.0 };
-        let jpeg = crop_jpeg(&frame, &around, &[]).expect("some of it is there");
+        let jpeg = crop_jpeg(&frame, alone(&around)).expect("some of it is there");
         let picture = image::load_from_memory(&jpeg).expect("it is a JPEG");
         assert_eq!((picture.width(), picture.height()), (6, 4));
         let outside = Rect { x: 500.0, y: 0.0, width: 5.0, height: 5.0 };
-        assert!(matches!(crop_jpeg(&frame, &outside, &[]), Err(PictureError::BadSize(..))));
+        assert!(matches!(crop_jpeg(&frame, alone(&outside)), Err(PictureError::BadSize(..))));
     }
 
     #[test]

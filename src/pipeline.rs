@@ -11,6 +11,7 @@
 //! written ends the pipeline.
 //! Must not know: GStreamer, ONNX Runtime, CUDA, the wire.
 
+mod best_shots;
 mod complaint;
 mod cutting;
 mod in_shadow;

@@ -172,7 +172,9 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "SUBJECT_EXISTS" => "choose another id, or add the photo with `doorward subject add-sample`",
         "SUBJECT_NOT_FOUND" => "`doorward subject list` shows who is enrolled",
         "SAMPLE_NOT_FOUND" => "`doorward subject samples ID` shows the samples",
-        "SNAPSHOT_NOT_FOUND" => "pictures are kept for events.snapshot_retention_days, no longer than their events, and go with the person they show",
+        "SNAPSHOT_NOT_FOUND" => {
+            "pictures are kept for events.snapshot_retention_days, no longer than their events, and go with the person they show"
+        }
         "BAD_IMAGE" => "give a whole JPEG or PNG file of a usual size",
         "BAD_CAMERA_ID" => "choose one of a-z, 0-9 and '-', at most 63 characters",
         "BAD_SUBJECT_ID" => "choose one of letters, digits, '-', '_' and '.', at most 128 bytes",

@@ -4,10 +4,12 @@
 //! In: frames with their detections, templates. Out: faces worth encoding, events in order.
 //! Must not know: sessions, the log.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::best_shots::{BestShot, BestShots};
 use super::matching::{compare, judge, shows};
 use super::settings::SceneSettings;
 use super::shadowing::{ShadowSettings, ShadowShot, Shadowing};
@@ -30,11 +32,6 @@ use super::passage::Passage;
 
 use uuid::Uuid;
 
-/// A shot replaces the best one only if it is better by this factor: each costs a copy of the frame.
-const BETTER_SHOT: f32 = 1.1;
-
-/// Of so many visits at once a picture is held that surpasses the one which was kept.
-const SURPASSING_MAX: usize = 8;
 /// Detections this much below the least score still continue a track.
 const WEAK_DETECTION: f32 = 0.2;
 
@@ -46,47 +43,13 @@ pub struct Scene {
     tracker: Tracker,
     visits: Visits,
     shadow: Option<Shadowing>,
-    best: HashMap<VisitId, Best>,
+    best: BestShots,
     /// What was told to begin: its end is told too, whatever the rules say then.
     begun: HashSet<(VisitId, EventKind, Option<Arc<str>>)>,
     outbox: Vec<Pending>,
     /// How far the newest frame's capture time lay behind the present when it was analysed.
     lag: Duration,
     closed: bool,
-}
-
-/// The picture that shows a visitor best so far.
-#[derive(Clone)]
-pub struct BestShot {
-    /// A copy of the frame.
-    pub frame: Frame,
-    /// The face in it.
-    pub rect: Rect,
-    /// Everybody else in it, where they are to be made unrecognisable.
-    pub others: Vec<Rect>,
-    /// Whether the whole frame is kept, or the face alone.
-    pub keeps_frame: bool,
-    /// Whether `others` are all of them.
-    blurs_others: bool,
-    rank: f32,
-}
-
-impl BestShot {
-    /// Whether it is what is kept today: one that was taken under another policy is not.
-    fn is_wanted(&self, settings: &SceneSettings) -> bool {
-        let SceneSettings { snapshots, telling, .. } = settings;
-        let keeps = if self.keeps_frame { SnapshotPolicy::Frame } else { SnapshotPolicy::Crop };
-        *snapshots && telling.snapshots == keeps && telling.blur_others == self.blurs_others
-    }
-}
-
-/// What is known of a visit's best picture.
-struct Best {
-    rank: f32,
-    /// Until it goes out with an event: a visitor may be away for a minute, and a frame is megabytes.
-    picture: Option<BestShot>,
-    /// Whether one went out already, so that this one only surpasses it.
-    is_kept: bool,
 }
 
 /// An event that is not in the log yet, with the picture that belongs to it.
@@ -132,7 +95,7 @@ impl Scene {
             visits: if settings.measure { visits } else { visits.with_counted_ids() },
             shadow: None,
             settings,
-            best: HashMap::new(),
+            best: BestShots::default(),
             begun: HashSet::new(),
             outbox: Vec::new(),
             lag: Duration::ZERO,
@@ -157,7 +120,7 @@ impl Scene {
             detector_side: self.settings.detector_side,
             region_of_interest: self.settings.region_of_interest,
             score_min: Some((self.settings.detection_score_min - WEAK_DETECTION).max(0.0)),
-            face_pixels_min: self.settings.face_pixels_min,
+            face_pixels_min: if self.settings.telling.blur_others { 0 } else { self.settings.face_pixels_min },
         }
     }
 
@@ -169,11 +132,12 @@ impl Scene {
         let time = frame.capture_time;
         self.lag = self.now(time).since(time);
         let mut wanted = Vec::new();
-        for sighting in self.tracker.update(detections, time) {
+        let (places, followed) = self.followed(detections);
+        for sighting in self.tracker.update(&followed, time) {
             if !sighting.confirmed {
                 continue;
             }
-            let detection = &detections[sighting.detection];
+            let detection = &followed[sighting.detection];
             let look = Look {
                 track: sighting.track,
                 resumed: sighting.resumed,
@@ -182,14 +146,14 @@ impl Scene {
                 detection_score: detection.score,
             };
             if self.visits.sighted(look, time) {
-                wanted.push(Wanted { track: Some(sighting.track), detection: sighting.detection });
+                wanted.push(Wanted { track: Some(sighting.track), detection: places[sighting.detection] });
             }
             if let Some(shadow) = &mut self.shadow {
                 shadow.sighted(look, time, self.visits.visit_of(look.track));
             }
         }
         if self.settings.encode_every_face {
-            let strong = (0..detections.len()).filter(|index| detections[*index].score >= self.settings.detection_score_min);
+            let strong = places.into_iter().filter(|index| detections[*index].score >= self.settings.detection_score_min);
             let rest = strong.filter(|index| wanted.iter().all(|wanted| wanted.detection != *index));
             let rest: Vec<Wanted> = rest.map(|detection| Wanted { track: None, detection }).collect();
             wanted.extend(rest);
@@ -212,12 +176,13 @@ impl Scene {
         // Quality ends at "as good as needed", where most faces are: among those the larger is better.
         let rank = measured.overall * measured.size_pixels;
         let visit = self.visits.visit_of(track)?;
-        let is_better = self.keeps_pictures() && self.best.get(&visit).is_none_or(|best| rank > best.rank * BETTER_SHOT);
+        let is_better = self.keeps_pictures() && self.best.is_better(visit, rank);
         let copied = if is_better { self.copy_of(frame) } else { None };
         let picture = copied.map(|copied| BestShot {
             frame: copied,
             rect: detection.box_in_frame,
             others: self.others(detections, wanted.detection),
+            unseen: self.unseen(frame),
             keeps_frame: self.settings.telling.snapshots == SnapshotPolicy::Frame,
             blurs_others: self.settings.telling.blur_others,
             rank,
@@ -246,6 +211,32 @@ impl Scene {
     fn others(&self, detections: &[Detection], index: usize) -> Vec<Rect> {
         let all = detections.iter().enumerate().filter(|(other, _)| self.settings.telling.blur_others && *other != index);
         all.map(|(_, detection)| detection.box_in_frame).collect()
+    }
+
+    /// The parts of a frame that a kept picture must not show, since nobody was looked for there.
+    fn unseen(&self, frame: &Frame) -> Vec<Rect> {
+        let Some(region) = self.settings.region_of_interest.filter(|_| self.settings.telling.blur_others) else { return Vec::new() };
+        let (width, height) = (frame.size().width as f32, frame.size().height as f32);
+        let (left, top) = (region.x * width, region.y * height);
+        let (right, bottom) = ((region.x + region.width) * width, (region.y + region.height) * height);
+        let between = |x: f32, y: f32, right: f32, bottom: f32| Rect { x, y, width: right - x, height: bottom - y };
+        vec![
+            between(0.0, 0.0, width, top),
+            between(0.0, bottom, width, height),
+            between(0.0, top, left, bottom),
+            between(right, top, width, bottom),
+        ]
+    }
+
+    /// The faces that are followed, each with its place among `detections`: where others are made unrecognisable, smaller ones
+    /// were looked for, too.
+    fn followed<'d>(&self, detections: &'d [Detection]) -> (Vec<usize>, Cow<'d, [Detection]>) {
+        let least = self.settings.face_pixels_min as f32;
+        let is_followed = |face: &Detection| face.box_in_frame.width.min(face.box_in_frame.height) >= least;
+        let places: Vec<usize> = (0..detections.len()).filter(|place| is_followed(&detections[*place])).collect();
+        let faces =
+            if places.len() == detections.len() { detections.into() } else { places.iter().map(|place| detections[*place]).collect() };
+        (places, faces)
     }
 
     /// Adds a shot's template to its visit, looks the visitor up and decides.
@@ -288,16 +279,8 @@ impl Scene {
 
     /// Keeps the visitor's best picture: a new one, or one of a visit that turned out to be another's.
     fn keep_best(&mut self, before: Option<VisitId>, track: TrackId, picture: Option<BestShot>) {
-        let Some(visit) = self.visits.visit_of(track) else { return };
-        let orphan = before.filter(|before| *before != visit).and_then(|before| self.best.remove(&before)?.picture);
-        let settings = &self.settings;
-        for picture in orphan.into_iter().chain(picture).filter(|picture| picture.is_wanted(settings)) {
-            let surpassing = self.best.values().filter(|best| best.is_kept && best.picture.is_some()).count();
-            let known = self.best.entry(visit).or_insert(Best { rank: 0.0, picture: None, is_kept: false });
-            let has_room = !known.is_kept || known.picture.is_some() || surpassing < SURPASSING_MAX;
-            if has_room && (known.rank == 0.0 || picture.rank > known.rank * BETTER_SHOT) {
-                (known.rank, known.picture) = (picture.rank, Some(picture));
-            }
+        if let Some(visit) = self.visits.visit_of(track) {
+            self.best.keep((before, visit), picture, &self.settings);
         }
     }
 
@@ -335,12 +318,7 @@ impl Scene {
     /// Goes on by other settings, but for how tracks are made. Visits go on, too, unless the role, a line or a zone is another:
     /// those end, since one half of their paths was judged by the old ones.
     pub fn adopt(&mut self, settings: SceneSettings, now: Timestamp, gallery: &GalleryVersion) {
-        for best in self.best.values_mut() {
-            // What went out already keeps its rank: a worse one does not take its place.
-            if best.picture.take_if(|picture| !picture.is_wanted(&settings)).is_some() && !best.is_kept {
-                best.rank = 0.0;
-            }
-        }
+        self.best.adopt(&settings);
         if settings.layout != self.settings.layout {
             self.clear(EndReason::CameraRemoved, now, gallery);
         }
@@ -428,14 +406,18 @@ impl Scene {
             let (kind, visit) = (event.kind, event.visit);
             // Rules of telling concern no shadow, and its picture belongs to an event only once that is told.
             let shown = self.shadow.is_some().then(|| event.clone());
-            let snapshot = if self.admits(&event) { self.tell(event, passage) } else { None };
+            let is_admitted = self.admits(&event);
+            let snapshot = if is_admitted { self.tell(event, passage) } else { None };
+            if let (false, Some(visit), EventKind::Identified | EventKind::Unidentified) = (is_admitted, visit, kind) {
+                self.best.pass_over(visit);
+            }
             if let (Some(shadow), Some(shown)) = (&mut self.shadow, shown) {
                 let goes_on = shown.track.and_then(|track| self.visits.visit_of(track));
                 shadow.told(&Event { snapshot: snapshot.or(shown.snapshot), ..shown }, goes_on);
             }
-            if kind == EventKind::VisitEnded {
-                self.best.retain(|known, _| Some(*known) != visit);
-                self.begun.retain(|(known, ..)| Some(*known) != visit);
+            if let (EventKind::VisitEnded, Some(visit)) = (kind, visit) {
+                self.best.forget(visit);
+                self.begun.retain(|(known, ..)| *known != visit);
             }
         }
     }
@@ -444,19 +426,23 @@ impl Scene {
     /// always is: nobody is left with a visit that never ends, or with a wrong name.
     fn admits(&mut self, event: &Event) -> bool {
         let Some(visit) = event.visit else { return true };
-        let is_admitted = self.settings.telling.admits(event.kind, Timestamp::from_micros(event.capture_time_us));
-        match event.kind {
-            EventKind::VisitStarted | EventKind::Identified | EventKind::ZoneEntered => {
-                if is_admitted {
-                    self.begun.insert((visit, event.kind, event.region.clone()));
-                }
-                is_admitted
-            }
-            EventKind::VisitEnded => is_admitted || self.begun.contains(&(visit, EventKind::VisitStarted, None)),
-            EventKind::IdentityRevised => is_admitted || self.begun.contains(&(visit, EventKind::Identified, None)),
-            EventKind::ZoneLeft => is_admitted || self.begun.contains(&(visit, EventKind::ZoneEntered, event.region.clone())),
-            _ => is_admitted,
+        let takes_back = match event.kind {
+            EventKind::VisitEnded => self.begun.contains(&(visit, EventKind::VisitStarted, None)),
+            EventKind::IdentityRevised => self.begun.contains(&(visit, EventKind::Identified, None)),
+            EventKind::ZoneLeft => self.begun.contains(&(visit, EventKind::ZoneEntered, event.region.clone())),
+            _ => false,
+        };
+        if !takes_back && !self.settings.telling.admits(event.kind, Timestamp::from_micros(event.capture_time_us)) {
+            return false;
         }
+        if matches!(event.kind, EventKind::VisitStarted | EventKind::ZoneEntered) {
+            self.begun.insert((visit, event.kind, event.region.clone()));
+        }
+        // By whichever event somebody was given a name.
+        if event.subject.is_some() {
+            self.begun.insert((visit, EventKind::Identified, None));
+        }
+        true
     }
 
     /// Puts an event into the outbox, with the picture that goes out with it; answers the event's snapshot.
@@ -470,16 +456,15 @@ impl Scene {
         snapshot
     }
 
-    /// The best shot that goes out with an event: with a decision, and with the end if it was surpassed.
+    /// The best shot that goes out with an event; one that went out before stands in the event already, or is the visit's.
     fn picture_for(&mut self, event: &mut Event, visit: VisitId) -> Option<(SnapshotId, BestShot)> {
-        if !matches!(event.kind, EventKind::Identified | EventKind::Unidentified | EventKind::IdentityRevised | EventKind::VisitEnded) {
-            return None;
-        }
-        // What went out before stands in the event already.
-        let best = self.best.get_mut(&visit)?;
-        let picture = best.picture.take()?;
-        best.is_kept = true;
         let id = SnapshotId(Uuid::now_v7());
+        let Some(picture) = self.best.take(visit, event.kind, id) else {
+            if matches!(event.kind, EventKind::Entry | EventKind::Exit) {
+                event.snapshot = event.snapshot.or(self.best.sent(visit));
+            }
+            return None;
+        };
         event.snapshot = Some(id);
         self.visits.set_snapshot(visit, id);
         Some((id, picture))

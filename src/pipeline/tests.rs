@@ -80,12 +80,15 @@ impl MadeUp {
 impl Inference for MadeUp {
     fn detect(&mut self, requests: &[DetectRequest], _: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
         let mut found = Vec::new();
-        for DetectRequest { frame, .. } in requests {
+        for DetectRequest { frame, face_pixels_min, .. } in requests {
             self.fails((&frame.camera, frame.capture_time.as_micros()), self.faults.detect_percent)?;
             let row = &frame.plane(0)[(FACE_TOP + 50) * SIZE.width as usize * 3..][..SIZE.width as usize * 3];
             let (pixels, _) = row.as_chunks::<3>();
             let left = pixels.iter().position(|pixel| pixel[2] > 0);
-            found.push(left.map(|left| face_at(left as f32, person_of(pixels[left][2]))).into_iter().collect());
+            let faces = left.map(|left| face_at(left as f32, person_of(pixels[left][2]))).into_iter();
+            // Somebody far away, whose small face comes first.
+            let far_away = frame.plane(0).last() > Some(&0) && *face_pixels_min <= telling::FAR_AWAY.width as u32;
+            found.push(far_away.then(telling::far_away).into_iter().chain(faces).collect());
         }
         Ok(found)
     }

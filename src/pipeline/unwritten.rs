@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::scene::{BestShot, Pending};
+use super::best_shots::BestShot;
+use super::scene::Pending;
 use crate::event_log::{EventLog, EventLogError};
-use crate::picture;
+use crate::picture::{self, Shown};
 use crate::store::{NewEvent, Snapshot, StoreError};
 
 /// How long events wait before they are offered to a full disk again.
@@ -66,10 +67,9 @@ impl Unwritten {
 pub(super) fn draw(pending: Pending, camera: &str) -> NewEvent {
     let Pending { mut event, picture } = pending;
     let snapshot = picture.and_then(|(id, shot)| {
-        let whole = |shot: &BestShot| {
-            if shot.keeps_frame { picture::blurred_frame_jpeg(&shot.frame, &shot.rect, &shot.others) } else { Ok(Vec::new()) }
-        };
-        let jpegs = picture::crop_jpeg(&shot.frame, &shot.rect, &shot.others).and_then(|crop| Ok((crop, whole(&shot)?)));
+        let shown = Shown { face: &shot.rect, others: &shot.others, unseen: &shot.unseen };
+        let whole = |shot: &BestShot| if shot.keeps_frame { picture::blurred_frame_jpeg(&shot.frame, shown) } else { Ok(Vec::new()) };
+        let jpegs = picture::crop_jpeg(&shot.frame, shown).and_then(|crop| Ok((crop, whole(&shot)?)));
         match jpegs {
             Ok((crop_jpeg, frame_jpeg)) => {
                 let (camera, capture_time) = (shot.frame.camera.clone(), shot.frame.capture_time);

@@ -84,6 +84,20 @@ async fn a_name_that_another_threshold_would_not_give_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_an_entry_told_is_taken_back_whatever_the_rules_say() {
+    let mut house = House::open(Faults::default(), 1).await;
+    house.scene.telling = super::telling::only(&[EventKind::Entry]);
+    house.scene.layout.role = Role::Entry;
+    let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
+    shows(&house, &sink, (1, 40), 60).await;
+    rewatch(&house, SceneSettings { policy: Policy::fixed(1.02), ..house.scene.clone() }).await;
+    shows(&house, &sink, (1, 40), 8).await;
+    let told = house.told(&[camera("door")]).await;
+    assert_eq!(kinds(&told), [EventKind::Entry, EventKind::IdentityRevised]);
+    assert!(told[0].event.subject.is_some() && told[1].event.subject.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_picture_that_was_taken_under_another_policy_is_not_kept() {
     let mut house = House::open(Faults::default(), 1).await;
     house.scene.snapshots = true;
