@@ -7,6 +7,7 @@
 mod embedder;
 mod gallery_events;
 mod inference;
+mod last_run;
 mod replay;
 mod shadow;
 mod targets;
@@ -25,8 +26,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, DecodeChoice, EventsConfig, InferConfig};
 use crate::device::{Device, ResolvedDevice};
 use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncoder, OtherEncoder, ReloadReport};
-use crate::event::{EndReason, Event, EventKind};
-use crate::event_log::{EventLog, EventLogError};
+use crate::event_log::EventLog;
 use crate::gallery::Gallery;
 use crate::infer::{Engine, EngineFacts};
 use crate::ingest::Decode;
@@ -36,7 +36,7 @@ use crate::pipeline::{Pipeline, SceneSettings};
 use crate::recognise::Recogniser;
 use crate::rpc::{RpcParts, Server, ServerHandle};
 use crate::shutdown::{self, Signals, Tasks};
-use crate::store::{NewEvent, Retention, Store, StoreError};
+use crate::store::{Retention, Store};
 use crate::telling;
 use crate::{ingest, rpc};
 
@@ -138,7 +138,7 @@ impl Daemon {
         let policy = policy(config, &facts)?;
         let gallery = Gallery::with_clock(facts.space.clone(), Arc::clone(&clock));
         let events = EventLog::open(store.clone(), config.events.recent_max).await?;
-        end_open_visits(&store, &events, clock.as_ref()).await?;
+        last_run::end_visits(&store, &events, clock.as_ref()).await?;
 
         let photos = PhotoAnalyst::new(engine.clone());
         let enrolment = Enrolment::new(EnrolmentParts {
@@ -209,7 +209,6 @@ impl Daemon {
             self.stop_work.clone(),
         );
         tasks.spawn("the gallery's events", told);
-        tasks.spawn("the health of the log", tell_health(self.events.disk_full(), self.server.clone(), self.stop_work.clone()));
         if let Some(interval) = sd_notify::watchdog_enabled() {
             tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));
         }
@@ -218,6 +217,8 @@ impl Daemon {
         }
         self.cameras.start().await?;
         self.server.set_ready(true).await;
+        // Not before, or what it says would be overwritten.
+        tasks.spawn("the health of the log", tell_health(self.events.disk_full(), self.server.clone(), self.stop_work.clone()));
         Ok(())
     }
 
@@ -307,29 +308,6 @@ fn encoders_of(config: &Config, device: ResolvedDevice) -> OpenEncoder {
     })
 }
 
-/// Ends the visits that the last run left open, because it was killed.
-async fn end_open_visits(store: &Store, events: &EventLog, clock: &dyn Clock) -> anyhow::Result<()> {
-    let now = clock.now();
-    let ended = store.open_visits().await?.into_iter().map(|open| {
-        let mut event = Event::new(EventKind::VisitEnded, &open.started.camera, now);
-        event.visit = Some(open.visit);
-        event.track = open.started.track;
-        event.end_reason = Some(EndReason::DaemonRestarted);
-        event.message = Some("the daemon ended while the visit was open".into());
-        NewEvent { event, snapshot: None }
-    });
-    let ended: Vec<NewEvent> = ended.collect();
-    if !ended.is_empty() {
-        tracing::warn!(visits = ended.len(), "the last run ended without ending its visits; they are ended now");
-        match events.append(ended).await {
-            // The daemon must be reachable, so that something can be erased; the next start ends them.
-            Err(EventLogError::Store(StoreError::Full)) => tracing::error!("the disk of data_dir is full: those visits stay open"),
-            outcome => outcome?,
-        }
-    }
-    Ok(())
-}
-
 /// What is kept of the past.
 struct Kept {
     events: EventsConfig,
@@ -383,6 +361,10 @@ async fn tell_health(
     server: ServerHandle,
     stop: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
+    if *disk_full.borrow() {
+        // The visits that the last run left open may have found no room before anybody looked.
+        disk_full.mark_changed();
+    }
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

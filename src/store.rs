@@ -213,13 +213,13 @@ pub struct Past {
     pub newest_first: bool,
 }
 
-/// A visit the log shows as started and not ended.
+/// A visit of which the log shows a beginning and not its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenVisit {
     /// The visit.
     pub visit: VisitId,
-    /// Its `VISIT_STARTED` event.
-    pub started: Event,
+    /// Its `VISIT_STARTED` event, or its first `ZONE_ENTERED` where no rule told that it started.
+    pub began: Event,
 }
 
 /// What the store has done since it was opened.

@@ -16,7 +16,9 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 address, cursor_file = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
-channel = grpc.insecure_channel(address)
+# Without keepalive a daemon whose machine lost its power would be waited for in silence.
+keepalive = {"grpc.keepalive_time_ms": 20_000, "grpc.keepalive_timeout_ms": 10_000, "grpc.http2.max_pings_without_data": 0}
+channel = grpc.insecure_channel(address, options=list(keepalive.items()))
 events = DescriptorPool(ProtoReflectionDescriptorDatabase(channel)).FindServiceByName("doorward.v1.EventService")
 Request, Response = (GetMessageClass(t) for t in (events.methods_by_name["Subscribe"].input_type, events.methods_by_name["Subscribe"].output_type))
 subscribe = channel.unary_stream(f"/{events.full_name}/Subscribe", Request.SerializeToString, Response.FromString)

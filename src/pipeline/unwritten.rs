@@ -43,6 +43,18 @@ impl Unwritten {
         }
     }
 
+    /// Writes what waits for the last time; what still finds no room is lost, and told.
+    pub(super) async fn write_or_lose(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
+        self.retry = None;
+        self.write(log, camera).await?;
+        let lost = self.lost + self.events.len() as u64;
+        if lost > 0 {
+            tracing::error!(camera, lost, "events were lost: the disk is full, and the camera is watched no longer");
+        }
+        *self = Self::default();
+        Ok(())
+    }
+
     /// Writes what waits, in order; on a full disk it goes on waiting, and is not tried at every frame.
     pub(super) async fn write(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
         if self.events.is_empty() || self.retry.is_some_and(|retry| Instant::now() < retry) {

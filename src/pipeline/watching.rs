@@ -48,7 +48,8 @@ impl Pipeline {
         self.0.intake.forget(camera);
         let Some(cell) = self.scenes().remove(camera) else { return Ok(()) };
         cell.scene().close(reason, self.0.clock.now(), &self.0.gallery.current());
-        self.flush(&cell).await
+        self.flush(&cell).await?;
+        Ok(cell.unwritten.lock().await.write_or_lose(&self.0.events, camera.as_str()).await?)
     }
 
     /// Tells an event of the camera itself, in order with its visits; with `ends` these end first.

@@ -91,8 +91,9 @@ impl EventService for EventsApi {
         let store = &self.0.parts.store;
         let span = store.log_span().await?;
         (past.after, past.before) = (past.after.max(span.oldest.saturating_sub(1)), past.before.min(span.newest + 1));
-        let (mut events, mut searched) = (Vec::new(), 0);
-        while events.len() < page.size && searched < SEARCHED_MAX && past.after + 1 < past.before {
+        let (mut events, begin) = (Vec::new(), past);
+        let searched = |past: &Past| (past.after - begin.after) + (begin.before - past.before);
+        while events.len() < page.size && searched(&past) < SEARCHED_MAX && past.after + 1 < past.before {
             // A part of the order, so that a search takes no longer for finding little.
             let mut part = past;
             if past.newest_first {
@@ -110,7 +111,6 @@ impl EventService for EventsApi {
                 events.extend(self.wire(&logged, &filter));
             }
             if is_whole && events.len() < page.size {
-                searched += SEARCHED_AT_ONCE;
                 if past.newest_first { past.before = part.after + 1 } else { past.after = part.before - 1 }
             }
         }

@@ -99,6 +99,19 @@ impl Store {
             .await
     }
 
+    /// What is kept of a visit's events, oldest first.
+    pub async fn events_of_visit(&self, visit: VisitId) -> Result<Vec<LoggedEvent>, StoreError> {
+        let epoch = self.0.epoch;
+        self.0
+            .readers
+            .read(move |db| {
+                db.prepare_cached("SELECT sequence, log_time_us, body FROM events WHERE visit = ?1 ORDER BY sequence")?
+                    .query_and_then([visit.0.into_bytes()], |row| logged(row, epoch))?
+                    .collect()
+            })
+            .await
+    }
+
     /// Appends durably in order, opening and closing visits as the kinds say; answers the first
     /// sequence. Concurrent appends share a sync (group commit).
     ///
@@ -262,8 +275,8 @@ fn logged(row: &Row<'_>, epoch: Uuid) -> Result<LoggedEvent, StoreError> {
 fn open_visits(db: &Connection) -> Result<Vec<OpenVisit>, StoreError> {
     db.prepare_cached("SELECT visit, body FROM open_visits ORDER BY sequence")?
         .query_and_then([], |row| {
-            let started = serde_json::from_str(row.get_ref(1)?.as_str().map_err(damaged)?).map_err(damaged)?;
-            Ok(OpenVisit { visit: VisitId(Uuid::from_bytes(row.get(0)?)), started })
+            let began = serde_json::from_str(row.get_ref(1)?.as_str().map_err(damaged)?).map_err(damaged)?;
+            Ok(OpenVisit { visit: VisitId(Uuid::from_bytes(row.get(0)?)), began })
         })?
         .collect()
 }
@@ -277,6 +290,16 @@ fn follow_visit(db: &Connection, event: &Event, body: &str) -> Result<(), StoreE
                 "INSERT INTO open_visits (visit, sequence, body) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET sequence = ?2, body = ?3";
             db.prepare_cached(sql)?.execute(params![visit, db.last_insert_rowid(), body])?;
         }
+        EventKind::ZoneEntered => {
+            // Where it was not told that the visit began, its stays are told to end all the same.
+            let sql = "INSERT INTO open_visits (visit, sequence, body) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+            db.prepare_cached(sql)?.execute(params![visit, db.last_insert_rowid(), body])?;
+        }
+        EventKind::ZoneLeft => {
+            let sql = "DELETE FROM open_visits WHERE visit = ?1 AND json_extract(body, '$.kind') = ?2
+                       AND (SELECT sum(CASE kind WHEN ?2 THEN 1 WHEN ?3 THEN -1 ELSE 0 END) FROM events WHERE visit = ?1) <= 0";
+            db.prepare_cached(sql)?.execute(params![visit, kind_name(EventKind::ZoneEntered), kind_name(EventKind::ZoneLeft)])?;
+        }
         EventKind::VisitEnded => {
             db.prepare_cached("DELETE FROM open_visits WHERE visit = ?1")?.execute([visit])?;
         }
@@ -286,8 +309,6 @@ fn follow_visit(db: &Connection, event: &Event, body: &str) -> Result<(), StoreE
         | EventKind::Reasserted
         | EventKind::Entry
         | EventKind::Exit
-        | EventKind::ZoneEntered
-        | EventKind::ZoneLeft
         | EventKind::EventCorrected
         | EventKind::GalleryChanged
         | EventKind::CameraOnline

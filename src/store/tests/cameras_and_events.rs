@@ -174,7 +174,7 @@ async fn visits_that_did_not_end_are_found_after_a_restart() {
     drop(store);
     let store = Store::open(directory.path()).expect("it opens again");
     let visit = open.visit.expect("it has one");
-    assert_eq!(store.open_visits().await, Ok(vec![OpenVisit { visit, started: open }]));
+    assert_eq!(store.open_visits().await, Ok(vec![OpenVisit { visit, began: open }]));
     ended.visit = Some(visit);
     store.append_events(vec![bare(&ended)]).await.expect("appended");
     assert_eq!(store.open_visits().await, Ok(vec![]));
@@ -354,7 +354,7 @@ async fn a_log_of_an_older_doorward_is_read_on_and_its_open_visits_stay_open() {
     let read = store.events_after(0, 9).await.expect("read");
     assert_eq!(read.iter().map(|logged| (*logged.event).clone()).collect::<Vec<_>>(), events);
     assert_eq!(read[1].log_time, seconds(7), "about when it was decided");
-    assert_eq!(store.open_visits().await, Ok(vec![OpenVisit { visit, started: events[2].clone() }]));
+    assert_eq!(store.open_visits().await, Ok(vec![OpenVisit { visit, began: events[2].clone() }]));
     let size = |event: &Event| serde_json::to_string(event).expect("JSON").len() as u64;
     store.append_events(vec![at(EventKind::Unidentified, 9)]).await.expect("appended");
     let last_two = size(&events[2]) + size(&store.event(4).await.expect("read").expect("kept").event);

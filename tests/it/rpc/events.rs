@@ -189,10 +189,19 @@ async fn the_past_is_listed_in_pages_and_one_event_by_its_cursor() {
         let of_another = pb::ListEventsRequest { page_token: "x".into(), ..request };
         assert_eq!(reason(&client.list_events(of_another).await.expect_err("refused")), "BAD_PAGE_TOKEN");
     }
+    // Of a long past a call searches a part, and is asked again for the next.
+    let long = (1..=70_000).map(|n| happened(EventKind::CameraOnline, n)).collect();
+    served.events.append(long).await.expect("written");
+    let mut request = pb::ListEventsRequest { types: vec![pb::EventType::CameraOffline.into()], newest_first: true, ..Default::default() };
+    let first = client.list_events(request.clone()).await.expect("a page").into_inner();
+    assert!(first.events.is_empty() && !first.next_page_token.is_empty(), "{} of the newest", first.events.len());
+    request.page_token = first.next_page_token;
+    assert_eq!(client.list_events(request).await.expect("a page").into_inner().events.len(), 12);
+
     let cursor = |sequence| format!("{}-{sequence:x}", served.events.position().epoch.simple());
     let one = client.get_event(pb::GetEventRequest { cursor: cursor(700) }).await.expect("kept").into_inner();
     assert_eq!(one.event.map(|e| (e.sequence, e.r#type)), Some((700, pb::EventType::CameraOffline.into())));
-    let none = client.get_event(pb::GetEventRequest { cursor: cursor(1_201) }).await.expect_err("not there");
+    let none = client.get_event(pb::GetEventRequest { cursor: cursor(71_201) }).await.expect_err("not there");
     assert_eq!(reason(&none), "EVENT_NOT_FOUND");
 }
 
