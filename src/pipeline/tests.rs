@@ -465,22 +465,6 @@ async fn recognition_goes_on_while_the_disk_is_full_and_what_happened_is_told_on
     assert!(told[1].event.snapshot.is_some(), "with the picture");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_waits_for_room_is_written_when_its_camera_goes_although_it_is_not_due_to_be_tried() {
-    let house = House::open(Faults::default(), 1).await;
-    let camera = camera("door");
-    let sink = house.watch(&camera, SlotPolicy::NewestWins);
-    house.store.limit_growth(Some(0)).await;
-    for _ in 0..10 {
-        sink.offer(frame(&camera, house.clock.now(), Some(1), 40));
-        until("the frame has left", || house.pipeline.is_idle()).await;
-        house.clock.advance(FRAME_EVERY);
-    }
-    house.store.limit_growth(None).await;
-    let told = house.told(&[camera]).await;
-    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_cannot_be_written_ends_the_pipeline_and_says_so() {
     let house = House::open(Faults::default(), 1).await;

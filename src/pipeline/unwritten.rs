@@ -96,3 +96,29 @@ pub(super) fn draw(pending: Pending, camera: &str) -> NewEvent {
     });
     NewEvent { event, snapshot }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::{Event, EventKind};
+    use crate::store::Store;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_room_is_written_when_its_camera_goes_although_it_is_not_due_to_be_tried() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let store = Store::open(directory.path()).expect("it opens");
+        let log = EventLog::open(store.clone(), 16).await.expect("it opens");
+        let mut event = Event::new(EventKind::VisitEnded, "door", Timestamp::default());
+        event.message = Some("x".repeat(1 << 20));
+        let mut unwritten = Unwritten::default();
+        unwritten.add(vec![NewEvent { event, snapshot: None }]);
+        store.limit_growth(Some(0)).await;
+        unwritten.write(&log, "door").await.expect("it waits");
+        store.limit_growth(None).await;
+        unwritten.write(&log, "door").await.expect("it waits");
+        assert_eq!(log.position().sequence, 0, "the disk was tried a moment ago");
+        unwritten.write_or_lose(&log, "door").await.expect("written");
+        assert_eq!(log.position().sequence, 1);
+    }
+}
