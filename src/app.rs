@@ -342,15 +342,18 @@ async fn prune(
     stop: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
     loop {
-        if let Err(error) = events.prune(kept.at(clock.now())).await {
-            tracing::error!(%error, "old events could not be deleted; trying again in ten minutes");
-        }
-        if let Err(error) = store.prune_gallery_history(clock.now().minus(kept.history)).await {
-            tracing::error!(%error, "old versions of the gallery could not be deleted; trying again in ten minutes");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(PRUNE_EVERY) => {}
+        // In steps, between which a stop waits for nothing.
+        let one_round = async {
+            if let Err(error) = events.prune(kept.at(clock.now())).await {
+                tracing::error!(%error, "old events could not be deleted; trying again in ten minutes");
+            }
+            if let Err(error) = store.prune_gallery_history(clock.now().minus(kept.history)).await {
+                tracing::error!(%error, "old versions of the gallery could not be deleted; trying again in ten minutes");
+            }
+            tokio::time::sleep(PRUNE_EVERY).await;
+        };
+        if stop.run_until_cancelled(one_round).await.is_none() {
+            return Ok(());
         }
     }
 }

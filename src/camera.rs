@@ -230,7 +230,7 @@ pub enum CameraState {
     },
 }
 
-/// Frames of one camera, counted since the daemon started; what came in was analysed or dropped.
+/// Frames of one camera, counted since it is watched (another address, transport or credential begins anew); what came in was analysed or dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameCounts {
     /// Decoded.

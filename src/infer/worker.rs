@@ -21,8 +21,9 @@ use crate::face::{ALIGNED_SIDE, AlignedFace, Detection, Template, TemplateSpace}
 use crate::frame::Size;
 use crate::models::{Decoder, Manifest};
 
-/// The most shapes that a thread keeps detector sessions for: one a camera resolution, and photos.
-const SHAPES_MAX: usize = 8;
+/// The most shapes that a thread keeps detector sessions for: one for photos, and one for each resolution, detector side and
+/// shape of a region of interest among the cameras.
+const SHAPES_MAX: usize = 32;
 
 /// Everything that all threads share.
 pub(super) struct Setup {
@@ -46,6 +47,8 @@ pub(super) struct Worker {
     encoder: Session,
     live: Option<LiveScorer>,
     letterbox: Letterbox,
+    /// Whether it was told that there are too many shapes.
+    is_crowding_told: bool,
 }
 
 impl Worker {
@@ -53,7 +56,7 @@ impl Worker {
     pub(super) fn open(setup: Arc<Setup>) -> Result<Self, OpenError> {
         let encoder = setup.encoder()?;
         let live = setup.live_scorer()?;
-        let mut worker = Self { setup, detectors: Vec::new(), encoder, live, letterbox: Letterbox::default() };
+        let mut worker = Self { setup, detectors: Vec::new(), encoder, live, letterbox: Letterbox::default(), is_crowding_told: false };
         let side = worker.setup.config.detector_side;
         for shape in [CanvasShape::Square, CanvasShape::Fitted] {
             worker.detector(Placement::new(Size { width: 1920, height: 1080 }, None, side, shape).canvas)?;
@@ -90,6 +93,13 @@ impl Worker {
             None => (canvas, self.setup.detector(canvas)?),
         };
         if self.detectors.len() >= SHAPES_MAX {
+            if !std::mem::replace(&mut self.is_crowding_told, true) {
+                tracing::warn!(
+                    shapes = SHAPES_MAX,
+                    "the pictures of the cameras have more shapes than detector sessions are kept for: sessions are opened again and again, \
+                     which takes longer than looking; give regions of interest the same proportions"
+                );
+            }
             self.detectors.remove(0);
         }
         self.detectors.push(found);

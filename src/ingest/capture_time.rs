@@ -29,6 +29,9 @@ const LEAD_MAX_US: i64 = 1_000_000;
 /// RTP time and arrival may part by this much from one packet to the next. Beyond, the camera has
 /// begun a new count.
 const JUMP_MAX_US: i64 = 5_000_000;
+/// RTP time goes back by some frames where pictures are sent in another order than shown. By this much it goes
+/// back only when the camera has set its clock, and what was reported before says nothing of the new count.
+const BACK_MAX_US: i64 = 1_000_000;
 /// The estimate is moved by at most a tenth of the time that passes, so that the spacing of
 /// pictures stays true to a tenth while a first report, or a better one, is taken up.
 const SLEW: i64 = 10;
@@ -84,7 +87,7 @@ impl CaptureClock {
         let ticks = self.ticks + ticks_between(newest.rtp_time, header.rtp_time);
         let media_us = micros(ticks);
         let jump = (media_us - newest.media_us) - (arrival.as_micros() - newest.arrival.as_micros());
-        if jump.abs() > JUMP_MAX_US {
+        if jump.abs() > JUMP_MAX_US || newest.media_us - media_us > BACK_MAX_US {
             self.reconnect();
             self.ssrc = Some(header.ssrc);
             return self.begin(header.rtp_time, arrival);

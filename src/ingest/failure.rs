@@ -116,6 +116,13 @@ impl Failure {
                 let message = format!("no keyframe came for {keyframe_wait} s; set a keyframe interval of seconds in the camera");
                 Self { is_of_decoder: false, ..Self::new(OfflineReason::Undecodable, message) }
             }
+            Death::AllSkipped => Self::new(
+                OfflineReason::Stalled,
+                format!(
+                    "no picture could be used for {silence} s: where a packet is lost or decoding falls behind, pictures are skipped up to the \
+                     next keyframe; set a keyframe interval of a second or two in the camera"
+                ),
+            ),
             Death::NothingDecodes => {
                 Self::new(OfflineReason::Undecodable, format!("video comes, but nothing of it could be decoded for {silence} s"))
             }

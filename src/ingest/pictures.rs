@@ -109,6 +109,11 @@ impl Pictures {
         arrival.map_or(Duration::ZERO, |arrival| self.clock.now().since(arrival))
     }
 
+    /// A picture was not given to the decoder.
+    pub(super) fn skipped(&self) {
+        lock(&self.observations).seen.skipped = Some(self.clock.now());
+    }
+
     /// A picture left the decoder.
     pub(super) fn decoded(&self, pts: Option<gst::ClockTime>) -> Stamp {
         let rtp_time = self.rtp_time(pts);

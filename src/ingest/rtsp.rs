@@ -331,6 +331,7 @@ impl Chain {
             if lateness.lock().unwrap_or_else(PoisonError::into_inner).admits(lag, is_keyframe) {
                 return gst::PadProbeReturn::Ok;
             }
+            pictures.skipped();
             frames.skipped();
             // And not `Drop`: the bindings have taken the buffer, and GStreamer 1.22 would release it again.
             gst::PadProbeReturn::Handled
@@ -349,7 +350,7 @@ impl Chain {
                 seen.lock().unwrap_or_else(PoisonError::into_inner).packet(sequence, time);
             }
         });
-        let frames = self.parts.frames.clone();
+        let (pictures, frames) = (self.pictures.clone(), self.parts.frames.clone());
         units.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let Some(unit) = info.buffer() else { return gst::PadProbeReturn::Ok };
             let is_keyframe = !unit.flags().contains(gst::BufferFlags::DELTA_UNIT);
@@ -357,6 +358,7 @@ impl Chain {
             if losses.lock().unwrap_or_else(PoisonError::into_inner).admits(time, is_keyframe) {
                 return gst::PadProbeReturn::Ok;
             }
+            pictures.skipped();
             frames.skipped();
             gst::PadProbeReturn::Handled
         });

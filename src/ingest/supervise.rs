@@ -43,7 +43,7 @@ pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: Cancel
         // A frozen camera holds its connection's end up: that must hold nobody else up.
         let closing = tokio::task::spawn_blocking(move || drop(connection));
         if let Some(Ended { failure, good }) = ended {
-            let wait = backoff.next(good);
+            let wait = backoff.next(good, failure.reason == OfflineReason::Unauthorised);
             let Failure { reason, message, .. } = failure.scrubbed(parts.settings.credential.as_ref());
             teller.tell(CameraState::Offline { reason, message, next_attempt_time: Some(parts.clock.now().plus(wait)) });
             let _ = cancel.run_until_cancelled(tokio::time::sleep(wait)).await;

@@ -29,6 +29,8 @@ pub(super) struct Seen {
     pub(super) keyframe: Option<Timestamp>,
     /// The newest decoded frame.
     pub(super) frame: Option<Timestamp>,
+    /// The newest picture that was not given to the decoder, since it was late or refers to a lost one.
+    pub(super) skipped: Option<Timestamp>,
 }
 
 /// Why a connection is given up.
@@ -40,6 +42,9 @@ pub(super) enum Death {
     PacketsCeased,
     /// Packets come, but no keyframe is among them.
     NoKeyframe,
+    /// Packets come, but their pictures are skipped, and no keyframe to begin again with is among them. A new
+    /// connection usually begins with one.
+    AllSkipped,
     /// Packets come, but nothing can be decoded from them.
     NothingDecodes,
 }
@@ -75,22 +80,22 @@ impl Watchdog {
     /// The verdict at `now`, and how long it holds when nothing more is seen.
     pub(super) fn judge(&self, seen: &Seen, now: Timestamp) -> (Verdict, Duration) {
         match (seen.frame, seen.keyframe) {
-            (Some(frame), _) => Self::judge_running(frame, seen.packet, now),
+            (Some(frame), _) => Self::judge_running(frame, seen, now),
             (None, Some(keyframe)) => match left(keyframe, SILENCE_MAX, now) {
                 Some(rest) => (Verdict::Waiting, rest),
-                None => dead(Self::without_frames(seen.packet, now)),
+                None => dead(Self::without_frames(seen, now)),
             },
             (None, None) => self.judge_before_keyframe(seen.packet, now),
         }
     }
 
-    fn judge_running(frame: Timestamp, packet: Option<Timestamp>, now: Timestamp) -> (Verdict, Duration) {
+    fn judge_running(frame: Timestamp, seen: &Seen, now: Timestamp) -> (Verdict, Duration) {
         if let Some(rest) = left(frame, STALLED_AFTER, now) {
             (Verdict::Alive, rest)
         } else if let Some(rest) = left(frame, SILENCE_MAX, now) {
             (Verdict::Stalled { since: frame }, rest.min(STALLED_LOOK))
         } else {
-            dead(Self::without_frames(packet, now))
+            dead(Self::without_frames(seen, now))
         }
     }
 
@@ -105,9 +110,13 @@ impl Watchdog {
         }
     }
 
-    fn without_frames(packet: Option<Timestamp>, now: Timestamp) -> Death {
-        let packets_come = packet.is_some_and(|packet| left(packet, STALLED_AFTER, now).is_some());
-        if packets_come { Death::NothingDecodes } else { Death::PacketsCeased }
+    fn without_frames(seen: &Seen, now: Timestamp) -> Death {
+        let came = |time: Option<Timestamp>| time.is_some_and(|time| left(time, STALLED_AFTER, now).is_some());
+        match (came(seen.packet), came(seen.skipped)) {
+            (false, _) => Death::PacketsCeased,
+            (true, true) => Death::AllSkipped,
+            (true, false) => Death::NothingDecodes,
+        }
     }
 }
 
@@ -129,7 +138,7 @@ mod tests {
     }
 
     fn verdict(packet: Option<f64>, keyframe: Option<f64>, frame: Option<f64>, now: f64) -> Verdict {
-        let seen = Seen { packet: packet.map(at), keyframe: keyframe.map(at), frame: frame.map(at) };
+        let seen = Seen { packet: packet.map(at), keyframe: keyframe.map(at), frame: frame.map(at), skipped: None };
         Watchdog::begun_at(at(0.0)).judge(&seen, at(now)).0
     }
 
@@ -165,10 +174,19 @@ mod tests {
     }
 
     #[test]
+    fn pictures_that_doorward_skips_are_not_held_against_the_decoder() {
+        let seen =
+            |skipped: f64| Seen { packet: Some(at(14.9)), keyframe: Some(at(1.0)), frame: Some(at(10.0)), skipped: Some(at(skipped)) };
+        let judge = |skipped| Watchdog::begun_at(at(0.0)).judge(&seen(skipped), at(15.0)).0;
+        assert_eq!(judge(14.9), Verdict::Dead(Death::AllSkipped));
+        assert_eq!(judge(10.5), Verdict::Dead(Death::NothingDecodes), "a keyframe came, and nothing after it");
+    }
+
+    #[test]
     fn the_wait_ends_when_the_verdict_can_change() {
         let watchdog = Watchdog::begun_at(at(0.0));
         let mut now = at(0.0);
-        let seen = Seen { packet: Some(at(1.0)), keyframe: Some(at(1.0)), frame: Some(at(1.0)) };
+        let seen = Seen { packet: Some(at(1.0)), keyframe: Some(at(1.0)), frame: Some(at(1.0)), skipped: None };
         let mut verdicts = Vec::new();
         for _ in 0..40 {
             let (verdict, wait) = watchdog.judge(&seen, now);

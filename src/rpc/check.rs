@@ -2,7 +2,7 @@
 //!
 //! In: a threshold. Out: findings, a page of subjects at a time; the next page is looked at when the
 //! client has taken the one before, and not at all once it has left.
-//! One check at a time takes a core; others wait.
+//! One check at a time takes a core; others wait, for a page.
 //! Must not know: how likeness is found.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tonic::{Request, Status};
 use super::outgoing::Outgoing;
 use super::status::stopping;
 use super::{Shared, auth};
-use crate::enrol::{EnrolError, Enrolment, Findings, LookAlike, Misfit};
+use crate::enrol::{EnrolError, Findings, LookAlike, Misfit};
 use crate::pb::{self, CheckGalleryRequest, CheckGalleryResponse};
 
 /// Begins a check.
@@ -21,22 +21,21 @@ pub(super) fn start(shared: &Arc<Shared>, request: Request<CheckGalleryRequest>)
     let (shared, admission) = (Arc::clone(shared), auth::admission(&request));
     let threshold = request.into_inner().threshold;
     Outgoing::spawn(|out| async move {
-        let checked = async {
-            let _turn = shared.check_turn.lock().await;
-            check(&shared.parts.enrolment, threshold, out).await
-        };
         tokio::select! {
-            outcome = checked => outcome.map_or_else(Status::from, |()| Status::ok("")),
+            outcome = check(&shared, threshold, out) => outcome.map_or_else(Status::from, |()| Status::ok("")),
             () = shared.stopping.cancelled() => stopping().into(),
             () = auth::revoked(admission) => auth::no_longer_admitted(),
         }
     })
 }
 
-async fn check(enrolment: &Enrolment, threshold: Option<f32>, out: mpsc::Sender<CheckGalleryResponse>) -> Result<(), EnrolError> {
-    let (mut after, mut subjects_checked) = (None, 0);
+async fn check(shared: &Shared, threshold: Option<f32>, out: mpsc::Sender<CheckGalleryResponse>) -> Result<(), EnrolError> {
+    let (enrolment, mut after, mut subjects_checked) = (&shared.parts.enrolment, None, 0);
     loop {
+        // A turn each page: a client that does not read holds nobody up.
+        let turn = shared.check_turn.lock().await;
         let Findings { look_alikes, misfits, subjects, last, .. } = enrolment.check(after, threshold).await?;
+        drop(turn);
         subjects_checked += subjects as u64;
         let response = CheckGalleryResponse {
             look_alikes: look_alikes.iter().map(look_alike).collect(),

@@ -39,6 +39,9 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// The most that the headers of one call may take, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// How long calls and connections may take to end once the server is to stop: within what the daemon has for its whole end, after its
+/// cameras.
+const ENDING_MAX: Duration = Duration::from_secs(4);
 /// The services whose health is reported, beside "" for all of them.
 const SERVICES: [&str; 6] = [
     gallery_service_server::SERVICE_NAME,
@@ -174,7 +177,7 @@ impl Bound {
         let health = HealthServer::new(HealthService::from_health_reporter(handle.health.clone()));
         let services = with_reflection(services.add_service(health))?;
         let stopping = CancellationToken::new();
-        let ends = stopping.clone();
+        let (ends, ended) = (stopping.clone(), stopping.clone());
         let acceptor = handle.identity.as_deref().map(Identity::acceptor).transpose()?;
         let incoming = Incoming::new(listener, limits, handle.connections.clone()).map(move |connection| {
             connection.map(|connection| match &acceptor {
@@ -188,7 +191,13 @@ impl Bound {
             handle.stop().await;
         };
         let router = builder.layer(gate).add_routes(services);
-        router.serve_with_incoming_shutdown(incoming, stop).await.map_err(|error| RpcError::Failed(error.to_string()))
+        tokio::select! {
+            outcome = router.serve_with_incoming_shutdown(incoming, stop) => outcome.map_err(|error| RpcError::Failed(error.to_string())),
+            () = async { ended.cancelled().await; tokio::time::sleep(ENDING_MAX).await } => {
+                tracing::warn!("connections did not end within {ENDING_MAX:?} and are cut: their clients do not read, or a long call is under way");
+                Ok(())
+            }
+        }
     }
 }
 

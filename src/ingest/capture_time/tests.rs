@@ -116,6 +116,23 @@ fn a_camera_that_begins_a_new_count_is_followed() {
 }
 
 #[test]
+fn a_camera_whose_clock_is_set_back_by_a_little_begins_a_new_count_too() {
+    let mut camera = Camera::new(1_000_000, 0);
+    for number in 0..10 {
+        camera.frame(number, 0);
+        camera.report(number, 10_000);
+    }
+    // By four seconds; the next report says so.
+    camera.rtp_first -= 360_000;
+    for number in 10..20 {
+        let (time, _) = camera.frame(number, 0);
+        assert_eq!(time, i64::from(number) * SPACING_US, "picture {number} was taken now, and not seconds ago");
+    }
+    camera.report(20, 10_000);
+    assert!((camera.frame(20, 0).0 - 20 * SPACING_US).abs() <= 10_000);
+}
+
+#[test]
 fn reports_that_lie_are_not_believed() {
     for wrong_ticks in [90_000 * 60, -90_000 * 60, 90_000 * 3_600] {
         let mut camera = Camera::new(5, 20_000);

@@ -308,6 +308,20 @@ async fn a_stop_ends_open_streams_with_unavailable() {
     tokio::time::timeout(Duration::from_secs(10), served.ended).await.expect("within the deadline").expect("in order");
 }
 
+#[tokio::test]
+async fn a_client_that_does_not_read_does_not_hold_up_the_end() {
+    let Some(served) = serve("a stop beside a client that does not read", 4_096).await else { return };
+    let mut idle = subscribe(&served, pb::SubscribeRequest::default()).await;
+    // More than the client's window takes.
+    for batch in 0..40 {
+        served.events.append((0..500).map(|n| happened(EventKind::CameraOnline, batch * 500 + n)).collect()).await.expect("written");
+    }
+    served.stop.send(()).expect("it runs");
+    tokio::time::timeout(Duration::from_secs(30), served.ended).await.expect("it ends all the same").expect("in order");
+    let first = next(&mut idle).await.expect("what was sent is there");
+    assert!(!first.events.is_empty());
+}
+
 /// The Python that `script/bootstrap` made, or the one named by `PYTHON_WITH_GRPCIO`.
 fn python(left_out: &str) -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
