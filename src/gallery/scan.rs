@@ -5,6 +5,7 @@
 //! Drops: rows of subjects that have expired or are not asked for.
 //! Must not know: versions, templates' space.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
@@ -22,6 +23,8 @@ use crate::subject::SubjectUid;
 /// Numbers that are scanned while a thread is started and awaited, some times over: below, another
 /// core costs more than it gives (`script/bench gallery` shows both).
 const NUMBERS_A_CORE_MIN: usize = 8 << 20;
+/// Bands that are scanned before what seems likely among the best is compared.
+const STRETCH: usize = 32;
 /// Rows with the highest bounds that are compared first of all, so that something is known of the best.
 const FIRST_COMPARED: usize = 16;
 /// Rows of which it is put off to compare them: most turn out not to need it.
@@ -110,11 +113,22 @@ impl<'a, const N: usize> Group<'a, N> {
 
     /// Looks for rows that may be among the best: most are left out by their codes alone.
     fn search(&mut self, segment: &'a Segment, eligible: Eligible<'_>) {
-        let wanted: [f32; N] = std::array::from_fn(|n| self.lookups[n].nearest.wanted());
         let mut bounds = Bounds::default();
-        for first in (0..segment.codes.bands()).step_by(BANDS) {
-            let bands = first..segment.codes.bands().min(first + BANDS);
-            segment.codes.bound(&self.probes, bands, &mut bounds);
+        let mut next = 0;
+        while next < segment.codes.bands() {
+            // The first rows tell little of the best, and whatever may be among the best is kept: better little by little.
+            let stretch = next..segment.codes.bands().min(next + next.clamp(BANDS, STRETCH));
+            next = stretch.end;
+            self.scan(segment, stretch, &mut bounds);
+            self.lookups.iter_mut().for_each(|lookup| lookup.compare_likely(eligible));
+        }
+    }
+
+    /// Notes the rows of some bands that may be among the best of what is known so far.
+    fn scan(&mut self, segment: &'a Segment, stretch: Range<usize>, bounds: &mut Bounds<N>) {
+        let wanted: [f32; N] = std::array::from_fn(|n| self.lookups[n].nearest.wanted());
+        for first in stretch.clone().step_by(BANDS) {
+            segment.codes.bound(&self.probes, first..stretch.end.min(first + BANDS), bounds);
             for (n, (bounds, wanted)) in bounds.of_rows.iter().zip(wanted).enumerate() {
                 let mut passing = at_least(wanted, bounds);
                 while passing != 0 {
@@ -123,12 +137,11 @@ impl<'a, const N: usize> Group<'a, N> {
                     let row = first * ROWS + at;
                     if row < segment.rows() {
                         let estimate = bounds[at] - segment.codes.slack(&self.probes, n, row);
-                        self.lookups[n].note(Passing { bound: bounds[at], estimate, segment, row });
+                        self.lookups[n].note(Passing { bound: bounds[at], segment, row }, estimate);
                     }
                 }
             }
         }
-        self.lookups.iter_mut().for_each(|lookup| lookup.compare_likely(eligible));
     }
 }
 
@@ -139,13 +152,10 @@ widest_vectors! {
     }
 }
 
-/// A row that may be similar enough.
+/// A row that may be similar enough, and is no more similar than `bound`.
 #[derive(Clone, Copy)]
 struct Passing<'a> {
-    /// It is no more similar than this,
     bound: f32,
-    /// and about as similar as this.
-    estimate: f32,
     segment: &'a Segment,
     row: usize,
 }
@@ -160,73 +170,81 @@ impl<'a> Passing<'a> {
 struct Lookup<'a> {
     values: &'a [f32],
     nearest: Nearest,
-    /// Rows that are not compared in full yet. Those that are likely among the best are compared
-    /// soon; the better the best become, the fewer of the others have to be.
+    /// Rows that are as similar as the best so far, as it seems: they are compared in full soon.
+    likely: Vec<Passing<'a>>,
+    /// The others that may be. It is put off to compare them: the better the best become, the fewer of them have to be.
     pending: Vec<Passing<'a>>,
 }
 
 impl<'a> Lookup<'a> {
     fn of(values: &'a [f32], k: usize) -> Self {
-        Self { values, nearest: Nearest::of(k), pending: Vec::new() }
+        Self { values, nearest: Nearest::of(k), likely: Vec::new(), pending: Vec::new() }
     }
 
-    fn note(&mut self, row: Passing<'a>) {
-        if row.estimate >= self.nearest.wanted() && self.nearest.is_full() {
+    fn note(&mut self, row: Passing<'a>, estimate: f32) {
+        if self.nearest.is_full() && estimate >= self.nearest.wanted() {
             prefetch(row.vector());
+            self.likely.push(row);
+        } else {
+            self.pending.push(row);
         }
-        self.pending.push(row);
     }
 
     /// Compares rows that are likely among the best, and all when too many wait.
     fn compare_likely(&mut self, eligible: Eligible<'_>) {
-        if self.nearest.is_full() {
-            let wanted = self.nearest.wanted();
-            let likely: Vec<_> = self.pending.extract_if(.., |row| row.estimate >= wanted).collect();
-            self.compare(likely, eligible);
-        } else if self.pending.len() > FIRST_COMPARED {
+        if !self.nearest.is_full() && self.pending.len() > FIRST_COMPARED {
             self.pending.select_nth_unstable_by(FIRST_COMPARED, |a, b| b.bound.total_cmp(&a.bound));
-            let rest = self.pending.split_off(FIRST_COMPARED);
-            let first = std::mem::replace(&mut self.pending, rest);
-            self.compare(first, eligible);
+            self.likely.extend(self.pending.drain(..FIRST_COMPARED));
         }
+        let mut likely = std::mem::take(&mut self.likely);
+        self.compare(&likely, eligible);
+        likely.clear();
+        self.likely = likely;
         if self.pending.len() > PUT_OFF_MAX {
             let wanted = self.nearest.wanted();
             self.pending.retain(|row| row.bound >= wanted);
         }
         if self.pending.len() > PUT_OFF_MAX {
-            let all = std::mem::take(&mut self.pending);
-            self.compare(all, eligible);
+            self.compare_pending(eligible);
         }
     }
 
     /// Compares whatever was put off.
+    fn compare_pending(&mut self, eligible: Eligible<'_>) {
+        let wanted = self.nearest.wanted();
+        let mut all = std::mem::take(&mut self.pending);
+        all.retain(|row| row.bound >= wanted);
+        self.compare(&all, eligible);
+        all.clear();
+        self.pending = all;
+    }
+
     fn finish(mut self, eligible: Eligible<'_>) -> Nearest {
-        let all = std::mem::take(&mut self.pending);
-        self.compare(all, eligible);
+        self.compare_pending(eligible);
         self.nearest
     }
 
     /// Compares rows in full, and takes in those subjects that are among the best.
-    fn compare(&mut self, mut rows: Vec<Passing<'a>>, eligible: Eligible<'_>) {
-        let wanted = self.nearest.wanted();
-        rows.retain(|row| row.bound >= wanted);
-        for (at, Passing { bound, segment, row, .. }) in rows.iter().enumerate() {
+    fn compare(&mut self, rows: &[Passing<'a>], eligible: Eligible<'_>) {
+        for (at, Passing { bound, segment, row }) in rows.iter().enumerate() {
             if let Some(later) = rows.get(at + AHEAD) {
                 prefetch(later.vector());
             }
-            if *bound < self.nearest.wanted() || segment.expires[*row] <= eligible.now {
+            if *bound < self.nearest.wanted() {
                 continue;
             }
-            let subject = segment.subjects[*row];
-            // Until the best are known every row comes here: it is cheaper to ask than to compare.
-            if !self.nearest.is_full() && !(eligible.admits)(subject) {
+            let is_eligible = || segment.expires[*row] > eligible.now && (eligible.admits)(segment.subjects[*row]);
+            // Until the best are known every row comes here, and it is cheaper to ask than to compare; then nearly none is similar
+            // enough, and whose it is need not be read.
+            if !self.nearest.is_full() && !is_eligible() {
                 continue;
             }
-            let candidate = Candidate { subject, similarity: similarity(segment.vector(*row), self.values) };
-            let is_eligible =
-                |candidate: Candidate| (eligible.admits)(candidate.subject) && !eligible.negatives.forbid(candidate, self.values);
-            if self.nearest.may_take(candidate.similarity) && is_eligible(candidate) {
-                self.nearest.offer(candidate);
+            let similarity = similarity(segment.vector(*row), self.values);
+            if self.nearest.may_take(similarity) && is_eligible() {
+                let candidate = Candidate { subject: segment.subjects[*row], similarity };
+                if !eligible.negatives.forbid(candidate, self.values) {
+                    self.nearest.offer(candidate);
+                }
             }
         }
     }
