@@ -242,16 +242,17 @@ impl Calibration {
         let wanted = fmr_of_fpir(fpir, asked.comparisons);
         let fmr = wanted.max(lowest);
         let compounded = |fmr| fpir_of_fmr(fmr, asked.comparisons);
-        let (is_supported, interval) = (wanted >= lowest, band.interval(fmr));
+        let (is_supported, interval) = (wanted >= lowest, band.interval(fmr, self.support(band)));
         // Nobody is let in more easily for a poor picture: how poor ones were made is a guess at what cameras do.
         let good = self.band(f32::INFINITY);
         let threshold = band.threshold(fmr).max(good.threshold(wanted.max(rule_of_three(self.support(good)))));
         // Three of so many reached it, which may have been by luck.
         let at_most = wilson(3, self.support(band)).high;
+        let high = if is_supported { interval.high } else { interval.high.max(at_most) };
         Calibrated {
             threshold,
             rate: if is_supported { fpir } else { compounded(at_most) },
-            interval: Interval { low: compounded(interval.low), high: compounded(interval.high) },
+            interval: Interval { low: compounded(interval.low), high: compounded(high) },
             is_supported,
         }
     }
@@ -316,13 +317,20 @@ impl Band {
     }
 
     /// Between what the true FMR lies where `rate` was asked for: in between the rates that were looked at, by their
-    /// logarithms; the count's own interval where none was.
-    fn interval(&self, rate: f64) -> Interval {
-        let n = self.non_mated.total();
-        let own = wilson((rate * n as f64).round() as u64, n);
+    /// logarithms. Beyond them it is no narrower than at the closest, nor than that of a count of `support` comparisons: people
+    /// differ, and a rarer rate is not known better.
+    fn interval(&self, rate: f64, support: u64) -> Interval {
+        let own = wilson((rate * support as f64).round() as u64, support);
         let above = self.spread.iter().filter(|known| known.rate >= rate).min_by(|a, b| a.rate.total_cmp(&b.rate));
         let below = self.spread.iter().filter(|known| known.rate <= rate).max_by(|a, b| a.rate.total_cmp(&b.rate));
-        let (Some(above), Some(below)) = (above, below) else { return own };
+        let (above, below) = match (above, below) {
+            (Some(above), Some(below)) => (above, below),
+            (Some(closest), None) | (None, Some(closest)) => {
+                let (low, high) = (rate * closest.low / closest.rate, rate * closest.high / closest.rate);
+                return Interval { low: own.low.min(low), high: own.high.max(high).min(1.0) };
+            }
+            (None, None) => return own,
+        };
         let width = (above.rate / below.rate).ln();
         let share = if width == 0.0 { 0.0 } else { (rate / below.rate).ln() / width };
         // As factors of the rate, which change slowly with it.

@@ -10,13 +10,13 @@ use crate::calibration::{Asked, COSINE, Calibration};
 use crate::config::RecognitionConfig;
 use crate::decide::{Compared, InForce, Policy, candidates_needed, identify, rerank, undecidable, verify};
 use crate::event::{Candidate, Decision, Purpose, Rejection};
-use crate::face::{Template, TemplateError, TemplateSpace};
+use crate::face::{Quality, Template, TemplateError, TemplateSpace};
 use crate::frame::Size;
 use crate::gallery::{Closeness, Gallery, GalleryVersion, Score, Search};
 use crate::infer::InferError;
 use crate::liveness::LivePolicy;
 use crate::photo::{Photo, PhotoAnalyst, PhotoError, PhotoFace};
-use crate::quality;
+use crate::quality::{self, Fault};
 use crate::subject::SubjectUid;
 
 /// A question cannot be answered.
@@ -31,6 +31,14 @@ pub enum RecogniseError {
     /// The claimed subject matches no longer.
     #[error("subject {0} has expired; give it a later expire_time to let it match again")]
     Expired(String),
+    /// A face that is too poor to say anything of who it is.
+    #[error("the face cannot be used to verify: {}", fault.name())]
+    Unusable {
+        /// What is wrong.
+        fault: Fault,
+        /// All that was measured.
+        quality: Quality,
+    },
     /// The encoder and the gallery do not belong together.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -145,10 +153,10 @@ impl Recogniser {
     /// 1:1: whether the one face of the picture is who it is claimed to be.
     ///
     /// # Errors
-    /// [`RecogniseError::Photo`] unless each picture shows exactly one face;
-    /// [`RecogniseError::NoTemplate`], [`RecogniseError::Expired`] for a claimed subject.
+    /// [`RecogniseError::Photo`] unless each picture shows exactly one face; [`RecogniseError::Unusable`] for one that
+    /// breaks a hard limit of quality; [`RecogniseError::NoTemplate`], [`RecogniseError::Expired`] for a claimed subject.
     pub async fn verify(&self, image: &[u8], claim: Claim<'_>) -> Result<Verified, RecogniseError> {
-        let (face, template) = self.photos.only_template(image).await?;
+        let (face, template) = self.usable_template(image).await?;
         let gallery = self.gallery.current();
         let head = self.policy.verifier();
         let by_head = head.map(|head| move |a: &[f32], b: &[f32]| head.score(a, b));
@@ -156,7 +164,7 @@ impl Recogniser {
         let mut quality = face.quality.overall;
         let Closeness { similarity, score, is_somebody_else, templates } = match &claim {
             Claim::OtherImage(other) => {
-                let (other_face, other) = self.photos.only_template(other).await?;
+                let (other_face, other) = self.usable_template(other).await?;
                 // The worse of both says how good the comparison is, whichever of them is asked about.
                 quality = quality.min(other_face.quality.overall);
                 let (similarity, score) = (other.similarity(&template)?, head.map(|head| head.score(other.values(), template.values())));
@@ -185,6 +193,15 @@ impl Recogniser {
             gallery_version: gallery.version(),
             space: self.space.clone(),
         })
+    }
+
+    /// The one face of a picture: no rate is known of those that are too poor.
+    async fn usable_template(&self, image: &[u8]) -> Result<(PhotoFace, Template), RecogniseError> {
+        let (face, template) = self.photos.only_template(image).await?;
+        match quality::fault(&face.quality, 0.0) {
+            Some(fault) => Err(RecogniseError::Unusable { fault, quality: face.quality }),
+            None => Ok((face, template)),
+        }
     }
 
     /// 1:N for every face in the picture, each with at most `candidates_max` candidates. A face

@@ -118,7 +118,8 @@ pub(super) fn warn_of_unsupported(thresholds: &[ThresholdFacts]) {
             target = in_force.target_rate,
             expected = in_force.expected_rate,
             threshold = in_force.threshold,
-            "the calibration has too few comparisons for a target rate: the strictest threshold that they support decides"
+            "a target rate is not promised: the calibration has too few comparisons for it, and the strictest threshold that they support \
+             decides, or it is of faces that were looked at otherwise (then no rate is expected)"
         );
     }
 }

@@ -51,6 +51,23 @@ fn what_the_counts_do_not_support_is_refused_and_not_extrapolated() {
 }
 
 #[test]
+fn what_a_threshold_stands_for_lies_in_its_interval_also_where_no_rate_was_looked_at() {
+    let mut calibration = even(100_000);
+    // The same people were often alike: at one in a thousand the truth may be a third or three times of it.
+    calibration.bands[0].spread = vec![Spread { rate: 1e-3, low: 3e-4, high: 3e-3 }, Spread { rate: 1e-2, low: 7e-3, high: 1.3e-2 }];
+    for rate in [0.1, 0.01, 0.001, 5e-4, 1e-4, 1e-6, 1e-9] {
+        for comparisons in [1, 100, 10_000] {
+            let found = calibration.threshold(rate, Asked { comparisons, quality: 1.0 });
+            assert!(found.interval.holds(found.rate), "{rate} among {comparisons}: {found:?}");
+        }
+    }
+    for rate in [5e-4, 2e-4, 1e-4] {
+        let Interval { low, high } = calibration.threshold(rate, ONE).interval;
+        assert!(low <= 0.3 * rate && high >= 3.0 * rate, "{rate} is not known better than 0.001: {low} to {high}");
+    }
+}
+
+#[test]
 fn many_photos_of_few_people_show_no_more_than_the_people_do() {
     let mut calibration = even(1_000_000);
     calibration.bands[0] = Band { people: 20, pairs: 190, ..calibration.bands[0].clone() };

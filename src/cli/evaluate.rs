@@ -82,6 +82,9 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 fn in_force_line(what: &str, in_force: &InForce) -> String {
     let asked = match (in_force.basis, in_force.target_rate) {
         (ThresholdBasis::Calibrated, Some(rate)) => format!(", for a rate of {}", share(rate)),
+        (ThresholdBasis::Unsupported, Some(_)) if in_force.expected_rate.is_none() => {
+            ", of which no rate is promised, since faces are looked at otherwise than those of the calibration".into()
+        }
         (ThresholdBasis::Unsupported, Some(rate)) => {
             format!(", the strictest that the calibration supports; a rate of {} is not", share(rate))
         }

@@ -36,7 +36,10 @@ pub fn stands_for(errors: &str, (target, expected): (Option<f64>, Option<f64>), 
         ThresholdBasis::Calibrated => expected.or(target).map(of),
         ThresholdBasis::Unsupported => {
             let asked = target.map(|target| format!(" and not {}", share(target))).unwrap_or_default();
-            Some(format!("up to {}{asked}: the calibration has too few comparisons", of(expected.unwrap_or(1.0))))
+            Some(match expected {
+                Some(expected) => format!("up to {}{asked}: the calibration has too few comparisons", of(expected)),
+                None => "no rate is promised: faces are looked at otherwise than those of the calibration (infer.mirror)".into(),
+            })
         }
     }
 }
@@ -84,6 +87,8 @@ mod tests {
         assert_eq!(said(ThresholdBasis::Calibrated, Some(1e-3), Some(1e-3)), "false positives 0.1 %");
         let told = said(ThresholdBasis::Unsupported, Some(1e-3), Some(0.12));
         assert_eq!(told, "up to false positives 12 % and not 0.1 %: the calibration has too few comparisons");
+        let told = said(ThresholdBasis::Unsupported, Some(1e-3), None);
+        assert_eq!(told, "no rate is promised: faces are looked at otherwise than those of the calibration (infer.mirror)");
         assert_eq!(said(ThresholdBasis::Fixed, None, Some(0.02)), "set by the operator, false positives 2 %");
         assert_eq!(stands_for("x", (None, None), ThresholdBasis::Unspecified), None, "an older daemon tells nothing");
     }

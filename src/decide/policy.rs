@@ -271,20 +271,21 @@ impl Policy {
         let calibration = verifier.or(self.shared.calibration.as_ref());
         match (target, calibration) {
             (Target::Threshold(threshold), _) => {
-                let expected_rate = calibration.map(|calibration| calibration.rate(threshold, asked));
+                let known = calibration.filter(|_| verifier.is_some() || !self.shared.is_foreign);
+                let expected_rate = known.map(|calibration| calibration.rate(threshold, asked));
                 InForce { threshold, target_rate: None, expected_rate, interval: None, basis: ThresholdBasis::Fixed, scope }
             }
             (Target::Rate(rate), Some(calibration)) => {
                 let (is_similarity, good) = (verifier.is_none(), Asked { quality: f32::INFINITY, ..asked });
-                let mut found = self.calibrated(rate, (calibration, is_similarity), asked);
+                let (mut found, is_known) = self.calibrated(rate, (calibration, is_similarity), asked);
                 // Nobody is let in more easily for a poor picture, whatever decides good ones.
-                found.threshold = found.threshold.max(self.calibrated(rate, (calibration, is_similarity), good).threshold);
+                found.threshold = found.threshold.max(self.calibrated(rate, (calibration, is_similarity), good).0.threshold);
                 let basis = if found.is_supported { ThresholdBasis::Calibrated } else { ThresholdBasis::Unsupported };
                 InForce {
                     threshold: found.threshold,
                     target_rate: Some(rate),
-                    expected_rate: Some(found.rate),
-                    interval: Some(found.interval),
+                    expected_rate: is_known.then_some(found.rate),
+                    interval: is_known.then_some(found.interval),
                     basis,
                     scope,
                 }
@@ -302,19 +303,20 @@ impl Policy {
     }
 
     /// What `calibration` says, or the encoder's own where that is stricter and the first in doubt. Scores of a head are no
-    /// similarities: for them there is no other calibration.
-    fn calibrated(&self, rate: f64, (calibration, is_similarity): (&Calibration, bool), asked: Asked) -> Calibrated {
+    /// similarities: for them there is no other calibration. With it, whether that is of faces that were looked at as they are here:
+    /// else it tells no rate.
+    fn calibrated(&self, rate: f64, (calibration, is_similarity): (&Calibration, bool), asked: Asked) -> (Calibrated, bool) {
         let found = calibration.threshold(rate, asked);
         let doubts = !found.is_supported || calibration.is_of_gallery;
         let fallback = self.shared.fallback.as_ref().filter(|_| doubts && is_similarity);
         let stricter = fallback.map(|fallback| fallback.threshold(rate, asked)).filter(|other| other.threshold > found.threshold);
         let is_foreign = if stricter.is_some() { self.shared.fallback_is_foreign } else { self.shared.is_foreign };
-        let mut found = stricter.unwrap_or(found);
-        found.is_supported &= !(is_similarity && is_foreign);
+        let (mut found, is_known) = (stricter.unwrap_or(found), !(is_similarity && is_foreign));
+        found.is_supported &= is_known;
         if !found.is_supported && is_similarity {
             found.threshold = found.threshold.max(self.shared.published);
         }
-        found
+        (found, is_known)
     }
 }
 

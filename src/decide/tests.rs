@@ -222,10 +222,11 @@ fn a_calibration_of_other_templates_decides_and_promises_nothing() {
     let of = |foreign| {
         let policy = Policy::new(&config, Some(calibration()), 0.363).with_fallback(calibration(), foreign);
         let found = policy.in_force(Purpose::Identify, None, Asked { comparisons: 1, quality: 1.0 });
-        (found.threshold, found.basis)
+        (found.threshold, found.basis, found.expected_rate, found.interval.is_some())
     };
-    let (threshold, basis) = of(false);
-    assert_eq!((basis, of(true)), (ThresholdBasis::Calibrated, (threshold, ThresholdBasis::Unsupported)));
+    let (threshold, ..) = of(false);
+    assert_eq!(of(false), (threshold, ThresholdBasis::Calibrated, Some(0.01), true));
+    assert_eq!(of(true), (threshold, ThresholdBasis::Unsupported, None, false), "nor does it expect any rate");
 }
 
 #[test]

@@ -211,6 +211,9 @@ impl From<RecogniseError> for Refusal {
         let message = error.to_string();
         match error {
             RecogniseError::Photo(photo) => photo.into(),
+            RecogniseError::Unusable { fault, quality } => {
+                with_quality(Self::invalid("FACE_UNUSABLE", message).with("fault", fault.name()), &quality)
+            }
             RecogniseError::NoTemplate(id) => Self::new(Code::FailedPrecondition, "NO_TEMPLATE", message).with("subject_id", id),
             RecogniseError::Expired(id) => Self::new(Code::FailedPrecondition, "SUBJECT_EXPIRED", message).with("subject_id", id),
             RecogniseError::Template(template) => template.into(),

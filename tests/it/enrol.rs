@@ -145,6 +145,13 @@ async fn one_photo_enrols_a_person_who_is_then_known_on_others_and_after_a_resta
     assert!(!house.recogniser.verify(&biden, Claim::Subject(uid, "obama".into())).await.expect("a good picture").matched);
     let same = house.recogniser.verify(&read(&photos, "obama2.jpg"), Claim::OtherImage(&read(&photos, "obama3.jpg"))).await;
     assert!(same.expect("good pictures").matched);
+    // What is nearly black is somebody's all the same, and no rate is known of it.
+    let mut dark = image::load_from_memory(&read(&photos, "obama2.jpg")).expect("a photo").into_rgb8();
+    dark.iter_mut().for_each(|value| *value /= 20);
+    for (probe, claim) in [(jpeg(&dark), read(&photos, "obama3.jpg")), (read(&photos, "obama3.jpg"), jpeg(&dark))] {
+        let refused = house.recogniser.verify(&probe, Claim::OtherImage(&claim)).await.err();
+        assert!(matches!(refused, Some(RecogniseError::Unusable { .. })), "{refused:?}");
+    }
     assert_eq!(
         house
             .recogniser
