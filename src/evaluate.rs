@@ -17,7 +17,7 @@ pub mod verification;
 use std::path::PathBuf;
 
 pub use cache::Cache;
-pub use faces::{Embedder, FaceOfPhoto, Unusable};
+pub use faces::{Embedder, FaceOfPhoto, Unusable, of_two_people};
 pub use folder::{Folder, PhotoFile, Thinned};
 
 use crate::face::TemplateError;

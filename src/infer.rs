@@ -88,6 +88,8 @@ pub struct EngineFacts {
     pub runtime_version: String,
     /// The space that templates live in.
     pub space: TemplateSpace,
+    /// Numbers of a template.
+    pub dimension: usize,
     /// The manifest's cosine threshold of the encoder.
     pub threshold: f32,
     /// Where the manifest says that the encoder's calibration lies.
@@ -112,6 +114,7 @@ impl EngineFacts {
             sessions: 1,
             runtime_version: said(),
             space,
+            dimension: 8,
             threshold: 0.5,
             calibration: None,
             models: Vec::new(),

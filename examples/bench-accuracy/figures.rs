@@ -84,7 +84,7 @@ pub fn rates(faces: &[Known]) -> Kept {
                 "FMR target {target:e}: threshold {:.3}, measured {rate:.2e} ({:.1e} to {:.1e})",
                 found.threshold, interval.low, interval.high
             );
-            by_half.push(json!({ "threshold": found.threshold, "measured": rate, "low": interval.low, "high": interval.high, "comparisons": trials }));
+            by_half.push(json!({ "threshold": found.threshold, "measured": rate, "low": interval.low, "high": interval.high, "comparisons": trials, "supported": is_enough }));
         }
         measured.insert(format!("{target:e}"), by_half.into());
         fnmr.insert(format!("{target:e}"), json!(missed.0 as f64 / missed.1.max(1) as f64));
@@ -166,7 +166,7 @@ pub fn searches(faces: &[Known]) -> Searches {
         measured.insert(
             size.to_string(),
             json!({ "threshold": thresholds[0].threshold, "measured": rate.rate(), "low": rate.interval.low, "high": rate.interval.high,
-                    "strangers": strangers_least, "supported": is_enough }),
+                    "strangers": (strangers_least != usize::MAX).then_some(strangers_least), "supported": is_enough }),
         );
     }
     let fnir = split(faces, people / 2, &mut random).map_or(Value::Null, |half| {
@@ -175,7 +175,8 @@ pub fn searches(faces: &[Known]) -> Searches {
         let threshold = threshold_for(&found, FPIR);
         let rate = fnir(&found, threshold, SEED);
         eprintln!("FNIR at an FPIR of {FPIR} among {}: {:.4} ({:.4} to {:.4})", half.enrolled.len(), rate.rate(), rate.interval.low, rate.interval.high);
-        json!({ "rate": rate.rate(), "low": rate.interval.low, "high": rate.interval.high, "enrolled": half.enrolled.len(), "threshold": threshold })
+        json!({ "rate": rate.rate(), "low": rate.interval.low, "high": rate.interval.high, "enrolled": half.enrolled.len(), "threshold": threshold,
+                "supported": FPIR >= rule_of_three(half.strangers.len() as u64) })
     });
     Searches { measured: measured.into(), fnir, within: verdict(&held) }
 }

@@ -6,14 +6,15 @@
 
 use std::time::Duration;
 
-use doorward::calibration::{Calibration, Scored, measure};
+use doorward::calibration::{Asked, Calibration, Scored, measure};
 use doorward::clock::Timestamp;
 use doorward::config::RecognitionConfig;
 use doorward::decide::{Compared, Policy, identify, undecidable, visit_comparisons};
 use doorward::evaluate::identification::{Rate, pooled};
-use doorward::event::{BoxInFrame, Candidate, Decision, EndReason, EventKind, Purpose, TrackId};
+use doorward::event::{BoxInFrame, Candidate, Decision, EndReason, EventKind, Purpose, ThresholdBasis, TrackId};
 use doorward::face::{Probe, Template, TemplateSpace, dot};
 use doorward::liveness::LivePolicy;
+use doorward::rates::rule_of_three;
 use doorward::subject::SubjectUid;
 use doorward::visit::{EncodedShot, Ending, Fused, Layout, Look, VisitPolicy, Visits};
 use serde_json::{Value, json};
@@ -94,8 +95,8 @@ pub fn rate(shots: &[Shot]) -> Value {
     eprintln!("a visit counts as {:.2} looks by one half of the people and {:.2} by the other", factors[0], factors[1]);
     json!({
         "by_visit": visits, "by_photo": photos, "as_one_look": uncorrected, "by_looks_of_others": by_others, "looks": factors,
-        "target": FPIR, "people": PEOPLE,
-        "within_interval": of_visits.interval.holds(FPIR), "by_looks_of_others_within_interval": others.interval.holds(FPIR),
+        "target": FPIR, "people": trial.enrolled(), "strangers": people - trial.enrolled(), "supported": trial.is_enough(),
+        "within_interval": trial.verdict(of_visits), "by_looks_of_others_within_interval": trial.verdict(others),
     })
 }
 
@@ -117,11 +118,26 @@ fn told(mut counts: Counts, what: &str) -> (Rate, Value) {
     counts.retain(|(_, trials)| *trials > 0);
     let rate = pooled(&counts, SEED);
     let interval = rate.interval;
-    eprintln!("FPIR target {FPIR} among {PEOPLE}, {what}: measured {:.4} ({:.4} to {:.4})", rate.rate(), interval.low, interval.high);
+    eprintln!("FPIR target {FPIR}, {what}: measured {:.4} ({:.4} to {:.4})", rate.rate(), interval.low, interval.high);
     (rate, json!({ "measured": rate.rate(), "low": interval.low, "high": interval.high, "trials": rate.trials }))
 }
 
 impl Trial<'_> {
+    fn enrolled(&self) -> usize {
+        PEOPLE.min(self.people / 2)
+    }
+
+    /// Whether there are strangers enough to tell, and people enough to have calibrated on.
+    fn is_enough(&self) -> bool {
+        let asked = Asked { comparisons: visit_comparisons(self.enrolled() as u64), quality: 1.0 };
+        let promises = |policy: &Policy| policy.in_force(Purpose::Identify, None, asked).basis == ThresholdBasis::Calibrated;
+        FPIR >= rule_of_three((self.people - self.enrolled()) as u64) && self.policies.iter().all(promises)
+    }
+
+    fn verdict(&self, rate: Rate) -> Value {
+        if self.is_enough() { json!(rate.interval.holds(FPIR)) } else { json!("insufficient") }
+    }
+
     /// Lets everybody who is not enrolled come by: how often they were named by one good photo, and by a visit that counts as many
     /// comparisons as `comparisons` says of the person and the templates.
     fn run(&self, comparisons: impl Fn(usize, u64) -> u64) -> (Counts, Counts) {
@@ -131,7 +147,7 @@ impl Trial<'_> {
         for _ in 0..SPLITS {
             let mut order: Vec<usize> = (0..people).collect();
             random.shuffle(&mut order);
-            let (known, strangers) = order.split_at(PEOPLE.min(people / 2));
+            let (known, strangers) = order.split_at(self.enrolled());
             let first = |person: &usize| shots.iter().find(|shot| shot.person == *person && !shot.is_worsened);
             let enrolled =
                 |shot: &Shot| Enrolled { uid: SubjectUid(Uuid::from_u128(shot.person as u128 + 1)), template: shot.template.clone() };

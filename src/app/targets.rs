@@ -77,6 +77,14 @@ fn policy_and_head(config: &Config, facts: &EngineFacts) -> anyhow::Result<(Poli
     if let Some(file) = &config.recognition.verifier {
         let known = Head::load(file, &facts.space)?;
         check_mirror((&known.calibration, file), facts.mirror, "doorward train verifier")?;
+        // Of other lengths it would find nobody alike.
+        anyhow::ensure!(
+            known.weights.is_empty() || known.weights.len() == facts.dimension,
+            "{}: the head weighs {} numbers, and templates have {}: train it anew with `doorward train verifier`",
+            file.display(),
+            known.weights.len(),
+            facts.dimension
+        );
         head = Some(known);
     }
     match (policy.calibration(), config.recognition.threshold) {
@@ -155,6 +163,7 @@ mod tests {
     use crate::calibration::{Scored, measure};
     use crate::config::TargetConfig;
     use crate::face::{TemplateSpace, dot};
+    use crate::head::Rule;
     use crate::mutation::Mutation;
 
     #[test]
@@ -187,5 +196,25 @@ mod tests {
         assert!(with(MirrorChoice::Photos).is_ok());
         let refused = with(MirrorChoice::Off).expect_err("its rates would be others").to_string();
         assert!(refused.contains("site.json") && refused.contains("\"photos\"") && refused.contains("doorward calibrate"), "{refused}");
+    }
+
+    #[test]
+    fn a_head_that_weighs_another_number_of_numbers_is_refused() {
+        let space = TemplateSpace::new("space");
+        let scored = |person: usize| {
+            let angle = person as f32;
+            Scored { person, photo: person, quality: 1.0, is_worsened: false, values: vec![angle.cos(), angle.sin()] }
+        };
+        let measured = measure(&(0..100).map(scored).collect::<Vec<_>>(), (-1.0, 1.0), &dot);
+        let calibration = Calibration::new(&space, "abs-diff", ("planted", "none"), measured);
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("head.json");
+        std::fs::write(&file, Head::new(Rule::AbsDiff, (vec![0.1; 3], 0.0), calibration).to_json().expect("text")).expect("written");
+        let config =
+            Config { recognition: RecognitionConfig { verifier: Some(file), ..RecognitionConfig::default() }, ..Config::default() };
+        let with = |dimension| policy(&config, &EngineFacts { dimension, ..EngineFacts::made_up(space.clone()) });
+        assert_eq!(with(3).err().map(|error| error.to_string()), None);
+        let refused = with(8).expect_err("nobody would be alike").to_string();
+        assert!(refused.contains("head.json") && refused.contains("weighs 3") && refused.contains("have 8"), "{refused}");
     }
 }

@@ -13,7 +13,7 @@ use super::serve::ConfigOptions;
 use crate::app;
 use crate::config::{Config, LogConfig};
 use crate::decide::Policy;
-use crate::evaluate::{Cache, Embedder, FaceOfPhoto, PhotoFile};
+use crate::evaluate::{Cache, Embedder, FaceOfPhoto, PhotoFile, of_two_people};
 use crate::photo::Worsening;
 
 /// So many photos that show no face are named; the others are counted.
@@ -91,6 +91,10 @@ pub async fn embed(
     let step = bar.clone();
     let (faces, unusable) = embedder.embed(photos, worsening, move || step.inc(1)).await?;
     bar.finish_and_clear();
+    if let Some((a, b)) = of_two_people(&faces) {
+        let path = |face: usize| printable(&photos[faces[face].photo].path.display().to_string());
+        anyhow::bail!("{} and {} are one picture, in the folders of two people: take one of them away", path(a), path(b));
+    }
     if worsening.is_none() {
         for photo in unusable.iter().take(NAMED_MAX) {
             eprintln!("left out: {}: {}", printable(&photo.path.display().to_string()), photo.reason);

@@ -94,6 +94,11 @@ fn in_force_line(what: &str, in_force: &InForce) -> String {
     format!("at {:.3}, which is in force to {what}{asked}:", in_force.threshold)
 }
 
+/// Whether a target rate is promised; `None` where none decides.
+fn is_supported(in_force: &InForce) -> Option<bool> {
+    in_force.target_rate.map(|_| in_force.basis == ThresholdBasis::Calibrated)
+}
+
 /// `1.23 % (0.80 to 1.90)`.
 pub(super) fn percent(rate: f64, interval: Interval) -> String {
     format!("{:.2} % ({:.2} to {:.2})", 100.0 * rate, 100.0 * interval.low, 100.0 * interval.high)

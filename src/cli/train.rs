@@ -17,6 +17,7 @@ use super::evaluate::percent;
 use super::output::Output;
 use super::threshold::share;
 use crate::evaluate::compare::Judgement;
+use crate::evaluate::identification::Rate;
 
 /// Learns on a site's own photos what the encoder was not taught (no daemon needed)
 #[derive(Debug, Subcommand)]
@@ -57,8 +58,8 @@ fn lines(judgement: Option<&Judgement>, (before, after): (&str, &str)) -> Vec<St
             "the people that were held out have too few photos to tell whether it is better: give more photos of more people".into(),
         ];
     };
-    let side = |name: &str, share: crate::evaluate::verification::Share| {
-        format!("  {name:<12} rejects {} of {} pairs of one person", percent(share.rate(), share.interval()), share.trials)
+    let side = |name: &str, rate: Rate| {
+        format!("  {name:<12} rejects {} of {} pairs of one person", percent(rate.rate(), rate.interval), rate.trials)
     };
     let points = |rate: f64| format!("{:+.2}", 100.0 * rate);
     let verdict = match () {
@@ -86,7 +87,9 @@ fn json(judgement: Option<&Judgement>) -> serde_json::Value {
     judgement.map_or(serde_json::Value::Null, |judgement| {
         serde_json::json!({
             "fmr": judgement.fmr, "non_mated": judgement.strangers, "mated": judgement.before.trials, "fnmr_before": judgement.before.rate(),
-            "fnmr_after": judgement.after.rate(), "change_low": judgement.change.low, "change_high": judgement.change.high,
+            "fnmr_before_low": judgement.before.interval.low, "fnmr_before_high": judgement.before.interval.high,
+            "fnmr_after": judgement.after.rate(), "fnmr_after_low": judgement.after.interval.low, "fnmr_after_high": judgement.after.interval.high,
+            "change_low": judgement.change.low, "change_high": judgement.change.high,
             "by_chance": judgement.by_chance, "better": judgement.is_better(),
         })
     })

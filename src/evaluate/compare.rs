@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::identification::Known;
-use super::verification::Share;
+use super::identification::{Known, Rate, pooled};
 use crate::rates::Interval;
 
 /// Rates of false matches at which ways are compared: the lowest that there are comparisons enough for.
@@ -29,10 +28,10 @@ pub struct Judgement {
     pub fmr: f64,
     /// How many comparisons of different people that is of.
     pub strangers: u64,
-    /// Mated pairs that the way in force rejects.
-    pub before: Share,
-    /// Mated pairs that the new way rejects.
-    pub after: Share,
+    /// Mated pairs that the way in force rejects, at the threshold that is right for all these people.
+    pub before: Rate,
+    /// Mated pairs that the new way rejects, likewise.
+    pub after: Rate,
     /// Between what the change of the FNMR lies, 95 %, by a bootstrap over people; below zero is better.
     pub change: Interval,
     /// How probable it is that chance alone favours the new way with as many people, or more (the sign test, one-sided).
@@ -77,8 +76,7 @@ pub fn compare(faces: &[Known], before: Score<'_>, after: Score<'_>) -> Option<J
     };
     let people: Vec<[u64; 3]> = mated.values().map(rejected).collect();
     let sum = |people: &mut dyn Iterator<Item = &[u64; 3]>| people.fold([0; 3], |sum, of| [0, 1, 2].map(|i| sum[i] + of[i]));
-    let [before, after, trials] = sum(&mut people.iter());
-    if trials < MATED_MIN {
+    if sum(&mut people.iter())[2] < MATED_MIN {
         return None;
     }
     let mut random = fastrand::Rng::with_seed(SEED);
@@ -87,10 +85,10 @@ pub fn compare(faces: &[Known], before: Score<'_>, after: Score<'_>) -> Option<J
         (after as f64 - before as f64) / trials.max(1) as f64
     };
     let change = Interval::of_resamples((0..RESAMPLES).map(|_| draw()).collect())?;
-    let share = |events| Share { events, trials };
+    let rate = |way: usize| pooled(&people.iter().map(|of| (of[way], of[2])).collect::<Vec<_>>(), SEED);
     let favour = |is: fn(&u64, &u64) -> bool| people.iter().filter(|[before, after, _]| is(after, before)).count() as u32;
     let by_chance = sign_test(favour(u64::lt), favour(u64::gt));
-    Some(Judgement { fmr, strangers: count as u64, before: share(before), after: share(after), change, by_chance })
+    Some(Judgement { fmr, strangers: count as u64, before: rate(0), after: rate(1), change, by_chance })
 }
 
 /// The probability that of `better + worse` fair coins at least `better` fall one way.
@@ -138,6 +136,7 @@ mod tests {
         let (all, known): (Score<'_>, Score<'_>) = (&dot, &|a, b| dot(&a[..2], &b[..2]));
         let better = compare(&faces, all, known).expect("there are enough");
         assert!(better.is_better() && better.after.events < better.before.events, "{better:?}");
+        assert!(better.before.interval.holds(better.before.rate()), "{better:?}");
         let same = compare(&faces, all, all).expect("there are enough");
         assert!(!same.is_better() && same.before == same.after, "{same:?}");
         assert!(!compare(&faces, known, all).expect("there are enough").is_better());

@@ -4,6 +4,7 @@
 //! Photos found in the cache are not looked at again.
 //! Must not know: what the templates are for.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +34,19 @@ pub struct FaceOfPhoto {
     pub quality: f32,
     /// The template.
     pub template: Template,
+}
+
+/// Two faces of `faces` that are of one picture and are said to be two people's, by their templates, which two pictures never share.
+pub fn of_two_people(faces: &[FaceOfPhoto]) -> Option<(usize, usize)> {
+    let mut owners = HashMap::<Vec<u32>, usize>::new();
+    for (place, face) in faces.iter().enumerate() {
+        let bits = face.template.values().iter().map(|value| value.to_bits()).collect();
+        let first = *owners.entry(bits).or_insert(place);
+        if faces[first].person != face.person {
+            return Some((first, place));
+        }
+    }
+    None
 }
 
 /// A photo without a face that can be used.

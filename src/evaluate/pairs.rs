@@ -72,6 +72,12 @@ impl Reader<'_> {
         EvaluateError::BadPair { path: self.path.into(), line, reason: reason.into() }
     }
 
+    /// The file of that name, by the one path that it has where it is there.
+    fn photo(&self, name: &str) -> PathBuf {
+        let path = self.root.join(name);
+        path.canonicalize().unwrap_or(path)
+    }
+
     fn csv(&self, text: &str) -> Result<Numbered, EvaluateError> {
         let mut pairs = Vec::new();
         // Each fold gets as many pairs of either kind.
@@ -90,7 +96,7 @@ impl Reader<'_> {
                 other => return Err(self.bad(number, format!("{other:?} is no label: 1 for the same person, 0 for different people"))),
             };
             let count = &mut counts[usize::from(same)];
-            pairs.push((number, Pair { a: self.root.join(a), b: self.root.join(b), same, fold: *count % FOLDS }));
+            pairs.push((number, Pair { a: self.photo(a), b: self.photo(b), same, fold: *count % FOLDS }));
             *count += 1;
         }
         Ok(pairs)
@@ -112,7 +118,7 @@ impl Reader<'_> {
                 );
             }
         };
-        let photo = |name: &str, number: usize| self.root.join(name).join(format!("{name}_{number:04}.jpg"));
+        let photo = |name: &str, number: usize| self.photo(&format!("{name}/{name}_{number:04}.jpg"));
         let lines: Vec<_> = lines.filter(|(_, line)| !line.trim().is_empty()).collect();
         // With one fold only, as in View 1 or in a part of View 2, pairs are dealt out as those of a CSV list: none is tested on itself.
         let is_one_fold = folds == 1 || lines.len() <= 2 * of_each;
@@ -146,13 +152,45 @@ impl Reader<'_> {
             }
             missing.extend(key.into_iter().filter(|photo| !photo.is_file()).map(|photo| (*number, photo)));
         }
-        let Some((number, _)) = missing.first().copied() else { return Ok(()) };
+        let Some((number, _)) = missing.first().copied() else { return self.check_people(pairs) };
+        missing.sort_by_key(|(_, photo)| *photo);
+        missing.dedup_by_key(|(_, photo)| *photo);
         let named: Vec<String> = missing.iter().take(NAMED_MAX).map(|(_, photo)| photo.display().to_string()).collect();
         let more = missing.len().saturating_sub(NAMED_MAX);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         Err(self
             .bad(number, format!("these photos are not there: {}{more}; give the folder that the list's photos lie in", named.join(", "))))
     }
+}
+
+impl Reader<'_> {
+    /// Refuses a list by which two photos show one person, by way of others, and two people.
+    fn check_people(&self, pairs: &Numbered) -> Result<(), EvaluateError> {
+        let mut people: HashMap<&Path, &Path> = HashMap::new();
+        for (_, pair) in pairs.iter().filter(|(_, pair)| pair.same) {
+            let (a, b) = (person(&mut people, &pair.a), person(&mut people, &pair.b));
+            people.insert(a, b);
+        }
+        for (number, pair) in pairs.iter().filter(|(_, pair)| !pair.same) {
+            if person(&mut people, &pair.a) == person(&mut people, &pair.b) {
+                let reason = "other lines say that both photos show one person; one of them is wrong";
+                return Err(self.bad(*number, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A photo that stands for all that show the same person, as far as it was said.
+fn person<'p>(people: &mut HashMap<&'p Path, &'p Path>, photo: &'p Path) -> &'p Path {
+    let mut found = photo;
+    while let Some(next) = people.get(found).copied().filter(|next| *next != found) {
+        found = next;
+    }
+    if found != photo {
+        people.insert(photo, found);
+    }
+    found
 }
 
 #[cfg(test)]
@@ -202,6 +240,8 @@ mod tests {
             (format!("{same},1\n{other},0\nA_B/A_B_0002.jpg,A_B/A_B_0001.jpg,0\n"), 3, "line 1"),
             (format!("{same},1\nA_B/A_B_0001.jpg,D/D_0001.jpg,0\n"), 2, "D_0001.jpg"),
             (format!("{same},1\nC/C_0001.jpg,C/C_0001.jpg,1\n"), 2, "itself"),
+            (format!("{same},1\n{other},0\nA_B/../A_B/A_B_0001.jpg,C/C_0001.jpg,1\n"), 3, "line 2"),
+            (format!("{same},1\n{other},1\nA_B/A_B_0002.jpg,C/C_0001.jpg,0\n"), 3, "other lines"),
         ] {
             let error = read_text(&dir, "bad.csv", &text).expect_err(part);
             assert!(matches!(&error, EvaluateError::BadPair { line: found, .. } if *found == line), "{error}");

@@ -359,6 +359,7 @@ fn facts(manifest: &Manifest, device: &ResolvedDevice, (sessions, config): (usiz
         sessions,
         runtime_version: String::new(),
         space: manifest.space(),
+        dimension: manifest.encoder.template_dimension(),
         threshold: manifest.encoder.threshold,
         calibration: manifest.encoder.calibration.as_ref().map(|file| manifest.dir.join(file)),
         models: manifest.list().into_iter().filter(is_in_use).map(model).collect(),

@@ -35,6 +35,7 @@ fn facts(mirror: MirrorChoice) -> EngineFacts {
         mirror,
         sessions: 1,
         runtime_version: said(),
+        dimension: 0,
         space: manifest().space(),
         threshold: 0.363,
         calibration: None,

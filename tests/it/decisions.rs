@@ -221,18 +221,19 @@ fn what_cannot_be_used_is_refused_with_what_to_do() {
     let left_out = "refusals of training and evaluation";
     let Some((_, att)) = faces::models_dir(left_out).zip(faces::bootstrapped("orl_faces", left_out)) else { return };
     let cache = tempfile::tempdir().expect("a folder");
-    let (one, singles) = (some_of_att(&att, (1, 3)), some_of_att(&att, (8, 1)));
+    let (one, singles, few) = (some_of_att(&att, (1, 3)), some_of_att(&att, (8, 1)), some_of_att(&att, (8, 2)));
     let missing = cache.path().join("missing.csv");
     std::fs::write(&missing, "s1/1.pgm,s1/2.pgm,1\ns1/1.pgm,s9/1.pgm,0\n").expect("written");
     let head = cache.path().join("foreign.json");
     std::fs::write(&head, "{}").expect("written");
     let dir = |dir: &tempfile::TempDir| dir.path().display().to_string();
     let output = cache.path().join("out.json").display().to_string();
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["calibrate", &dir(&one), "--output", &output], "photos of 1 people"),
         (&["evaluate", "verification", "--pairs", &missing.display().to_string(), &dir(&one)], "s9/1.pgm"),
         (&["evaluate", "identification", &dir(&singles)], "second photo"),
-        (&["train", "verifier", &dir(&singles), "--output", &output], "30 at least"),
+        (&["train", "verifier", &dir(&singles), "--output", &output], "nobody has two photos"),
+        (&["train", "verifier", &dir(&few), "--output", &output], "30 at least"),
         (&["train", "projection", &dir(&singles), "--output", &output], "no person has 2 photos"),
     ];
     for (arguments, part) in cases {

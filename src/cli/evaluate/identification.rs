@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::super::embedding::{EmbeddingOptions, embed};
 use super::super::failure::Usage;
 use super::super::output::{Output, Table};
-use super::{ReportOptions, in_force_line, percent};
+use super::{ReportOptions, in_force_line, is_supported, percent};
 use crate::calibration::Asked;
 use crate::decide::{InForce, Policy};
 use crate::evaluate::Folder;
@@ -56,16 +56,22 @@ pub struct Identification {
     embedding: EmbeddingOptions,
 }
 
-/// FPIR among so many people.
+/// Errors among so many people.
 struct BySize {
     people: usize,
-    measured: Rate,
+    /// FPIR at the threshold that keeps what is told among all.
+    fpir: Rate,
     theory: f64,
+    /// FNIR at that threshold, and at the one that keeps the FPIR among so many.
+    fnir: Rate,
+    fnir_at_fpir: Rate,
 }
 
 /// What is told.
 struct Found {
     enrolled: usize,
+    /// Pictures that were not looked up, since they are those that are enrolled.
+    left_out: usize,
     searches: Vec<Searched>,
     in_force: InForce,
     /// FPIR and FNIR as the daemon decides: by each picture's own quality.
@@ -113,10 +119,21 @@ impl Identification {
             !split.mated.is_empty(),
             "nobody who is enrolled has a second photo to be found by: give photos of people with several photos each"
         );
-        let found = tokio::task::block_in_place(|| Found::of(&split, &policy, (self.seed, &mut random)));
+        let (split, left_out) = without_enrolled(split);
+        anyhow::ensure!(!split.mated.is_empty(), "all photos of enrolled people are those that are enrolled: give others to look up");
+        let found = tokio::task::block_in_place(|| Found { left_out, ..Found::of(&split, &policy, (self.seed, &mut random)) });
         self.report.write(out, || found.report())?;
         found.tell(out)
     }
+}
+
+/// The same without searches for the very picture that is enrolled, and how many those were: they find it always.
+fn without_enrolled(mut split: Split) -> (Split, usize) {
+    let all = split.mated.len();
+    let enrolled = &split.enrolled;
+    split.mated.retain(|face| enrolled.iter().all(|known| known.values != face.values));
+    let left = all - split.mated.len();
+    (split, left)
 }
 
 fn known(faces: Vec<crate::evaluate::FaceOfPhoto>) -> Vec<Known> {
@@ -139,7 +156,7 @@ impl Found {
         let errors_in_force = [fpir(&decided, 0.0, seed), fnir(&decided, 0.0, seed)];
         let at_told = threshold_for(&searches, FPIR_TOLD);
         let by_size = by_size(split, at_told, (seed, random));
-        Self { enrolled: split.enrolled.len(), searches, in_force, errors_in_force, at_told, by_size, seed }
+        Self { enrolled: split.enrolled.len(), left_out: 0, searches, in_force, errors_in_force, at_told, by_size, seed }
     }
 
     fn strangers(&self) -> u64 {
@@ -157,6 +174,9 @@ impl Found {
             let mut table = Table::of_facts();
             table.fact("enrolled", format!("{} people, one photo each", self.enrolled));
             table.fact("searches", format!("{} of enrolled people, {} of strangers", first.trials, self.strangers()));
+            if self.left_out > 0 {
+                table.fact("left out", format!("{} photos that are enrolled", self.left_out));
+            }
             table.fact("rank 1", percent(first.rate(), first.interval));
             if self.is_supported(FPIR_TOLD) {
                 table.fact(
@@ -172,24 +192,33 @@ impl Found {
             table.fact("FPIR", percent(fpir.rate(), fpir.interval));
             table.fact("FNIR", percent(fnir.rate(), fnir.interval));
             out.table(&table)?;
-            let mut sizes = Table::new(["PEOPLE", "FPIR", "BY THE THEORY"]);
+            let mut sizes = Table::new(["PEOPLE", "FPIR", "BY THE THEORY", "FNIR", "FNIR AT THAT FPIR"]);
             for size in &self.by_size {
                 sizes.row([
                     size.people.to_string(),
-                    percent(size.measured.rate(), size.measured.interval),
+                    percent(size.fpir.rate(), size.fpir.interval),
                     format!("{:.2} %", 100.0 * size.theory),
+                    percent(size.fnir.rate(), size.fnir.interval),
+                    if self.is_supported(FPIR_TOLD) {
+                        percent(size.fnir_at_fpir.rate(), size.fnir_at_fpir.interval)
+                    } else {
+                        "too few strangers".into()
+                    },
                 ]);
             }
-            out.line(&format!("at {:.3}, by the number of people enrolled:", self.at_told))?;
+            out.line(&format!(
+                "at {:.3}, by the number of people enrolled; last, where the threshold keeps an FPIR of {FPIR_TOLD} among so many:",
+                self.at_told
+            ))?;
             return out.table(&sizes);
         }
         let rate =
             |rate: &Rate| json!({ "rate": rate.rate(), "low": rate.interval.low, "high": rate.interval.high, "searches": rate.trials });
         let by_size: Vec<Value> =
-            self.by_size.iter().map(|size| json!({ "people": size.people, "fpir": rate(&size.measured), "theory": size.theory })).collect();
+            self.by_size.iter().map(|size| json!({ "people": size.people, "fpir": rate(&size.fpir), "theory": size.theory, "fnir": rate(&size.fnir), "fnir_at_fpir_1pct": rate(&size.fnir_at_fpir) })).collect();
         out.object(&json!({
-            "evaluation": "identification", "enrolled": self.enrolled, "rank_one": rate(&first), "fnir_at_fpir_1pct": rate(&missed), "threshold_at_fpir_1pct": self.at_told,
-            "fpir_1pct_supported": self.is_supported(FPIR_TOLD), "threshold": self.in_force.threshold, "target_fpir": self.in_force.target_rate, "expected_fpir": self.in_force.expected_rate, "fpir": rate(&fpir),
+            "evaluation": "identification", "enrolled": self.enrolled, "left_out": self.left_out, "rank_one": rate(&first), "fnir_at_fpir_1pct": rate(&missed), "threshold_at_fpir_1pct": self.at_told,
+            "fpir_1pct_supported": self.is_supported(FPIR_TOLD), "threshold": self.in_force.threshold, "target_fpir": self.in_force.target_rate, "expected_fpir": self.in_force.expected_rate, "target_fpir_supported": is_supported(&self.in_force), "fpir": rate(&fpir),
             "fnir": rate(&fnir), "by_size": by_size, "seed": self.seed,
         }))
     }
@@ -212,9 +241,16 @@ impl Found {
             )],
             sections: vec![Section {
                 heading: "Errors".into(),
-                text: vec!["The first threshold is the one in force for good pictures, and its errors are by each picture's quality; the second keeps an FPIR of 1 % on these photos.".into()],
+                text: vec![format!(
+                    "The first threshold is the one in force for good pictures, and its errors are by each picture's quality; the second {}.",
+                    if self.is_supported(FPIR_TOLD) {
+                        "keeps an FPIR of 1 % on these photos"
+                    } else {
+                        "is the highest that a stranger reaches: there are too few to tell of 1 %"
+                    }
+                )],
                 tables: vec![table],
-                figures: vec![self.by_threshold(), self.by_people()],
+                figures: vec![self.by_threshold(), self.by_people(), self.missed_by_people()],
                 ..Section::default()
             }],
         }
@@ -247,10 +283,29 @@ impl Found {
         }
     }
 
+    fn missed_by_people(&self) -> Figure {
+        let line = |of: fn(&BySize) -> &Rate| self.by_size.iter().map(|size| (size.people as f64, of(size).rate())).collect();
+        Figure {
+            title: "FNIR by the number of people enrolled".into(),
+            caption: format!(
+                "Enrolled people who are not found: at {:.3}, and where the threshold keeps an FPIR of 1 % among so many, which it rises for. The areas are 95 % intervals.",
+                self.at_told
+            ),
+            x: Axis { label: "people enrolled".into(), scale: Scale::Log, range: None },
+            y: Axis { label: "FNIR".into(), scale: Scale::Linear, range: None },
+            series: vec![
+                Series { name: "at one threshold".into(), points: band(&self.by_size, |size| &size.fnir), style: Style::Band },
+                Series { name: "at one threshold".into(), points: line(|size| &size.fnir), style: Style::Line },
+                Series { name: "at an FPIR of 1 %".into(), points: band(&self.by_size, |size| &size.fnir_at_fpir), style: Style::Band },
+                Series { name: "at an FPIR of 1 %".into(), points: line(|size| &size.fnir_at_fpir), style: Style::Line },
+            ],
+            markers: Vec::new(),
+        }
+    }
+
     fn by_people(&self) -> Figure {
         let x = |size: &BySize| size.people as f64;
-        let mut band: Vec<(f64, f64)> = self.by_size.iter().map(|size| (x(size), size.measured.interval.low)).collect();
-        band.extend(self.by_size.iter().rev().map(|size| (x(size), size.measured.interval.high)));
+        let band = band(&self.by_size, |size| &size.fpir);
         Figure {
             title: format!("FPIR by the number of people enrolled, at {:.3}", self.at_told),
             caption: "The more people, the more a stranger looks like one of them. The theory is 1 − (1 − FMR)^N with the FMR of these photos; the area is the 95 % interval.".into(),
@@ -258,7 +313,7 @@ impl Found {
             y: Axis { label: "FPIR".into(), scale: Scale::Linear, range: None },
             series: vec![
                 Series { name: "measured".into(), points: band, style: Style::Band },
-                Series { name: "measured".into(), points: self.by_size.iter().map(|size| (x(size), size.measured.rate())).collect(), style: Style::Line },
+                Series { name: "measured".into(), points: self.by_size.iter().map(|size| (x(size), size.fpir.rate())).collect(), style: Style::Line },
                 Series { name: "theory".into(), points: self.by_size.iter().map(|size| (x(size), size.theory)).collect(), style: Style::Dashed },
             ],
             markers: Vec::new(),
@@ -266,7 +321,13 @@ impl Found {
     }
 }
 
-/// FPIR at `threshold` among 1, 2, 5, 10, … of the enrolled people, drawn anew several times.
+/// An interval around a curve by the number of people.
+fn band(sizes: &[BySize], of: impl Fn(&BySize) -> &Rate) -> Vec<(f64, f64)> {
+    let lower = sizes.iter().map(|size| (size.people as f64, of(size).interval.low));
+    lower.chain(sizes.iter().rev().map(|size| (size.people as f64, of(size).interval.high))).collect()
+}
+
+/// Errors at `threshold` among 1, 2, 5, 10, … of the enrolled people, drawn anew several times.
 fn by_size(split: &Split, threshold: f32, (seed, random): (u64, &mut fastrand::Rng)) -> Vec<BySize> {
     let reaching = |known| search(std::slice::from_ref(known), &split.strangers).iter().filter(|found| found.best >= threshold).count();
     let comparisons = (split.enrolled.len() * split.strangers.len()).max(1);
@@ -275,17 +336,38 @@ fn by_size(split: &Split, threshold: f32, (seed, random): (u64, &mut fastrand::R
     let mut sizes: Vec<usize> = steps.take_while(|size| *size < split.enrolled.len()).collect();
     sizes.push(split.enrolled.len());
     let measured = |people: usize| {
-        // By stranger: how often somebody was found, of how many searches.
-        let mut counts = vec![(0_u64, 0_u64); split.strangers.len()];
+        // By stranger, and by whoever is looked for: how often it ended in an error, of how many searches.
+        let mut strangers = vec![(0_u64, 0_u64); split.strangers.len()];
+        let mut mated = [vec![(0_u64, 0_u64); split.mated.len()], vec![(0_u64, 0_u64); split.mated.len()]];
         for _ in 0..SPLITS {
             let mut enrolled = split.enrolled.clone();
             random.shuffle(&mut enrolled);
-            for (count, found) in counts.iter_mut().zip(search(&enrolled[..people], &split.strangers)) {
+            let enrolled = &enrolled[..people];
+            let of_strangers = search(enrolled, &split.strangers);
+            let thresholds = [threshold, threshold_for(&of_strangers, FPIR_TOLD)];
+            for (count, found) in strangers.iter_mut().zip(of_strangers) {
                 count.0 += u64::from(found.best >= threshold);
                 count.1 += 1;
             }
+            for (place, found) in search(enrolled, &split.mated).into_iter().enumerate().filter(|(_, found)| found.is_right.is_some()) {
+                for (counts, threshold) in mated.iter_mut().zip(thresholds) {
+                    counts[place].0 += u64::from(found.best < threshold || found.is_right != Some(true));
+                    counts[place].1 += 1;
+                }
+            }
         }
-        BySize { people, measured: pooled(&counts, seed), theory: fpir_of_fmr(fmr, people as u64) }
+        let [fnir, fnir_at_fpir] = mated.map(|counts| pooled(&by_person(&split.mated, counts), seed));
+        BySize { people, fpir: pooled(&strangers, seed), theory: fpir_of_fmr(fmr, people as u64), fnir, fnir_at_fpir }
     };
     sizes.into_iter().map(measured).collect()
+}
+
+/// Counts by person instead of by face, without who was never looked for.
+fn by_person(faces: &[Known], counts: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut people = std::collections::BTreeMap::<usize, (u64, u64)>::new();
+    for (face, (events, trials)) in faces.iter().zip(counts).filter(|(_, (_, trials))| *trials > 0) {
+        let of = people.entry(face.person).or_default();
+        (of.0, of.1) = (of.0 + events, of.1 + trials);
+    }
+    people.into_values().collect()
 }

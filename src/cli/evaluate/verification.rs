@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::super::embedding::{EmbeddingOptions, embed};
 use super::super::output::{Output, Table};
-use super::{ReportOptions, in_force_line, percent};
+use super::{ReportOptions, in_force_line, is_supported, percent};
 use crate::calibration::{Asked, COSINE};
 use crate::decide::InForce;
 use crate::evaluate::verification::{Comparison, Share, Verification as Measured, errors_at};
@@ -69,6 +69,12 @@ impl Verification {
         let (mut scores, mut decided) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
         for pair in &pairs {
             let both = face_of.get(&pair.a).zip(face_of.get(&pair.b));
+            anyhow::ensure!(
+                pair.same || both.is_none_or(|(a, b)| a.template.values() != b.template.values()),
+                "{} and {} are one picture, and the list says that they show two people: take the pair out",
+                pair.a.display(),
+                pair.b.display()
+            );
             let by_head = policy.verifier().zip(both).map(|(head, (a, b))| head.score(a.template.values(), b.template.values()));
             let similarity = both.map(|(a, b)| a.template.similarity(&b.template)).transpose()?;
             let score = by_head.or(similarity);
@@ -92,6 +98,15 @@ impl Verification {
 }
 
 impl Result {
+    /// Mean and standard deviation over the folds.
+    fn accuracy(&self) -> String {
+        let (accuracy, deviation) = self.measured.accuracy();
+        match self.measured.folds.len() {
+            1 => format!("{:.2} %, at a threshold that is best on these very pairs: there is one fold only", 100.0 * accuracy),
+            folds => format!("{:.2} ± {:.2} % over {folds} folds", 100.0 * accuracy, 100.0 * deviation),
+        }
+    }
+
     fn tell(&self, out: Output) -> anyhow::Result<()> {
         let (accuracy, deviation) = self.measured.accuracy();
         let (fmr, fnmr) = (self.fmr.interval(), self.fnmr.interval());
@@ -101,8 +116,7 @@ impl Result {
             if self.measured.without_face > 0 {
                 table.fact("without a face", format!("{} pairs, never accepted", self.measured.without_face));
             }
-            table
-                .fact("accuracy", format!("{:.2} ± {:.2} % over {} folds", 100.0 * accuracy, 100.0 * deviation, self.measured.folds.len()));
+            table.fact("accuracy", self.accuracy());
             for at in &self.measured.true_accepts {
                 let told = if at.is_supported {
                     percent(at.accepted.rate(), at.accepted.interval())
@@ -132,13 +146,13 @@ impl Result {
         out.object(&json!({
             "evaluation": "verification", "head": self.head, "pairs": self.scores.len(), "without_face": self.measured.without_face, "accuracy": accuracy,
             "accuracy_sd": deviation, "tar_at_far": tar, "equal_error_rate": self.measured.equal_error_rate(),
-            "threshold": self.in_force.threshold, "target_fmr": self.in_force.target_rate, "fmr": self.fmr.rate(), "fmr_low": fmr.low,
+            "threshold": self.in_force.threshold, "target_fmr": self.in_force.target_rate, "expected_fmr": self.in_force.expected_rate,
+            "target_fmr_supported": is_supported(&self.in_force), "fmr": self.fmr.rate(), "fmr_low": fmr.low,
             "fmr_high": fmr.high, "fnmr": self.fnmr.rate(), "fnmr_low": fnmr.low, "fnmr_high": fnmr.high,
         }))
     }
 
     fn report(&self) -> Report {
-        let (accuracy, deviation) = self.measured.accuracy();
         let rows = self.measured.true_accepts.iter().map(|at| {
             let told = if at.is_supported { percent(at.accepted.rate(), at.accepted.interval()) } else { "too few pairs".into() };
             vec![format!("TAR at FAR {:e}", at.far), told, format!("{:.3}", at.threshold)]
@@ -155,12 +169,10 @@ impl Result {
         Report {
             title: "Verification".into(),
             introduction: vec![format!(
-                "{} pairs of one person and {} of two people. Accuracy {:.2} ± {:.2} %: mean and standard deviation over {} folds, each tested by the threshold that is best on the others.",
+                "{} pairs of one person and {} of two people. Accuracy {}: mean and standard deviation over folds, each tested by the threshold that is best on the others, where there are others.",
                 self.fnmr.trials,
                 self.fmr.trials,
-                100.0 * accuracy,
-                100.0 * deviation,
-                self.measured.folds.len()
+                self.accuracy()
             )],
             sections: vec![Section {
                 heading: "Errors".into(),

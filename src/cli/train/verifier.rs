@@ -136,6 +136,10 @@ impl Verifier {
         let embedder = self.embedding.open(&config).await?;
         let faces = embed(&embedder, &source.photos, (None, "looking at photos")).await?;
         let people: Vec<usize> = faces.iter().map(|face| face.person).collect();
+        anyhow::ensure!(
+            faces.windows(2).any(|two| two[0].person == two[1].person),
+            "nobody has two photos to learn from: give folders with several photos of each person"
+        );
         let (training, held_out) = split_people(&people, self.held_out, self.seed);
         let photos: Vec<usize> = training.iter().map(|place| faces[*place].photo).collect();
         let panel = Panel::of(&held_out.iter().map(|place| people[*place]).collect::<Vec<_>>(), self.seed)?;
