@@ -313,6 +313,9 @@ pub struct Event {
     /// The sequence of the event that is corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrects: Option<u64>,
+    /// Whether the corrected event was of nobody who is enrolled, by what an operator says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_stranger: bool,
     /// The version that the gallery has now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gallery_version: Option<u64>,
@@ -352,6 +355,7 @@ impl Event {
             stage_times: None,
             end_reason: None,
             corrects: None,
+            was_stranger: false,
             gallery_version: None,
             region: None,
             duration_ms: None,

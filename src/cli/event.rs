@@ -15,7 +15,7 @@ use super::event_line;
 use super::failure::Usage;
 use super::output::{Output, json};
 use crate::pb;
-use crate::pb::correct_event_request::{Verdict, WasNot};
+use crate::pb::correct_event_request::{Stranger, Verdict, WasNot};
 
 /// Looks into the past: lists events, explains one, corrects what was told
 #[derive(Debug, Subcommand)]
@@ -64,7 +64,7 @@ pub struct Show {
     cursor: String,
 }
 
-/// Says who it was, that it was not the one named, or enrols whom it shows
+/// Says who it was, that it was not the one named or nobody enrolled, or enrols whom it shows
 ///
 /// The past is not rewritten: a new event says so.
 #[derive(Debug, Args)]
@@ -73,6 +73,7 @@ Examples:
   doorward event correct CURSOR --was anna                      it was anna
   doorward event correct CURSOR --was anna --use-snapshot       and its picture is a sample of hers from now on
   doorward event correct CURSOR --was-not --use-snapshot        it was not whom it names, who is never taken for that face again
+  doorward event correct CURSOR --was-stranger                  it was nobody who is enrolled, whoever it names
   doorward event correct CURSOR --enrol bob --name \"Bob B.\"     it was somebody new")]
 pub struct Correct {
     /// The event's cursor, as `doorward event list` shows it
@@ -83,6 +84,9 @@ pub struct Correct {
     /// It was not the person that the event names
     #[arg(long, group = "verdict")]
     was_not: bool,
+    /// It was nobody who is enrolled
+    #[arg(long, group = "verdict")]
+    was_stranger: bool,
     /// Enrol whom it shows, under this id
     #[arg(long, value_name = "ID", group = "verdict")]
     enrol: Option<String>,
@@ -177,13 +181,14 @@ impl Show {
 
 impl Correct {
     async fn run(self, client: &ClientOptions, out: Output) -> anyhow::Result<()> {
-        let verdict = match (self.was, self.was_not, self.enrol) {
-            (Some(id), ..) => Verdict::WasSubjectId(id),
-            (None, true, _) => Verdict::WasNot(WasNot {}),
-            (None, false, Some(id)) => {
+        let verdict = match (self.was, self.enrol) {
+            (Some(id), _) => Verdict::WasSubjectId(id),
+            (None, Some(id)) => {
                 Verdict::NewSubject(pb::Subject { id, display_name: self.name.unwrap_or_default(), ..pb::Subject::default() })
             }
-            (None, false, None) => return Err(Usage("say --was ID, --was-not or --enrol ID".into()).into()),
+            (None, None) if self.was_not => Verdict::WasNot(WasNot {}),
+            (None, None) if self.was_stranger => Verdict::WasStranger(Stranger {}),
+            (None, None) => return Err(Usage("say --was ID, --was-not, --was-stranger or --enrol ID".into()).into()),
         };
         let request = pb::CorrectEventRequest {
             cursor: self.cursor,

@@ -20,6 +20,7 @@ pub fn line(event: &pb::Event) -> String {
     match event.r#type() {
         EventType::Unidentified => words.extend(event.decision.as_ref().map(|decision| why_unknown(decision.rejection()).to_owned())),
         EventType::GalleryChanged => words.push(format!("version {}", event.gallery_version)),
+        EventType::EventCorrected if event.was_stranger => words.push("a stranger".into()),
         EventType::EventCorrected if event.subject.is_none() => {
             words.push(format!("not {}", event.previous_subject.as_ref().map(person).unwrap_or_default()));
         }

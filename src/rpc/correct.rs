@@ -44,6 +44,7 @@ pub(super) async fn correct(shared: &Shared, request: CorrectEventRequest) -> Re
     event.actionable_until_us = event.capture_time_us;
     (event.visit, event.track) = (original.event.visit, original.event.track);
     (event.subject, event.previous_subject) = (corrected.subject, original.event.subject);
+    event.was_stranger = matches!(request.verdict, Some(Verdict::WasStranger(_)));
     (event.snapshot, event.corrects) = (original.event.snapshot, Some(original.sequence));
     event.message = Some(request.note).filter(|note| !note.is_empty());
     let key = (!key.is_empty()).then(|| format!("events/{key}"));
@@ -77,7 +78,8 @@ async fn apply(shared: &Shared, request: &CorrectEventRequest, original: &Logged
     let allowed = Allowed { duplicate: request.allow_duplicate, inconsistent: request.allow_inconsistent };
     match &request.verdict {
         None => {
-            Err(bad_field("verdict", "say who it was (was_subject_id), that it was not the one named (was_not), or who to enrol").into())
+            let message = "say who it was (was_subject_id), that it was not the one named (was_not) or nobody enrolled (was_stranger), or who to enrol";
+            Err(bad_field("verdict", message).into())
         }
         Some(Verdict::WasSubjectId(id)) => {
             let id = subject_id(id, "was_subject_id")?;
@@ -89,8 +91,11 @@ async fn apply(shared: &Shared, request: &CorrectEventRequest, original: &Logged
             };
             Ok(Corrected { subject: Some(subject.uid), subject_id: id.to_string(), gallery_version: version })
         }
-        Some(Verdict::WasNot(_)) => {
+        Some(verdict @ (Verdict::WasNot(_) | Verdict::WasStranger(_))) => {
             let named = original.event.subject.and_then(|uid| gallery.subject(uid));
+            if let (None, Verdict::WasStranger(_), false) = (&named, verdict, request.use_snapshot) {
+                return Ok(Corrected { subject: None, subject_id: String::new(), gallery_version: gallery.current().version() });
+            }
             let Some(named) = named else {
                 let message = "the event names nobody who is enrolled: there is nothing that it was not";
                 return Err(Refusal::new(Code::FailedPrecondition, "EVENT_NAMES_NOBODY", message).field("was_not").into());

@@ -357,6 +357,13 @@ async fn what_operators_say_of_events_becomes_error_rates() {
     run(&["event", "correct", &cursor(EventType::Unidentified), "--enrol", "newcomer"]);
     let found = last_line(&run(&["evaluate", "events", "--json"]));
     assert_eq!((&found["missed"], &found["stranger_unknown"], &found["fnir"]), (&0.into(), &1.into(), &0.0.into()), "{found}");
+    // And who is nobody enrolled: a stranger, whether named or not.
+    let report = tempfile::tempdir().expect("a folder");
+    let page = report.path().join("events.html").display().to_string();
+    run(&["event", "correct", &cursor(EventType::Unidentified), "--was-stranger"]);
+    let found = last_line(&run(&["evaluate", "events", "--json", "--report", &page]));
+    assert_eq!((&found["stranger_unknown"], &found["fpir"], &found["strangers"]), (&1.into(), &0.0.into(), &1.into()), "{found}");
+    assert!(std::fs::read_to_string(&page).expect("written").contains("strangers named (FPIR)"));
     let shown = String::from_utf8(run(&["event", "show", &cursor(EventType::Identified)]).stdout).expect("text");
     let said: Vec<&str> = shown.lines().filter(|line| line.starts_with("since then: ")).collect();
     assert!(matches!(said[..], [was, was_not] if was.contains("CORRECTED obama") && was_not.contains("CORRECTED not obama")), "{shown}");

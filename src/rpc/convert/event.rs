@@ -92,6 +92,7 @@ pub(in super::super) fn event(logged: &LoggedEvent, subject: Option<&Arc<Subject
         zone_dwell: lasted.filter(|_| event.kind == EventKind::ZoneLeft),
         gallery_version: event.gallery_version.unwrap_or_default(),
         corrected_cursor: event.corrects.map(|sequence| cursor(logged.epoch, sequence)).unwrap_or_default(),
+        was_stranger: event.was_stranger,
         region: event.region.as_deref().unwrap_or_default().to_owned(),
         message: event.message.clone().unwrap_or_default(),
     }

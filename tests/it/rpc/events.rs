@@ -294,6 +294,20 @@ async fn an_operator_corrects_an_event_and_the_gallery_learns_of_it() {
 }
 
 #[tokio::test]
+async fn whoever_is_rightly_unknown_is_confirmed_as_a_stranger() {
+    let Some(served) = serve("strangers who are confirmed", 64).await else { return };
+    served.events.append(vec![shown(None, b"a picture")]).await.expect("written");
+    let cursor = format!("{}-1", served.events.position().epoch.simple());
+    let mut client = EventServiceClient::new(served.channel.clone());
+    let verdict = Some(Verdict::WasStranger(pb::correct_event_request::Stranger {}));
+    let request = pb::CorrectEventRequest { cursor, verdict, ..Default::default() };
+    let event = client.correct_event(request.clone()).await.expect("it names nobody").into_inner().event.expect("an event");
+    assert!(event.was_stranger && event.subject.is_none() && event.previous_subject.is_none(), "{event:?}");
+    let learns = client.correct_event(pb::CorrectEventRequest { use_snapshot: true, ..request }).await;
+    assert_eq!(reason(&learns.expect_err("of nobody there is nothing to learn")), "EVENT_NAMES_NOBODY");
+}
+
+#[tokio::test]
 async fn a_stop_ends_open_streams_with_unavailable() {
     let Some(served) = serve("a stop with streams open", 4_096).await else { return };
     let mut events = subscribe(&served, pb::SubscribeRequest::default()).await;
