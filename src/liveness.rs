@@ -10,7 +10,7 @@ use crate::config::{RecognitionConfig, SuspicionChoice};
 
 /// So many shots are put together, the newest.
 const SHOTS_MAX: usize = 8;
-/// A single shot that looks like a picture is one in seven of living people's: two make a suspicion.
+/// A single shot that looks like a picture is one in six of living people's: two make a suspicion.
 const SHOTS_FOR_SUSPICION: usize = 2;
 /// Who was named, or refused for looking like a picture, stays so until the score is beyond the least by this much.
 const CLEARLY: f32 = 0.1;

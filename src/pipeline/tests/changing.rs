@@ -1,7 +1,10 @@
 //! A camera is watched by other settings while somebody stands before it.
 
 use super::*;
+use crate::calibration::{Band, Calibration, Histogram, Measured};
 use crate::camera::{NormalisedPoint, Region};
+use crate::config::RecognitionConfig;
+use crate::event::{Decision, ThresholdBasis};
 use crate::telling::{DAY_MINUTES, EventRule, SnapshotPolicy};
 
 /// Frames of `person`, one after the other.
@@ -33,6 +36,60 @@ async fn another_threshold_ends_no_visit_and_decides_the_next_one() {
     for (visit, threshold) in of_visits.iter().zip([0.5, 0.75]) {
         assert_eq!(kinds(visit), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
         assert_eq!(visit[1].event.decision.as_ref().map(|decision| decision.threshold), Some(threshold));
+    }
+}
+
+/// A rate that thresholds follow, by a calibration of strangers who are alike by -0.5 to 0.5.
+fn promising(target_fpir: f64) -> Policy {
+    let mut non_mated = Histogram::over(-1.0, 1.0, 0.002);
+    (0..1_000_000).for_each(|number| non_mated.add(number as f32 / 1e6 - 0.5));
+    let bands = vec![Band::new(0.0, (non_mated, Histogram::over(-1.0, 1.0, 0.002)), 10_000)];
+    let measured = Measured { people: 10_000, photos: 10_000, bands };
+    let calibration = Calibration::new(&space(), "cosine", ("planted", "none"), measured);
+    Policy::new(&RecognitionConfig { target_fpir: Some(target_fpir), ..RecognitionConfig::default() }, Some(calibration), 0.363)
+}
+
+/// What decided each visit of person 1: before two hundred more are enrolled, while they are, and after they have left.
+async fn decisions_beside_others(policy: Policy) -> Vec<Decision> {
+    let mut house = House::at_rest(Faults::default(), 1).await;
+    house.scene.policy = policy;
+    let house = house.running();
+    let sink = house.watch(&camera("door"), SlotPolicy::NewestWins);
+    let gallery = house.pipeline.0.gallery.clone();
+    let others: Vec<SubjectUid> = (0..200).map(|_| SubjectUid(uuid::Uuid::now_v7())).collect();
+    for visit in 0..3 {
+        match visit {
+            1 => others.iter().for_each(|uid| enrol_as(&gallery, (*uid, 100), template(7))),
+            2 => gallery.apply(gallery.current().version() + 1, &others.iter().map(|uid| Mutation::EraseSubject(*uid)).collect::<Vec<_>>()),
+            _ => {}
+        }
+        shows(&house, &sink, (1, 40), 8).await;
+        house.clock.advance(Duration::from_secs(5));
+        sink.offer(frame(&camera("door"), house.clock.now(), None, 0));
+        until("the frame has left", || house.pipeline.is_idle()).await;
+        house.clock.advance(FRAME_EVERY);
+    }
+    let told = house.told(&[camera("door")]).await;
+    let decided = told.into_iter().filter(|logged| logged.event.kind == EventKind::Identified);
+    decided.filter_map(|logged| logged.event.decision.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_threshold_in_events_rises_when_people_are_enrolled_and_falls_when_they_leave() {
+    let decided = decisions_beside_others(promising(0.05)).await;
+    let [before, among, after] = decided.as_slice() else { panic!("{decided:?}") };
+    assert_eq!([before, among, after].map(|decision| decision.gallery_subjects), [2, 202, 2]);
+    assert!(among.threshold > before.threshold + 0.01 && after.threshold == before.threshold, "{decided:?}");
+    assert!(decided.iter().all(|decision| decision.basis == Some(ThresholdBasis::Calibrated) && decision.expected_rate == Some(0.05)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_says_where_a_target_cannot_be_promised_and_what_is_kept() {
+    let decided = decisions_beside_others(promising(1e-9)).await;
+    assert_eq!(decided.len(), 3);
+    for decision in decided {
+        assert_eq!((decision.basis, decision.target_rate), (Some(ThresholdBasis::Unsupported), Some(1e-9)));
+        assert!(decision.expected_rate.is_some_and(|rate| rate > 1e-7), "{decision:?}");
     }
 }
 
