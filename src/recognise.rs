@@ -76,6 +76,8 @@ pub struct Verified {
     pub is_somebody_else: bool,
     /// What decided.
     pub in_force: InForce,
+    /// How many templates the face was compared with.
+    pub templates: u64,
     /// The face of the picture.
     pub face: PhotoFace,
     /// The gallery version in force.
@@ -189,6 +191,7 @@ impl Recogniser {
             score: score.unwrap_or(similarity),
             head: head.map_or(COSINE, |head| head.rule.name()),
             in_force,
+            templates,
             face,
             gallery_version: gallery.version(),
             space: self.space.clone(),

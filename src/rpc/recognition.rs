@@ -59,6 +59,7 @@ impl RecognitionService for RecognitionApi {
             scope: wire_scope(Some(verified.in_force.scope)).into(),
             head: verified.head.to_owned(),
             score: verified.score,
+            templates_compared: verified.templates,
             face: Some(face(&verified.face)),
             template_space: verified.space.to_string(),
             gallery_version: verified.gallery_version,
