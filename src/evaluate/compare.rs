@@ -32,7 +32,8 @@ pub struct Judgement {
     pub before: Rate,
     /// Mated pairs that the new way rejects, likewise.
     pub after: Rate,
-    /// Between what the change of the FNMR lies, 95 %, by a bootstrap over people; below zero is better.
+    /// Between what the change of the FNMR lies, 95 %, by a bootstrap over people, whose thresholds are their own each time;
+    /// below zero is better.
     pub change: Interval,
     /// How probable it is that chance alone favours the new way with as many people, or more (the sign test, one-sided).
     pub by_chance: f64,
@@ -48,47 +49,109 @@ impl Judgement {
 
 /// Compares `before` and `after` on everybody of `faces` with everybody else. `None` where there are too few pairs to tell.
 pub fn compare(faces: &[Known], before: Score<'_>, after: Score<'_>) -> Option<Judgement> {
-    let mut strangers = [Vec::new(), Vec::new()];
-    // Both scores of each mated pair, by person.
-    let mut mated = BTreeMap::<usize, Vec<[f32; 2]>>::new();
-    for (index, a) in faces.iter().enumerate() {
-        for b in &faces[index + 1..] {
-            let scores = [before(&a.values, &b.values), after(&a.values, &b.values)];
-            if a.person == b.person {
-                mated.entry(a.person).or_default().push(scores);
-            } else {
-                strangers.iter_mut().zip(scores).for_each(|(all, score)| all.push(score));
-            }
-        }
-    }
-    let count = strangers[0].len();
+    let scored = Scored::of(faces, before, after);
+    let count = scored.strangers[0].len();
     let fmr = FMRS.into_iter().find(|fmr| fmr * count as f64 >= STRANGERS_MIN)?;
-    let allowed = (fmr * count as f64) as usize;
-    let threshold = |scores: &mut Vec<f32>| {
-        scores.sort_by(|a, b| b.total_cmp(a));
-        scores.get(allowed).copied()
-    };
-    let [Some(old), Some(new)] = strangers.each_mut().map(threshold) else { return None };
-    // By person: rejected before, rejected after, pairs.
-    let rejected = |pairs: &Vec<[f32; 2]>| {
-        let of = |way: usize, threshold: f32| pairs.iter().filter(|scores| scores[way] <= threshold).count() as u64;
-        [of(0, old), of(1, new), pairs.len() as u64]
-    };
-    let people: Vec<[u64; 3]> = mated.values().map(rejected).collect();
-    let sum = |people: &mut dyn Iterator<Item = &[u64; 3]>| people.fold([0; 3], |sum, of| [0, 1, 2].map(|i| sum[i] + of[i]));
-    if sum(&mut people.iter())[2] < MATED_MIN {
+    if (scored.mated.len() as u64) < MATED_MIN {
         return None;
     }
+    let once = vec![1; scored.photos.len()];
+    let thresholds = scored.thresholds(fmr, &once);
+    // By person: rejected before, rejected after, pairs.
+    let mut people = BTreeMap::<usize, [u64; 3]>::new();
+    for (person, scores) in &scored.mated {
+        let of = people.entry(*person).or_default();
+        (0..2).for_each(|way| of[way] += u64::from(scores[way] <= thresholds[way]));
+        of[2] += 1;
+    }
+    let people: Vec<[u64; 3]> = people.into_values().collect();
     let mut random = fastrand::Rng::with_seed(SEED);
-    let mut draw = || {
-        let [before, after, trials] = sum(&mut (0..people.len()).map(|_| &people[random.usize(0..people.len())]));
-        (after as f64 - before as f64) / trials.max(1) as f64
+    let resampled: Vec<[f64; 2]> = (0..RESAMPLES).map(|_| scored.rejected(fmr, &drawn(scored.photos.len(), &mut random))).collect();
+    let interval = |of: &dyn Fn(&[f64; 2]) -> f64| Interval::of_resamples(resampled.iter().map(of).collect());
+    let rate = |way: usize| {
+        let counted = pooled(&people.iter().map(|of| (of[way], of[2])).collect::<Vec<_>>(), SEED);
+        let found = interval(&|rejected| rejected[way])?;
+        // Where hardly anything was seen the resamples know less than they seem to.
+        let Interval { low, high } = counted.interval;
+        Some(Rate { interval: Interval { low: low.min(found.low), high: high.max(found.high) }, ..counted })
     };
-    let change = Interval::of_resamples((0..RESAMPLES).map(|_| draw()).collect())?;
-    let rate = |way: usize| pooled(&people.iter().map(|of| (of[way], of[2])).collect::<Vec<_>>(), SEED);
+    let change = interval(&|[before, after]| after - before)?;
     let favour = |is: fn(&u64, &u64) -> bool| people.iter().filter(|[before, after, _]| is(after, before)).count() as u32;
     let by_chance = sign_test(favour(u64::lt), favour(u64::gt));
-    Some(Judgement { fmr, strangers: count as u64, before: rate(0), after: rate(1), change, by_chance })
+    Some(Judgement { fmr, strangers: count as u64, before: rate(0)?, after: rate(1)?, change, by_chance })
+}
+
+/// How often each person is drawn of as many draws, with replacement.
+fn drawn(people: usize, random: &mut fastrand::Rng) -> Vec<u32> {
+    let mut times = vec![0; people];
+    (0..people).for_each(|_| times[random.usize(0..people)] += 1);
+    times
+}
+
+/// Every pair's scores by both ways.
+struct Scored {
+    /// How many photos there are of each person.
+    photos: Vec<u64>,
+    /// Whose the pair is, and its scores.
+    mated: Vec<(usize, [f32; 2])>,
+    /// By way, the highest score first: of whom and whom it is.
+    strangers: [Vec<(f32, u32, u32)>; 2],
+}
+
+impl Scored {
+    fn of(faces: &[Known], before: Score<'_>, after: Score<'_>) -> Self {
+        let mut places = BTreeMap::<usize, usize>::new();
+        let people: Vec<usize> = faces
+            .iter()
+            .map(|face| {
+                let next = places.len();
+                *places.entry(face.person).or_insert(next)
+            })
+            .collect();
+        let mut scored = Self { photos: vec![0; places.len()], mated: Vec::new(), strangers: [Vec::new(), Vec::new()] };
+        for (index, a) in faces.iter().enumerate() {
+            scored.photos[people[index]] += 1;
+            for (other, b) in faces.iter().enumerate().skip(index + 1) {
+                let scores = [before(&a.values, &b.values), after(&a.values, &b.values)];
+                if a.person == b.person {
+                    scored.mated.push((people[index], scores));
+                } else {
+                    let (a, b) = (people[index] as u32, people[other] as u32);
+                    scored.strangers.iter_mut().zip(scores).for_each(|(all, score)| all.push((score, a, b)));
+                }
+            }
+        }
+        scored.strangers.iter_mut().for_each(|all| all.sort_by(|a, b| b.0.total_cmp(&a.0)));
+        scored
+    }
+
+    /// The scores that strangers pass at the rate `fmr`, where each person is there so many times.
+    fn thresholds(&self, fmr: f64, times: &[u32]) -> [f32; 2] {
+        let present = |person: usize| self.photos[person] * u64::from(times[person]);
+        let all: u64 = (0..times.len()).map(present).sum();
+        let of_one: u64 = (0..times.len()).map(|person| present(person).pow(2)).sum();
+        let allowed = (fmr * (all * all - of_one) as f64 / 2.0 + 1e-9) as u64;
+        self.strangers.each_ref().map(|strangers| {
+            let mut passed = 0;
+            let reached = |(_, a, b): &&(f32, u32, u32)| {
+                passed += u64::from(times[*a as usize]) * u64::from(times[*b as usize]);
+                passed > allowed
+            };
+            strangers.iter().find(reached).or(strangers.last()).map_or(f32::INFINITY, |(score, ..)| *score)
+        })
+    }
+
+    /// The shares of mated pairs that both ways reject at the rate `fmr`, where each person is there so many times.
+    fn rejected(&self, fmr: f64, times: &[u32]) -> [f64; 2] {
+        let thresholds = self.thresholds(fmr, times);
+        let (mut rejected, mut trials) = ([0_u64; 2], 0);
+        for (person, scores) in &self.mated {
+            let times = u64::from(times[*person]);
+            trials += times;
+            (0..2).for_each(|way| rejected[way] += times * u64::from(scores[way] <= thresholds[way]));
+        }
+        rejected.map(|events| events as f64 / trials.max(1) as f64)
+    }
 }
 
 /// The probability that of `better + worse` fair coins at least `better` fall one way.
@@ -140,6 +203,28 @@ mod tests {
         let same = compare(&faces, all, all).expect("there are enough");
         assert!(!same.is_better() && same.before == same.after, "{same:?}");
         assert!(!compare(&faces, known, all).expect("there are enough").is_better());
+    }
+
+    #[test]
+    fn a_threshold_passes_as_many_strangers_as_it_is_asked_to_however_often_people_are_drawn() {
+        let faces = faces(30);
+        let scored = Scored::of(&faces, &dot, &dot);
+        let mut random = fastrand::Rng::with_seed(TEST_SEED);
+        for times in [vec![1; 30], drawn(30, &mut random), drawn(30, &mut random)] {
+            // The same people as faces of their own.
+            let copies = |face: &Known| std::iter::repeat_n(face.clone(), times[face.person] as usize);
+            let all: Vec<Known> = faces.iter().flat_map(copies).collect();
+            let [threshold, _] = scored.thresholds(0.01, &times);
+            let (mut passed, mut equal, mut count) = (0, 0, 0);
+            for (index, a) in all.iter().enumerate() {
+                for b in all[index + 1..].iter().filter(|b| b.person != a.person) {
+                    let score = dot(&a.values, &b.values);
+                    (passed, equal, count) = (passed + u64::from(score > threshold), equal + u64::from(score == threshold), count + 1);
+                }
+            }
+            let allowed = count / 100;
+            assert!(passed <= allowed && passed + equal > allowed, "{passed} and {equal} of {count}");
+        }
     }
 
     #[test]
