@@ -73,6 +73,12 @@ impl Register {
     async fn roll_back_now(&self, request: Request, rollback: Rollback) -> Result<RollbackReport, EnrolError> {
         let mut difference = self.difference(rollback.version, None).await?;
         self.leave_a_photo_to_everybody(&mut difference).await?;
+        // Whoever comes back is stated by no revision that something else was stated by: a client may still have its etag.
+        for (uid, states) in &mut difference.subjects {
+            if let (Some(then), None) = states {
+                then.revision = self.store.last_revision(*uid).await?.unwrap_or(0).max(then.revision);
+            }
+        }
         let (mutations, report) = self.plan(difference);
         let current = self.gallery.current();
         let (removed, total) = (report.subjects_removed as usize, self.store.subject_count().await?);

@@ -108,6 +108,14 @@ impl Store {
         self.0.readers.read(move |db| retired(db, &id)).await
     }
 
+    /// The highest revision that a subject who is not there had; `None` of one of whom no history is kept.
+    pub async fn last_revision(&self, uid: SubjectUid) -> Result<Option<u64>, StoreError> {
+        let sql = "SELECT max(revision) FROM subject_history WHERE uid = ?1";
+        let read =
+            move |db: &Connection| Ok(db.prepare_cached(sql)?.query_row([uid.0.into_bytes()], |row| row.get::<_, Option<i64>>(0))?);
+        Ok(self.0.readers.read(read).await?.map(i64::cast_unsigned))
+    }
+
     /// Those who came from the enrolment folder, were retired and are called as one of `ids`: who left last first.
     pub async fn retired_folder_people(&self, ids: Vec<SubjectId>) -> Result<Vec<RetiredPerson>, StoreError> {
         let space = self.space_in_force();

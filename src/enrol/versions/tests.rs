@@ -130,6 +130,23 @@ async fn going_back_undoes_everything_since_and_can_be_undone_itself() {
 }
 
 #[tokio::test]
+async fn whoever_comes_back_has_an_etag_that_nothing_else_was_stated_by() {
+    let house = House::new().await;
+    let empty = house.register.gallery.current().version();
+    let first = house.enrol("anna", 1).await;
+    house.rename("anna", "Anna B.").await;
+    house.rename("anna", "Anna C.").await;
+    let known = house.register.subject_with_count(&id("anna")).await.expect("anna").0.etag();
+    house.roll_back(empty).await;
+    house.roll_back(first).await;
+    let back = house.register.subject_with_count(&id("anna")).await.expect("anna").0;
+    assert_eq!((back.display_name.as_str(), back.revision), ("anna the first", 4));
+    assert_ne!(back.etag(), known);
+    house.rename("anna", "Anna D.").await;
+    assert_eq!(house.register.subject_with_count(&id("anna")).await.expect("anna").0.revision, 5);
+}
+
+#[tokio::test]
 async fn who_was_erased_does_not_come_back_by_any_rollback_and_leaves_no_byte() {
     let house = House::new().await;
     house.enrol("anna", 1).await;
