@@ -8,6 +8,7 @@ mod embedder;
 mod gallery_events;
 mod inference;
 mod last_run;
+mod reloads;
 mod replay;
 mod shadow;
 mod targets;
@@ -67,31 +68,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = signals.stop();
     let mut people = FolderWatch::over(config.people_dir.clone(), Duration::from_secs(config.gallery.watch_people_s.into()));
-    // A reload of people may take an hour, and nothing waits for it: neither a stop, nor a stage that ends, nor a token that is
-    // taken back. What is asked for meanwhile is done once, after it.
-    let people_wanted = Notify::new();
-    let credentials = async {
-        loop {
-            signals.reload().await;
-            daemon.reload_credentials();
-            people_wanted.notify_one();
+    let read_people = async |wanted: &Notify| {
+        tokio::select! {
+            () = wanted.notified() => {}
+            () = people.changed() => {}
         }
+        let outcome = daemon.reload_people().await;
+        people.note(&outcome);
     };
-    let reloads = async {
-        loop {
-            tokio::select! {
-                () = people_wanted.notified() => {}
-                () = people.changed() => {}
-            }
-            let outcome = daemon.reload_people().await;
-            people.note(&outcome);
-        }
-    };
+    let reloads = reloads::run(async || signals.reload().await, || daemon.reload_credentials(), read_people);
     let failed = tokio::select! {
         () = stop.cancelled() => None,
         end = tasks.first_end() => Some(end),
-        never = credentials => never,
-        never = reloads => never,
+        never = reloads => match never {},
     };
     notify(&[NotifyState::Stopping]);
     let unfinished = daemon.stop(&mut tasks).await;
