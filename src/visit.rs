@@ -148,6 +148,9 @@ struct Visit {
     is_doubted: bool,
     snapshot: Option<SnapshotId>,
     path: Path,
+    /// Whether the way to where the face is now is told once the decision is taken: where frames are few, every sighting
+    /// may be another's until its shot is here.
+    is_walk_due: bool,
     /// Whether it was told that the visitor came in or went out, where that needs no line.
     passed: bool,
 }
@@ -209,6 +212,7 @@ impl Visits {
             decision: None,
             snapshot: None,
             path: Path::default(),
+            is_walk_due: false,
             is_doubted: false,
             passed: false,
         });
@@ -285,10 +289,7 @@ impl Visits {
             }
             visit.shown = Some((visit.last, shot.time));
             visit.first_shot.get_or_insert(shot.time);
-            if was_unsure {
-                // Where frames are few, every sighting may be another's until its shot is here.
-                self.walk(track);
-            }
+            visit.is_walk_due |= was_unsure;
         }
         Ok(Some(fused))
     }

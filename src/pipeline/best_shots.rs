@@ -10,6 +10,7 @@ use super::settings::SceneSettings;
 use crate::event::{EventKind, SnapshotId, VisitId};
 use crate::face::Rect;
 use crate::frame::Frame;
+use crate::subject::SubjectUid;
 use crate::telling::SnapshotPolicy;
 
 /// A shot replaces the best one only if it is better by this factor: each costs a copy of the frame.
@@ -28,6 +29,8 @@ pub struct BestShot {
     pub others: Vec<Rect>,
     /// Where nobody was looked for, and where somebody else may be therefore: not to be shown.
     pub unseen: Vec<Rect>,
+    /// Whom the visit was taken for last, if for anybody.
+    pub subject: Option<SubjectUid>,
     /// Whether the whole frame is kept, or the face alone.
     pub keeps_frame: bool,
     /// Whether `others` and `unseen` are all there is.
@@ -58,6 +61,8 @@ struct Best {
     is_late: bool,
     /// The one that went out last.
     sent: Option<SnapshotId>,
+    /// Whom the visit was taken for last: a picture of it goes with that person, whatever became of the name.
+    subject: Option<SubjectUid>,
 }
 
 impl BestShots {
@@ -104,7 +109,12 @@ impl BestShots {
         };
         let picture = best.picture.take_if(|_| is_taken)?;
         (best.is_late, best.sent) = (true, Some(id));
-        Some(picture)
+        Some(BestShot { subject: best.subject, ..picture })
+    }
+
+    /// The visit is taken for `subject`.
+    pub(super) fn name(&mut self, visit: VisitId, subject: SubjectUid) {
+        self.0.entry(visit).or_default().subject = Some(subject);
     }
 
     /// The visit's picture that went out last.
@@ -118,7 +128,8 @@ impl BestShots {
         let Some(best) = self.0.get_mut(&visit).filter(|best| !best.is_late) else { return };
         best.is_late = true;
         if late >= LATE_MAX {
-            best.picture = None;
+            // It never went out: a later one may, however good.
+            (best.picture, best.rank) = (None, 0.0);
         }
     }
 
@@ -146,7 +157,7 @@ mod tests {
         let camera = CameraId::parse("door").expect("a good id");
         let frame = Frame::new(camera, Timestamp::default(), format, Arc::new(vec![0; 12])).expect("the pixels are there");
         let rect = Rect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
-        BestShot { frame, rect, others: Vec::new(), unseen: Vec::new(), keeps_frame: true, blurs_others: false, rank: 1.0 }
+        BestShot { frame, rect, others: Vec::new(), unseen: Vec::new(), subject: None, keeps_frame: true, blurs_others: false, rank: 1.0 }
     }
 
     #[test]

@@ -183,6 +183,7 @@ impl Scene {
             rect: detection.box_in_frame,
             others: self.others(detections, wanted.detection),
             unseen: self.unseen(frame),
+            subject: None,
             keeps_frame: self.settings.telling.snapshots == SnapshotPolicy::Frame,
             blurs_others: self.settings.telling.blur_others,
             rank,
@@ -402,14 +403,19 @@ impl Scene {
     }
 
     fn tell_all(&mut self, passage: Option<Passage>) {
+        let mut passed_over = Vec::new();
         for event in self.visits.take_told() {
             let (kind, visit) = (event.kind, event.visit);
+            if let (Some(visit), Some(subject), true) = (visit, event.subject, self.keeps_pictures()) {
+                self.best.name(visit, subject);
+            }
             // Rules of telling concern no shadow, and its picture belongs to an event only once that is told.
             let shown = self.shadow.is_some().then(|| event.clone());
             let is_admitted = self.admits(&event);
             let snapshot = if is_admitted { self.tell(event, passage) } else { None };
             if let (false, Some(visit), EventKind::Identified | EventKind::Unidentified) = (is_admitted, visit, kind) {
-                self.best.pass_over(visit);
+                // Another event of the same moment may take the picture along.
+                passed_over.push(visit);
             }
             if let (Some(shadow), Some(shown)) = (&mut self.shadow, shown) {
                 let goes_on = shown.track.and_then(|track| self.visits.visit_of(track));
@@ -420,6 +426,7 @@ impl Scene {
                 self.begun.retain(|(known, ..)| *known != visit);
             }
         }
+        passed_over.into_iter().for_each(|visit| self.best.pass_over(visit));
     }
 
     /// Whether an event is told, by the camera's rules. What ends or takes back something that was told
@@ -456,11 +463,11 @@ impl Scene {
         snapshot
     }
 
-    /// The best shot that goes out with an event; one that went out before stands in the event already, or is the visit's.
+    /// The best shot that goes out with an event; one that went out before stands in the event already, unless that was a moment ago.
     fn picture_for(&mut self, event: &mut Event, visit: VisitId) -> Option<(SnapshotId, BestShot)> {
         let id = SnapshotId(Uuid::now_v7());
         let Some(picture) = self.best.take(visit, event.kind, id) else {
-            if matches!(event.kind, EventKind::Entry | EventKind::Exit) {
+            if event.kind != EventKind::VisitStarted {
                 event.snapshot = event.snapshot.or(self.best.sent(visit));
             }
             return None;

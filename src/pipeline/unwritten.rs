@@ -85,7 +85,7 @@ pub(super) fn draw(pending: Pending, camera: &str) -> NewEvent {
         match jpegs {
             Ok((crop_jpeg, frame_jpeg)) => {
                 let (camera, capture_time) = (shot.frame.camera.clone(), shot.frame.capture_time);
-                Some(Snapshot { id, camera, capture_time, subject: event.subject, crop_jpeg, frame_jpeg })
+                Some(Snapshot { id, camera, capture_time, subject: event.subject.or(shot.subject), crop_jpeg, frame_jpeg })
             }
             Err(error) => {
                 tracing::warn!(%error, camera, "a best shot could not be kept");

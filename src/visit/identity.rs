@@ -32,7 +32,15 @@ impl Visits {
     /// and says something new; else it is compared again at the deadline. Whoever is told again must be
     /// seen to be there now: `shows` says whether the newest shot by itself is similar enough to the
     /// decision's subject. It is asked only then.
-    pub fn decided(&mut self, track: TrackId, (decision, shows): (Decision, impl FnOnce(&Decision) -> bool), now: Timestamp) {
+    pub fn decided(&mut self, track: TrackId, weighing: (Decision, impl FnOnce(&Decision) -> bool), now: Timestamp) {
+        let is_walk_due = self.open.get_mut(&track).is_some_and(|visit| std::mem::take(&mut visit.is_walk_due));
+        self.weigh(track, weighing, now);
+        if is_walk_due {
+            self.walk(track);
+        }
+    }
+
+    fn weigh(&mut self, track: TrackId, (decision, shows): (Decision, impl FnOnce(&Decision) -> bool), now: Timestamp) {
         let Some(visit) = self.open.get(&track) else { return };
         let (found, is_doubted) = (decision.subject.map(Standing::Identified), visit.is_doubted);
         let weighed = self.weighed(visit, decision).map(|decision| (news(visit, &decision, self.policy.reassert_every), decision));

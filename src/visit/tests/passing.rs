@@ -84,7 +84,27 @@ fn nobody_crosses_a_line_under_the_name_of_somebody_who_may_have_been_swapped() 
     visits.sighted(Look { resumed: true, ..at(0.8) }, at_ms(1_000));
     assert_eq!(visits.take_told(), []);
     let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(1_000));
+    assert_eq!(visits.take_told(), [], "nor before that shot has decided");
+    visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(1_010));
     assert_eq!(kinds(&visits.take_told()), [EventKind::Entry], "once a shot has shown that it is the same visitor");
+}
+
+#[test]
+fn whoever_is_named_beyond_the_line_by_the_first_shot_after_a_gap_has_crossed_it_by_that_name() {
+    let line = region("door", &[(0.2, 0.5), (0.8, 0.5)]);
+    let mut visits = Visits::new("door", POLICY, Layout { role: Role::Entry, lines: vec![line], zones: Vec::new() });
+    visits.sighted(at(0.2), at_ms(0));
+    let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(0));
+    visits.decided(TRACK, (decision(None, 0.1), |_: &Decision| true), at_ms(10));
+    visits.overdue(at_ms(10), known);
+    visits.sighted(at(0.2), at_ms(40));
+    visits.take_told();
+    visits.sighted(Look { resumed: true, ..at(0.8) }, at_ms(1_000));
+    let _ = fuse(&mut visits, &template(1.0, 0.0), at_ms(1_000));
+    visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(1_010));
+    let told = visits.take_told();
+    assert_eq!(kinds(&told), [EventKind::Identified, EventKind::Entry]);
+    assert_eq!(told[1].subject, Some(SubjectUid(Uuid::from_u128(1))));
 }
 
 #[test]
