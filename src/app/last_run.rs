@@ -32,6 +32,10 @@ pub(super) async fn end_visits(store: &Store, events: &EventLog, clock: &dyn Clo
 /// The ends of one visit, of which `told` was told.
 fn ends_of(open: &OpenVisit, told: &[LoggedEvent], clock: &dyn Clock) -> Vec<Event> {
     let (mut subject, mut zones) = (None, BTreeSet::new());
+    if open.began.kind == EventKind::ZoneEntered {
+        // It may be kept no longer.
+        zones.insert(open.began.region.clone());
+    }
     for event in told.iter().map(|logged| &*logged.event) {
         match event.kind {
             EventKind::ZoneEntered => drop(zones.insert(event.region.clone())),
@@ -85,6 +89,7 @@ mod tests {
         let ends = store.events_after(before, 9).await.expect("read");
         end_visits(&store, &log, &clock).await.expect("ended");
         assert_eq!(log.position().sequence, before + ends.len() as u64, "each once");
+        assert_eq!(store.open_visits().await, Ok(vec![]));
         assert!(ends.iter().all(|end| end.event.end_reason == Some(EndReason::DaemonRestarted)));
         ends.iter().map(|end| (end.event.kind, end.event.subject, end.event.region.as_deref().map(str::to_owned))).collect()
     }

@@ -72,12 +72,17 @@ impl Known {
     /// somebody else, who must not have what the one before was allowed.
     pub(super) fn take_returning(&mut self, listing: &Listing, retired: Vec<RetiredPerson>) {
         let present: HashSet<(&SubjectId, [u8; 32])> = listing.photos.iter().map(|photo| (&photo.subject, photo.content_sha256)).collect();
-        for person in retired {
+        // One picture cannot show two people: what is somebody's by now is looked at as if it were new, and refused.
+        let mut taken: HashSet<[u8; 32]> =
+            listing.photos.iter().filter(|photo| self.is_unchanged(photo)).map(|photo| photo.content_sha256).collect();
+        for mut person in retired {
+            person.samples.retain(|(sample, _)| sample.folder_path.is_none() || !taken.contains(&sample.content_sha256));
             let id = &person.subject.id;
             let of_folder: Vec<Sample> =
                 person.samples.iter().map(|(sample, _)| sample).filter(|sample| sample.folder_path.is_some()).cloned().collect();
             let is_there = of_folder.iter().any(|sample| present.contains(&(id, sample.content_sha256)));
             if is_there && !self.returning.contains_key(id) {
+                taken.extend(of_folder.iter().map(|sample| sample.content_sha256));
                 self.samples.insert(person.subject.uid, of_folder);
                 self.returning.insert(id.clone(), person);
             }

@@ -29,9 +29,10 @@ const LEAD_MAX_US: i64 = 1_000_000;
 /// RTP time and arrival may part by this much from one packet to the next. Beyond, the camera has
 /// begun a new count.
 const JUMP_MAX_US: i64 = 5_000_000;
-/// RTP time goes back by some frames where pictures are sent in another order than shown. By this much it goes
-/// back only when the camera has set its clock, and what was reported before says nothing of the new count.
+/// RTP time goes back by some pictures where these are sent in another order than shown. By this much, and by more than
+/// so many pictures, it goes back only when the camera has set its clock, and what was reported before says nothing of the new count.
 const BACK_MAX_US: i64 = 1_000_000;
+const BACK_MAX_PICTURES: i64 = 4;
 /// The estimate is moved by at most a tenth of the time that passes, so that the spacing of
 /// pictures stays true to a tenth while a first report, or a better one, is taken up.
 const SLEW: i64 = 10;
@@ -87,7 +88,7 @@ impl CaptureClock {
         let ticks = self.ticks + ticks_between(newest.rtp_time, header.rtp_time);
         let media_us = micros(ticks);
         let jump = (media_us - newest.media_us) - (arrival.as_micros() - newest.arrival.as_micros());
-        if jump.abs() > JUMP_MAX_US || newest.media_us - media_us > BACK_MAX_US {
+        if jump.abs() > JUMP_MAX_US || newest.media_us - media_us > self.back_max_us() {
             self.reconnect();
             self.ssrc = Some(header.ssrc);
             return self.begin(header.rtp_time, arrival);
@@ -97,6 +98,14 @@ impl CaptureClock {
         }
         self.ticks = ticks;
         self.pictures.push_back(Picture { rtp_time: header.rtp_time, media_us, arrival });
+    }
+
+    /// How far RTP time may go back without being a new count.
+    fn back_max_us(&self) -> i64 {
+        let spacings = i64::try_from(self.pictures.len()).unwrap_or(i64::MAX) - 1;
+        let length =
+            self.pictures.back().zip(self.pictures.front()).map_or(0, |(newest, oldest)| (newest.media_us - oldest.media_us).abs());
+        if spacings > 0 { BACK_MAX_US.max(BACK_MAX_PICTURES * length / spacings) } else { BACK_MAX_US }
     }
 
     /// Takes note of a sender report. One of another stream, or one that would make pictures

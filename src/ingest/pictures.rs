@@ -109,6 +109,11 @@ impl Pictures {
         arrival.map_or(Duration::ZERO, |arrival| self.clock.now().since(arrival))
     }
 
+    /// A picture is given to the decoder.
+    pub(super) fn given(&self) {
+        lock(&self.observations).seen.given = Some(self.clock.now());
+    }
+
     /// A picture was not given to the decoder.
     pub(super) fn skipped(&self) {
         lock(&self.observations).seen.skipped = Some(self.clock.now());

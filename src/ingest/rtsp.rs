@@ -269,6 +269,11 @@ impl Chain {
         if matches!(self.decoder, Decoder::Cuda(_)) {
             self.skip_when_damaged(&entry, &decoder);
         }
+        if let Some(given) = decoder.static_pad("sink") {
+            // After those that skip: what they skip does not come here.
+            let pictures = self.pictures.clone();
+            for_each_buffer(&given, move |_| pictures.given());
+        }
         let pictures = self.pictures.clone();
         for_each_buffer(&entry, move |buffer| pictures.rtp_ordered(buffer, codec));
         pad.link(&entry).map_err(|error| gst::glib::bool_error!("cannot link the camera's stream: {error}"))?;

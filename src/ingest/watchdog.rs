@@ -29,6 +29,8 @@ pub(super) struct Seen {
     pub(super) keyframe: Option<Timestamp>,
     /// The newest decoded frame.
     pub(super) frame: Option<Timestamp>,
+    /// The newest picture that was given to the decoder.
+    pub(super) given: Option<Timestamp>,
     /// The newest picture that was not given to the decoder, since it was late or refers to a lost one.
     pub(super) skipped: Option<Timestamp>,
 }
@@ -112,7 +114,9 @@ impl Watchdog {
 
     fn without_frames(seen: &Seen, now: Timestamp) -> Death {
         let came = |time: Option<Timestamp>| time.is_some_and(|time| left(time, STALLED_AFTER, now).is_some());
-        match (came(seen.packet), came(seen.skipped)) {
+        // A decoder holds some pictures back; what was given long after the last one that came out was not decoded.
+        let is_answered = seen.given.is_none_or(|given| seen.frame.is_some_and(|frame| given.since(frame) < STALLED_AFTER));
+        match (came(seen.packet), came(seen.skipped) && is_answered) {
             (false, _) => Death::PacketsCeased,
             (true, true) => Death::AllSkipped,
             (true, false) => Death::NothingDecodes,
@@ -138,7 +142,7 @@ mod tests {
     }
 
     fn verdict(packet: Option<f64>, keyframe: Option<f64>, frame: Option<f64>, now: f64) -> Verdict {
-        let seen = Seen { packet: packet.map(at), keyframe: keyframe.map(at), frame: frame.map(at), skipped: None };
+        let seen = Seen { packet: packet.map(at), keyframe: keyframe.map(at), frame: frame.map(at), ..Seen::default() };
         Watchdog::begun_at(at(0.0)).judge(&seen, at(now)).0
     }
 
@@ -175,18 +179,22 @@ mod tests {
 
     #[test]
     fn pictures_that_doorward_skips_are_not_held_against_the_decoder() {
-        let seen =
-            |skipped: f64| Seen { packet: Some(at(14.9)), keyframe: Some(at(1.0)), frame: Some(at(10.0)), skipped: Some(at(skipped)) };
-        let judge = |skipped| Watchdog::begun_at(at(0.0)).judge(&seen(skipped), at(15.0)).0;
-        assert_eq!(judge(14.9), Verdict::Dead(Death::AllSkipped));
-        assert_eq!(judge(10.5), Verdict::Dead(Death::NothingDecodes), "a keyframe came, and nothing after it");
+        let seen = Seen { packet: Some(at(14.9)), keyframe: Some(at(1.0)), frame: Some(at(10.0)), ..Seen::default() };
+        let judge = |skipped: f64, given: f64| {
+            let seen = Seen { skipped: Some(at(skipped)), given: Some(at(given)), ..seen };
+            Watchdog::begun_at(at(0.0)).judge(&seen, at(15.0)).0
+        };
+        assert_eq!(judge(14.9, 10.0), Verdict::Dead(Death::AllSkipped));
+        assert_eq!(judge(10.5, 14.9), Verdict::Dead(Death::NothingDecodes), "a keyframe came, and nothing of it");
+        // Between losses a decoder that gives nothing was given much.
+        assert_eq!(judge(14.9, 13.0), Verdict::Dead(Death::NothingDecodes));
     }
 
     #[test]
     fn the_wait_ends_when_the_verdict_can_change() {
         let watchdog = Watchdog::begun_at(at(0.0));
         let mut now = at(0.0);
-        let seen = Seen { packet: Some(at(1.0)), keyframe: Some(at(1.0)), frame: Some(at(1.0)), skipped: None };
+        let seen = Seen { packet: Some(at(1.0)), keyframe: Some(at(1.0)), frame: Some(at(1.0)), ..Seen::default() };
         let mut verdicts = Vec::new();
         for _ in 0..40 {
             let (verdict, wait) = watchdog.judge(&seen, now);

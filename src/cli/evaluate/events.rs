@@ -15,7 +15,7 @@ use super::super::output::{Output, Table};
 use super::{ReportOptions, percent};
 use crate::evaluate::verification::Share;
 use crate::figure::{Axis, Figure, Report, Scale, Section, Series, Style, Table as ReportTable};
-use crate::pb::{self, EventType};
+use crate::pb::{self, EventType, IdentificationRejection};
 
 /// How often the door erred, by what operators said of its events
 ///
@@ -41,7 +41,7 @@ pub struct Events {
 #[derive(Clone, Debug, Default)]
 struct Similarities {
     strangers: Vec<f32>,
-    /// Without those whose closest was somebody else.
+    /// Below everything for those whose closest is known to have been somebody else.
     enrolled: Vec<f32>,
 }
 
@@ -183,7 +183,9 @@ fn verdict(event: &pb::Event, correction: &pb::Event, enrolled_since: Option<Tim
 impl Similarities {
     fn add(&mut self, event: &pb::Event, correction: &pb::Event, told: Told) {
         let Some(decision) = &event.decision else { return };
-        let Some(similarity) = decision.similarity else { return };
+        // What was unknown for another reason no threshold would have named.
+        let by_threshold = [IdentificationRejection::Unspecified, IdentificationRejection::BelowThreshold];
+        let Some(similarity) = decision.similarity.filter(|_| by_threshold.contains(&decision.rejection())) else { return };
         match told {
             Told::StrangerNamed | Told::StrangerUnknown => self.strangers.push(similarity),
             Told::Right => self.enrolled.push(similarity),
@@ -301,7 +303,7 @@ fn by_threshold(Similarities { strangers, enrolled }: &Similarities) -> Figure {
     let line = |name: &str, points| Series { name: name.into(), points, style: Style::Line };
     Figure {
         title: "Errors by threshold, of these visits".into(),
-        caption: "Strangers who would be taken for somebody (FPIR), and enrolled people who would not be found (FNIR).".into(),
+        caption: "Strangers who would be taken for somebody (FPIR), and enrolled people who would not be found (FNIR), of visits that a threshold decided. Whom somebody was closest to who was not found is not known: where it was another person, the FNIR is higher than drawn.".into(),
         x: Axis { label: "threshold".into(), scale: Scale::Linear, range: None },
         y: Axis { label: "share of visits".into(), scale: Scale::Linear, range: Some((0.0, 1.0)) },
         series: vec![

@@ -4,6 +4,7 @@
 //! theory says.
 //! Must not know: how photos are compared.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -102,10 +103,22 @@ impl Identification {
                     enrolled.people.iter().position(|known| known == name).unwrap_or(enrolled.people.len() + index)
                 };
                 let numbers: Vec<usize> = probes.people.iter().enumerate().map(|(index, name)| number(name, index)).collect();
+                let names: HashMap<usize, String> = numbers.iter().copied().zip(probes.people.iter().cloned()).collect();
                 probes.photos.iter_mut().for_each(|photo| photo.person = numbers[photo.person]);
                 let mut known_people = known(embed(&embedder, &enrolled.photos, (None, "looking at photos to enrol")).await?);
                 known_people.dedup_by_key(|face| face.person);
                 let probes = known(embed(&embedder, &probes.photos, (None, "looking at photos to look up")).await?);
+                let twice = probes.iter().find_map(|probe| {
+                    let is_of_another = |known: &&Known| known.person != probe.person && known.values == probe.values;
+                    Some((known_people.iter().find(is_of_another)?.person, probe.person))
+                });
+                if let Some((known, probe)) = twice {
+                    let looked_up = names.get(&probe).map_or("", String::as_str);
+                    anyhow::bail!(
+                        "a picture of {} is enrolled and looked up as one of {looked_up}: take one of them away",
+                        enrolled.people[known]
+                    );
+                }
                 let is_enrolled = |face: &Known| known_people.iter().any(|known| known.person == face.person);
                 let (mated, strangers) = probes.into_iter().partition(is_enrolled);
                 Some(Split { enrolled: known_people, mated, strangers })

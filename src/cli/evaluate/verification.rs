@@ -48,6 +48,8 @@ struct Result {
     /// What made the scores.
     head: &'static str,
     measured: Measured,
+    /// Pairs with a face that the daemon refuses to verify.
+    unusable: u64,
     in_force: InForce,
     fmr: Share,
     fnmr: Share,
@@ -66,6 +68,7 @@ impl Verification {
         let (embedder, policy) = self.embedding.open_with_policy(&config).await?;
         let faces = embed(&embedder, &photos, (None, "looking at photos")).await?;
         let face_of: HashMap<&PathBuf, &FaceOfPhoto> = faces.iter().map(|face| (&photos[face.photo].path, face)).collect();
+        let mut unusable = 0;
         let (mut scores, mut decided) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
         for pair in &pairs {
             let both = face_of.get(&pair.a).zip(face_of.get(&pair.b));
@@ -82,8 +85,10 @@ impl Verification {
             // As the daemon decides: by the worse of both pictures. What is left above zero matches.
             let quality = both.map_or(0.0, |(a, b)| a.quality.min(b.quality));
             let needed = policy.in_force(Purpose::Verify, None, Asked { comparisons: 1, quality }).threshold;
+            let is_usable = quality > 0.0;
+            unusable += u64::from(both.is_some() && !is_usable);
             decided.push(Comparison {
-                score: score.map(|score| if score >= needed { 1.0 } else { -1.0 }),
+                score: score.filter(|_| is_usable).map(|score| if score >= needed { 1.0 } else { -1.0 }),
                 same: pair.same,
                 fold: pair.fold,
             });
@@ -91,7 +96,7 @@ impl Verification {
         let in_force = policy.in_force(Purpose::Verify, None, Asked { comparisons: 1, quality: 1.0 });
         let (fmr, fnmr) = errors_at(&decided, 0.0);
         let head = policy.verifier().map_or(COSINE, |head| head.rule.name());
-        let result = Result { head, measured: Measured::of(&scores), in_force, fmr, fnmr, scores };
+        let result = Result { unusable, head, measured: Measured::of(&scores), in_force, fmr, fnmr, scores };
         self.report.write(out, || result.report())?;
         result.tell(out)
     }
@@ -131,6 +136,9 @@ impl Result {
             out.table(&table)?;
             out.line(&in_force_line("verify", &self.in_force))?;
             let mut table = Table::of_facts();
+            if self.unusable > 0 {
+                table.fact("refused", format!("{} pairs with a face that is too poor to be used", self.unusable));
+            }
             table.fact("FMR", percent(self.fmr.rate(), fmr));
             table.fact("FNMR", percent(self.fnmr.rate(), fnmr));
             return out.table(&table);
@@ -144,7 +152,7 @@ impl Result {
             })
             .collect();
         out.object(&json!({
-            "evaluation": "verification", "head": self.head, "pairs": self.scores.len(), "without_face": self.measured.without_face, "accuracy": accuracy,
+            "evaluation": "verification", "head": self.head, "pairs": self.scores.len(), "without_face": self.measured.without_face, "refused": self.unusable, "accuracy": accuracy,
             "accuracy_sd": deviation, "tar_at_far": tar, "equal_error_rate": self.measured.equal_error_rate(),
             "threshold": self.in_force.threshold, "target_fmr": self.in_force.target_rate, "expected_fmr": self.in_force.expected_rate,
             "target_fmr_supported": is_supported(&self.in_force), "fmr": self.fmr.rate(), "fmr_low": fmr.low,

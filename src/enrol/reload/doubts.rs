@@ -36,8 +36,9 @@ pub(super) async fn doubts(
     (listing, known): (&Listing, &Known),
     prepared: &PreparedPhotos,
 ) -> Result<Vec<FileRemark>, EnrolError> {
-    let photos = new_photos(listing, known, prepared);
+    let mut photos = new_photos(listing, known, prepared);
     let mut remarks = inconsistent(register, known, &photos).await?;
+    photos.extend(returning_photos(listing, known));
     let names: HashMap<SubjectUid, &SubjectId> = photos.iter().map(|photo| (photo.uid, &photo.subject)).collect();
     let close = close_to(register, &photos).await?;
     for (photo, close) in photos.iter().zip(close) {
@@ -66,6 +67,18 @@ fn new_photos(listing: &Listing, known: &Known, prepared: &PreparedPhotos) -> Ve
         let uid =
             known.uid(&photo.subject).unwrap_or_else(|| *uids.entry(photo.subject.clone()).or_insert_with(|| SubjectUid(Uuid::new_v4())));
         Some(NewPhoto { path: photo.path.clone(), subject: photo.subject.clone(), uid, template })
+    });
+    new.collect()
+}
+
+/// The photos of those who are there again: somebody else may have been enrolled by them meanwhile.
+fn returning_photos(listing: &Listing, known: &Known) -> Vec<NewPhoto> {
+    let is_there = |path: &str| listing.photos.iter().any(|photo| photo.path == path);
+    let samples =
+        known.returning.values().flat_map(|person| person.samples.iter().map(move |(sample, template)| (person, sample, template)));
+    let new = samples.filter_map(|(person, sample, template)| {
+        let path = sample.folder_path.clone().filter(|path| is_there(path))?;
+        Some(NewPhoto { path, subject: person.subject.id.clone(), uid: person.subject.uid, template: template.clone() })
     });
     new.collect()
 }

@@ -159,6 +159,28 @@ async fn who_is_back_in_the_folder_is_who_left_it_and_still_expires_and_stands_o
 }
 
 #[tokio::test]
+async fn whoever_is_back_while_somebody_has_their_photo_is_not_two_people() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("bo/1.jpg", &photo(2, 1));
+    house.reload().await;
+    // The directory is renamed, and a copy that was put back brings the old name, too.
+    fs::rename(house.people().join("anna"), house.people().join("anna-berg")).expect("it is there");
+    assert_eq!(counts(&house.reload().await), (1, 0, 1, 1));
+    house.put("anna/1.jpg", &photo(1, 1));
+    let both = house.reload().await;
+    assert_eq!((counts(&both), reasons(&both)), ((0, 0, 0, 2), vec![("anna/1.jpg", "PHOTO_OF_ANOTHER_SUBJECT")]));
+    // Nor is it passed over where somebody was enrolled by RPC meanwhile.
+    fs::remove_dir_all(house.people().join("anna")).expect("it is there");
+    fs::remove_dir_all(house.people().join("bo")).expect("it is there");
+    house.reload().await;
+    house.enrol("bert", 2, 3).await;
+    house.put("bo/1.jpg", &photo(2, 1));
+    let doubtful: Vec<_> = house.reload().await.doubtful.into_iter().map(|file| (file.path, file.reason)).collect();
+    assert_eq!(doubtful, [("bo/1.jpg".to_owned(), "POSSIBLE_DUPLICATE")]);
+}
+
+#[tokio::test]
 async fn another_person_of_the_same_name_has_nothing_of_who_left() {
     let house = House::new().await;
     house.put("anna/1.jpg", &photo(1, 1));

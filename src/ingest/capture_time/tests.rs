@@ -133,6 +133,17 @@ fn a_camera_whose_clock_is_set_back_by_a_little_begins_a_new_count_too() {
 }
 
 #[test]
+fn pictures_that_are_sent_in_another_order_than_shown_are_no_new_count_however_few_there_are() {
+    // One picture a second, each third one sent before the two that are shown first.
+    let mut clock = CaptureClock::default();
+    let second = |second: u32| RtpHeader { ssrc: SSRC, rtp_time: 90_000 * second };
+    for (place, shown) in [0, 3, 1, 2, 6, 4, 5, 9, 7, 8].into_iter().enumerate() {
+        clock.packet(second(shown), at(place as i64 * 1_000_000));
+    }
+    assert_eq!(clock.pictures.len(), 10, "none was forgotten");
+}
+
+#[test]
 fn reports_that_lie_are_not_believed() {
     for wrong_ticks in [90_000 * 60, -90_000 * 60, 90_000 * 3_600] {
         let mut camera = Camera::new(5, 20_000);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::camera::NormalisedRect;
+use crate::store::Call;
 use crate::telling::{DAY_MINUTES, EventRule, SnapshotPolicy, Telling};
 
 /// A small face, which nobody follows.
@@ -62,6 +63,31 @@ async fn of_a_picture_is_kept_what_the_operator_wants() {
         let kept = store.snapshot(id).await.expect("read").expect("kept");
         assert_eq!((kept.crop_jpeg.is_empty(), kept.frame_jpeg.is_empty()), (false, !keeps_frame), "{snapshots:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_picture_is_kept_of_whoever_is_erased_though_no_rule_told_the_name() {
+    let mut house = House::open(Faults::default(), 1).await;
+    house.scene.telling = only(&[EventKind::VisitStarted, EventKind::VisitEnded]);
+    let camera = camera("door");
+    let sink = house.watch(&camera, SlotPolicy::NewestWins);
+    let uid = house.uids[&1];
+    for number in 0..60 {
+        if number == 8 {
+            let erased = [Mutation::PutSubject(Subject { uid, ..Subject::made_up("person-1", 0) }), Mutation::EraseSubject(uid)];
+            house.store.mutate(erased.into(), Call::default(), Box::new(|_| Vec::new())).await.expect("erased");
+            let gallery = &house.pipeline.0.gallery;
+            gallery.apply(gallery.current().version() + 1, &[Mutation::EraseSubject(uid)]);
+        }
+        sink.offer(frame(&camera, house.clock.now(), Some(1), 40));
+        until("the frame has left", || house.pipeline.is_idle()).await;
+        house.clock.advance(FRAME_EVERY);
+    }
+    let store = house.store.clone();
+    let told = house.told(&[camera]).await;
+    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::VisitEnded]);
+    let id = told[1].event.snapshot.expect("it would have had one");
+    assert_eq!((store.snapshot(id).await, store.counts().snapshots_of_erased), (Ok(None), 1));
 }
 
 #[tokio::test(start_paused = true)]
