@@ -3,6 +3,9 @@
 use tokio::sync::{mpsc, watch};
 
 use super::*;
+use crate::calibration::{Calibration, Scored, measure};
+use crate::face::dot;
+use crate::head::{Head, Rule};
 use crate::shadow::{Outcome, Verdict};
 
 /// An encoder of another space that takes person 1 for 2 and the other way round, and sees nobody where it fails.
@@ -47,13 +50,15 @@ struct Trial {
     /// Whether its own gallery was read.
     is_read: bool,
     in_force: SceneSettings,
+    /// Another template of person 2.
+    also: Option<Template>,
     /// How many people walk past: 1, 2, a stranger, 1, …
     visitors: usize,
 }
 
 impl Trial {
     fn of(policy: Policy) -> Self {
-        Self { policy, encoder: None, is_read: true, in_force: scene(), visitors: 3 }
+        Self { policy, encoder: None, is_read: true, in_force: scene(), also: None, visitors: 3 }
     }
 
     fn with(encoder: Swapped) -> Self {
@@ -63,8 +68,11 @@ impl Trial {
 
 /// People walk past with a shadow. Answers what was told, the subjects, and the verdicts in the order of their pictures.
 async fn shadowed(trial: Trial) -> (Vec<EventKind>, BTreeMap<usize, SubjectUid>, Vec<Verdict>) {
-    let Trial { policy, encoder, is_read, in_force, visitors } = trial;
+    let Trial { policy, encoder, is_read, in_force, also, visitors } = trial;
     let mut house = House::at_rest(Faults::default(), 1).await;
+    if let Some(also) = also {
+        enrol_as(&house.pipeline.0.gallery, (house.uids[&2], 2), also);
+    }
     let (sender, mut verdicts) = mpsc::channel(16);
     let shadow = ShadowSettings { policy, is_same_space: encoder.is_none(), resume_threshold: 0.363 };
     house.scene = SceneSettings { shadow: Some(shadow), ..in_force };
@@ -118,6 +126,27 @@ async fn a_shadow_that_is_stricter_or_laxer_flips_decisions_and_changes_nothing_
     let (told, _, verdicts) = shadowed(Trial::of(Policy::fixed(-0.5))).await;
     assert_eq!(told, TOLD);
     assert_eq!(outcomes(&verdicts), [Outcome::Agrees, Outcome::Agrees, Outcome::WouldName]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_in_the_shadow_chooses_among_those_who_match_and_nobody_is_told() {
+    // Person 2 has a photo that looks like person 1, and the head takes who differs in that number.
+    let axis = [0.0, 0.8, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let also = Some(Template::normalised(space(), &axis).expect("it has a direction"));
+    let scored = |person: usize| {
+        let values = template(person % 8).values().to_vec();
+        Scored { person, photo: person, quality: 1.0, is_worsened: false, values }
+    };
+    let measured = measure(&(0..40).map(scored).collect::<Vec<_>>(), (-40.0, 40.0), &dot);
+    let calibration = Calibration::new(&space(), "abs-diff", ("planted", "none"), measured);
+    let mut weights = vec![0.0; 8];
+    weights[2] = 10.0;
+    let policy = Policy::fixed(0.5).with_chooser(Head::new(Rule::AbsDiff, (weights, 0.0), calibration));
+    let (told, uids, verdicts) = shadowed(Trial { also, visitors: 1, ..Trial::of(policy) }).await;
+    assert_eq!((told, outcomes(&verdicts)), (vec![EventKind::Identified], vec![Outcome::WouldRename]));
+    let (in_force, would) = (&verdicts[0].in_force, verdicts[0].shadow.as_ref().expect("it answered"));
+    assert_eq!((in_force.subject, would.subject), (Some(uids[&1]), Some(uids[&2])));
+    assert_eq!((in_force.head.as_deref(), would.head.as_deref()), (None, Some("abs-diff")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
