@@ -216,6 +216,31 @@ fn pairs_and_searches_are_evaluated_with_a_report() {
     assert_eq!(told["fpir_1pct_supported"], false, "{told}");
 }
 
+/// What the reference chain reaches on View 2 of Labeled Faces in the Wild: the mean of its ten folds, and their standard deviation.
+const LFW_REFERENCE: (f64, f64) = (0.9933, 0.0038);
+
+/// Wants the whole data set, which is nobody's to hand on: a folder with `pairs.txt` of View 2 and the deep-funneled photos.
+#[test]
+fn all_pairs_of_lfw_are_decided_as_well_as_by_the_reference_chain() {
+    let left_out = "all 6,000 pairs of Labeled Faces in the Wild";
+    let Some(dir) = std::env::var_os("LFW_DIR").map(PathBuf::from) else {
+        println!("LEFT OUT: {left_out}: LFW_DIR names no folder with pairs.txt and the deep-funneled photos");
+        return;
+    };
+    if faces::models_dir(left_out).is_none() {
+        return;
+    }
+    let cache = tempfile::tempdir().expect("a folder");
+    let (pairs, dir) = (dir.join("pairs.txt").display().to_string(), dir.display().to_string());
+    let told = last_line(&doorward(cache.path(), &["evaluate", "verification", "--pairs", &pairs, &dir, "--json"]));
+    println!("{told}");
+    assert_eq!(told["pairs"], 6_000, "it is not the whole of View 2");
+    let ((mean, deviation), accuracy) = (LFW_REFERENCE, told["accuracy"].as_f64().expect("a number"));
+    // Two means of ten folds each differ by so much by chance.
+    let by_chance = 2.0 * deviation * (2.0_f64 / 10.0).sqrt();
+    assert!(accuracy >= mean - by_chance, "{accuracy} beside {mean}");
+}
+
 #[test]
 fn what_cannot_be_used_is_refused_with_what_to_do() {
     let left_out = "refusals of training and evaluation";
