@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::event::{Event, LoggedEvent};
+use crate::event::{Event, LoggedEvent, SnapshotId};
 use crate::store::{Appended, LogSpan, NewEvent, Retention, Store, StoreError};
+use crate::subject::SubjectUid;
 
 mod blocks;
 #[cfg(test)]
@@ -199,6 +200,14 @@ impl EventLog {
         let shared = Arc::clone(&self.shared);
         let publish = move |appended, events| shared.publish(appended, events);
         Ok(self.store.append_event_once(event, request_key, Box::new(publish)).await?)
+    }
+
+    /// Says of pictures that events brought as nobody's whom they are of, as [`Store::name_snapshots`] does.
+    ///
+    /// # Errors
+    /// [`EventLogError::Store`].
+    pub async fn name_snapshots(&self, named: Vec<(SnapshotId, SubjectUid)>) -> Result<(), EventLogError> {
+        Ok(self.store.name_snapshots(named).await?)
     }
 
     /// Whether the disk has no room for events, and each change of that.

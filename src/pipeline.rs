@@ -367,17 +367,18 @@ impl Pipeline {
     /// wait here, and recognition goes on.
     async fn flush(&self, cell: &SceneCell) -> Result<(), PipelineError> {
         let mut unwritten = cell.unwritten.lock().await;
-        let (pending, camera) = {
+        let (pending, named, camera) = {
             let mut scene = cell.scene();
             if let Some(shadow) = self.0.shadow.get() {
                 shadow.pass_on(scene.take_verdicts());
             }
-            (scene.take_outbox(), scene.camera().to_owned())
+            let (pending, named) = scene.take_outbox();
+            (pending, named, scene.camera().to_owned())
         };
-        if !pending.is_empty() {
+        if !pending.is_empty() || !named.is_empty() {
             let drawn_for = camera.clone();
             let with_pictures = move || pending.into_iter().map(|pending| draw(pending, &drawn_for)).collect();
-            unwritten.add(tokio::task::spawn_blocking(with_pictures).await?);
+            unwritten.add(tokio::task::spawn_blocking(with_pictures).await?, named);
         }
         Ok(unwritten.write(&self.0.events, &camera).await?)
     }

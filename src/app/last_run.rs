@@ -31,7 +31,7 @@ pub(super) async fn end_visits(store: &Store, events: &EventLog, clock: &dyn Clo
 
 /// The ends of one visit, of which `told` was told.
 fn ends_of(open: &OpenVisit, told: &[LoggedEvent], clock: &dyn Clock) -> Vec<Event> {
-    let (mut subject, mut zones) = (None, BTreeSet::new());
+    let (mut subject, mut zones) = (open.began.subject, BTreeSet::new());
     if open.began.kind == EventKind::ZoneEntered {
         // It may be kept no longer.
         zones.insert(open.began.region.clone());

@@ -121,6 +121,11 @@ impl CaptureClock {
         if !(-LEAD_MAX_US..=DELAY_MAX_US).contains(&delay) {
             return;
         }
+        if self.report_offsets.iter().min().is_some_and(|least| offset - least > BACK_MAX_US) {
+            // No transit differs by so much: the camera has set its clock back, by less than its pictures are apart.
+            self.report_offsets.clear();
+            self.in_use = None;
+        }
         if self.report_offsets.len() == REPORTS_KEPT {
             self.report_offsets.pop_front();
         }

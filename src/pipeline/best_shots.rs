@@ -63,22 +63,26 @@ struct Best {
     sent: Option<SnapshotId>,
     /// Whom the visit was taken for last: a picture of it goes with that person, whatever became of the name.
     subject: Option<SubjectUid>,
+    /// What went out before anybody was named.
+    unnamed: Vec<SnapshotId>,
 }
 
 impl BestShots {
     /// Whether a picture as good as `rank` is better than the visit's so far.
     pub(super) fn is_better(&self, visit: VisitId, rank: f32) -> bool {
-        self.0.get(&visit).is_none_or(|best| rank > best.rank * BETTER_SHOT)
+        let has_room = |best: &Best| !best.is_late || best.picture.is_some() || self.late() < LATE_MAX;
+        self.0.get(&visit).is_none_or(|best| rank > best.rank * BETTER_SHOT && has_room(best))
     }
 
     /// Keeps a visit's best picture: a new one, or one of the visit `before` that turned out to be this one.
     pub(super) fn keep(&mut self, (before, visit): (Option<VisitId>, VisitId), picture: Option<BestShot>, settings: &SceneSettings) {
-        let orphan = before.filter(|before| *before != visit).and_then(|before| self.0.remove(&before)?.picture);
-        for picture in orphan.into_iter().chain(picture).filter(|picture| picture.is_wanted(settings)) {
-            let late = self.late();
-            let known = self.0.entry(visit).or_default();
-            let has_room = !known.is_late || known.picture.is_some() || late < LATE_MAX;
-            if has_room && (known.rank == 0.0 || picture.rank > known.rank * BETTER_SHOT) {
+        let earlier = before.filter(|before| *before != visit).and_then(|before| self.0.remove(&before)).unwrap_or_default();
+        if !earlier.unnamed.is_empty() {
+            self.0.entry(visit).or_default().unnamed.extend(earlier.unnamed);
+        }
+        for picture in earlier.picture.into_iter().chain(picture).filter(|picture| picture.is_wanted(settings)) {
+            if self.is_better(visit, picture.rank) {
+                let known = self.0.entry(visit).or_default();
                 (known.rank, known.picture) = (picture.rank, Some(picture));
             }
         }
@@ -109,12 +113,15 @@ impl BestShots {
         };
         let picture = best.picture.take_if(|_| is_taken)?;
         (best.is_late, best.sent) = (true, Some(id));
+        best.unnamed.extend(best.subject.is_none().then_some(id));
         Some(BestShot { subject: best.subject, ..picture })
     }
 
-    /// The visit is taken for `subject`.
-    pub(super) fn name(&mut self, visit: VisitId, subject: SubjectUid) {
-        self.0.entry(visit).or_default().subject = Some(subject);
+    /// The visit is taken for `subject`. Answers its pictures that went out as nobody's.
+    pub(super) fn name(&mut self, visit: VisitId, subject: SubjectUid) -> Vec<SnapshotId> {
+        let best = self.0.entry(visit).or_default();
+        best.subject = Some(subject);
+        std::mem::take(&mut best.unnamed)
     }
 
     /// The visit's picture that went out last.
@@ -158,6 +165,24 @@ mod tests {
         let frame = Frame::new(camera, Timestamp::default(), format, Arc::new(vec![0; 12])).expect("the pixels are there");
         let rect = Rect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
         BestShot { frame, rect, others: Vec::new(), unseen: Vec::new(), subject: None, keeps_frame: true, blurs_others: false, rank: 1.0 }
+    }
+
+    #[test]
+    fn a_picture_that_went_out_as_nobodys_is_told_of_once_somebody_is_named() {
+        let settings = SceneSettings::of(&Config::default(), &Policy::fixed(0.5));
+        let (visit, id) = (VisitId(Uuid::from_u128(1)), SnapshotId(Uuid::from_u128(2)));
+        let (anna, mut best) = (SubjectUid(Uuid::from_u128(3)), BestShots::default());
+        best.keep((None, visit), Some(picture()), &settings);
+        assert!(best.take(visit, EventKind::Unidentified, id).is_some_and(|picture| picture.subject.is_none()));
+        assert_eq!((best.name(visit, anna), best.name(visit, anna)), (vec![id], vec![]));
+        best.keep((None, visit), Some(BestShot { rank: 2.0, ..picture() }), &settings);
+        assert_eq!(best.take(visit, EventKind::VisitEnded, id).and_then(|picture| picture.subject), Some(anna));
+        // What was begun for nothing goes on as the visit that it belongs to, with its pictures.
+        let (begun, other) = (VisitId(Uuid::from_u128(4)), SnapshotId(Uuid::from_u128(5)));
+        best.keep((None, begun), Some(picture()), &settings);
+        assert!(best.take(begun, EventKind::Unidentified, other).is_some());
+        best.keep((Some(begun), visit), None, &settings);
+        assert_eq!(best.name(visit, anna), vec![other]);
     }
 
     #[test]

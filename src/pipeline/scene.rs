@@ -22,6 +22,7 @@ use crate::gallery::GalleryVersion;
 use crate::infer::{CutFace, DetectRequest};
 use crate::quality;
 use crate::shadow::Verdict;
+use crate::subject::SubjectUid;
 use crate::telling::SnapshotPolicy;
 use crate::track::Tracker;
 use crate::visit::{EncodedShot, Ending, Fused, Look, VisitPolicy, Visits};
@@ -47,6 +48,8 @@ pub struct Scene {
     /// What was told to begin: its end is told too, whatever the rules say then.
     begun: HashSet<(VisitId, EventKind, Option<Arc<str>>)>,
     outbox: Vec<Pending>,
+    /// Pictures that went out as nobody's, and whose they turned out to be.
+    named: Vec<(SnapshotId, SubjectUid)>,
     /// How far the newest frame's capture time lay behind the present when it was analysed.
     lag: Duration,
     closed: bool,
@@ -98,6 +101,7 @@ impl Scene {
             best: BestShots::default(),
             begun: HashSet::new(),
             outbox: Vec::new(),
+            named: Vec::new(),
             lag: Duration::ZERO,
             closed: false,
         }
@@ -351,9 +355,9 @@ impl Scene {
         self.settings.measure
     }
 
-    /// The events that are not in the log yet, in order.
-    pub fn take_outbox(&mut self) -> Vec<Pending> {
-        std::mem::take(&mut self.outbox)
+    /// The events that are not in the log yet, in order, and whose pictures of earlier ones are.
+    pub fn take_outbox(&mut self) -> (Vec<Pending>, Vec<(SnapshotId, SubjectUid)>) {
+        (std::mem::take(&mut self.outbox), std::mem::take(&mut self.named))
     }
 
     /// The shots that the shadow has still to see.
@@ -403,12 +407,20 @@ impl Scene {
     }
 
     fn tell_all(&mut self, passage: Option<Passage>) {
-        let mut passed_over = Vec::new();
-        for event in self.visits.take_told() {
-            let (kind, visit) = (event.kind, event.visit);
-            if let (Some(visit), Some(subject), true) = (visit, event.subject, self.keeps_pictures()) {
-                self.best.name(visit, subject);
+        let (told, mut passed_over) = (self.visits.take_told(), Vec::new());
+        // First of all, so that a picture that goes out a moment before the name has it, too.
+        for event in &told {
+            let goes_on =
+                event.track.filter(|_| event.end_reason == Some(EndReason::Resumed)).and_then(|track| self.visits.visit_of(track));
+            if let Some(goes_on) = goes_on {
+                self.best.keep((event.visit, goes_on), None, &self.settings);
             }
+            if let (Some(visit), Some(subject), true) = (event.visit, event.subject, self.settings.snapshots) {
+                self.named.extend(self.best.name(visit, subject).into_iter().map(|id| (id, subject)));
+            }
+        }
+        for event in told {
+            let (kind, visit) = (event.kind, event.visit);
             // Rules of telling concern no shadow, and its picture belongs to an event only once that is told.
             let shown = self.shadow.is_some().then(|| event.clone());
             let is_admitted = self.admits(&event);

@@ -11,9 +11,11 @@ use tokio::time::Instant;
 
 use super::best_shots::BestShot;
 use super::scene::Pending;
+use crate::event::SnapshotId;
 use crate::event_log::{EventLog, EventLogError};
 use crate::picture::{self, Shown};
 use crate::store::{NewEvent, Snapshot, StoreError};
+use crate::subject::SubjectUid;
 
 /// How long events wait before they are offered to a full disk again.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
@@ -25,15 +27,18 @@ const WAITING_PICTURES_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Unwritten {
     events: VecDeque<NewEvent>,
+    /// Pictures that went out as nobody's, and whose they are.
+    named: Vec<(SnapshotId, SubjectUid)>,
     /// When a full disk is tried again.
     retry: Option<Instant>,
     lost: u64,
 }
 
 impl Unwritten {
-    /// Adds events; of too many the oldest are given up, and pictures before that.
-    pub(super) fn add(&mut self, events: Vec<NewEvent>) {
+    /// Adds events; of too many the oldest are given up, and pictures before that. And whose pictures of earlier events are.
+    pub(super) fn add(&mut self, events: Vec<NewEvent>, named: Vec<(SnapshotId, SubjectUid)>) {
         self.events.extend(events);
+        self.named.extend(named);
         let excess = self.events.len().saturating_sub(WAITING_MAX);
         self.events.drain(..excess);
         self.lost += excess as u64;
@@ -57,10 +62,17 @@ impl Unwritten {
 
     /// Writes what waits, in order; on a full disk it goes on waiting, and is not tried at every frame.
     pub(super) async fn write(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
-        if self.events.is_empty() || self.retry.is_some_and(|retry| Instant::now() < retry) {
+        if (self.events.is_empty() && self.named.is_empty()) || self.retry.is_some_and(|retry| Instant::now() < retry) {
             return Ok(());
         }
-        match log.append(self.events.iter().cloned().collect()).await {
+        let written = match log.append(self.events.iter().cloned().collect()).await {
+            Ok(()) => {
+                self.events.clear();
+                log.name_snapshots(self.named.clone()).await
+            }
+            full => full,
+        };
+        match written {
             Err(EventLogError::Store(StoreError::Full)) => {
                 self.retry = Some(Instant::now() + ROOM_WAIT);
                 return Ok(());
@@ -112,7 +124,7 @@ mod tests {
         let mut event = Event::new(EventKind::VisitEnded, "door", Timestamp::default());
         event.message = Some("x".repeat(1 << 20));
         let mut unwritten = Unwritten::default();
-        unwritten.add(vec![NewEvent { event, snapshot: None }]);
+        unwritten.add(vec![NewEvent { event, snapshot: None }], Vec::new());
         store.limit_growth(Some(0)).await;
         unwritten.write(&log, "door").await.expect("it waits");
         store.limit_growth(None).await;
@@ -120,5 +132,23 @@ mod tests {
         assert_eq!(log.position().sequence, 0, "the disk was tried a moment ago");
         unwritten.write_or_lose(&log, "door").await.expect("written");
         assert_eq!(log.position().sequence, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pictures_get_their_names_though_no_event_comes_with_them() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let store = Store::open(directory.path()).expect("it opens");
+        let log = EventLog::open(store.clone(), 16).await.expect("it opens");
+        let (id, anna) = (SnapshotId(uuid::Uuid::from_u128(1)), SubjectUid(uuid::Uuid::from_u128(2)));
+        let camera = crate::camera::CameraId::parse("door").expect("a good id");
+        let pictures =
+            Snapshot { id, camera, capture_time: Timestamp::default(), subject: None, crop_jpeg: vec![1], frame_jpeg: Vec::new() };
+        let event = Event { snapshot: Some(id), ..Event::new(EventKind::Unidentified, "door", Timestamp::default()) };
+        let mut unwritten = Unwritten::default();
+        unwritten.add(vec![NewEvent { event, snapshot: Some(pictures) }], Vec::new());
+        unwritten.write(&log, "door").await.expect("written");
+        unwritten.add(Vec::new(), vec![(id, anna)]);
+        unwritten.write(&log, "door").await.expect("written");
+        assert_eq!(store.snapshot(id).await.map(|kept| kept.and_then(|kept| kept.subject)), Ok(Some(anna)));
     }
 }

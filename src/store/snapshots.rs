@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::event::{Event, SnapshotId};
 use crate::frame::CameraId;
 use crate::store::failure::damaged;
+use crate::store::writer::Effect;
 use crate::store::{Counts, Snapshot, Store, StoreError};
 use crate::subject::SubjectUid;
 
@@ -21,6 +22,32 @@ impl Store {
     pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
         self.0.readers.read(move |db| snapshot(db, id)).await
     }
+
+    /// Says of pictures that were kept as nobody's whom their visits turned out to be of, so that they go with that person. Those of
+    /// somebody who was erased meanwhile go now.
+    pub async fn name_snapshots(&self, named: Vec<(SnapshotId, SubjectUid)>) -> Result<(), StoreError> {
+        if named.is_empty() {
+            return Ok(());
+        }
+        let erased = self.0.writer.write(Effect::Keeps, move |db| name(db, &named)).await?;
+        if erased > 0 { self.0.writer.write(Effect::Erases, |_| Ok(())).await } else { Ok(()) }
+    }
+}
+
+/// Answers how many pictures were of somebody who is erased.
+fn name(db: &Connection, named: &[(SnapshotId, SubjectUid)]) -> Result<usize, StoreError> {
+    let mut label = db.prepare_cached("UPDATE snapshots SET subject = ?2 WHERE id = ?1 AND subject IS NULL AND crop_sha256 IS NOT NULL")?;
+    let mut erase =
+        db.prepare_cached("UPDATE snapshots SET subject = NULL, crop_sha256 = NULL, crop_jpeg = x'', frame_jpeg = x'' WHERE id = ?1")?;
+    let mut erased = 0;
+    for (id, subject) in named {
+        if is_of_erased(db, [Some(*subject), None, None])? {
+            erased += erase.execute([id.0.into_bytes()])?;
+        } else {
+            label.execute([id.0.into_bytes(), subject.0.into_bytes()])?;
+        }
+    }
+    Ok(erased)
 }
 
 fn snapshot(db: &Connection, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {

@@ -156,7 +156,8 @@ fn known(faces: Vec<crate::evaluate::FaceOfPhoto>) -> Vec<Known> {
 /// The search as the daemon decides it: what is left above zero matches.
 fn decided(found: &Searched, policy: &Policy, asked: Asked) -> Searched {
     let needed = policy.in_force(Purpose::Identify, None, Asked { quality: found.quality, ..asked }).threshold;
-    Searched { best: if found.best >= needed { 1.0 } else { -1.0 }, ..*found }
+    // A face that breaks a hard limit of quality is not looked up.
+    Searched { best: if found.quality > 0.0 && found.best >= needed { 1.0 } else { -1.0 }, ..*found }
 }
 
 impl Found {

@@ -5,7 +5,7 @@
 //! with the other photos of the same reload; people who leave with it are nobody's double.
 //! Must not know: files, what is committed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use tokio::task::spawn_blocking;
@@ -73,11 +73,11 @@ fn new_photos(listing: &Listing, known: &Known, prepared: &PreparedPhotos) -> Ve
 
 /// The photos of those who are there again: somebody else may have been enrolled by them meanwhile.
 fn returning_photos(listing: &Listing, known: &Known) -> Vec<NewPhoto> {
-    let is_there = |path: &str| listing.photos.iter().any(|photo| photo.path == path);
+    let there: HashSet<(&str, [u8; 32])> = listing.photos.iter().map(|photo| (photo.path.as_str(), photo.content_sha256)).collect();
     let samples =
         known.returning.values().flat_map(|person| person.samples.iter().map(move |(sample, template)| (person, sample, template)));
     let new = samples.filter_map(|(person, sample, template)| {
-        let path = sample.folder_path.clone().filter(|path| is_there(path))?;
+        let path = sample.folder_path.clone().filter(|path| there.contains(&(path.as_str(), sample.content_sha256)))?;
         Some(NewPhoto { path, subject: person.subject.id.clone(), uid: person.subject.uid, template: template.clone() })
     });
     new.collect()

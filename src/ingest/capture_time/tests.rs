@@ -144,6 +144,23 @@ fn pictures_that_are_sent_in_another_order_than_shown_are_no_new_count_however_f
 }
 
 #[test]
+fn a_clock_that_is_set_back_by_less_than_the_pictures_are_apart_is_told_by_the_next_report() {
+    // One picture a second with a report each; the camera sets its clock back by three seconds.
+    let mut clock = CaptureClock::default();
+    let mut late = Vec::new();
+    for second in 0..12_u32 {
+        let set_back = if second < 6 { 0 } else { 3 };
+        let (rtp_time, arrival) = (90_000 * (10 + second - set_back), at(i64::from(second) * 1_000_000));
+        clock.packet(RtpHeader { ssrc: SSRC, rtp_time }, arrival);
+        clock.report(SenderReport { ssrc: SSRC, rtp_time }, arrival);
+        let captured = clock.capture(Some(rtp_time), arrival);
+        late.push(captured.time.as_micros() - arrival.as_micros());
+    }
+    assert_eq!(late[11], 0, "{late:?}");
+    assert!(late.iter().filter(|late| **late < -100_000).count() <= 4, "not for eight reports: {late:?}");
+}
+
+#[test]
 fn reports_that_lie_are_not_believed() {
     for wrong_ticks in [90_000 * 60, -90_000 * 60, 90_000 * 3_600] {
         let mut camera = Camera::new(5, 20_000);

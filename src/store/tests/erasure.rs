@@ -234,6 +234,27 @@ async fn every_picture_that_shows_an_erased_person_goes() {
 }
 
 #[tokio::test]
+async fn a_picture_that_went_out_before_the_name_goes_with_whom_its_visit_turned_out_to_be_of() {
+    let (directory, store) = store();
+    let mut random = fastrand::Rng::with_seed(16);
+    let (anna, bert) = (subject("anna"), subject("bert"));
+    commit(&store, vec![Mutation::PutSubject(anna.clone()), Mutation::PutSubject(bert.clone())]).await;
+    let [hers, later, his] = [0; 3].map(|_| seen(&mut random, VisitId(Uuid::new_v4()), None));
+    store.append_events(vec![hers.clone(), later.clone(), his.clone()]).await.expect("appended");
+    let id = |event: &NewEvent| snapshot_of(event).id;
+    store.name_snapshots(vec![(id(&hers), anna.uid), (id(&his), bert.uid)]).await.expect("named");
+    let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], Call::default(), no_answer()).await.expect("erased");
+    assert_eq!((erased.snapshots_erased, store.snapshot(id(&hers)).await), (1, Ok(None)));
+    // What is named after the erasure goes at once, with its bytes.
+    assert!(Words::of(directory.path()).share(&snapshot_of(&later).crop_jpeg) > 0.9);
+    store.name_snapshots(vec![(id(&later), anna.uid)]).await.expect("named");
+    assert_eq!(store.snapshot(id(&later)).await, Ok(None));
+    assert_eq!(Words::of(directory.path()).share(&snapshot_of(&later).crop_jpeg), 0.0);
+    let kept = store.snapshot(id(&his)).await.expect("read").expect("kept");
+    assert_eq!((kept.subject, &kept.crop_jpeg), (Some(bert.uid), &snapshot_of(&his).crop_jpeg));
+}
+
+#[tokio::test]
 async fn bytes_that_a_reader_holds_go_when_it_stops() {
     let (directory, store) = store();
     let mut random = fastrand::Rng::with_seed(15);
