@@ -178,15 +178,20 @@ mod tests {
         assert_eq!(for_nobody(&RecognitionConfig::default(), &gallery), (vec![], vec![]));
     }
 
-    #[test]
-    fn a_calibration_of_templates_that_were_made_in_another_way_is_refused() {
-        let space = TemplateSpace::new("s");
+    /// A calibration of so many people in two dimensions.
+    fn planted(space: &TemplateSpace, head: &str, people: usize) -> Calibration {
         let scored = |person: usize| {
             let angle = person as f32;
             Scored { person, photo: person, quality: 1.0, is_worsened: false, values: vec![angle.cos(), angle.sin()] }
         };
-        let measured = measure(&(0..40).map(scored).collect::<Vec<_>>(), (-1.0, 1.0), &dot);
-        let calibration = Calibration::new(&space, "cosine", ("planted", "none"), measured).with_mirror(MirrorChoice::Photos);
+        let measured = measure(&(0..people).map(scored).collect::<Vec<_>>(), (-1.0, 1.0), &dot);
+        Calibration::new(space, head, ("planted", "none"), measured)
+    }
+
+    #[test]
+    fn a_calibration_of_templates_that_were_made_in_another_way_is_refused() {
+        let space = TemplateSpace::new("s");
+        let calibration = planted(&space, "cosine", 40).with_mirror(MirrorChoice::Photos);
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("site.json");
         std::fs::write(&file, calibration.to_json().expect("text")).expect("written");
@@ -201,12 +206,7 @@ mod tests {
     #[test]
     fn a_head_that_weighs_another_number_of_numbers_is_refused() {
         let space = TemplateSpace::new("space");
-        let scored = |person: usize| {
-            let angle = person as f32;
-            Scored { person, photo: person, quality: 1.0, is_worsened: false, values: vec![angle.cos(), angle.sin()] }
-        };
-        let measured = measure(&(0..100).map(scored).collect::<Vec<_>>(), (-1.0, 1.0), &dot);
-        let calibration = Calibration::new(&space, "abs-diff", ("planted", "none"), measured);
+        let calibration = planted(&space, "abs-diff", 100);
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("head.json");
         std::fs::write(&file, Head::new(Rule::AbsDiff, (vec![0.1; 3], 0.0), calibration).to_json().expect("text")).expect("written");

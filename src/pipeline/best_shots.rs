@@ -1,8 +1,9 @@
 //! The best picture of each visit, until it goes out with an event.
 //!
-//! In: pictures with how good they are. Out: the one that an event takes along.
+//! In: pictures with how good they are, whom their visits are taken for. Out: the one that an event takes along; which went
+//! out before anybody was named.
 //! Drops: pictures that are hardly better than one before, or that come when too many wait: a frame is megabytes.
-//! Must not know: JPEG, who is who.
+//! Must not know: JPEG, how somebody is recognised.
 
 use std::collections::HashMap;
 

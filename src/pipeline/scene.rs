@@ -137,6 +137,7 @@ impl Scene {
         self.lag = self.now(time).since(time);
         let mut wanted = Vec::new();
         let (places, followed) = self.followed(detections);
+        let place = |face: usize| places.as_ref().map_or(face, |places| places[face]);
         for sighting in self.tracker.update(&followed, time) {
             if !sighting.confirmed {
                 continue;
@@ -150,14 +151,14 @@ impl Scene {
                 detection_score: detection.score,
             };
             if self.visits.sighted(look, time) {
-                wanted.push(Wanted { track: Some(sighting.track), detection: places[sighting.detection] });
+                wanted.push(Wanted { track: Some(sighting.track), detection: place(sighting.detection) });
             }
             if let Some(shadow) = &mut self.shadow {
                 shadow.sighted(look, time, self.visits.visit_of(look.track));
             }
         }
         if self.settings.encode_every_face {
-            let strong = places.into_iter().filter(|index| detections[*index].score >= self.settings.detection_score_min);
+            let strong = (0..followed.len()).map(place).filter(|index| detections[*index].score >= self.settings.detection_score_min);
             let rest = strong.filter(|index| wanted.iter().all(|wanted| wanted.detection != *index));
             let rest: Vec<Wanted> = rest.map(|detection| Wanted { track: None, detection }).collect();
             wanted.extend(rest);
@@ -233,15 +234,17 @@ impl Scene {
         ]
     }
 
-    /// The faces that are followed, each with its place among `detections`: where others are made unrecognisable, smaller ones
-    /// were looked for, too.
-    fn followed<'d>(&self, detections: &'d [Detection]) -> (Vec<usize>, Cow<'d, [Detection]>) {
+    /// The faces that are followed, and their places among `detections` where these are not all: where others are made
+    /// unrecognisable, smaller ones were looked for, too.
+    fn followed<'d>(&self, detections: &'d [Detection]) -> (Option<Vec<usize>>, Cow<'d, [Detection]>) {
         let least = self.settings.face_pixels_min as f32;
         let is_followed = |face: &Detection| face.box_in_frame.width.min(face.box_in_frame.height) >= least;
+        if detections.iter().all(is_followed) {
+            return (None, detections.into());
+        }
         let places: Vec<usize> = (0..detections.len()).filter(|place| is_followed(&detections[*place])).collect();
-        let faces =
-            if places.len() == detections.len() { detections.into() } else { places.iter().map(|place| detections[*place]).collect() };
-        (places, faces)
+        let faces = places.iter().map(|place| detections[*place]).collect();
+        (Some(places), faces)
     }
 
     /// Adds a shot's template to its visit, looks the visitor up and decides.

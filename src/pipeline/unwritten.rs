@@ -1,6 +1,6 @@
 //! A camera's events on their way to the log.
 //!
-//! In: what the scene told, with best shots. Out: events in the log, in order, with their pictures. While
+//! In: what the scene told, with best shots, and whose earlier ones are. Out: events in the log, in order, with their pictures. While
 //! the disk is full they wait here and recognition goes on; of too many the oldest are given up and counted.
 //! Must not know: how the log writes.
 
@@ -32,6 +32,8 @@ pub(super) struct Unwritten {
     /// When a full disk is tried again.
     retry: Option<Instant>,
     lost: u64,
+    /// Pictures whose names were given up.
+    unnamed: u64,
 }
 
 impl Unwritten {
@@ -39,6 +41,9 @@ impl Unwritten {
     pub(super) fn add(&mut self, events: Vec<NewEvent>, named: Vec<(SnapshotId, SubjectUid)>) {
         self.events.extend(events);
         self.named.extend(named);
+        let unnamed = self.named.len().saturating_sub(WAITING_MAX);
+        self.named.drain(..unnamed);
+        self.unnamed += unnamed as u64;
         let excess = self.events.len().saturating_sub(WAITING_MAX);
         self.events.drain(..excess);
         self.lost += excess as u64;
@@ -52,9 +57,14 @@ impl Unwritten {
     pub(super) async fn write_or_lose(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
         self.retry = None;
         self.write(log, camera).await?;
-        let lost = self.lost + self.events.len() as u64;
-        if lost > 0 {
-            tracing::error!(camera, lost, "events were lost: the disk is full, and the camera is watched no longer");
+        let (lost, unnamed) = (self.lost + self.events.len() as u64, self.unnamed + self.named.len() as u64);
+        if lost + unnamed > 0 {
+            tracing::error!(
+                camera,
+                lost,
+                unnamed,
+                "events, or whom kept pictures show, were lost: the disk is full, and the camera is watched no longer"
+            );
         }
         *self = Self::default();
         Ok(())
@@ -79,8 +89,14 @@ impl Unwritten {
             }
             outcome => outcome?,
         }
-        if self.lost > 0 {
-            tracing::error!(camera, lost = self.lost, "events were lost while the disk was full: more came than wait for room");
+        if self.lost + self.unnamed > 0 {
+            let Self { lost, unnamed, .. } = *self;
+            tracing::error!(
+                camera,
+                lost,
+                unnamed,
+                "events, or whom kept pictures show, were lost while the disk was full: more came than wait for room"
+            );
         }
         *self = Self::default();
         Ok(())

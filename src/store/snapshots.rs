@@ -1,7 +1,7 @@
 //! Best shots as rows.
 //!
-//! In: the pictures of an event, with the event. Out: the same pictures, until they are too old or
-//! whom they show is erased. Drops: pictures of a subject who was erased before they came; counted.
+//! In: the pictures of an event, with the event; whom earlier ones turned out to show. Out: the same pictures, until they are
+//! too old or whom they show is erased. Drops: pictures of a subject who was erased before they came; counted.
 //! Must not know: JPEG.
 
 use std::sync::atomic::Ordering;
