@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&protos, ["proto"])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out_dir.join("doorward.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().build_server(false).compile_fds(descriptors.clone())?;
+    tonic_prost_build::configure().build_server(false).btree_map(".").compile_fds(descriptors.clone())?;
     // The servers use the same messages, but for the response that carries events: theirs holds events
     // that were encoded before, once for all subscribers.
     let servers = out_dir.join("servers");

@@ -25,7 +25,7 @@ use crate::event::{BoxInFrame, EndReason, Event, EventKind};
 use crate::ingest::{self, Decode, Sinks, SourceSettings, StateSink};
 use crate::picture::{self, PictureError};
 use crate::pipeline::{Pipeline, PipelineError, SceneSettings};
-use crate::store::{CredentialChange, Store, StoreError};
+use crate::store::{CredentialChange, RequestKey, Store, StoreError};
 
 /// How long `GetFrame` waits for the next analysed frame.
 const FRAME_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -58,6 +58,9 @@ pub enum CamerasError {
         /// The etag that would be accepted.
         current: String,
     },
+    /// The request id was used for another call.
+    #[error("request_id: was used for another call; repeat a call as it was, or give a new id")]
+    RequestReused,
     /// The camera shows nothing at present.
     #[error("camera {0} has shown no frame for 5 s; its state says why")]
     NoFrame(CameraId),
@@ -185,14 +188,18 @@ impl Cameras {
     }
 
     /// Creates a camera and watches it. Times, revision and `has_credential` are set here; a
-    /// repeated `request_id` answers with the camera as it is.
+    /// repeated request answers with the camera as it is.
     ///
     /// # Errors
     /// [`CamerasError`]; nothing is changed.
-    pub async fn create(&self, mut camera: Camera, credential: Option<Credential>, request_id: &str) -> Result<Camera, CamerasError> {
+    pub async fn create(
+        &self,
+        mut camera: Camera,
+        credential: Option<Credential>,
+        request: Option<RequestKey>,
+    ) -> Result<Camera, CamerasError> {
         let _change = self.0.changing.lock().await;
-        let key = request_key("CreateCamera", request_id);
-        if self.is_repeat(key.as_deref()).await? {
+        if self.is_repeat(request.as_ref()).await? {
             return self.current(&camera.id);
         }
         if self.running().contains_key(&camera.id) {
@@ -204,7 +211,7 @@ impl Cameras {
         camera.has_credential = credential.is_some();
         // What an earlier camera of this name left behind is never sent to this one.
         let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
-        self.0.store.put_camera(camera.clone(), credential, key).await?;
+        self.0.store.put_camera(camera.clone(), credential, request).await?;
         self.watch(camera.clone()).await?;
         Ok(camera)
     }
@@ -229,9 +236,8 @@ impl Cameras {
     /// [`CamerasError`]; nothing is changed.
     pub async fn update(&self, update: CameraUpdate) -> Result<Camera, CamerasError> {
         let _change = self.0.changing.lock().await;
-        let key = request_key("UpdateCamera", &update.request_id);
         let old = self.current(&update.id)?;
-        if self.is_repeat(key.as_deref()).await? {
+        if self.is_repeat(update.request.as_ref()).await? {
             return Ok(old);
         }
         check_etag(&old, &update.etag)?;
@@ -246,7 +252,7 @@ impl Cameras {
         camera.revision = old.revision + 1;
         check::camera(&camera)?;
         let credential = if is_elsewhere { CredentialChange::Remove } else { CredentialChange::Keep };
-        self.0.store.put_camera(camera.clone(), credential, key).await?;
+        self.0.store.put_camera(camera.clone(), credential, update.request).await?;
         if is_same_source(&camera, &old) {
             // Nobody at a door goes unseen because of a new threshold.
             self.0.pipeline.rewatch(as_configured(&camera, &self.0.defaults.scene)).await?;
@@ -265,14 +271,13 @@ impl Cameras {
     ///
     /// # Errors
     /// [`CamerasError`]; nothing is changed.
-    pub async fn delete(&self, id: &CameraId, etag: &str, request_id: &str) -> Result<(), CamerasError> {
+    pub async fn delete(&self, id: &CameraId, etag: &str, request: Option<RequestKey>) -> Result<(), CamerasError> {
         let _change = self.0.changing.lock().await;
-        let key = request_key("DeleteCamera", request_id);
-        if self.is_repeat(key.as_deref()).await? {
+        if self.is_repeat(request.as_ref()).await? {
             return Ok(());
         }
         check_etag(&self.current(id)?, etag)?;
-        self.0.store.erase_camera(id, key).await?;
+        self.0.store.erase_camera(id, request).await?;
         self.unwatch(id).await
     }
 
@@ -280,18 +285,22 @@ impl Cameras {
     ///
     /// # Errors
     /// [`CamerasError`]; nothing is changed.
-    pub async fn set_credential(&self, id: &CameraId, credential: Option<Credential>, request_id: &str) -> Result<(), CamerasError> {
+    pub async fn set_credential(
+        &self,
+        id: &CameraId,
+        credential: Option<Credential>,
+        request: Option<RequestKey>,
+    ) -> Result<(), CamerasError> {
         let _change = self.0.changing.lock().await;
-        let key = request_key("SetCameraCredential", request_id);
         let mut camera = self.current(id)?;
-        if self.is_repeat(key.as_deref()).await? {
+        if self.is_repeat(request.as_ref()).await? {
             return Ok(());
         }
         camera.has_credential = credential.is_some();
         camera.update_time = self.0.clock.now();
         camera.revision += 1;
         let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
-        self.0.store.put_camera(camera.clone(), credential, key).await?;
+        self.0.store.put_camera(camera.clone(), credential, request).await?;
         self.unwatch(id).await?;
         self.watch(camera).await
     }
@@ -429,9 +438,12 @@ impl Cameras {
         camera.ok_or_else(|| CamerasError::Unknown(id.to_string()))
     }
 
-    async fn is_repeat(&self, key: Option<&str>) -> Result<bool, CamerasError> {
-        let Some(key) = key else { return Ok(false) };
-        Ok(self.0.store.request_answer(key).await?.is_some())
+    async fn is_repeat(&self, request: Option<&RequestKey>) -> Result<bool, CamerasError> {
+        let Some(request) = request else { return Ok(false) };
+        match self.0.store.request_answer(&request.key).await? {
+            Some(asked) if asked != request.asked => Err(CamerasError::RequestReused),
+            asked => Ok(asked.is_some()),
+        }
     }
 }
 
@@ -441,8 +453,8 @@ pub struct CameraUpdate {
     pub id: CameraId,
     /// The etag the change was made for; empty means any.
     pub etag: String,
-    /// Makes a repeat do nothing; may be empty.
-    pub request_id: String,
+    /// What a repeat is known by, which does nothing.
+    pub request: Option<RequestKey>,
     /// What to change. Id, times, revision and `has_credential` are kept.
     pub change: Box<dyn FnOnce(&mut Camera) + Send>,
 }
@@ -482,10 +494,6 @@ fn is_away(state: &CameraState) -> bool {
 
 fn disabled() -> CameraState {
     CameraState::Offline { reason: OfflineReason::Disabled, message: "disabled by the operator".into(), next_attempt_time: None }
-}
-
-fn request_key(method: &str, request_id: &str) -> Option<String> {
-    (!request_id.is_empty()).then(|| format!("{method}:{request_id}"))
 }
 
 fn check_etag(camera: &Camera, etag: &str) -> Result<(), CamerasError> {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::event::{Event, LoggedEvent, SnapshotId};
-use crate::store::{Appended, LogSpan, NewEvent, Retention, Store, StoreError};
+use crate::store::{Appended, LogSpan, NewEvent, RequestKey, Retention, Store, StoreError};
 use crate::subject::SubjectUid;
 
 mod blocks;
@@ -196,10 +196,10 @@ impl EventLog {
     ///
     /// # Errors
     /// [`EventLogError::Store`], with [`StoreError::RequestRepeated`] for a request that was carried out.
-    pub async fn append_once(&self, event: NewEvent, request_key: Option<String>) -> Result<u64, EventLogError> {
+    pub async fn append_once(&self, event: NewEvent, request: Option<RequestKey>) -> Result<u64, EventLogError> {
         let shared = Arc::clone(&self.shared);
         let publish = move |appended, events| shared.publish(appended, events);
-        Ok(self.store.append_event_once(event, request_key, Box::new(publish)).await?)
+        Ok(self.store.append_event_once(event, request, Box::new(publish)).await?)
     }
 
     /// Says of pictures that events brought as nobody's whom they are of, as [`Store::name_snapshots`] does.

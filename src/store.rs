@@ -53,6 +53,7 @@ pub use erased_ids::{IdHash, hash as erased_id};
 pub use export::{Export, ExportFacts, export, templates};
 pub use history::{Difference, RetiredPerson, VersionChange, VersionInfo};
 pub use reencode::Lacking;
+pub use requests::RequestKey;
 pub use retention::Retention;
 pub use shadow::ShadowFacts;
 pub use standing::{Candidature, Findings, KnownContent, Standing};
@@ -412,39 +413,37 @@ impl Store {
     // Cameras.
 
     /// Inserts or replaces a camera and changes its credential, all or nothing. `has_credential` is
-    /// not stored: it is read from the credentials. A request key is answered with the camera's id.
+    /// not stored: it is read from the credentials. What a request asked is kept as its answer.
     ///
     /// # Errors
     /// [`StoreError::RequestRepeated`] for a key that is known.
-    pub async fn put_camera(&self, camera: Camera, change: CredentialChange, request_key: Option<String>) -> Result<(), StoreError> {
+    pub async fn put_camera(&self, camera: Camera, change: CredentialChange, request: Option<RequestKey>) -> Result<(), StoreError> {
         let time = self.0.clock.now();
         let effect = if change == CredentialChange::Keep { Effect::Keeps } else { Effect::Erases };
         self.0
             .writer
             .write(effect, move |db| {
-                requests::refuse_repeat(db, request_key.as_deref())?;
+                requests::refuse_repeat(db, request.as_ref().map(|request| &*request.key))?;
                 cameras::put(db, &camera)?;
                 cameras::change_credential(db, &camera.id, &change)?;
-                request_key.map_or(Ok(()), |key| requests::keep(db, (&key, camera.id.as_str().into(), time), &[]))
+                request.map_or(Ok(()), |request| requests::keep(db, (&request.key, request.asked.into(), time), &[]))
             })
             .await
     }
 
-    /// Removes camera and credential; answers whether it was there. A request key is answered with
-    /// the camera's id.
+    /// Removes camera and credential; answers whether it was there. What a request asked is kept as its
+    /// answer.
     ///
     /// # Errors
     /// [`StoreError::RequestRepeated`] for a key that is known.
-    pub async fn erase_camera(&self, id: &CameraId, request_key: Option<String>) -> Result<bool, StoreError> {
+    pub async fn erase_camera(&self, id: &CameraId, request: Option<RequestKey>) -> Result<bool, StoreError> {
         let (id, time) = (id.clone(), self.0.clock.now());
         self.0
             .writer
             .write(Effect::Erases, move |db| {
-                requests::refuse_repeat(db, request_key.as_deref())?;
+                requests::refuse_repeat(db, request.as_ref().map(|request| &*request.key))?;
                 let was_there = cameras::erase(db, &id)?;
-                if let Some(key) = request_key {
-                    requests::keep(db, (&key, id.as_str().into(), time), &[])?;
-                }
+                request.map_or(Ok(()), |request| requests::keep(db, (&request.key, request.asked.into(), time), &[]))?;
                 Ok(was_there)
             })
             .await

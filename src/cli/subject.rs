@@ -7,7 +7,6 @@
 mod import;
 mod samples;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -100,7 +99,7 @@ impl Fields {
         ];
         subject.display_name = self.name.unwrap_or_default();
         subject.watchlists = self.watchlists;
-        subject.attributes = HashMap::from_iter(self.attributes);
+        subject.attributes = self.attributes.into_iter().collect();
         subject.consent_reference = self.consent.unwrap_or_default();
         subject.expire_time = self.expire;
         given.into_iter().filter(|(_, is_given)| *is_given).map(|(field, _)| field).collect()

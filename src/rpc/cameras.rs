@@ -6,12 +6,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use super::auth;
 use super::convert::camera::{camera, camera_id, change, credential, new_camera, normalised_box, removed, status};
-use super::convert::{request_id, time};
+use super::convert::{request_key, time};
 use super::feed::left;
 use super::outgoing::{Outgoing, to_the_end};
 use super::page::Page;
@@ -25,6 +26,7 @@ use crate::pb::{
     GetCameraResponse, GetFrameRequest, GetFrameResponse, ListCamerasRequest, ListCamerasResponse, SetCameraCredentialRequest,
     SetCameraCredentialResponse, UpdateCameraRequest, UpdateCameraResponse, WatchCamerasRequest, WatchCamerasResponse,
 };
+use crate::store::RequestKey;
 
 /// The service.
 pub(super) struct CamerasApi(pub(super) Arc<Shared>);
@@ -33,10 +35,11 @@ pub(super) struct CamerasApi(pub(super) Arc<Shared>);
 impl CameraService for CamerasApi {
     async fn create_camera(&self, request: Request<CreateCameraRequest>) -> Result<Response<CreateCameraResponse>, Status> {
         let request = request.into_inner();
-        let (asked, request_id) = (new_camera(&request.camera.unwrap_or_default())?, request_id(&request.request_id)?);
+        let repeat = key("CreateCamera", &request.request_id, &request)?;
+        let asked = new_camera(&request.camera.unwrap_or_default())?;
         let credential = credential(request.credential)?;
         let cameras = self.0.parts.cameras.clone();
-        let created = to_the_end(async move { cameras.create(asked, credential, &request_id).await }).await?;
+        let created = to_the_end(async move { cameras.create(asked, credential, repeat).await }).await?;
         Ok(Response::new(CreateCameraResponse { camera: Some(camera(created)) }))
     }
 
@@ -60,10 +63,10 @@ impl CameraService for CamerasApi {
 
     async fn update_camera(&self, request: Request<UpdateCameraRequest>) -> Result<Response<UpdateCameraResponse>, Status> {
         let request = request.into_inner();
+        let repeat = key("UpdateCamera", &request.request_id, &request)?;
         let wire = request.camera.unwrap_or_default();
         let (id, etag) = (camera_id(&wire.id, "camera.id")?, wire.etag.clone());
-        let (change, request_id) = (change(&wire, request.update_mask)?, request_id(&request.request_id)?);
-        let update = CameraUpdate { id, etag, request_id, change };
+        let update = CameraUpdate { id, etag, request: repeat, change: change(&wire, request.update_mask)? };
         let cameras = self.0.parts.cameras.clone();
         let changed = to_the_end(async move { cameras.update(update).await }).await?;
         Ok(Response::new(UpdateCameraResponse { camera: Some(camera(changed)) }))
@@ -71,9 +74,10 @@ impl CameraService for CamerasApi {
 
     async fn delete_camera(&self, request: Request<DeleteCameraRequest>) -> Result<Response<DeleteCameraResponse>, Status> {
         let request = request.into_inner();
-        let (id, request_id) = (camera_id(&request.id, "id")?, request_id(&request.request_id)?);
+        let repeat = key("DeleteCamera", &request.request_id, &request)?;
+        let id = camera_id(&request.id, "id")?;
         let cameras = self.0.parts.cameras.clone();
-        to_the_end(async move { cameras.delete(&id, &request.etag, &request_id).await }).await?;
+        to_the_end(async move { cameras.delete(&id, &request.etag, repeat).await }).await?;
         Ok(Response::new(DeleteCameraResponse {}))
     }
 
@@ -111,12 +115,17 @@ impl CameraService for CamerasApi {
         request: Request<SetCameraCredentialRequest>,
     ) -> Result<Response<SetCameraCredentialResponse>, Status> {
         let request = request.into_inner();
-        let (id, request_id) = (camera_id(&request.camera_id, "camera_id")?, request_id(&request.request_id)?);
+        let repeat = key("SetCameraCredential", &request.request_id, &request)?;
+        let id = camera_id(&request.camera_id, "camera_id")?;
         let credential = credential(request.credential)?;
         let cameras = self.0.parts.cameras.clone();
-        to_the_end(async move { cameras.set_credential(&id, credential, &request_id).await }).await?;
+        to_the_end(async move { cameras.set_credential(&id, credential, repeat).await }).await?;
         Ok(Response::new(SetCameraCredentialResponse {}))
     }
+}
+
+fn key(method: &str, id: &str, request: &impl Message) -> Result<Option<RequestKey>, Status> {
+    request_key(("cameras", method), id, request)
 }
 
 /// What a watcher wants to see and was told last.

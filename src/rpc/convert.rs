@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use prost::Message;
+use sha2::{Digest, Sha256};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -15,6 +17,7 @@ use crate::face::Quality;
 use crate::gallery::Gallery;
 use crate::pb;
 use crate::photo::PhotoFace;
+use crate::store::RequestKey;
 
 pub(super) mod camera;
 pub(super) mod event;
@@ -63,6 +66,14 @@ pub(super) fn request_id(text: &str) -> Result<String, Status> {
     }
     let id = Uuid::try_parse(text).map_err(|_| bad_field("request_id", "must be a UUID, or empty"))?;
     Ok(id.hyphenated().to_string())
+}
+
+/// What a repeat of a call is known by. The methods of a `service` share their ids, so that one that was
+/// used for another method is noticed; `asked` is the whole request.
+pub(super) fn request_key((service, method): (&str, &str), id: &str, asked: &impl Message) -> Result<Option<RequestKey>, Status> {
+    let id = request_id(id)?;
+    let hash = Sha256::new_with_prefix(method).chain_update(asked.encode_to_vec());
+    Ok((!id.is_empty()).then(|| RequestKey { key: format!("{service}/{id}"), asked: hash.finalize().into() }))
 }
 
 /// How many candidates a client wants: `default` for 0, at most `max`.

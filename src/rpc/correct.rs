@@ -8,16 +8,16 @@
 use tonic::{Code, Status};
 
 use super::Shared;
-use super::convert::request_id;
 use super::convert::subject::{fields, subject_id};
+use super::convert::{request_id, request_key};
 use super::page::place;
 use super::status::{Refusal, bad_field};
-use crate::enrol::{Allowed, NewSample, NewSubject, SampleInput};
+use crate::enrol::{Allowed, EnrolError, NewSample, NewSubject, SampleInput};
 use crate::event::{Event, EventKind, LoggedEvent};
 use crate::event_log::EventLogError;
 use crate::pb::correct_event_request::Verdict;
 use crate::pb::{self, CorrectEventRequest, CorrectEventResponse};
-use crate::store::{NewEvent, StoreError};
+use crate::store::{NewEvent, RequestKey, StoreError};
 use crate::subject::{SubjectId, SubjectUid};
 
 /// The longest note.
@@ -32,12 +32,13 @@ struct Corrected {
 
 /// Carries out `request`, to the end though its caller may leave.
 pub(super) async fn correct(shared: &Shared, request: CorrectEventRequest) -> Result<CorrectEventResponse, Status> {
-    let key = request_id(&request.request_id)?;
+    let key = request_key(("events", "CorrectEvent"), &request.request_id, &request)?;
+    let id = request_id(&request.request_id)?;
     if request.note.len() > NOTE_BYTES_MAX || request.note.chars().any(char::is_control) {
         return Err(bad_field("note", format!("has more than {NOTE_BYTES_MAX} bytes, or control characters")).into());
     }
     let original = original(shared, &request.cursor).await?;
-    let corrected = apply(shared, &request, &original, &key).await?;
+    let corrected = apply(shared, &request, &original, &id).await?;
     let mut event = Event::new(EventKind::EventCorrected, &original.event.camera, shared.parts.clock.now());
     // It is about the picture of then, and opens no door.
     event.capture_time_us = original.event.capture_time_us;
@@ -47,9 +48,8 @@ pub(super) async fn correct(shared: &Shared, request: CorrectEventRequest) -> Re
     event.was_stranger = matches!(request.verdict, Some(Verdict::WasStranger(_)));
     (event.snapshot, event.corrects) = (original.event.snapshot, Some(original.sequence));
     event.message = Some(request.note).filter(|note| !note.is_empty());
-    let key = (!key.is_empty()).then(|| format!("events/{key}"));
     let sequence = match shared.parts.events.append_once(NewEvent { event, snapshot: None }, key.clone()).await {
-        Err(EventLogError::Store(StoreError::RequestRepeated)) => first_answer(shared, key.as_deref()).await?,
+        Err(EventLogError::Store(StoreError::RequestRepeated)) => first_answer(shared, key.as_ref()).await?,
         outcome => outcome.map_err(Refusal::from)?,
     };
     let logged = shared.parts.store.event(sequence).await?;
@@ -63,7 +63,11 @@ pub(super) async fn correct(shared: &Shared, request: CorrectEventRequest) -> Re
 async fn original(shared: &Shared, cursor: &str) -> Result<LoggedEvent, Status> {
     let at = place(cursor, "cursor")?;
     let store = &shared.parts.store;
-    let found = if at.epoch == store.epoch() { store.event(at.sequence).await? } else { None };
+    let mut found = if at.epoch == store.epoch() { store.event(at.sequence).await? } else { None };
+    // What is said of a correction is said of the event that it was about.
+    while let Some(first) = found.as_ref().and_then(|logged| logged.event.corrects) {
+        found = store.event(first).await?;
+    }
     let found = found.filter(|logged| logged.event.visit.is_some());
     found.ok_or_else(|| {
         let message = "there is no such event of a visit, or it is no longer kept";
@@ -139,12 +143,10 @@ fn no_picture() -> Refusal {
 }
 
 /// The event that the same request was answered with before.
-async fn first_answer(shared: &Shared, key: Option<&str>) -> Result<u64, Status> {
-    let answer = match key {
-        Some(key) => shared.parts.store.request_answer(key).await?,
-        None => None,
-    };
-    let bytes = answer.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
-    let reused = || Refusal::invalid("REQUEST_ID_REUSED", "request_id: was used for another call").field("request_id").into();
-    bytes.map(u64::from_le_bytes).ok_or_else(reused)
+async fn first_answer(shared: &Shared, request: Option<&RequestKey>) -> Result<u64, Status> {
+    let reused = || Status::from(EnrolError::RequestReused);
+    let request = request.ok_or_else(reused)?;
+    let answer = shared.parts.store.request_answer(&request.key).await?.unwrap_or_default();
+    let (sequence, asked) = answer.split_first_chunk().ok_or_else(reused)?;
+    if asked == request.asked { Ok(u64::from_le_bytes(*sequence)) } else { Err(reused()) }
 }

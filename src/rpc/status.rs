@@ -242,6 +242,7 @@ impl From<CamerasError> for Refusal {
             CamerasError::BadField { field: "url", .. } => Self::invalid("BAD_CAMERA_URL", message).field("camera.url"),
             CamerasError::BadField { field, .. } => Self::invalid("BAD_CAMERA", message).field(format!("camera.{field}")),
             CamerasError::CredentialInUrl => Self::invalid("CREDENTIAL_IN_URL", message).field("camera.url"),
+            CamerasError::RequestReused => Self::invalid("REQUEST_ID_REUSED", message).field("request_id"),
             CamerasError::StaleEtag { current } => stale(message, &current),
             CamerasError::NoFrame(id) => Self::new(Code::FailedPrecondition, "NO_FRAME", message).with("camera_id", id),
             CamerasError::Picture(_) => Self::new(Code::Internal, "PICTURE_FAILED", message),

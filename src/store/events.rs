@@ -14,7 +14,9 @@ use crate::clock::Timestamp;
 use crate::event::{Event, EventKind, LoggedEvent, VisitId};
 use crate::store::failure::damaged;
 use crate::store::writer::Effect;
-use crate::store::{Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, Snapshot, Store, StoreError, Told, requests, snapshots};
+use crate::store::{
+    Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, RequestKey, Snapshot, Store, StoreError, Told, requests, snapshots,
+};
 
 /// What a change of the gallery is called in its column.
 const GALLERY_CHANGED: &str = "gallery_changed";
@@ -138,19 +140,20 @@ impl Store {
     }
 
     /// Appends one event for a request, once: the request's answer is the event's sequence, eight bytes
-    /// from the lowest. `told` as in [`append_events_then`](Self::append_events_then).
+    /// from the lowest, and what was asked. `told` as in [`append_events_then`](Self::append_events_then).
     ///
     /// # Errors
     /// [`StoreError::RequestRepeated`] for a key that is known; nothing is written then.
-    pub async fn append_event_once(&self, event: NewEvent, request_key: Option<String>, told: Told) -> Result<u64, StoreError> {
+    pub async fn append_event_once(&self, event: NewEvent, request: Option<RequestKey>, told: Told) -> Result<u64, StoreError> {
         let events = prepare(vec![event])?;
         let kept: Vec<_> = events.iter().map(|prepared| Arc::clone(&prepared.event)).collect();
         let (counts, clock) = (Arc::clone(&self.0.counts), Arc::clone(&self.0.clock));
         let work = move |db: &_| {
-            requests::refuse_repeat(db, request_key.as_deref())?;
+            requests::refuse_repeat(db, request.as_ref().map(|request| &*request.key))?;
             let appended = append(db, &events, clock.now(), &counts)?;
-            if let Some(key) = request_key {
-                requests::keep(db, (&key, appended.first.to_le_bytes().into(), appended.time), &[])?;
+            if let Some(RequestKey { key, asked }) = request {
+                let answer = [&appended.first.to_le_bytes()[..], &asked].concat();
+                requests::keep(db, (&key, answer, appended.time), &[])?;
             }
             Ok(appended)
         };

@@ -11,6 +11,15 @@ use crate::clock::Timestamp;
 use crate::store::StoreError;
 use crate::subject::SubjectUid;
 
+/// A request by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Under which it is kept.
+    pub key: String,
+    /// A hash of the call and of all that it asked: another one under the same id is a mistake, and no repeat.
+    pub asked: [u8; 32],
+}
+
 /// Refuses a change whose request was carried out before.
 pub(super) fn refuse_repeat(db: &Connection, key: Option<&str>) -> Result<(), StoreError> {
     let Some(key) = key else { return Ok(()) };

@@ -4,7 +4,7 @@
 //! field and never repeats a URL, which may hold a password in the wrong place.
 //! Must not know: how a camera is watched.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tonic::Status;
 use url::Url;
@@ -82,7 +82,13 @@ pub(in super::super) fn new_camera(wire: &pb::Camera) -> Result<Camera, Status> 
 
 /// The change that sets the fields which `mask` names to what `wire` states.
 pub(in super::super) fn change(wire: &pb::Camera, mask: Option<prost_types::FieldMask>) -> Result<Change, Status> {
-    let changes = paths(mask, &MUTABLE)?.into_iter().map(|path| field_change(path, wire)).collect::<Result<Vec<_>, _>>()?;
+    let paths = paths(mask, &MUTABLE)?;
+    if let (true, Some(_), Some(_)) =
+        (["threshold", "target_fpir"].iter().all(|path| paths.contains(path)), wire.threshold, wire.target_fpir)
+    {
+        return Err(bad("target_fpir", "a rate and a threshold at once: give the one that is to hold"));
+    }
+    let changes = paths.into_iter().map(|path| field_change(path, wire)).collect::<Result<Vec<_>, _>>()?;
     Ok(Box::new(move |camera| changes.into_iter().for_each(|apply| apply(camera))))
 }
 
@@ -263,7 +269,7 @@ pub(in super::super) fn status(status: &CameraStatus) -> pb::CameraStatus {
         frames: Some(pb::FrameCounts {
             received: frames.received,
             analysed: frames.analysed,
-            dropped: HashMap::from(dropped.map(|(cause, count)| (cause.to_owned(), count))),
+            dropped: BTreeMap::from(dropped.map(|(cause, count)| (cause.to_owned(), count))),
         }),
     }
 }

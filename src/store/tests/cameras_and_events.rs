@@ -12,12 +12,16 @@ use super::{keyed, no_answer, started, store};
 use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRect, Region, Role, Secret, Transport};
 use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
-use crate::store::{CredentialChange, LogSpan, NewEvent, OpenVisit, Past, Retention, Snapshot, Store, StoreError, schema};
+use crate::store::{CredentialChange, LogSpan, NewEvent, OpenVisit, Past, RequestKey, Retention, Snapshot, Store, StoreError, schema};
 use crate::subject::SubjectUid;
 use crate::telling::{EventRule, SnapshotPolicy, Telling};
 
 fn id(text: &str) -> CameraId {
     CameraId::parse(text).expect("a good id")
+}
+
+fn request(key: &str, asked: u8) -> Option<RequestKey> {
+    Some(RequestKey { key: key.into(), asked: [asked; 32] })
 }
 
 fn camera(name: &str) -> Camera {
@@ -67,13 +71,10 @@ async fn cameras_come_back_as_they_were_configured() {
         ..camera("a-hall")
     };
     let mut door = camera("door");
-    store.put_camera(door.clone(), CredentialChange::Keep, Some("create-door".into())).await.expect("it is put");
+    store.put_camera(door.clone(), CredentialChange::Keep, request("create-door", 1)).await.expect("it is put");
     store.put_camera(plain.clone(), CredentialChange::Keep, None).await.expect("it is put");
-    assert_eq!(
-        store.put_camera(camera("else"), CredentialChange::Keep, Some("create-door".into())).await,
-        Err(StoreError::RequestRepeated)
-    );
-    assert_eq!(store.request_answer("create-door").await, Ok(Some(b"door".to_vec())));
+    assert_eq!(store.put_camera(camera("else"), CredentialChange::Keep, request("create-door", 1)).await, Err(StoreError::RequestRepeated));
+    assert_eq!(store.request_answer("create-door").await, Ok(Some(vec![1; 32])));
     door.role = Role::Exit;
     store.put_camera(door.clone(), CredentialChange::Keep, None).await.expect("it is replaced");
     drop(store);
@@ -88,11 +89,11 @@ async fn cameras_come_back_as_they_were_configured() {
 async fn a_camera_is_created_together_with_its_credential_or_not_at_all() {
     let (_directory, store) = store();
     let credential = Credential { username: "u".into(), password: Secret::new("p") };
-    store.put_camera(camera("door"), CredentialChange::Set(credential.clone()), Some("first".into())).await.expect("it is created");
+    store.put_camera(camera("door"), CredentialChange::Set(credential.clone()), request("first", 2)).await.expect("it is created");
     assert_eq!(store.credential(&id("door")).await, Ok(Some(credential)));
-    assert_eq!(store.request_answer("first").await, Ok(Some(b"door".to_vec())));
+    assert_eq!(store.request_answer("first").await, Ok(Some(vec![2; 32])));
     let other = CredentialChange::Set(Credential { username: "v".into(), password: Secret::new("q") });
-    assert_eq!(store.put_camera(camera("hall"), other, Some("first".into())).await, Err(StoreError::RequestRepeated));
+    assert_eq!(store.put_camera(camera("hall"), other, request("first", 2)).await, Err(StoreError::RequestRepeated));
     assert_eq!(store.cameras().await.expect("they are read").len(), 1);
     assert_eq!(store.credential(&id("hall")).await, Ok(None));
 }

@@ -294,6 +294,58 @@ async fn an_operator_corrects_an_event_and_the_gallery_learns_of_it() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_a_correction_is_said_of_the_event_that_it_was_about() {
+    let Some(served) = serve("corrections of corrections", 64).await else { return };
+    served.events.append(vec![shown(None, b"a picture")]).await.expect("written");
+    let cursor = |sequence| format!("{}-{sequence:x}", served.events.position().epoch.simple());
+    let verdict = Some(Verdict::WasStranger(pb::correct_event_request::Stranger {}));
+    let mut client = EventServiceClient::new(served.channel.clone());
+    for about in [1, 2, 3] {
+        let request = pb::CorrectEventRequest { cursor: cursor(about), verdict: verdict.clone(), ..Default::default() };
+        let event = client.correct_event(request).await.expect("corrected").into_inner().event.expect("an event");
+        assert_eq!(event.corrected_cursor, cursor(1));
+    }
+    let shown = client.get_event(pb::GetEventRequest { cursor: cursor(1) }).await.expect("kept").into_inner();
+    assert_eq!(shown.corrections.iter().map(|correction| correction.sequence).collect::<Vec<_>>(), [2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_request_id_that_was_used_for_another_change_is_refused() {
+    let Some(served) = serve("request ids used twice", 64).await else { return };
+    let request_id = || uuid::Uuid::new_v4().to_string();
+    served.events.append(vec![shown(None, b"a picture"), shown(None, b"another")]).await.expect("written");
+    let cursor = |sequence| format!("{}-{sequence:x}", served.events.position().epoch.simple());
+    let verdict = Some(Verdict::WasStranger(pb::correct_event_request::Stranger {}));
+    let first = pb::CorrectEventRequest { cursor: cursor(1), verdict, request_id: request_id(), ..Default::default() };
+    let mut events = EventServiceClient::new(served.channel.clone());
+    events.correct_event(first.clone()).await.expect("corrected");
+    let refused = events.correct_event(pb::CorrectEventRequest { cursor: cursor(2), ..first }).await;
+    assert_eq!(reason(&refused.expect_err("it is of another event")), "REQUEST_ID_REUSED");
+    assert_eq!(served.events.position().sequence, 3, "and it is not lost in silence");
+
+    let camera = |name: &str| pb::Camera {
+        id: "door".into(),
+        display_name: name.into(),
+        url: "rtsp://127.0.0.1:1/a".into(),
+        disabled: true,
+        ..Default::default()
+    };
+    let mut cameras = CameraServiceClient::new(served.channel.clone());
+    let create = pb::CreateCameraRequest { camera: Some(camera("The door")), request_id: request_id(), ..Default::default() };
+    for _ in ["first", "again"] {
+        let created = cameras.create_camera(create.clone()).await.expect("a repeat is answered").into_inner();
+        assert_eq!(created.camera.map(|camera| camera.display_name).as_deref(), Some("The door"));
+    }
+    let credential = |password: &str| Some(pb::CameraCredential { username: "u".into(), password: password.into() });
+    let set = pb::SetCameraCredentialRequest { camera_id: "door".into(), credential: credential("old"), request_id: request_id() };
+    cameras.set_camera_credential(set.clone()).await.expect("set");
+    let other = pb::SetCameraCredentialRequest { credential: credential("new"), ..set.clone() };
+    assert_eq!(reason(&cameras.set_camera_credential(other).await.expect_err("another password")), "REQUEST_ID_REUSED");
+    let update = pb::UpdateCameraRequest { camera: Some(camera("Hall")), request_id: set.request_id, ..Default::default() };
+    assert_eq!(reason(&cameras.update_camera(update).await.expect_err("another method")), "REQUEST_ID_REUSED");
+}
+
+#[tokio::test]
 async fn whoever_is_rightly_unknown_is_confirmed_as_a_stranger() {
     let Some(served) = serve("strangers who are confirmed", 64).await else { return };
     served.events.append(vec![shown(None, b"a picture")]).await.expect("written");

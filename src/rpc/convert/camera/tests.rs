@@ -49,6 +49,15 @@ fn a_camera_comes_back_as_it_was_given() {
 }
 
 #[test]
+fn a_threshold_is_not_dropped_for_a_rate_that_is_stated_beside_it() {
+    let both = pb::Camera { threshold: Some(0.6), target_fpir: Some(0.01), ..entrance() };
+    let refused = new_camera(&both).expect_err("one of them would not hold");
+    assert!(reason(&refused) == "BAD_CAMERA" && refused.message().contains("camera.target_fpir"), "{refused:?}");
+    let camera = new_camera(&pb::Camera { threshold: None, ..both }).expect("a rate alone");
+    assert_eq!((camera.threshold, camera.target_fpir), (None, Some(0.01)));
+}
+
+#[test]
 fn bad_urls_are_refused_without_repeating_them() {
     for (url, expected) in [
         ("", "BAD_CAMERA_URL"),
