@@ -50,7 +50,7 @@ mod writer;
 
 pub use backup::{BackupFacts, Restored, back_up, restore};
 pub use erased_ids::{IdHash, hash as erased_id};
-pub use export::{Export, ExportFacts, export, templates};
+pub use export::{Export, ExportFacts, cameras as cameras_in, export, templates};
 pub use history::{Difference, RetiredPerson, VersionChange, VersionInfo};
 pub use reencode::Lacking;
 pub use requests::RequestKey;

@@ -112,6 +112,7 @@ impl Studio {
         let device = device::resolve(&config.infer.device)?;
         let data = Scratch::new()?;
         let copy = data.0.join("data");
+        let known = known_camera(config.data_dir.clone(), &recording.camera).await?;
         if recording.people.is_none() && config.data_dir.is_dir() {
             std::fs::create_dir(&copy)?;
             let (from, to) = (config.data_dir.clone(), copy.join("doorward.db"));
@@ -144,7 +145,6 @@ impl Studio {
             }
             anyhow::ensure!(report.added > 0, "nobody could be enrolled from {}", people.display());
         }
-        let known = store.cameras().await?.into_iter().find(|camera| camera.id == recording.camera);
         let mut camera = known.map_or_else(|| unknown_camera(&recording.camera), Ok)?;
         camera.role = recording.role.unwrap_or(camera.role);
         camera.face_pixels_min = recording.face_pixels_min.unwrap_or(camera.face_pixels_min);
@@ -169,6 +169,20 @@ impl Studio {
         self.pipeline.forget(&self.camera.id, EndReason::CameraOffline).await?;
         Ok(())
     }
+}
+
+/// The daemon's own settings of the camera, if it has such a one.
+async fn known_camera(data_dir: PathBuf, id: &CameraId) -> anyhow::Result<Option<Camera>> {
+    if !data_dir.is_dir() {
+        tracing::warn!(data_dir = %data_dir.display(), "the daemon's data are not there: the camera's settings are the defaults");
+        return Ok(None);
+    }
+    let cameras = tokio::task::spawn_blocking(move || store::cameras_in(&data_dir)).await?.context("cannot read the daemon's cameras")?;
+    let known = cameras.into_iter().find(|camera| camera.id == *id);
+    if known.is_none() {
+        tracing::warn!(camera = %id, "the daemon has no such camera: its settings are the defaults");
+    }
+    Ok(known)
 }
 
 /// A camera that the daemon does not have, with every setting at its default.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, Row};
 use uuid::Uuid;
 
+use crate::camera::Camera;
 use crate::clock::{Clock, SystemClock};
 use crate::face::{Template, TemplateSpace};
 use crate::portable::{Lines, Manifest, SpaceFacts, Writer, photo_path};
@@ -115,6 +116,14 @@ pub fn templates(data_dir: &Path, space: &TemplateSpace) -> Result<Vec<(SubjectU
         let own = rows.filter(|row| row.as_ref().map_or(true, |stored| !stored.negative && stored.template.space() == space));
         own.map(|row| row.map(|stored| (stored.subject, stored.template))).collect()
     })?
+}
+
+/// The cameras of `data_dir` as they are at this moment. A daemon that is at work there goes on. Blocks on the disk.
+///
+/// # Errors
+/// [`StoreError::NoAccess`], [`StoreError::Damaged`], [`StoreError::TooNew`].
+pub fn cameras(data_dir: &Path) -> Result<Vec<Camera>, StoreError> {
+    super::cameras::all(&reader(data_dir)?)
 }
 
 /// A connection beside the daemon's, which changes nothing.

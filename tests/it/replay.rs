@@ -8,7 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use doorward::camera::{Camera, CameraId, Role, Transport};
+use doorward::clock::Timestamp;
+use doorward::store::{CredentialChange, Store};
+use doorward::telling::Telling;
 use serde_json::Value;
+use url::Url;
 
 use crate::faces;
 use crate::support::{Clip, resources};
@@ -70,6 +75,39 @@ fn a_recording_gives_the_same_bytes_again_on_one_session_or_two() {
     assert_eq!((count(&told, "UNIDENTIFIED"), count(&told, "VISIT_STARTED"), count(&told, "VISIT_ENDED")), (1, 2, 2), "{kinds:?}");
     assert!(told.iter().all(|event| event["stage_times"].is_null()), "nothing is measured");
     assert!(told[0]["capture_time"].as_str().expect("a time").starts_with("2026-01-01T00:00:0"), "{}", told[0]);
+}
+
+#[tokio::test]
+async fn a_folder_of_people_replaces_the_daemons_gallery_and_not_its_camera() {
+    let Some(photos) = resources("a replay of a daemon's camera") else { return };
+    let people = people(&[("obama", photos.join("obama.jpg"))]);
+    let clip = Clip::of(&[photos.join("obama2.jpg")]);
+    let data = tempfile::tempdir().expect("a folder");
+    let front = Camera {
+        id: CameraId::parse("front").expect("a good id"),
+        url: Url::parse("rtsp://127.0.0.1:1/front").expect("a good URL"),
+        has_credential: false,
+        display_name: String::new(),
+        role: Role::Exit,
+        transport: Transport::Tcp,
+        lines: Vec::new(),
+        zones: Vec::new(),
+        analysis_fps_max: None,
+        detector_side: None,
+        region_of_interest: None,
+        face_pixels_min: 32,
+        threshold: None,
+        target_fpir: None,
+        telling: Telling::default(),
+        enabled: true,
+        create_time: Timestamp::default(),
+        update_time: Timestamp::default(),
+        revision: 1,
+    };
+    Store::open(data.path()).expect("it opens").put_camera(front, CredentialChange::Keep, None).await.expect("it is put");
+    let of_daemon = ["--set", &format!("data_dir={}", data.path().display())];
+    let told = events(&replay(clip.file(), people.path(), &of_daemon).0);
+    assert_eq!((count(&told, "EXIT"), count(&told, "IDENTIFIED")), (1, 1), "it is the way out: {told:?}");
 }
 
 #[test]
