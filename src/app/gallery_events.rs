@@ -31,8 +31,8 @@ pub(super) async fn tell(
     let newest = *versions.borrow_and_update();
     let mut told = store.last_gallery_change().await?.unwrap_or(newest);
     loop {
-        match tell_after(&store, &events, (told, clock.as_ref())).await {
-            Ok(newest) => told = newest,
+        match tell_after(&store, &events, (&mut told, clock.as_ref())).await {
+            Ok(()) => {}
             Err(EventLogError::Store(StoreError::Full)) => {
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
@@ -48,13 +48,13 @@ pub(super) async fn tell(
     }
 }
 
-/// Tells of all versions after `told`, and answers the last.
-async fn tell_after(store: &Store, events: &EventLog, (mut told, clock): (u64, &dyn Clock)) -> Result<u64, EventLogError> {
+/// Tells of all versions after `told`, which is the last that was told when it fails, too.
+async fn tell_after(store: &Store, events: &EventLog, (told, clock): (&mut u64, &dyn Clock)) -> Result<(), EventLogError> {
     loop {
-        let versions = store.gallery_versions_after(Some(told), READ_AT_ONCE).await?;
-        let Some(last) = versions.last().map(|version| version.version) else { return Ok(told) };
+        let versions = store.gallery_versions_after(Some(*told), READ_AT_ONCE).await?;
+        let Some(last) = versions.last().map(|version| version.version) else { return Ok(()) };
         events.append(versions.iter().map(|version| event(version, clock)).collect()).await?;
-        told = last;
+        *told = last;
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
             // The first daemon that tells of versions takes the newest for known.
             let events = EventLog::open(store.clone(), 16).await.expect("it opens");
             let first = enrol(&store, "anna").await;
-            tell_after(&store, &events, (before, &SimulatedClock::default())).await.expect("told");
+            tell_after(&store, &events, (&mut { before }, &SimulatedClock::default())).await.expect("told");
             assert_eq!(store.last_gallery_change().await, Ok(Some(first)));
         }
         let (second, third) = (enrol(&store, "bert").await, enrol(&store, "carl").await);
@@ -126,5 +126,26 @@ mod tests {
         assert_eq!(all[all.len() - 2..], [second, third], "what was committed while nobody told of it");
         assert!(all.is_sorted() && !all.contains(&before), "{all:?}");
         assert_eq!(told(&store, third).await, all, "and nothing twice");
+    }
+
+    #[tokio::test]
+    async fn what_was_told_before_the_disk_was_full_is_not_told_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(directory.path()).expect("it opens");
+        let events = EventLog::open(store.clone(), 16).await.expect("it opens");
+        for number in 0..2 * READ_AT_ONCE {
+            enrol(&store, &format!("person-{number}")).await;
+        }
+        // Room for the first read, not for the second.
+        store.limit_growth(Some(35)).await;
+        let (mut told, clock) = (0, SimulatedClock::default());
+        let full = tell_after(&store, &events, (&mut told, &clock)).await;
+        assert_eq!(full, Err(EventLogError::Store(StoreError::Full)));
+        let written = events.position().sequence;
+        assert!(written > 0, "the disk was full too early for this test");
+        assert_eq!(told, written, "one event a version");
+        store.limit_growth(None).await;
+        tell_after(&store, &events, (&mut told, &clock)).await.expect("there is room");
+        assert_eq!(events.position().sequence, told, "each once");
     }
 }

@@ -118,7 +118,7 @@ impl Watch {
         let mut clock = DaemonClock::default();
         // However late the first answer comes, it was made after it was asked for.
         let mut asked = Some(door::running_time());
-        let mut stream = daemon.events().subscribe(self.request(place.cursor())).await?.into_inner();
+        let mut stream = daemon.events().subscribe(self.request(place)).await?.into_inner();
         if place.has_begun() {
             eprintln!("connected again; the stream goes on after the last event");
         }
@@ -149,8 +149,8 @@ impl Watch {
         Err(Status::unavailable("the daemon ended the stream").into())
     }
 
-    fn request(&self, cursor: Option<&str>) -> pb::SubscribeRequest {
-        let start = match (cursor, self.from.as_str()) {
+    fn request(&self, place: &Place) -> pb::SubscribeRequest {
+        let start = match (place.cursor(), self.from.as_str()) {
             (Some(cursor), _) => Start::Cursor(cursor.to_owned()),
             (None, "now") => Start::Now(Now {}),
             (None, "earliest") => Start::Earliest(Earliest {}),
@@ -162,7 +162,8 @@ impl Watch {
             types: self.filter.wire_types(),
             subject_ids: self.filter.subjects.clone(),
             watchlists: self.filter.watchlists.clone(),
-            allow_missing: self.allow_missing,
+            // Whom it names was there when it began; if they are gone since, others may come.
+            allow_missing: self.allow_missing || place.has_begun(),
         }
     }
 
@@ -249,6 +250,21 @@ async fn fetch(daemon: &Daemon, snapshot_id: &str, shots: &Shots) -> anyhow::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_gone_since_it_began_does_not_end_it() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            watch: Watch,
+        }
+        let watch = Line::parse_from(["watch", "--watchlist", "visitors"]).watch;
+        let mut place = Place::of(None).expect("none yet");
+        assert!(!watch.request(&place).allow_missing, "a name that was mistyped is told at once");
+        place.reached("e-1").expect("nothing to write");
+        assert!(watch.request(&place).allow_missing);
+    }
 
     #[test]
     fn nothing_that_the_daemon_sends_leads_out_of_the_folder() {
