@@ -44,6 +44,7 @@ use crate::{ingest, rpc};
 pub use embedder::embedder;
 pub use replay::{Recording, replay};
 use shadow::OpenShadow;
+pub use shadow::check as check_shadow;
 pub use targets::policy;
 
 /// How often what is past its retention is deleted.

@@ -130,6 +130,14 @@ pub(super) async fn open(config: &Config, in_force: &EngineFacts, device: &Resol
     Ok(Some(OpenShadow { known, settings, shadow: Shadow { encoder, verdicts: sender }, upkeep }))
 }
 
+/// Whether the configuration's shadow can be opened beside what inference runs on: `None` where it has none.
+///
+/// # Errors
+/// As of the start.
+pub async fn check(config: &Config, in_force: &EngineFacts, device: &ResolvedDevice) -> anyhow::Result<Option<String>> {
+    Ok(open(config, in_force, device).await?.map(|shadow| shadow.known.description))
+}
+
 /// What [shadow] states, for people.
 fn describe(config: &Config) -> anyhow::Result<String> {
     let shadow = &config.shadow;

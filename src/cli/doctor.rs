@@ -110,7 +110,7 @@ impl Doctor {
         tell(checks::video())?;
         tell(checks::models(&config.models_dir))?;
         let waiting = spinner("opening a session");
-        let inference = checks::inference(&config);
+        let inference = checks::inference(&config).await;
         waiting.finish_and_clear();
         tell(inference)?;
         tell(checks::folders(&config))?;

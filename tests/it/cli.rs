@@ -73,12 +73,14 @@ fn one_refused_photo_does_not_keep_the_others_out() {
     let (daemon, folder) = (Canned::start(), tempfile::tempdir().expect("a temporary directory"));
     let photos = [("1.jpg", "good"), ("2.jpg", "bad"), ("3.jpg", "good")].map(|(name, text)| file(folder.path(), name, text.as_bytes()));
     let ran = run(&["--server", &daemon.url, "subject", "add-sample", "anna", &photos[0], &photos[1], "/nowhere.jpg", &photos[2]]);
-    assert_eq!((ran.exit_code, ran.out.lines().count()), (1, 2), "{ran:?}");
+    assert_eq!((ran.exit_code, ran.out.lines().count()), (4, 2), "{ran:?}");
+    let none = run(&["--server", &daemon.url, "subject", "add-sample", "anna", &photos[1]]);
+    assert!(none.exit_code == 1 && none.err.contains("none of 1 was taken"), "{none:?}");
     assert!(ran.err.contains("2.jpg: no face was found") && ran.err.contains("/nowhere.jpg") && ran.err.contains("2 of 4"), "{ran:?}");
     let mut ids = daemon.seen.lock().unwrap().request_ids.clone();
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 3, "every change has an id of its own: {ids:?}");
+    assert_eq!(ids.len(), 4, "every change has an id of its own: {ids:?}");
 }
 
 #[test]
@@ -266,6 +268,15 @@ fn detect_draws_the_faces_into_the_picture_the_daemon_saw() {
 }
 
 #[test]
+fn a_reload_that_refused_photos_says_so_by_its_exit_code() {
+    let daemon = Canned::start();
+    for json in [&[][..], &["--json"]] {
+        let ran = run(&[&["--server", &daemon.url, "reload"], json].concat());
+        assert!(ran.exit_code == 4 && ran.out.contains("anna/2.jpg"), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_wrong_configuration_is_refused_before_anything_opens() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let config = file(folder.path(), "doorward.toml", b"[recognition]\nthreshold = 1.5\n");
@@ -273,6 +284,10 @@ fn a_wrong_configuration_is_refused_before_anything_opens() {
     assert_eq!(ran.exit_code, 2, "{ran:?}");
     for part in [config.as_str(), "recognition.threshold", "1.5", "-1 to 1"] {
         assert!(ran.err.contains(part), "{part}: {ran:?}");
+    }
+    let file = folder.path().join("file").display().to_string();
+    for command in ["backup", "restore", "export"] {
+        assert_eq!(run(&["gallery", command, &file, "--config", &config]).exit_code, 2, "{command}: wrong usage");
     }
 }
 
@@ -298,4 +313,18 @@ fn completions_are_a_script_of_the_shell() {
     let mut shell = Command::new("bash").args(["-n"]).stdin(Stdio::piped()).spawn().expect("bash is there");
     shell.stdin.take().expect("it is piped").write_all(ran.out.as_bytes()).expect("it reads");
     assert!(shell.wait().expect("it ends").success() && ran.out.contains("doorward__subcmd__watch"), "bash reads it without complaint");
+}
+
+#[test]
+fn the_doctor_finds_what_would_keep_the_daemon_from_deciding() {
+    let Some(models) = crate::faces::models_dir("the doctor on decisions") else { return };
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let set = |key: &str| ["--set".to_owned(), format!("{key}={}", folder.path().join("none.json").display())];
+    let models = ["--set".to_owned(), format!("models_dir={}", models.display())];
+    for (key, what) in [("recognition.calibration", "decisions"), ("recognition.verifier", "decisions"), ("shadow.calibration", "shadow")] {
+        let arguments: Vec<String> = ["doctor".to_owned()].into_iter().chain(models.clone()).chain(set(key)).collect();
+        let ran = run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let told = ran.out.lines().find(|line| line.contains(what)).unwrap_or_default();
+        assert!(ran.exit_code == 1 && told.contains("none.json"), "{key}: {ran:?}");
+    }
 }

@@ -1,18 +1,19 @@
 //! Looks at what the daemon stands on: video, models, inference, folders.
 //!
 //! In: the configuration and the machine. Out: checks.
-//! Drops: nothing. The one file that is written, to see whether one can be, is removed again.
+//! Drops: nothing. The file that is written to see whether one can be is removed again; what opening the models
+//! rewrites for this machine stays, as at the daemon's start.
 //! Must not know: how checks are printed.
 
 use std::path::Path;
 
 use super::{Check, Verdict};
 use crate::config::{Config, DecodeChoice, InferConfig};
-use crate::device::{Device, DeviceFact};
-use crate::infer::Engine;
+use crate::device::{Device, DeviceFact, ResolvedDevice};
+use crate::infer::{Engine, EngineFacts};
 use crate::ingest::PluginFact;
 use crate::models::{Manifest, Sound};
-use crate::{device, ingest};
+use crate::{app, device, ingest};
 
 /// GStreamer and each element that ingest uses.
 pub fn video() -> Vec<Check> {
@@ -50,7 +51,7 @@ pub fn models(dir: &Path) -> Vec<Check> {
 }
 
 /// The device with what a GPU stands on, and a session of each model on it.
-pub fn inference(config: &Config) -> Vec<Check> {
+pub async fn inference(config: &Config) -> Vec<Check> {
     let device = match device::resolve(&config.infer.device) {
         Ok(device) => device,
         Err(error) => {
@@ -80,12 +81,28 @@ pub fn inference(config: &Config) -> Vec<Check> {
                 facts.runtime_version, facts.provider, facts.precision, facts.precision_reason
             );
             checks.push(Check::works("inference", found));
+            checks.extend(deciding(config, facts, &device).await);
         }
         Err(error) => {
             checks.push(Check::works("device", format!("{}: {}", device.device, device.reason)));
             let mend = "mend the files named above first, then `doorward models install`";
             checks.push(Check::broken("inference", error.to_string(), mend));
         }
+    }
+    checks
+}
+
+/// What decides, in force and in the shadow: without it the daemon does not start.
+async fn deciding(config: &Config, facts: &EngineFacts, device: &ResolvedDevice) -> Vec<Check> {
+    let mend = |section| format!("name a file that is there and of this encoder, or correct {section}");
+    let mut checks = vec![match app::policy(config, facts) {
+        Ok(_) => Check::works("decisions", "thresholds, calibration and verifier can be used, as far as they are configured"),
+        Err(error) => Check::broken("decisions", format!("{error:#}"), mend("[recognition]")),
+    }];
+    match app::check_shadow(config, facts, device).await {
+        Ok(None) => {}
+        Ok(Some(found)) => checks.push(Check::works("shadow", found)),
+        Err(error) => checks.push(Check::broken("shadow", format!("{error:#}"), mend("[shadow]"))),
     }
     checks
 }

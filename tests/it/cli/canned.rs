@@ -124,7 +124,6 @@ impl GalleryService for Answers {
         delete_subject: DeleteSubjectRequest => pb::DeleteSubjectResponse,
         list_samples: ListSamplesRequest => pb::ListSamplesResponse,
         delete_sample: DeleteSampleRequest => pb::DeleteSampleResponse,
-        reload_gallery: ReloadGalleryRequest => pb::ReloadGalleryResponse,
         get_gallery: GetGalleryRequest => pb::GetGalleryResponse,
         list_gallery_versions: ListGalleryVersionsRequest => pb::ListGalleryVersionsResponse,
         compare_gallery_versions: CompareGalleryVersionsRequest => pb::CompareGalleryVersionsResponse,
@@ -197,6 +196,11 @@ impl GalleryService for Answers {
     }
 
     /// Photos that begin with a `g` are good.
+    async fn reload_gallery(&self, _: Request<pb::ReloadGalleryRequest>) -> Answer<pb::ReloadGalleryResponse> {
+        let file = pb::RefusedFile { path: "anna/2.jpg".into(), reason: "NO_FACE".into(), ..Default::default() };
+        Ok(Response::new(pb::ReloadGalleryResponse { subjects_added: 1, refused_files: vec![file], ..Default::default() }))
+    }
+
     async fn create_sample(&self, request: Request<pb::CreateSampleRequest>) -> Answer<pb::CreateSampleResponse> {
         let mut seen = self.see(&request);
         seen.request_ids.push(request.get_ref().request_id.clone());
