@@ -104,6 +104,19 @@ impl Manifest {
         let encoders = self.encoders.iter().map(|encoder| (Role::Encoder, &encoder.model));
         let antispoof = self.antispoof.iter().map(|antispoof| (Role::Antispoof, &antispoof.model));
         let models = std::iter::once((Role::Detector, &self.detector.model)).chain(encoders).chain(antispoof);
+        // A projection is trained at the site: nobody published it.
+        let projections = self.encoders.iter().filter_map(|encoder| Some((encoder, encoder.projection.as_ref()?)));
+        let projections = projections.map(|(encoder, projection)| Listed {
+            role: Role::Encoder,
+            name: format!("{} (projection)", encoder.model.name),
+            path: self.dir.join(&projection.file),
+            bytes: projection.bytes,
+            sha256: projection.sha256.clone(),
+            licence: String::new(),
+            credit: String::new(),
+            source: "doorward train".to_owned(),
+            is_optional: false,
+        });
         let models = models.map(|(role, entry)| Listed {
             role,
             name: entry.name.clone(),
@@ -115,7 +128,7 @@ impl Manifest {
             source: entry.source.clone(),
             is_optional: false,
         });
-        runtimes.chain(models).collect()
+        runtimes.chain(models).chain(projections).collect()
     }
 
     /// Reads every file and compares it with what was published: one result a file, in the order

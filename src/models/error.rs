@@ -37,7 +37,9 @@ pub enum ModelsError {
         reason: String,
     },
     /// A file is not there or cannot be read.
-    #[error("{path}: {source}; expected sha256 {expected}, found no file to hash; run script/bootstrap")]
+    #[error(
+        "{path}: {source}; expected sha256 {expected}, found no file to hash; put it there: what is published comes by script/bootstrap"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -48,7 +50,7 @@ pub enum ModelsError {
     },
     /// A file is not the published one.
     #[error(
-        "{path} is {kind}: expected {bytes_expected} bytes with sha256 {expected}, found {bytes_found} bytes with sha256 {found}; delete it and run script/bootstrap (with --gpu where it is the GPU's runtime library)"
+        "{path} is {kind}: expected {bytes_expected} bytes with sha256 {expected}, found {bytes_found} bytes with sha256 {found}; a published file: delete it and run script/bootstrap (with --gpu where it is the GPU's runtime library); one of your own: correct bytes and sha256 in the manifest"
     )]
     Differs {
         /// The file.

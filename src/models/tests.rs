@@ -116,6 +116,16 @@ fn a_bad_manifest_is_refused_with_file_and_key() {
 }
 
 #[test]
+fn a_projection_is_listed_and_checked_like_what_was_published() {
+    let projection = "\n[model.projection]\nfile = \"p.bin\"\nbytes = 3\nsha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\ndimension = 64\n";
+    let manifest = load(&[RUNTIME, DETECTOR, ENCODER, projection].concat()).expect("it is good");
+    let verified = manifest.verify();
+    let of_projection = verified.iter().find(|verified| verified.listed.path.ends_with("p.bin")).expect("it is looked at");
+    assert!(of_projection.outcome.is_err(), "it is not there");
+    assert!(!of_projection.listed.is_optional && of_projection.listed.name.contains("projection"));
+}
+
+#[test]
 fn an_antispoof_model_is_optional_single_and_checked_like_the_others() {
     let without = load(&[RUNTIME, DETECTOR, ENCODER].concat()).expect("it is good");
     assert_eq!(without.antispoof, None);
