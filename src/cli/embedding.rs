@@ -3,11 +3,12 @@
 //! In: options, a folder of photos. Out: the faces, and a word for each photo that shows none.
 //! Must not know: what the faces are for.
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Args;
 
-use super::failure::Usage;
 use super::output::{printable, progress};
 use super::serve::ConfigOptions;
 use crate::app;
@@ -40,7 +41,7 @@ impl EmbeddingOptions {
     /// # Errors
     /// [`Usage`] for a wrong one.
     pub fn config(&self) -> anyhow::Result<Config> {
-        let mut config = self.config.load().map_err(|error| Usage(error.to_string()))?;
+        let mut config = self.config.load()?;
         // Warnings are for people; what is asked for is the answer.
         if config.log == LogConfig::default() {
             config.log.filter = "warn".into();
@@ -68,13 +69,17 @@ impl EmbeddingOptions {
     }
 }
 
-/// Refuses a file that cannot be written, before the work that it is for.
+/// Refuses a file that cannot be written, before the work that it is for. One that is there stays as it is.
 ///
 /// # Errors
-/// The folder is not there.
+/// What the system says.
 pub fn check_writable(file: &Path) -> anyhow::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    anyhow::ensure!(folder.is_dir() && !file.is_dir(), "cannot write {}: give a file in a folder that is there", file.display());
+    let refused = || format!("cannot write {}: give a file in a folder that is there and that you may write", file.display());
+    let was_there = file.exists();
+    OpenOptions::new().append(true).create(true).open(file).with_context(refused)?;
+    if !was_there {
+        std::fs::remove_file(file).with_context(refused)?;
+    }
     Ok(())
 }
 
@@ -104,4 +109,24 @@ pub async fn embed(
         }
     }
     Ok(faces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_refused_before_the_work_and_others_stay_as_they_are() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let (new, known) = (folder.path().join("new"), folder.path().join("known"));
+        std::fs::write(&known, "kept").expect("written");
+        for file in [&new, &known] {
+            check_writable(file).expect("it can be written");
+        }
+        assert!(!new.exists() && std::fs::read(&known).is_ok_and(|bytes| bytes == b"kept"));
+        for file in [folder.path(), &folder.path().join("none/file"), Path::new("/proc/file")] {
+            let refused = check_writable(file).expect_err("nobody can write there");
+            assert!(refused.to_string().contains(&file.display().to_string()), "{refused}");
+        }
+    }
 }

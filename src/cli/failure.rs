@@ -60,6 +60,21 @@ pub fn in_a_row<'a>(causes: impl Iterator<Item = &'a (dyn Error + 'static)>) -> 
     })
 }
 
+/// What becomes of a command for several things of which some were refused, each with its reason.
+///
+/// # Errors
+/// [`PartlyRefused`], or that all were.
+pub fn of_several(refused: usize, total: usize) -> anyhow::Result<()> {
+    match refused {
+        0 => Ok(()),
+        _ if refused == total => anyhow::bail!("none of {total} was taken"),
+        _ => {
+            eprintln!("{refused} of {total} were refused; the others were taken");
+            Err(PartlyRefused.into())
+        }
+    }
+}
+
 /// What is said of an error, and the exit code.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {

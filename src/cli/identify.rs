@@ -54,8 +54,7 @@ impl Identify {
             }
         }
         bar.finish_and_clear();
-        anyhow::ensure!(refused == 0, "{refused} of {} photos could not be looked at", self.photos.len());
-        Ok(())
+        failure::of_several(refused, self.photos.len())
     }
 }
 

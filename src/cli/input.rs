@@ -99,7 +99,7 @@ pub fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A moment in RFC 3339, or a day, which ends at its midnight UTC.
+/// A moment in RFC 3339, or a day, which means its first moment, 00:00 UTC.
 ///
 /// # Errors
 /// The text is neither.

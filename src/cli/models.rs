@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::failure::{Told, Usage};
+use super::failure::Told;
 use super::output::{Output, Table, progress};
 use super::serve::ConfigOptions;
 use crate::models::{Listed, Manifest, Role, Sound};
@@ -69,7 +69,7 @@ impl Place {
     fn manifest(&self) -> anyhow::Result<Manifest> {
         let dir = match &self.models_dir {
             Some(dir) => dir.clone(),
-            None => self.config.load().map_err(|error| Usage(error.to_string()))?.models_dir,
+            None => self.config.load()?.models_dir,
         };
         Ok(Manifest::load(&dir)?)
     }

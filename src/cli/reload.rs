@@ -7,6 +7,7 @@
 use clap::Args;
 
 use super::client::{ClientOptions, request_id};
+use super::failure::PartlyRefused;
 use super::output::{Output, Table, spinner};
 use crate::pb;
 
@@ -42,8 +43,10 @@ impl Reload {
         let response = daemon.gallery().reload_gallery(request).await;
         waiting.finish_and_clear();
         let response = response?.into_inner();
+        let outcome = if response.refused_files.is_empty() { Ok(()) } else { Err(PartlyRefused.into()) };
         if out.json {
-            return out.message("ReloadGalleryResponse", &response);
+            out.message("ReloadGalleryResponse", &response)?;
+            return outcome;
         }
         let what = if self.dry_run { "would change (nothing was changed)" } else { "changed" };
         out.line(&format!(
@@ -65,6 +68,6 @@ impl Reload {
         if any.1 {
             out.table(&doubtful)?;
         }
-        Ok(())
+        outcome
     }
 }

@@ -78,7 +78,7 @@ impl Replay {
     /// # Errors
     /// A wrong configuration, a video that cannot be read; or [`Told`] when events differ.
     pub fn run(self, out: Output) -> anyhow::Result<()> {
-        let mut config = self.config.load().map_err(|error| Usage(error.to_string()))?;
+        let mut config = self.config.load()?;
         // Warnings are for people; what is asked for are the events.
         if config.log == crate::config::LogConfig::default() {
             config.log.filter = "warn".into();

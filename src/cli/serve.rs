@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::failure::{Told, Usage, in_a_row};
 use super::input::parse_pair;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 
 /// Places that memory is taken from, side by side.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -50,9 +50,9 @@ impl ConfigOptions {
     /// The configuration that the daemon would run with.
     ///
     /// # Errors
-    /// [`ConfigError`], which names source, key, value and what is allowed.
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref(), &self.overrides)
+    /// A configuration that is wrong, by source, key, value and what is allowed.
+    pub fn load(&self) -> Result<Config, Usage> {
+        Config::load(self.config.as_deref(), &self.overrides).map_err(|error| Usage(error.to_string()))
     }
 }
 
@@ -73,7 +73,7 @@ impl Serve {
     /// # Errors
     /// A wrong configuration, before anything was opened; or that the daemon failed, which its log tells.
     pub fn run(self) -> anyhow::Result<()> {
-        let config = self.config.load().map_err(|error| Usage(error.to_string()))?;
+        let config = self.config.load()?;
         few_arenas();
         crate::telemetry::init(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;

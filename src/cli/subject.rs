@@ -83,7 +83,7 @@ struct Fields {
     /// Where the person's consent is filed
     #[arg(long, value_name = "REFERENCE")]
     consent: Option<String>,
-    /// When the person stops matching: a day, or RFC 3339
+    /// When the person stops matching: RFC 3339, or a day for its first moment (00:00 UTC): name the day after the last
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     expire: Option<Timestamp>,
 }

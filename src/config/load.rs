@@ -325,8 +325,10 @@ fn explain(figment: &Figment, error: figment::Error) -> ConfigError {
 }
 
 fn not_allowed(figment: &Figment, key: String) -> ConfigError {
-    // A section that was given a plain value has no entry of its own: it wants its keys.
-    let allowed = KEYS.iter().find(|(known, _)| *known == key).map_or("a section of keys", |(_, allowed)| allowed);
+    // What stands below names of the user's own is described by the section. One that was given a plain value has no entry: it wants its keys.
+    let sections = std::iter::successors(Some(key.as_str()), |key| key.rsplit_once('.').map(|(section, _)| section));
+    let described = sections.filter_map(|section| KEYS.iter().find(|(known, _)| *known == section)).next();
+    let allowed = described.map_or("a section of keys", |(_, allowed)| allowed);
     ConfigError::NotAllowed { origin: origin(figment, &key), value: shown(figment, &key), allowed: allowed.to_owned(), key }
 }
 

@@ -43,6 +43,8 @@ fn a_value_of_the_wrong_type_is_refused_with_what_is_allowed() {
     assert_names("[infer]\nsessions = \"two\"", &["infer.sessions", "\"two\"", "0 (one a core) to 256"]);
     assert_names("[infer]\nsessions = -1", &["infer.sessions", "-1", "0 (one a core) to 256"]);
     assert_names("[recognition]\nthreshold = \"high\"", &["recognition.threshold", "\"high\"", "-1 to 1"]);
+    let below_a_name = "[recognition.watchlists.staff]\ntarget_fpir = \"0.01\"";
+    assert_names(below_a_name, &["recognition.watchlists.staff.target_fpir", "\"0.01\"", "target_fmr, target_fpir"]);
     assert_names("data_dir = 7", &["data_dir", "7", "a path"]);
     assert_names("server = 7", &["server", "7", "a section"]);
     assert_names("[events]\nsnapshots = \"yes\"", &["events.snapshots", "\"yes\"", "true or false"]);

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::auth;
 use super::outgoing::Outgoing;
-use super::status::{Refusal, bad_field, stopping};
+use super::status::{Refusal, bad_field, explained, stopping};
 use super::{RpcParts, Shared};
 use crate::enrol::{ImportOptions, ImportReport, ImportStep, RefusedImport};
 use crate::pb;
@@ -66,7 +66,7 @@ async fn receive(parts: &RpcParts, incoming: &mut Streaming<ImportGalleryRequest
     let failed = |error: io::Error| Status::from(parts.store.scratch_failure(&error));
     let mut file = File::from_std(parts.store.scratch_file()?);
     let (mut import, mut is_first) = (ImportOptions::default(), true);
-    while let Some(request) = incoming.message().await? {
+    while let Some(request) = incoming.message().await.map_err(|error| explained(&error))? {
         match request.part {
             Some(Part::Options(options)) if is_first => {
                 import = ImportOptions { dry_run: options.dry_run, allow_duplicate: options.allow_duplicate };

@@ -16,7 +16,7 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::{Code, Status};
 
 use super::auth::{Admission, Tokens};
-use super::status::{Refusal, explained};
+use super::status::{Refusal, explained, is_own_fault};
 
 /// Health is open, so that a supervisor needs no secret (`grpc.health.v1`).
 const OPEN_PREFIX: &str = "/grpc.health.v1.Health/";
@@ -103,11 +103,10 @@ fn overdue(deadline: Duration) -> Status {
 /// faults: to the caller they are an answer, so this is where they end.
 fn with_reason(path: &str, response: http::Response<Body>) -> http::Response<Body> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
-    let ours = !status.details().is_empty();
-    if ours && matches!(status.code(), Code::Internal | Code::DataLoss | Code::Unknown) {
+    if is_own_fault(&status) {
         tracing::error!(method = path, "a call failed: {}", status.message());
     }
-    if ours || status.code() == Code::Ok { response } else { explained(&status).into_http() }
+    if !status.details().is_empty() || status.code() == Code::Ok { response } else { explained(&status).into_http() }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
-use super::status::Refusal;
+use super::status::{Refusal, is_own_fault};
 
 /// Responses waiting for the client to read them. One: what comes thick is coalesced before it.
 const WAITING_MAX: usize = 1;
@@ -47,7 +47,11 @@ impl<T> Stream for Outgoing<T> {
         }
         let status = std::task::ready!(Pin::new(&mut self.task).poll(cx));
         self.ended = true;
-        Poll::Ready(Some(Err(status.unwrap_or_else(|_| panicked()))))
+        let status = status.unwrap_or_else(|_| panicked());
+        if is_own_fault(&status) {
+            tracing::error!(answers = std::any::type_name::<T>(), "a stream failed: {}", status.message());
+        }
+        Poll::Ready(Some(Err(status)))
     }
 }
 

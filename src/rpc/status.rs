@@ -326,6 +326,11 @@ macro_rules! status_by_refusal {
 }
 status_by_refusal!(EnrolError, PhotoError, RecogniseError, CamerasError, StoreError, SubscribeError, SubscriptionEnded);
 
+/// Whether a status is the daemon's own fault. To the caller it is an answer, so the log is where it is told.
+pub(super) fn is_own_fault(status: &Status) -> bool {
+    !status.details().is_empty() && matches!(status.code(), Code::Internal | Code::DataLoss | Code::Unknown)
+}
+
 /// Explains a status that the transport made, which carries no reason yet: a message that is no
 /// protobuf or too long, a method that does not exist.
 pub(super) fn explained(status: &Status) -> Status {

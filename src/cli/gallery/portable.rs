@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::client::Daemon;
+use super::super::failure::PartlyRefused;
 use super::super::output::{Output, progress, spinner};
 use super::super::serve::ConfigOptions;
 use crate::pb;
@@ -23,10 +24,10 @@ use crate::pb::import_gallery_request::Part;
 use crate::pb::import_gallery_response::Step;
 use crate::store;
 
-/// Bytes of a file that are sent in one message.
-const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a file that are sent in one message: less than the least that a daemon's `server.message_bytes_max` may be.
+const CHUNK_BYTES: usize = 32 << 10;
 /// Messages that are read ahead of the network.
-const CHUNKS_AHEAD: usize = 4;
+const CHUNKS_AHEAD: usize = 32;
 
 /// Writes who is known to a file that other tools and other versions can read, while the daemon runs
 ///
@@ -152,8 +153,10 @@ impl Import {
         waiting.finish_and_clear();
         bar.finish_and_clear();
         let report = report.context("the daemon ended without a report; run the import again, and it goes on")?;
+        let outcome = if report.subjects_refused + report.samples_refused > 0 { Err(PartlyRefused.into()) } else { Ok(()) };
         if out.json {
-            return out.message("ImportReport", &report);
+            out.message("ImportReport", &report)?;
+            return outcome;
         }
         let what = if self.dry_run { "would import (nothing was changed)" } else { "imported" };
         out.line(&format!(
@@ -169,7 +172,7 @@ impl Import {
             let advice = "come from another encoder and match nothing: `doorward gallery reencode` makes templates anew from their photos";
             out.line(&format!("{} of these samples {advice}", report.foreign_templates))?;
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -11,6 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::client::Daemon;
+use super::super::failure::PartlyRefused;
 use super::super::output::{Output, progress, span, spinner};
 use crate::pb;
 use crate::pb::reencode_gallery_response::Step;
@@ -56,8 +57,10 @@ impl Reencode {
         waiting.finish_and_clear();
         bar.finish_and_clear();
         let report = report.context("the daemon ended without a report; run it again, and it goes on")?;
+        let outcome = if report.samples_refused > 0 { Err(PartlyRefused.into()) } else { Ok(()) };
         if out.json {
-            return out.message("ReencodeReport", &report);
+            out.message("ReencodeReport", &report)?;
+            return outcome;
         }
         out.line(&format!(
             "made {} templates of space {}; {} samples had one, for {} none could be made",
@@ -67,12 +70,14 @@ impl Reencode {
             out.line(&format!("{} subjects have no template of that space and match nothing with it", report.subjects_lacking))?;
         }
         if report.in_force {
-            return out.line("the encoder is in force: what was made matches");
+            out.line("the encoder is in force: what was made matches")?;
+            return outcome;
         }
         out.line(&format!(
             "to put it in force: set infer.encoder = {:?} in the daemon's configuration and restart; until then the one before matches",
             self.encoder
-        ))
+        ))?;
+        outcome
     }
 }
 

@@ -132,8 +132,7 @@ impl AddSample {
             }
         }
         bar.finish_and_clear();
-        anyhow::ensure!(refused == 0, "{refused} of {total} were refused; the others were added");
-        Ok(())
+        failure::of_several(refused, total)
     }
 }
 
