@@ -1,7 +1,7 @@
-//! The systemd unit: how exposed it leaves the machine, and that inference runs under its filter.
+//! The systemd units: how exposed they leave the machine, and that inference runs under their filter.
 //!
-//! In: `systemd/doorward.service`, the built daemon, models, a photo. Without systemd's own tools,
-//! models or photos, what could not be checked is printed.
+//! In: `systemd/`, the built daemon, models, a photo. Without systemd's own tools, models or photos, what could not be
+//! checked is printed.
 //! Must not know: how the daemon recognises.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ fn the_unit_leaves_the_machine_hardly_exposed() {
 
 #[test]
 fn the_watchdog_and_the_reload_are_wired() {
-    let unit = unit_settings();
+    let unit = settings_of("doorward.service");
     let one = |key: &str| unit.get(key).map(|values| values.join(" ")).unwrap_or_default();
     assert_eq!(one("Type"), "notify");
     assert_eq!(one("NotifyAccess"), "main");
@@ -36,6 +36,55 @@ fn the_watchdog_and_the_reload_are_wired() {
     assert!(one("WatchdogSec").parse::<u32>().is_ok_and(|seconds| seconds > 0), "the watchdog is on");
     // The daemon takes up to 10 s to end its streams.
     assert!(one("TimeoutStopSec").parse::<u32>().is_ok_and(|seconds| seconds > 10), "systemd waits until the daemon has drained");
+}
+
+#[test]
+fn a_gpus_devices_are_made_before_the_daemon_is_kept_from_making_them() {
+    let (daemon, maker) = (settings_of("doorward.service.d/gpu.conf"), settings_of("doorward-gpu.service"));
+    for key in ["Wants", "After"] {
+        assert_eq!(daemon.get(key).map(|units| units.join(" ")).as_deref(), Some("doorward-gpu.service"), "{key}");
+    }
+    // What a unit runs before its daemon is under the rules of its devices, too, and those allow no new ones.
+    assert!(!daemon.contains_key("ExecStartPre") && daemon["DeviceAllow"].iter().all(|rule| rule.ends_with(" rw")));
+    assert_eq!(maker["Type"], ["oneshot"], "whoever comes after it waits until it is done");
+    assert!(maker.contains_key("TimeoutStartSec"), "a GPU that hangs keeps the daemon waiting no longer");
+    for confines in ["DevicePolicy", "DeviceAllow", "PrivateDevices", "CapabilityBoundingSet", "User"] {
+        assert!(!maker.contains_key(confines), "{confines}");
+    }
+    // nvidia-modprobe asked for uvm makes nothing else.
+    let runs = |arguments: &str| maker["ExecStart"].iter().any(|line| line == &format!("/usr/bin/nvidia-modprobe {arguments}"));
+    assert!(runs("-c=255 -c=0") && runs("-u -c=0"), "{:?}", maker["ExecStart"]);
+}
+
+#[test]
+fn decoders_are_looked_for_anew_at_each_start_on_a_gpu() {
+    let daemon = settings_of("doorward.service.d/gpu.conf");
+    assert_eq!(daemon["Environment"], ["GST_REGISTRY=/tmp/gstreamer-registry.bin"]);
+    assert_eq!(settings_of("doorward.service")["PrivateTmp"], ["yes"], "its /tmp is empty at each start");
+}
+
+#[test]
+fn systemd_understands_every_line_of_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let units = ["doorward.service", "doorward-gpu.service", "doorward.service.d/gpu.conf"];
+    std::fs::create_dir(folder.path().join("doorward.service.d")).unwrap();
+    for unit in units {
+        let mut text = std::fs::read_to_string(package().join("systemd").join(unit)).unwrap();
+        // Neither need be installed here.
+        for program in ["doorward", "nvidia-modprobe", "nvidia-smi"] {
+            text = text.replace(&format!("/usr/bin/{program} "), "/bin/true ");
+        }
+        std::fs::write(folder.path().join(unit), text).unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]).args(units[..2].iter().map(|unit| folder.path().join(unit)));
+    let Ok(output) = verify.output() else {
+        println!("LEFT OUT: systemd-analyze verify: the tool is missing (Debian package systemd)");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let of_ours: Vec<&str> = said.lines().filter(|line| line.contains("doorward")).collect();
+    assert!(output.status.success() && of_ours.is_empty(), "{}: {said}", output.status);
 }
 
 #[test]
@@ -173,7 +222,7 @@ fn allowed_system_calls() -> Option<BTreeSet<u32>> {
     let groups = groups(&systemd_analyze(&["syscall-filter", "--no-pager"])?);
     // systemd lets these through whatever the filter says.
     let mut names = expand("@default", &groups);
-    for line in unit_settings().get("SystemCallFilter").into_iter().flatten() {
+    for line in settings_of("doorward.service").get("SystemCallFilter").into_iter().flatten() {
         let (is_removal, list) = line.strip_prefix('~').map_or((false, line.as_str()), |list| (true, list));
         for name in list.split_whitespace().flat_map(|name| expand(name, &groups)) {
             if is_removal {
@@ -212,9 +261,9 @@ fn expand(name: &str, groups: &BTreeMap<String, Vec<String>>) -> BTreeSet<String
     members.iter().flat_map(|member| expand(member, groups)).collect()
 }
 
-/// The unit's settings; one that stands several times keeps every value.
-fn unit_settings() -> BTreeMap<String, Vec<String>> {
-    let unit = std::fs::read_to_string(package().join("systemd/doorward.service")).unwrap();
+/// A unit's settings; one that stands several times keeps every value.
+fn settings_of(unit: &str) -> BTreeMap<String, Vec<String>> {
+    let unit = std::fs::read_to_string(package().join("systemd").join(unit)).unwrap();
     let mut settings: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, value) in unit.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')) {
         settings.entry(key.to_owned()).or_default().push(value.to_owned());
