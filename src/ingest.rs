@@ -36,7 +36,7 @@ use crate::clock::{Clock, SimulatedClock};
 use crate::frame::Frame;
 
 pub use cuda::Decode;
-pub use plugins::{PluginFact, cuda_plugins, plugins};
+pub use plugins::{PluginFact, cuda_plugins, plugins, registry_file};
 
 /// Takes what a source decoded. Called from GStreamer's threads for cameras, from the caller's for files.
 pub trait FrameSink: Send + Sync {

@@ -17,6 +17,7 @@ use gstreamer::prelude::*;
 use self::driver::Primary;
 use self::library::Library;
 use super::decoding::Codec;
+use super::plugins::registry_file;
 
 pub(super) use self::library::{DECODER_LIBRARY, LIBRARY, is_there};
 pub(super) use self::surface::Surface;
@@ -143,7 +144,8 @@ fn decoder_of(codec: &str, ordinal: u32) -> Result<String, String> {
         format!("no element {codec}dec of GStreamer is for cuda:{ordinal}")
     } else {
         format!(
-            "GStreamer has no element {codec}dec: install gstreamer1.0-plugins-bad and the driver's {DECODER_LIBRARY}, then remove ~/.cache/gstreamer-1.0 so that it is looked for again"
+            "GStreamer has no element {codec}dec: install gstreamer1.0-plugins-bad and the driver's {DECODER_LIBRARY}, then remove {}, where GStreamer keeps what it found, and start again",
+            registry_file().display()
         )
     })
 }

@@ -1,7 +1,9 @@
 //! Knows which GStreamer elements ingest is made of, and whether this machine has them.
 //!
-//! In: GStreamer's registry. Out: a fact for each element.
+//! In: GStreamer's registry. Out: a fact for each element, and where the registry lies.
 //! Must not know: pipelines.
+
+use std::path::PathBuf;
 
 use gstreamer::prelude::*;
 
@@ -52,6 +54,15 @@ const CUDA_LIBRARIES: [(&str, &str, &str); 2] = [
     (LIBRARY, "libgstreamer-plugins-bad1.0-0", "hands pictures over on the GPU"),
     (DECODER_LIBRARY, "libnvcuvid1", "is the GPU's decoder"),
 ];
+
+/// The file in which GStreamer keeps which elements it found, for this process. It does not notice a GPU that came since.
+pub fn registry_file() -> PathBuf {
+    let said = ["GST_REGISTRY_1_0", "GST_REGISTRY"].into_iter().find_map(std::env::var_os);
+    said.map_or_else(
+        || gstreamer::glib::user_cache_dir().join("gstreamer-1.0").join(format!("registry.{}.bin", std::env::consts::ARCH)),
+        PathBuf::from,
+    )
+}
 
 /// What decoding on a CUDA device needs, and whether it is there: without it the processor decodes. The libraries are
 /// loaded to see, so ask only where there is a device.
@@ -113,6 +124,16 @@ mod tests {
         assert!(complaint.contains("avdec_h264 (x; package gstreamer1.0-libav), avdec_h265"), "{complaint}");
         assert!(complaint.ends_with("apt-get install gstreamer1.0-libav") && !complaint.contains("rtspsrc"), "{complaint}");
         assert_eq!(super::complaint(&facts[..1]), None);
+    }
+
+    #[test]
+    fn the_registry_is_named_where_gstreamer_keeps_it() {
+        if !plugins().iter().any(|fact| fact.present) {
+            println!("LEFT OUT: GStreamer's registry: GStreamer is not there; run script/bootstrap");
+            return;
+        }
+        let file = registry_file();
+        assert!(file.is_file(), "GStreamer has written {}", file.display());
     }
 
     #[test]

@@ -131,7 +131,8 @@ fn decoding(facts: &[PluginFact]) -> Vec<Check> {
 fn undecoded(fact: &PluginFact) -> Check {
     let PluginFact { element, package, purpose, .. } = fact;
     let mend = format!(
-        "apt-get install {package}; in a container NVIDIA_DRIVER_CAPABILITIES has to name video; then remove ~/.cache/gstreamer-1.0 of the daemon's user, so that GStreamer looks again; or set cameras.decode to cpu"
+        "apt-get install {package}; in a container NVIDIA_DRIVER_CAPABILITIES has to name video; then remove {}, so that GStreamer looks again (the daemon may keep it elsewhere, and its log names the file); or set cameras.decode to cpu",
+        ingest::registry_file().display()
     );
     Check::doubtful("gpu", format!("{element} is missing, so the CPU decodes cameras: it {purpose}"), mend)
 }
