@@ -8,6 +8,7 @@
 #include <vector>
 
 static int retained, the_context;
+static unsigned int flags;
 static std::set<void *> contexts;
 static thread_local std::vector<void *> pushed;
 
@@ -25,6 +26,14 @@ static void accuse(const std::string &what);
 static int begin(const char *name, bool needs_context);
 
 extern "C" {
+
+int cuDevicePrimaryCtxSetFlags_v2(int, unsigned int wanted) {
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    if (int code = begin("cuDevicePrimaryCtxSetFlags", false)) return code;
+    if (retained > 0) return PRIMARY_CONTEXT_ACTIVE;
+    flags = wanted;
+    return SUCCESS;
+}
 
 int cuDevicePrimaryCtxRetain(void **context, int) {
     std::lock_guard<std::recursive_mutex> lock(guard);

@@ -25,7 +25,7 @@ static void *device_memory(uint64_t address);
 #include "memory.hpp"
 #include "shim.hpp"
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, PRIMARY_CONTEXT_ACTIVE = 708 };
 
 // A place in a stream: reached once everything before it is done.
 struct Mark {
@@ -446,6 +446,12 @@ uint64_t stub_calls(const char *name) {
 uint64_t stub_bytes(int way) {
     std::lock_guard<std::recursive_mutex> lock(guard);
     return way == 0 ? bytes_up : (way == 1 ? bytes_down : bytes_read);
+}
+
+// The flags that the primary context was retained with.
+uint64_t stub_context_flags() {
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    return flags;
 }
 
 // Everything that was made and not given back.

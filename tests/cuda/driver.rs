@@ -158,6 +158,11 @@ impl StandIn {
         unsafe { self.symbol::<Number>(name)() }
     }
 
+    /// The flags that the primary context has.
+    pub fn context_flags(&self) -> u64 {
+        self.number("stub_context_flags")
+    }
+
     /// How many things were made and not given back.
     pub fn held(&self) -> u64 {
         self.number("stub_held")

@@ -148,3 +148,15 @@ fn a_worker_goes_on_after_any_call_that_fails() {
         assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
     });
 }
+
+#[test]
+fn whoever_waits_for_the_device_sleeps_and_a_context_that_is_in_use_is_taken_as_it_is() {
+    const NAME: &str = "faults::whoever_waits_for_the_device_sleeps_and_a_context_that_is_in_use_is_taken_as_it_is";
+    over_the_stand_in(NAME, &[], |stand_in| {
+        const BLOCKING_SYNC: u64 = 4;
+        let first = Gpu::open(0).unwrap();
+        assert_eq!(stand_in.context_flags(), BLOCKING_SYNC);
+        drop((Gpu::open(0).unwrap(), first));
+        assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
+    });
+}

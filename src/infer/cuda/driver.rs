@@ -15,6 +15,9 @@ use super::{CudaError, KERNEL_NAMES};
 
 /// Streams do not wait for the device's default stream, nor it for them.
 const NON_BLOCKING: u32 = 1;
+/// Whoever waits for a stream of the context, the runtime that infers too, sleeps: by default it takes a core where there are
+/// more cores than contexts.
+const SLEEPING: u32 = sys::CUctx_flags::CU_CTX_SCHED_BLOCKING_SYNC as u32;
 /// Events measure nothing, and whoever waits for one sleeps: the cores are for decoding.
 const SLEEPING_WITHOUT_TIMES: u32 = 1 | 2;
 /// Threads of a block, along each axis.
@@ -65,6 +68,13 @@ impl Gpu {
         let mut device = 0;
         // SAFETY: the device is written where it lies. What is beyond an i32 is no device either.
         checked("cuDeviceGet", unsafe { sys::cuDeviceGet(&raw mut device, i32::try_from(ordinal).unwrap_or(i32::MAX)) }, 0)?;
+        // Inference opens the device first: whoever else retains the context, to decode, finds it as it is here.
+        // SAFETY: the device is the driver's.
+        match unsafe { sys::cuDevicePrimaryCtxSetFlags_v2(device, SLEEPING) } {
+            // Older drivers leave a context as it is that somebody has retained.
+            CUresult::CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE => {}
+            answer => checked("cuDevicePrimaryCtxSetFlags", answer, 0)?,
+        }
         let mut context = std::ptr::null_mut();
         // SAFETY: the device is the driver's; `drop` releases what is retained.
         checked("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, device) }, 0)?;
