@@ -17,6 +17,7 @@ mod options;
 mod progress;
 mod runner;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,11 +112,16 @@ impl Opening<'_> {
             profile,
             may_build: self.plan.may_build,
         };
-        let cache = match &self.plan.config.engine_cache_dir {
-            Some(root) if self.choice.provider == GpuProvider::TensorRt => Some(EngineFolder::open(root, &self.key(&setup)?)?),
+        let mut cache = match &self.plan.config.engine_cache_dir {
+            // Whoever waits for another process in the midst of work is taken for stuck.
+            Some(root) if self.choice.provider == GpuProvider::TensorRt => {
+                Some(EngineFolder::open(root, &self.key(&setup)?, setup.may_build)?)
+            }
             _ => None,
         };
-        let engine = (self.choice.provider == GpuProvider::TensorRt).then(|| setup.open(cache, self.stream)).transpose()?;
+        let engine = (self.choice.provider == GpuProvider::TensorRt).then(|| setup.open(cache.as_mut(), self.stream)).transpose()?;
+        let kept = cache.as_ref().map(EngineFolder::in_use).transpose()?;
+        drop(cache);
         let mut session = GraphSession {
             canvases: Vec::new(),
             engine,
@@ -124,6 +130,7 @@ impl Opening<'_> {
             stream: self.stream.clone(),
             ran: Ran::default(),
             pause: Pause::default(),
+            _kept: kept,
         };
         session.warm()?;
         Ok(session)
@@ -158,18 +165,18 @@ struct Setup {
 
 impl Setup {
     /// The session that runs what the profile holds. An engine that was kept and cannot be used is built anew.
-    fn open(&self, mut cache: Option<EngineFolder>, stream: &Arc<Stream>) -> Result<Runner, GraphsError> {
+    fn open(&self, mut cache: Option<&mut EngineFolder>, stream: &Arc<Stream>) -> Result<Runner, GraphsError> {
         let provider = self.choice.provider;
-        let was_warm = cache.as_ref().is_some_and(|cache| cache.is_warm);
+        let was_warm = cache.as_deref().is_some_and(|cache| cache.is_warm);
         if provider == GpuProvider::TensorRt && !self.may_build {
             // What is kept, or nothing: whoever waits in the midst of work is recognised by nobody meanwhile.
             return if was_warm {
-                self.built(provider, cache.as_ref(), stream)
+                self.built(provider, cache.as_deref(), stream)
             } else {
                 Err(GraphsError::NotKept(self.model.name.clone()))
             };
         }
-        let mut opened = self.built(provider, cache.as_ref(), stream);
+        let mut opened = self.built(provider, cache.as_deref(), stream);
         if let (true, Some(cache), Err(error)) = (was_warm, &mut cache, &opened) {
             // It may be the engine, or a lack of memory, or a library that went: the engine goes only where another one opens.
             cache.set_aside(&format!("it cannot be used: {error}"))?;
@@ -238,6 +245,8 @@ struct GraphSession {
     ran: Ran,
     /// While no session is opened.
     pause: Pause,
+    /// Held so that no other process removes the engine, which would have to be built again where the device is opened anew.
+    _kept: Option<File>,
 }
 
 /// A run that came to its end.

@@ -1,7 +1,8 @@
 //! Keeps the engines that TensorRT built: one folder for a model, a GPU and everything else that an engine depends on.
 //!
 //! In: a folder, a [`Key`]. Out: an [`EngineFolder`] that holds a whole engine, or nothing yet.
-//! Drops: folders of the same model and GPU with another key, and folders that are not as they were left; each is logged.
+//! Drops: folders of the same model and GPU with another key that no process runs, and folders that are not as they were left; each is
+//! logged.
 //! Must not know: sessions, what an engine is.
 //!
 //! An engine is code that the GPU's process runs: folders are readable and writable for nobody else, and lie where nobody
@@ -19,7 +20,7 @@ use super::GraphsError;
 
 /// Grows whenever a folder is laid out otherwise.
 const LAYOUT: u32 = 1;
-/// Holds the key in words. It is written first.
+/// Holds the key in words. It is written first. Whoever runs the engine holds a shared lock on it.
 const KEY_FILE: &str = "key";
 /// Holds the hashes of all other files. It is written last, so it stands for a whole folder.
 const SEAL_FILE: &str = "SHA256SUMS";
@@ -102,11 +103,12 @@ pub(super) struct EngineFolder {
 }
 
 impl EngineFolder {
-    /// The folder of `key` below `root`, which is made where it is not there. What nobody can use any more is removed.
-    pub(super) fn open(root: &Path, key: &Key) -> Result<Self, GraphsError> {
+    /// The folder of `key` below `root`, which is made where it is not there. What nobody can use any more is removed. Another process
+    /// that holds the folders is waited for where that is allowed.
+    pub(super) fn open(root: &Path, key: &Key, may_wait: bool) -> Result<Self, GraphsError> {
         make_private(root)?;
         refuse_shared(root)?;
-        let lock = locked(root)?;
+        let lock = locked(root, may_wait)?;
         remove_outdated(root, key)?;
         let path = root.join(key.folder_name());
         if aside(&path).exists() {
@@ -129,6 +131,14 @@ impl EngineFolder {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Keeps other processes, whose settings are others, from removing the engine while what is answered is held.
+    pub(super) fn in_use(&self) -> Result<File, GraphsError> {
+        let path = self.path.join(KEY_FILE);
+        // Only removers lock it otherwise, and for no longer than they hold the lock that this folder has.
+        let held = File::open(&path).and_then(|file| file.lock_shared().map(|()| file));
+        held.map_err(|source| GraphsError::Cache { path, source })
     }
 
     fn begin(&self) -> Result<(), GraphsError> {
@@ -208,21 +218,25 @@ fn refuse_shared(root: &Path) -> Result<(), GraphsError> {
     }
 }
 
-fn locked(root: &Path) -> Result<File, GraphsError> {
+fn locked(root: &Path, may_wait: bool) -> Result<File, GraphsError> {
     let path = root.join(LOCK_FILE);
-    let lock = || {
-        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                tracing::info!(folder = %root.display(), "another process builds engines there; waiting for it");
-                file.lock()?;
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(error),
+    let failed = |source| GraphsError::Cache { path: path.clone(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) if !may_wait => return Err(GraphsError::Busy(root.into())),
+        Err(fs::TryLockError::WouldBlock) => {
+            tracing::info!(folder = %root.display(), "another process builds engines there; waiting for it");
+            file.lock().map_err(failed)?;
         }
-        Ok(file)
-    };
-    lock().map_err(|source| GraphsError::Cache { path: path.clone(), source })
+        Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    Ok(file)
+}
+
+/// Whether a process runs the engine of a folder.
+fn is_in_use(folder: &Path) -> bool {
+    File::open(folder.join(KEY_FILE)).is_ok_and(|key| matches!(key.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
 fn remove_outdated(root: &Path, key: &Key) -> Result<(), GraphsError> {
@@ -231,7 +245,11 @@ fn remove_outdated(root: &Path, key: &Key) -> Result<(), GraphsError> {
         let name = entry.file_name();
         let words = fs::read_to_string(entry.path().join(KEY_FILE)).ok();
         if let Some(reason) = name.to_str().and_then(|name| key.outdates(name, words.as_deref())) {
-            remove(&entry.path(), reason)?;
+            if is_in_use(&entry.path()) {
+                tracing::info!(folder = %entry.path().display(), reason, "a kept engine does not fit here, and stays, since another process runs it");
+            } else {
+                remove(&entry.path(), reason)?;
+            }
         }
     }
     Ok(())

@@ -74,6 +74,9 @@ pub enum GraphsError {
         "the engine of {0} is not kept, and to build one takes minutes in which nobody is recognised: the next start builds it; name a folder in infer.engine_cache_dir"
     )]
     NotKept(String),
+    /// Another process holds the engines, and this is no time to wait for it.
+    #[error("another process builds engines in {0}, which takes minutes: what is kept there can be had when it is done")]
+    Busy(PathBuf),
     /// Engines cannot be kept.
     #[error(
         "engines cannot be kept in {path}: {source}; make it writable for the daemon's user, or name another place in infer.engine_cache_dir"
