@@ -169,7 +169,7 @@ pub struct InferConfig {
     pub engine_cache_dir: Option<PathBuf>,
     /// The manifest's name of the encoder that is in force; `None` takes its first.
     pub encoder: Option<String>,
-    /// Sessions of one thread each; 0 takes one a core.
+    /// Sessions of one thread each; 0 takes one a core. On a GPU 0 takes two, and four are the most.
     pub sessions: usize,
     /// The longer side of the detector's input, in pixels, a multiple of 32, 160 to 1920. Smaller
     /// is faster and sees fewer small faces; a camera may set its own.

@@ -28,6 +28,9 @@ use crate::models::{Listed, Manifest, Role};
 /// Sessions on a GPU, and the most frames of a batch there, where the configuration does not say.
 const GPU_SESSIONS: usize = 2;
 const GPU_BATCH_MAX: usize = 16;
+/// The most sessions on a GPU: they share one device, and each has buffers and engines of its own in its memory. A number that was
+/// set for a processor's cores is none for a GPU.
+const GPU_SESSIONS_MAX: usize = 4;
 
 /// Held while a batch is analysed: as many as there are sessions.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Engine {
         let choice = GpuChoice::new(config.precision, device.without_tensorrt.as_deref())?;
         let gpu = Gpu::open(ordinal)?;
         let image = Image::compile(gpu.capability()?)?;
-        let sessions = if config.sessions == 0 { GPU_SESSIONS } else { config.sessions };
+        let sessions = gpu_sessions(config.sessions);
         let facts = EngineFacts {
             device_reason: format!("{}; {}", device.reason, choice.provider_reason),
             provider: choice.provider.name().into(),
@@ -84,10 +87,11 @@ impl Engine {
             runtime_version: manifest.runtime_of(device.device).map_or_else(String::new, |runtime| runtime.name.clone()),
             ..facts(&manifest, device, (sessions, config))
         };
-        let open = || {
+        let open = |is_first: bool| {
             let (gpu, image, manifest, config, device) = (gpu.clone(), image.clone(), manifest.clone(), config.clone(), device.clone());
-            // At the start engines are built; a device that is opened anew in the midst of work takes those that are kept.
-            let mut may_build = true;
+            // At the start engines are built; a device that is opened anew in the midst of work takes those that are kept, and so does
+            // a further session: an engine that the first one runs is not at fault where another one cannot be opened.
+            let mut may_build = is_first || config.engine_cache_dir.is_none();
             DeviceSession::new(Box::new(move || {
                 let plan = cuda::Plan { gpu: &gpu, image: &image, manifest: &manifest, config: &config, frames_max: GPU_BATCH_MAX };
                 let graphs = GraphsPlan {
@@ -307,17 +311,25 @@ impl Engine {
     }
 }
 
-/// Up to `wanted` sessions. One is enough to go on: where memory is wanting for another, there are fewer, which the log says.
-fn as_many_as_fit<T>(wanted: usize, open: impl Fn() -> Result<T, CudaError>) -> Result<Vec<T>, CudaError> {
-    let mut opened = vec![open()?];
+/// How many sessions a GPU has, where `configured` says 0 for as many as do it good.
+fn gpu_sessions(configured: usize) -> usize {
+    if configured > GPU_SESSIONS_MAX {
+        tracing::warn!(configured, sessions = GPU_SESSIONS_MAX, "infer.sessions is more than a GPU can use, and fewer are opened");
+    }
+    if configured == 0 { GPU_SESSIONS } else { configured.min(GPU_SESSIONS_MAX) }
+}
+
+/// Up to `wanted` sessions, of which `open` is told whether it is the first. One is enough to go on: where another cannot be had there
+/// are fewer, which the log says. It is memory that is wanting then, which not every runtime says in words.
+fn as_many_as_fit<T>(wanted: usize, open: impl Fn(bool) -> Result<T, CudaError>) -> Result<Vec<T>, CudaError> {
+    let mut opened = vec![open(true)?];
     while opened.len() < wanted {
-        match open() {
+        match open(false) {
             Ok(session) => opened.push(session),
-            Err(error) if error.is_out_of_memory() => {
-                tracing::warn!(%error, sessions = opened.len(), wanted, "the GPU has no memory for more sessions: preparing and inference overlap less");
+            Err(error) => {
+                tracing::warn!(%error, sessions = opened.len(), wanted, "the GPU cannot have more sessions, probably for want of memory: preparing and inference overlap less");
                 break;
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(opened)
@@ -409,26 +421,25 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_find_no_memory_are_done_without_and_any_other_failure_is_told() {
-        #[derive(Clone, Copy)]
-        enum Answer {
-            Opens,
-            NoMemory,
-            NoDriver,
-        }
-        use Answer::{NoDriver, NoMemory, Opens};
-        let opened = |answers: &[Answer]| {
-            let answers = std::cell::RefCell::new(answers.iter());
-            let sessions = as_many_as_fit(3, || match answers.borrow_mut().next() {
-                Some(Opens) => Ok(()),
-                Some(NoMemory) => Err(CudaError::OutOfMemory { call: "cuMemAlloc", bytes: 1 }),
-                Some(NoDriver) | None => Err(CudaError::NoDriver),
+    fn a_further_session_that_cannot_be_had_is_done_without_whatever_the_words() {
+        // TensorRT says this where memory is full.
+        const WORDS: &str = "TensorRT EP could not build execution context for fused node";
+        let opened = |answers: &[bool]| {
+            let (answers, firsts) = (std::cell::RefCell::new(answers.iter()), std::cell::RefCell::new(Vec::new()));
+            let sessions = as_many_as_fit(3, |is_first| {
+                firsts.borrow_mut().push(is_first);
+                let is_had = answers.borrow_mut().next().is_some_and(|is_had| *is_had);
+                if is_had { Ok(()) } else { Err(CudaError::Graph { graph: "opening of the graphs", reason: WORDS.into() }) }
             });
-            sessions.map(|sessions| sessions.len())
+            (sessions.map(|sessions| sessions.len()), firsts.into_inner())
         };
-        assert!(matches!(opened(&[Opens, Opens, Opens, Opens]), Ok(3)));
-        assert!(matches!(opened(&[Opens, NoMemory]), Ok(1)));
-        assert!(matches!(opened(&[NoMemory, Opens]), Err(CudaError::OutOfMemory { .. })), "there must be one");
-        assert!(matches!(opened(&[Opens, NoDriver]), Err(CudaError::NoDriver)));
+        assert!(matches!(opened(&[true; 4]), (Ok(3), firsts) if firsts == [true, false, false]), "the first alone builds engines");
+        assert!(matches!(opened(&[true, false, true]), (Ok(1), firsts) if firsts.len() == 2));
+        assert!(matches!(opened(&[false, true]), (Err(CudaError::Graph { .. }), _)), "there must be one");
+    }
+
+    #[test]
+    fn a_gpu_has_few_sessions_whatever_was_set_for_a_processor() {
+        assert_eq!([0, 1, 4, 5, 64].map(gpu_sessions), [2, 1, 4, 4, 4]);
     }
 }
