@@ -119,7 +119,7 @@ impl Daemon {
         let listener = TcpListener::bind(config.server.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}: choose another server.listen", config.server.listen))?;
         let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
-        let (engine, device) = inference::open(config, clock.now()).await?;
+        let (engine, device, in_use) = inference::open(config, clock.now()).await?;
         let facts = engine.facts().clone();
         tracing::info!(
             device = %facts.device, reason = %facts.device_reason, provider = %facts.provider, precision = %facts.precision,
@@ -146,7 +146,7 @@ impl Daemon {
             .with_live_policy(LivePolicy::of(&config.recognition));
         let stop_serving = CancellationToken::new();
         let on = (device.clone(), config.data_dir.clone());
-        tasks.spawn("inference", inference::watch(engine.failed(), on, (Arc::clone(&clock), stop_serving.clone())));
+        tasks.spawn("inference", inference::watch(engine.failed(), on, (Arc::clone(&clock), stop_serving.clone()), in_use));
         let mut pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
         let mut scene = SceneSettings::of(config, &policy);
         let stop_work = CancellationToken::new();

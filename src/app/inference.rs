@@ -2,7 +2,8 @@
 //!
 //! In: the configuration, what earlier starts wrote down. Out: the engine, and the device that it runs on.
 //! Where `auto` took a GPU that opens and then fails, each start would take it again: so failures are kept in `data_dir`, and after
-//! [`FAILURES_MAX`] within [`REMEMBERED`] the CPU analyses, until an hour has passed.
+//! [`FAILURES_MAX`] within [`REMEMBERED`] the CPU analyses, until an hour has passed. A GPU that hangs, or takes the process with
+//! it, tells nobody: that it was in use, and no orderly end came, is a failure, too.
 //! Must not know: sessions, what is analysed.
 
 use std::path::{Path, PathBuf};
@@ -13,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, DeviceChoice};
+use crate::config::Config;
 use crate::device::{self, Device, ResolvedDevice};
 use crate::infer::Engine;
 
 /// What a start reads of those before it.
 const FILE: &str = "gpu-failures.json";
+/// There while a GPU that `auto` took is in use; holds its name.
+const IN_USE_FILE: &str = "gpu-in-use";
 /// How long a failure counts.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// So many failures make the CPU analyse: the first may be mended by the restart itself, which gives the GPU a new context.
@@ -32,50 +35,108 @@ struct Failure {
     reason: String,
 }
 
-/// The engine and the device that it runs on, which need not be the one that was found.
+/// Says in `data_dir` that a GPU is in use, until it is dropped, which a process that is killed or crashes does not come to.
+#[derive(Debug)]
+pub(super) struct InUse(PathBuf);
+
+impl InUse {
+    fn mark(data_dir: &Path, device: Device) -> Option<Self> {
+        let path = data_dir.join(IN_USE_FILE);
+        if let Err(error) = std::fs::write(&path, device.to_string()) {
+            tracing::error!(%error, "it cannot be noted in data_dir that the GPU is in use: where it hangs or crashes, the next start takes it again");
+            return None;
+        }
+        Some(Self(path))
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(file = %self.0.display(), %error, "the next start will count this end as a failure of the GPU; remove the file");
+        }
+    }
+}
+
+/// The engine and the device that it runs on, which need not be the one that was found, and what is held while that is a GPU.
 ///
 /// # Errors
 /// What keeps it from opening.
-pub(super) async fn open(config: &Config, now: Timestamp) -> anyhow::Result<(Engine, ResolvedDevice)> {
-    let mut device = device::resolve(&config.infer.device)?;
-    if config.infer.device == DeviceChoice::Auto && device.device != Device::Cpu {
-        let path = config.data_dir.join(FILE);
-        let failures = remembered(&path, (&device.device.to_string(), now));
-        if let Some(why) = left_alone(&failures) {
-            tracing::error!(
-                device = %device.device, why, file = %path.display(),
-                "the GPU failed at its work within the last hour: the CPU analyses in its place, more slowly; a start after that hour, or after the file was removed, takes the GPU again"
-            );
-            device = device.fallen_back(why);
-        }
-    }
+pub(super) async fn open(config: &Config, now: Timestamp) -> anyhow::Result<(Engine, ResolvedDevice, Option<InUse>)> {
+    let mut device = admitted(device::resolve(&config.infer.device)?, &config.data_dir, now);
+    // Before it is opened: that, too, may hang or crash.
+    let mut in_use = may_be_replaced(&device).then(|| InUse::mark(&config.data_dir, device.device)).flatten();
     let (infer, models_dir, wanted) = (config.infer.clone(), config.models_dir.clone(), device.clone());
     // Models take seconds to load, a TensorRT engine minutes: not where the runtime's other tasks wait.
     let engine = tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &wanted)).await??;
     let facts = engine.facts();
     if facts.device != device.device.to_string() {
         device = ResolvedDevice::cpu(facts.device_reason.clone());
+        in_use = None;
     }
-    Ok((engine, device))
+    Ok((engine, device, in_use))
 }
 
-/// Waits until the engine ends by itself, and tells why; a GPU that may be replaced by the CPU is remembered for the next start.
+fn may_be_replaced(device: &ResolvedDevice) -> bool {
+    device.may_fall_back && device.device != Device::Cpu
+}
+
+/// The device that was found, or the CPU where it is a GPU that failed too often of late.
+fn admitted(device: ResolvedDevice, data_dir: &Path, now: Timestamp) -> ResolvedDevice {
+    let unfinished = unfinished(&data_dir.join(IN_USE_FILE));
+    if !may_be_replaced(&device) {
+        return device;
+    }
+    let path = data_dir.join(FILE);
+    if let Some(device) = unfinished {
+        let reason = "the daemon was killed or crashed, or the machine stopped, while the GPU was in use".to_owned();
+        tracing::warn!(device, "{reason}, which counts as a failure of the GPU");
+        keep(&path, Failure { at_micros: now.as_micros(), device, reason });
+    }
+    let failures = remembered(&path, (&device.device.to_string(), now));
+    let Some(why) = left_alone(&failures) else { return device };
+    tracing::error!(
+        device = %device.device, why, file = %path.display(),
+        "the GPU failed at its work within the last hour: the CPU analyses in its place, more slowly; a start after that hour, or after the file was removed, takes the GPU again"
+    );
+    device.fallen_back(why)
+}
+
+/// Which GPU an earlier process had in use when it ended without a word. It is told once.
+fn unfinished(path: &Path) -> Option<String> {
+    let device = std::fs::read_to_string(path).ok()?;
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(file = %path.display(), %error, "it cannot be removed, and would be counted at each start: it is left uncounted");
+        return None;
+    }
+    Some(device)
+}
+
+/// Waits until the engine ends by itself, and tells why; a GPU that may be replaced by the CPU is remembered for the next start. When
+/// the daemon is told to stop, the GPU is no longer in use.
 pub(super) async fn watch(
     failed: impl Future<Output = String>,
     (device, data_dir): (ResolvedDevice, PathBuf),
     (clock, stop): (Arc<dyn Clock>, CancellationToken),
+    in_use: Option<InUse>,
 ) -> Result<(), String> {
     let reason = tokio::select! {
         reason = failed => reason,
         () = stop.cancelled() => return Ok(()),
     };
-    if device.may_fall_back && device.device != Device::Cpu {
+    if may_be_replaced(&device) {
         let failure = Failure { at_micros: clock.now().as_micros(), device: device.device.to_string(), reason: reason.clone() };
-        if let Err(error) = remember(&data_dir.join(FILE), failure) {
-            tracing::error!(%error, "the failure of the GPU cannot be kept in data_dir, and the next start takes the GPU again");
-        }
+        keep(&data_dir.join(FILE), failure);
     }
+    // It is counted once.
+    drop(in_use);
     Err(reason)
+}
+
+fn keep(path: &Path, failure: Failure) {
+    if let Err(error) = remember(path, failure) {
+        tracing::error!(%error, "the failure of the GPU cannot be kept in data_dir, and the next start takes the GPU again");
+    }
 }
 
 /// Why a device with these failures is left alone; `None` where it is not.
@@ -135,7 +196,7 @@ mod tests {
         let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000_000)));
         let fails = |device: ResolvedDevice, words: &'static str| {
             let dyn_clock: Arc<dyn Clock> = clock.clone();
-            watch(std::future::ready(words.to_owned()), (device, folder.path().into()), (dyn_clock, CancellationToken::new()))
+            watch(std::future::ready(words.to_owned()), (device, folder.path().into()), (dyn_clock, CancellationToken::new()), None)
         };
         let counted = || remembered(&path, ("cuda:0", clock.now())).into_iter().map(|failure| failure.reason).collect::<Vec<_>>();
         assert!(counted().is_empty());
@@ -168,11 +229,51 @@ mod tests {
         let of = |device| (device, folder.path().to_path_buf());
         let failed = || std::future::ready("it failed".to_owned());
         for device in [gpu(false), ResolvedDevice::cpu("a test")] {
-            assert!(watch(failed(), of(device), (clock.clone(), CancellationToken::new())).await.is_err());
+            assert!(watch(failed(), of(device), (clock.clone(), CancellationToken::new()), None).await.is_err());
         }
         let stop = CancellationToken::new();
         stop.cancel();
-        assert_eq!(watch(std::future::pending(), of(gpu(true)), (clock, stop)).await, Ok(()));
+        assert_eq!(watch(std::future::pending(), of(gpu(true)), (clock, stop), None).await, Ok(()));
         assert!(!folder.path().join(FILE).exists());
+    }
+
+    #[tokio::test]
+    async fn a_gpu_that_was_in_use_when_the_process_was_killed_failed_and_one_that_was_let_go_did_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000_000)));
+        let start = |device| admitted(device, folder.path(), clock.now());
+        let mark = || InUse::mark(folder.path(), Device::Cuda(0)).expect("it can be written");
+        let stop = CancellationToken::new();
+        stop.cancel();
+        for _ in 0..3 {
+            assert_eq!(start(gpu(true)), gpu(true));
+            let (of, dyn_clock): (_, Arc<dyn Clock>) = ((gpu(true), folder.path().to_path_buf()), clock.clone());
+            assert_eq!(watch(std::future::pending(), of, (dyn_clock, stop.clone()), Some(mark())).await, Ok(()), "it is told to stop");
+        }
+        // A process that is killed drops nothing.
+        let killed = || std::mem::forget(mark());
+        killed();
+        assert_eq!(start(gpu(true)), gpu(true), "somebody may have killed it, or the power may have gone");
+        assert_eq!(start(gpu(true)), gpu(true), "it is counted once");
+        clock.advance(Duration::from_secs(3000));
+        killed();
+        let left = start(gpu(true));
+        assert!(left.device == Device::Cpu && left.reason.contains("killed or crashed"), "{left:?}");
+        clock.advance(Duration::from_secs(600));
+        assert_eq!(start(gpu(true)), gpu(true), "an hour after the first");
+        killed();
+        assert_eq!(start(gpu(false)), gpu(false), "what was asked for by its number is taken");
+        assert_eq!(start(gpu(true)), gpu(true), "and what came before that is not counted any more");
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_the_engine_told_is_counted_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000_000)));
+        let in_use = InUse::mark(folder.path(), Device::Cuda(0));
+        let (of, failed) = ((gpu(true), folder.path().to_path_buf()), std::future::ready("it failed".to_owned()));
+        assert!(watch(failed, of, (clock.clone(), CancellationToken::new()), in_use).await.is_err());
+        assert_eq!(admitted(gpu(true), folder.path(), clock.now()), gpu(true));
+        assert_eq!(remembered(&folder.path().join(FILE), ("cuda:0", clock.now())).len(), 1);
     }
 }
