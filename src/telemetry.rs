@@ -1,7 +1,7 @@
 //! Sets up the log: text or JSON lines on standard error.
 //!
 //! In: [`LogConfig`]. Out: a subscriber for the whole process, set once.
-//! Under journald the lines carry a priority and no time, since the journal has its own.
+//! Under journald the lines carry a priority, and those of text no time, since the journal has its own.
 //! Drops: what the filter drops.
 //! Must not know: any stage.
 
@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{Format, Full, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogConfig;
@@ -44,13 +44,16 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
         .parse(format!("ort=warn,{}", config.filter))
         .map_err(|error| TelemetryError::BadFilter { filter: config.filter.clone(), reason: error.to_string() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let result = if config.json {
-        builder.json().flatten_event(true).with_current_span(false).try_init()
-    } else if stderr_is_the_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) {
-        let format = JournalLine(tracing_subscriber::fmt::format().without_time().with_level(false).with_ansi(false));
-        builder.with_ansi(false).event_format(format).try_init()
-    } else {
-        builder.with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).try_init()
+    let is_journal = stderr_is_the_journal(std::env::var("JOURNAL_STREAM").ok().as_deref());
+    let json = |builder: SubscriberBuilder<_, _, _, _>| builder.json().flatten_event(true).with_current_span(false);
+    let result = match (config.json, is_journal) {
+        (true, true) => json(builder).map_event_format(JournalLine).try_init(),
+        (true, false) => json(builder).try_init(),
+        (false, true) => {
+            let format = JournalLine(tracing_subscriber::fmt::format().without_time().with_level(false).with_ansi(false));
+            builder.with_ansi(false).event_format(format).try_init()
+        }
+        (false, false) => builder.with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).try_init(),
     };
     result.map_err(|_| TelemetryError::SetBefore)
 }
@@ -64,12 +67,13 @@ fn stderr_is_the_journal(journal_stream: Option<&str>) -> bool {
 }
 
 /// A line with its priority in front, as `sd-daemon(3)` wants it.
-struct JournalLine(Format<Full, ()>);
+struct JournalLine<F>(F);
 
-impl<S, N> FormatEvent<S, N> for JournalLine
+impl<S, N, F> FormatEvent<S, N> for JournalLine<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         write!(writer, "<{}>", priority(*event.metadata().level()))?;
@@ -124,6 +128,16 @@ mod tests {
         fn make_writer(&self) -> Self {
             self.clone()
         }
+    }
+
+    #[test]
+    fn a_line_of_json_has_its_priority_in_the_journal_too() {
+        let lines = Lines::default();
+        let json = tracing_subscriber::fmt().with_writer(lines.clone()).json().flatten_event(true).map_event_format(JournalLine);
+        tracing::subscriber::with_default(json.finish(), || tracing::warn!(camera = "front-door", "offline"));
+        let text = String::from_utf8(lines.0.lock().expect("one thread").clone()).expect("text");
+        let object: serde_json::Value = serde_json::from_str(text.strip_prefix("<4>").expect("it is a warning")).expect("it is JSON");
+        assert_eq!((object["message"].as_str(), object["camera"].as_str()), (Some("offline"), Some("front-door")));
     }
 
     #[test]

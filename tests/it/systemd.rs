@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -85,6 +86,25 @@ fn systemd_understands_every_line_of_the_units() {
     let said = String::from_utf8_lossy(&output.stderr);
     let of_ours: Vec<&str> = said.lines().filter(|line| line.contains("doorward")).collect();
     assert!(output.status.success() && of_ours.is_empty(), "{}: {said}", output.status);
+}
+
+#[test]
+fn every_line_of_the_log_has_its_priority_in_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    for json in ["false", "true"] {
+        let (log, data) = (folder.path().join(format!("log-{json}")), folder.path().join(format!("data-{json}")));
+        let file = std::fs::File::create(&log).unwrap();
+        let stream = file.metadata().map(|found| format!("{}:{}", found.dev(), found.ino())).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        // It tells that there are no models, and ends.
+        command.args(["serve", "--set", "models_dir=/nowhere", "--set", "server.listen=127.0.0.1:0"]);
+        command.env("DOORWARD_LOG__JSON", json).env("DOORWARD_DATA_DIR", data).env("JOURNAL_STREAM", stream);
+        assert!(!command.stdin(Stdio::null()).stderr(file).status().unwrap().success());
+        let said = std::fs::read_to_string(&log).unwrap();
+        let errors: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("<3>")).collect();
+        assert!(!errors.is_empty(), "{said}");
+        assert!(json == "false" || errors.iter().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{said}");
+    }
 }
 
 #[test]
