@@ -85,7 +85,8 @@ struct Slot {
     policy: SlotPolicy,
     role: Role,
     frame: Option<(Frame, Timestamp)>,
-    in_flight: bool,
+    /// When the frame that is being analysed was captured.
+    in_flight: Option<Timestamp>,
     period: Option<Duration>,
     next_due: Timestamp,
     /// When it gave its last frame.
@@ -152,7 +153,7 @@ impl Slots {
             policy,
             role,
             frame: None,
-            in_flight: false,
+            in_flight: None,
             period,
             next_due: Timestamp::default(),
             offered: None,
@@ -205,7 +206,7 @@ impl Slots {
     pub fn readiness(&self, now: Timestamp) -> Readiness {
         let (mut waiting, mut oldest, mut replaced, mut free) = (0, None, None, 0);
         let soon = now.plus(self.policy.latency_max);
-        for slot in self.cameras.values().filter(|slot| !slot.in_flight) {
+        for slot in self.cameras.values().filter(|slot| slot.in_flight.is_none()) {
             // A camera that is silent, or whose next frame is not due, is not waited for.
             let is_lively = slot.offered.is_some_and(|offered| now.since(offered) <= SILENT_AFTER) && slot.next_due <= soon;
             free += usize::from(slot.frame.is_some() || is_lively);
@@ -231,7 +232,8 @@ impl Slots {
     /// The next batch: one frame of each of the cameras that deserve it most. Each camera rests
     /// until [`done`](Self::done) is told of its frame.
     pub fn take(&mut self) -> Vec<Frame> {
-        let mut ready: Vec<(&CameraId, &mut Slot)> = self.cameras.iter_mut().filter(|(_, s)| s.frame.is_some() && !s.in_flight).collect();
+        let mut ready: Vec<(&CameraId, &mut Slot)> =
+            self.cameras.iter_mut().filter(|(_, s)| s.frame.is_some() && s.in_flight.is_none()).collect();
         ready.sort_by(|(a_id, a), (b_id, b)| {
             let by_service = a.service.total_cmp(&b.service);
             by_service.then(weight(b.role).total_cmp(&weight(a.role))).then_with(|| a_id.cmp(b_id))
@@ -242,16 +244,18 @@ impl Slots {
             let Some((frame, _)) = slot.frame.take() else { continue };
             self.service_floor = self.service_floor.max(slot.service);
             slot.service += 1.0 / weight(slot.role);
-            slot.in_flight = true;
+            slot.in_flight = Some(frame.capture_time);
             batch.push(frame);
         }
         batch
     }
 
-    /// The camera's frame has left the pipeline; `analysed` is false when inference failed.
-    pub fn done(&mut self, camera: &CameraId, analysed: bool) {
-        if let Some(slot) = self.cameras.get_mut(camera) {
-            slot.in_flight = false;
+    /// A camera's frame has left the pipeline; `analysed` is false when inference failed. One that was taken before the camera was
+    /// forgotten and watched anew is none of the new slot's.
+    pub fn done(&mut self, frame: &Frame, analysed: bool) {
+        let slot = self.cameras.get_mut(&frame.camera);
+        if let Some(slot) = slot.filter(|slot| slot.in_flight == Some(frame.capture_time)) {
+            slot.in_flight = None;
             if analysed {
                 slot.counts.analysed += 1;
             } else {
@@ -278,7 +282,7 @@ impl Slots {
 
     /// Whether no frame waits and none is being analysed.
     pub fn is_idle(&self) -> bool {
-        self.cameras.values().all(|s| s.frame.is_none() && !s.in_flight)
+        self.cameras.values().all(|s| s.frame.is_none() && s.in_flight.is_none())
     }
 
     /// A camera's counts, `None` when it is not watched.

@@ -248,7 +248,7 @@ impl Pipeline {
             shadow.take_over(&cells);
         }
         for (frame, analysed) in batch.iter().zip(analysed) {
-            self.0.intake.done(&frame.camera, analysed);
+            self.0.intake.done(frame, analysed);
         }
         self.end(number);
         Ok(())

@@ -82,8 +82,8 @@ impl Intake {
     }
 
     /// A camera's frame has left the pipeline.
-    pub fn done(&self, camera: &CameraId, analysed: bool) {
-        self.slots().done(camera, analysed);
+    pub fn done(&self, frame: &Frame, analysed: bool) {
+        self.slots().done(frame, analysed);
         self.changed.notify_one();
     }
 
