@@ -13,6 +13,7 @@
 
 mod best_shots;
 mod complaint;
+mod copying;
 mod cutting;
 mod in_shadow;
 mod intake;
@@ -46,6 +47,7 @@ use crate::gallery::Gallery;
 use crate::infer::{CutFace, Engine, FaceInFrame, InferError, Lane};
 
 use complaint::Complaint;
+use copying::{copied, show_onlookers};
 use in_shadow::InShadow;
 use intake::Intake;
 use passage::Passage;
@@ -225,7 +227,7 @@ impl Pipeline {
         let detected = self.0.clock.now();
         if analysed.contains(&true) {
             let looked_at = analysed.clone();
-            let wanted = self.track(&batch, &cells, (&found, &looked_at));
+            let wanted = self.track(&batch, &cells, (&found, &looked_at)).await;
             let mut shots = self.shoot(&batch, &cells, (&found, &wanted)).await.unwrap_or_else(|| {
                 wanted.iter().for_each(|(index, _)| analysed[*index] = false);
                 Vec::new()
@@ -267,7 +269,7 @@ impl Pipeline {
 
     /// Follows the faces and picks those worth a look: for each, the frame it is in. A frame that was not looked at shows nothing, not
     /// even that somebody has gone.
-    fn track(
+    async fn track(
         &self,
         batch: &[Frame],
         cells: &[Option<Arc<SceneCell>>],
@@ -281,7 +283,7 @@ impl Pipeline {
             self.0.frames.fetch_add(1, Ordering::Relaxed);
             self.0.faces.fetch_add(faces as u64, Ordering::Relaxed);
             all.extend(cell.scene().follow(frame, detections).into_iter().map(|wanted| (index, wanted)));
-            show_onlookers(cell, frame, detections);
+            show_onlookers(cell, frame, detections).await;
         }
         all
     }
@@ -301,11 +303,16 @@ impl Pipeline {
                 return None;
             }
         };
-        let shots = wanted.iter().zip(cut).filter_map(|((index, wanted), cut)| {
-            let shot = cells[*index].as_ref()?.scene().shoot(&batch[*index], (&found[*index], *wanted), cut)?;
-            Some((*index, shot))
-        });
-        Some(shots.collect())
+        let mut shots = Vec::with_capacity(wanted.len());
+        for ((index, wanted), cut) in wanted.iter().zip(cut) {
+            let Some(cell) = &cells[*index] else { continue };
+            let (frame, face) = (&batch[*index], (&found[*index][..], *wanted));
+            // From a device it is copied while nobody waits for the scene.
+            let is_copied = frame.device_pixels().is_some() && cell.scene().wants_picture(face, &cut.1);
+            let picture = if is_copied { copied(frame).await } else { None };
+            shots.extend(cell.scene().shoot((frame, picture), face, cut).map(|shot| (*index, shot)));
+        }
+        Some(shots)
     }
 
     /// Makes a template of each shot; none when inference failed.
@@ -460,18 +467,4 @@ impl Pipeline {
 /// How many frames these faces are from.
 fn batch_frames<T>(faces: &[(usize, T)]) -> usize {
     faces.chunk_by(|(a, _), (b, _)| a == b).count()
-}
-
-/// Hands a copy of the frame to whoever asked for the next one.
-fn show_onlookers(cell: &SceneCell, frame: &Frame, detections: &[Detection]) {
-    let waiting = std::mem::take(&mut *cell.onlookers.lock().unwrap_or_else(PoisonError::into_inner));
-    for onlooker in waiting {
-        let strong = detections.iter().filter(|detection| detection.score >= cell.score_min);
-        let boxes = strong.map(|detection| detection.box_in_frame).collect();
-        match frame.copied() {
-            // Whoever gave up waiting misses nothing.
-            Ok(frame) => drop(onlooker.send(SeenFrame { frame, boxes })),
-            Err(error) => tracing::warn!(%error, camera = %frame.camera, "a frame could not be shown"),
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::settings::SceneSettings;
 use crate::event::{EventKind, SnapshotId, VisitId};
-use crate::face::Rect;
+use crate::face::{Quality, Rect};
 use crate::frame::Frame;
 use crate::subject::SubjectUid;
 use crate::telling::SnapshotPolicy;
@@ -46,6 +46,26 @@ impl BestShot {
         let keeps = if self.keeps_frame { SnapshotPolicy::Frame } else { SnapshotPolicy::Crop };
         *snapshots && telling.snapshots == keeps && telling.blur_others == self.blurs_others
     }
+}
+
+/// How good a picture is. Quality ends at "as good as needed", where most faces are: among those the larger is better.
+pub(super) fn rank(measured: &Quality) -> f32 {
+    measured.overall * measured.size_pixels
+}
+
+/// The parts of a frame that a kept picture must not show, since nobody was looked for there.
+pub(super) fn unseen(settings: &SceneSettings, frame: &Frame) -> Vec<Rect> {
+    let Some(region) = settings.region_of_interest.filter(|_| settings.telling.blur_others) else { return Vec::new() };
+    let (width, height) = (frame.size().width as f32, frame.size().height as f32);
+    let (left, top) = (region.x * width, region.y * height);
+    let (right, bottom) = ((region.x + region.width) * width, (region.y + region.height) * height);
+    let between = |x: f32, y: f32, right: f32, bottom: f32| Rect { x, y, width: right - x, height: bottom - y };
+    vec![
+        between(0.0, 0.0, width, top),
+        between(0.0, bottom, width, height),
+        between(0.0, top, left, bottom),
+        between(right, top, width, bottom),
+    ]
 }
 
 /// The best pictures of a camera's visits.

@@ -9,14 +9,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::best_shots::{BestShot, BestShots};
+use super::best_shots::{BestShot, BestShots, rank, unseen};
 use super::matching::{compare, judge, shows};
 use super::settings::SceneSettings;
 use super::shadowing::{ShadowSettings, ShadowShot, Shadowing};
 use crate::camera::CameraId;
 use crate::clock::{Clock, Timestamp};
 use crate::event::{BoxInFrame, Decision, EndReason, Event, EventKind, SnapshotId, TrackId, VisitId};
-use crate::face::{Detection, Photometry, Rect, Template, TemplateError};
+use crate::face::{Detection, Photometry, Quality, Rect, Template, TemplateError};
 use crate::frame::Frame;
 use crate::gallery::GalleryVersion;
 use crate::infer::{CutFace, DetectRequest};
@@ -166,11 +166,21 @@ impl Scene {
         wanted
     }
 
+    /// Whether a face's picture would be the best of its visit, so that it is worth a copy.
+    pub fn wants_picture(&self, (detections, wanted): (&[Detection], Wanted), photometry: &Photometry) -> bool {
+        let measured = quality::assess(&detections[wanted.detection], photometry);
+        wanted.track.and_then(|track| self.visits.visit_of(track)).is_some_and(|visit| self.is_better(visit, &measured))
+    }
+
+    fn is_better(&self, visit: VisitId, measured: &Quality) -> bool {
+        self.keeps_pictures() && self.best.is_better(visit, rank(measured))
+    }
+
     /// Judges a face that was cut out and measured; refuses what would only mislead. A refused shot may still be the best
-    /// picture there is.
+    /// picture there is; of a frame that lies on a device it is `copied`, and there is none without.
     pub fn shoot(
         &mut self,
-        frame: &Frame,
+        (frame, copied): (&Frame, Option<Frame>),
         (detections, wanted): (&[Detection], Wanted),
         (cut, photometry): (CutFace, Photometry),
     ) -> Option<Shot> {
@@ -178,20 +188,22 @@ impl Scene {
         let bare = |cut| Shot { track: None, cut, face: detection.box_in_frame, live_score: None, quality: 0.0, picture: None };
         let Some(track) = wanted.track else { return Some(bare(cut)) };
         let measured = quality::assess(detection, &photometry);
-        // Quality ends at "as good as needed", where most faces are: among those the larger is better.
-        let rank = measured.overall * measured.size_pixels;
         let visit = self.visits.visit_of(track)?;
-        let is_better = self.keeps_pictures() && self.best.is_better(visit, rank);
-        let copied = if is_better { self.copy_of(frame) } else { None };
+        // By now it may be wanted no longer.
+        let copied = match self.is_better(visit, &measured) {
+            true if frame.device_pixels().is_none() => frame.copied().ok(),
+            true => copied,
+            false => None,
+        };
         let picture = copied.map(|copied| BestShot {
             frame: copied,
             rect: detection.box_in_frame,
             others: self.others(detections, wanted.detection),
-            unseen: self.unseen(frame),
+            unseen: unseen(&self.settings, frame),
             subject: None,
             keeps_frame: self.settings.telling.snapshots == SnapshotPolicy::Frame,
             blurs_others: self.settings.telling.blur_others,
-            rank,
+            rank: rank(&measured),
         });
         if let Some(fault) = quality::fault(&measured, self.settings.quality_min) {
             self.visits.rejected(track, fault.name(), frame.capture_time);
@@ -204,11 +216,6 @@ impl Scene {
         Some(Shot { track: Some(track), quality: measured.overall, picture, ..bare(cut) })
     }
 
-    /// A copy in the host's memory; a picture that a device does not give is not kept.
-    fn copy_of(&self, frame: &Frame) -> Option<Frame> {
-        frame.copied().inspect_err(|error| tracing::warn!(%error, camera = self.camera, "a best shot could not be kept")).ok()
-    }
-
     fn keeps_pictures(&self) -> bool {
         self.settings.snapshots && self.settings.telling.snapshots != SnapshotPolicy::None
     }
@@ -217,21 +224,6 @@ impl Scene {
     fn others(&self, detections: &[Detection], index: usize) -> Vec<Rect> {
         let all = detections.iter().enumerate().filter(|(other, _)| self.settings.telling.blur_others && *other != index);
         all.map(|(_, detection)| detection.box_in_frame).collect()
-    }
-
-    /// The parts of a frame that a kept picture must not show, since nobody was looked for there.
-    fn unseen(&self, frame: &Frame) -> Vec<Rect> {
-        let Some(region) = self.settings.region_of_interest.filter(|_| self.settings.telling.blur_others) else { return Vec::new() };
-        let (width, height) = (frame.size().width as f32, frame.size().height as f32);
-        let (left, top) = (region.x * width, region.y * height);
-        let (right, bottom) = ((region.x + region.width) * width, (region.y + region.height) * height);
-        let between = |x: f32, y: f32, right: f32, bottom: f32| Rect { x, y, width: right - x, height: bottom - y };
-        vec![
-            between(0.0, 0.0, width, top),
-            between(0.0, bottom, width, height),
-            between(0.0, top, left, bottom),
-            between(right, top, width, bottom),
-        ]
     }
 
     /// The faces that are followed, and their places among `detections` where these are not all: where others are made

@@ -1,5 +1,6 @@
 //! Frames that lie on a device are followed, cut out and encoded there: the same is told as of frames in the host's memory.
 
+use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
@@ -9,7 +10,30 @@ use crate::infer::{FaceOnDevice, align};
 use crate::quality;
 
 /// The host's memory, standing for a device's.
-struct Memory(Vec<u8>);
+struct Memory(Vec<u8>, Arc<Copies>);
+
+/// How often pictures came back from the device, and how often the scene was locked all the while.
+#[derive(Default)]
+struct Copies {
+    pipeline: OnceLock<Weak<Shared>>,
+    all: AtomicUsize,
+    under_lock: AtomicUsize,
+}
+
+impl Copies {
+    fn count(&self) {
+        let cell = self.pipeline.get().and_then(Weak::upgrade).and_then(|shared| Pipeline(shared).cell(&camera("door")));
+        // Somebody else may be at it for a moment.
+        let is_free = |cell: Arc<SceneCell>| {
+            (0..200).any(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                cell.scene.try_lock().is_ok()
+            })
+        };
+        self.all.fetch_add(1, Ordering::Relaxed);
+        self.under_lock.fetch_add(usize::from(!cell.is_none_or(is_free)), Ordering::Relaxed);
+    }
+}
 
 impl DevicePixels for Memory {
     fn address(&self) -> u64 {
@@ -21,6 +45,7 @@ impl DevicePixels for Memory {
     }
 
     fn to_host(&self) -> Result<Vec<u8>, String> {
+        self.1.count();
         Ok(self.0.clone())
     }
 }
@@ -29,6 +54,7 @@ impl DevicePixels for Memory {
 struct OnDevice {
     host: MadeUp,
     measured: Arc<AtomicUsize>,
+    copies: Arc<Copies>,
 }
 
 /// A look at the pixels where they are, which nobody but the device has.
@@ -49,7 +75,7 @@ impl Inference for OnDevice {
     fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
         let place = |frame: Frame| {
             let bytes = frame.copied().expect("it is in the host's memory").plane(0).to_vec();
-            frame.moved_to_device(*frame.format(), Arc::new(Memory(bytes))).expect("it fits")
+            frame.moved_to_device(*frame.format(), Arc::new(Memory(bytes, Arc::clone(&self.copies)))).expect("it fits")
         };
         Ok(frames.into_iter().map(place).collect())
     }
@@ -74,16 +100,22 @@ impl Inference for OnDevice {
     }
 }
 
-/// Persons 1, 2 and a stranger walk past. Answers what was told, how often faces were measured, and how many frames were lost.
-async fn walked_past(faults: Faults) -> (Vec<LoggedEvent>, usize, u64) {
+/// A house whose session is on a device, how often faces are measured there, and what comes back.
+async fn on_device(faults: Faults) -> (House, Arc<AtomicUsize>, Arc<Copies>) {
     let mut house = House::at_rest(faults, 1).await;
-    let measured = Arc::new(AtomicUsize::new(0));
-    let sessions = vec![OnDevice { host: MadeUp { faults, encoded: 0 }, measured: Arc::clone(&measured) }];
+    let (measured, copies) = (Arc::new(AtomicUsize::new(0)), Arc::new(Copies::default()));
+    let sessions = vec![OnDevice { host: MadeUp { faults, encoded: 0 }, measured: Arc::clone(&measured), copies: Arc::clone(&copies) }];
     let engine = Engine::of_device_sessions(sessions, facts(1, faults), 4).expect("a thread");
     let gallery = Gallery::with_clock(space(), house.clock.clone());
     house.uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
     house.pipeline = Pipeline::new(engine, gallery, house.events.clone(), house.clock.clone());
-    let house = house.running();
+    copies.pipeline.get_or_init(|| Arc::downgrade(&house.pipeline.0));
+    (house.running(), measured, copies)
+}
+
+/// Persons 1, 2 and a stranger walk past. Answers what was told, how often faces were measured, and how many frames were lost.
+async fn walked_past(faults: Faults) -> (Vec<LoggedEvent>, usize, u64) {
+    let (house, measured, _) = on_device(faults).await;
     let (camera, feeding) = walk_past(&house, "door", 3 * CYCLE_FRAMES);
     until("all frames are analysed", || feeding.is_finished() && house.pipeline.is_idle()).await;
     let lost = house.pipeline.frame_counts(&camera).expect("it is watched").dropped_failed;
@@ -105,6 +137,26 @@ async fn visitors_on_a_device_are_told_as_those_on_the_host() {
     let here = house.told(std::slice::from_ref(&camera)).await;
     assert_eq!(decisions(&there), decisions(&here));
     assert!(measured > 6 && lost == 0, "{measured} faces were measured on the device, {lost} frames lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_is_copied_from_a_device_while_nobody_waits_for_the_scene() {
+    let (house, _, copies) = on_device(Faults::default()).await;
+    let door = camera("door");
+    let sink = house.watch(&door, SlotPolicy::NewestWins);
+    let next = house.pipeline.next_frame(&door).expect("it is watched");
+    for _ in 0..8 {
+        sink.offer(frame(&door, house.clock.now(), Some(1), 40));
+        until("the frame has left", || house.pipeline.is_idle()).await;
+        house.clock.advance(FRAME_EVERY);
+    }
+    assert!(next.await.expect("it is shown").frame.device_pixels().is_none(), "an onlooker's is a copy, too");
+    let told = house.told(&[door]).await;
+    let identified = told.iter().find(|logged| logged.event.kind == EventKind::Identified).expect("somebody came");
+    assert!(identified.event.snapshot.is_some(), "the picture was kept");
+    let counted = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+    // Eight frames of one visit have one best shot, as they are alike.
+    assert_eq!((counted(&copies.all), counted(&copies.under_lock)), (2, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
