@@ -1,6 +1,6 @@
 //! The systemd units: how exposed they leave the machine, and that inference runs under their filter.
 //!
-//! In: `systemd/`, the built daemon, models, a photo. Without systemd's own tools, models or photos, what could not be
+//! In: `systemd/`, the README's commands, the built daemon, models, a photo. Without systemd's own tools, models or photos, what could not be
 //! checked is printed.
 //! Must not know: how the daemon recognises.
 
@@ -86,6 +86,25 @@ fn systemd_understands_every_line_of_the_units() {
     let said = String::from_utf8_lossy(&output.stderr);
     let of_ours: Vec<&str> = said.lines().filter(|line| line.contains("doorward")).collect();
     assert!(output.status.success() && of_ours.is_empty(), "{}: {said}", output.status);
+}
+
+#[test]
+fn an_upgrade_leaves_the_running_daemon_the_files_that_it_has_open() {
+    let readme = std::fs::read_to_string(package().join("README.md")).unwrap();
+    let copies = readme.lines().find(|line| line.contains("cp -r") && line.contains("/usr/share/doorward/")).expect("models are installed");
+    let folder = tempfile::tempdir().unwrap();
+    let installed = folder.path().join("share");
+    let install = |version: &str| {
+        std::fs::create_dir_all(folder.path().join("models")).unwrap();
+        std::fs::write(folder.path().join("models/library.so"), version).unwrap();
+        let command = copies.replace("/usr/share/doorward", &installed.to_string_lossy());
+        assert!(Command::new("sh").args(["-ec", &command]).current_dir(folder.path()).status().unwrap().success(), "{command}");
+    };
+    install("old");
+    let file = installed.join("models/library.so");
+    let held = std::fs::File::open(&file).unwrap();
+    install("new");
+    assert_eq!((io::read_to_string(held).unwrap().as_str(), std::fs::read_to_string(file).unwrap().as_str()), ("old", "new"));
 }
 
 #[test]
