@@ -62,6 +62,11 @@ pub enum EnrolError {
     /// The picture was erased with its subject.
     #[error("the photo was erased with its subject; enrol the person by CreateSubject to bring them back")]
     ErasedPerson,
+    /// Whoever was called so was erased, and nobody was enrolled by that id since.
+    #[error(
+        "{0} was erased, and no import brings anybody of this id back; enrol one photo by CreateSubject (`doorward subject add`), on purpose, then import the others"
+    )]
+    ErasedId(SubjectId),
     /// The subject has as many samples as one may have.
     #[error("the subject has {0} photos, as many as one may have; keep the best ones")]
     TooManyPhotos(usize),
@@ -155,6 +160,7 @@ impl EnrolError {
             | Self::FromFolder(_)
             | Self::PhotoOfAnother(_)
             | Self::ErasedPerson
+            | Self::ErasedId(_)
             | Self::TooManyPhotos(_)
             | Self::BadField { .. } => true,
             Self::Photo(PhotoError::Infer(_))

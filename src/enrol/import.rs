@@ -189,8 +189,10 @@ async fn look(register: &Register, item: &mut ImportItem, (prepare, busy_wait): 
     if is_there(&known, &item.subject)? {
         return Ok(Verdict::Unchanged);
     }
-    if register.store.subject(&item.subject).await?.is_some_and(|subject| subject.origin == Origin::Folder) {
-        return Err(EnrolError::FromFolder(item.subject.clone()));
+    match register.store.subject(&item.subject).await? {
+        Some(subject) if subject.origin == Origin::Folder => return Err(EnrolError::FromFolder(subject.id)),
+        Some(_) => {}
+        None => register.check_not_erased(&item.subject).await?,
     }
     patiently(prepare, Arc::clone(&item.photo), busy_wait).await.map(Verdict::Prepared)
 }

@@ -362,6 +362,11 @@ impl Register {
         }
     }
 
+    /// Whether an import may enrol somebody by `id`, whom nobody has now: a photo that was never theirs says nothing of who is meant.
+    pub async fn check_not_erased(&self, id: &SubjectId) -> Result<(), EnrolError> {
+        if self.store.is_erased_id(id).await? { Err(EnrolError::ErasedId(id.clone())) } else { Ok(()) }
+    }
+
     /// The similarity from which on two photos show one person.
     pub fn verifying_threshold(&self) -> f32 {
         self.policy.threshold(Purpose::Verify, 1)

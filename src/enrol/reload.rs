@@ -155,7 +155,7 @@ impl Turn {
         }
         let away = erased_and_away(&self.listing, &known, &self.erased_before);
         if !away.is_empty() {
-            register.store.forget_erased_ids(away).await?;
+            register.store.free_erased_ids(away).await?;
         }
         let plan = plan(&self.listing, &known, self.prepared, register.clock.now())?;
         if plan.mutations.is_empty() && request.key.is_none() {

@@ -135,7 +135,7 @@ impl From<EnrolError> for Refusal {
             EnrolError::SubjectExists(id) => Self::new(Code::AlreadyExists, "SUBJECT_EXISTS", message).with("subject_id", id),
             EnrolError::FromFolder(id) => Self::new(Code::AlreadyExists, "SUBJECT_EXISTS", message).with("subject_id", id),
             EnrolError::PhotoOfAnother(id) => Self::new(Code::AlreadyExists, "PHOTO_OF_ANOTHER_SUBJECT", message).with("subject_id", id),
-            EnrolError::ErasedPerson => Self::new(Code::FailedPrecondition, "ERASED_PERSON", message),
+            EnrolError::ErasedPerson | EnrolError::ErasedId(_) => Self::new(Code::FailedPrecondition, "ERASED_PERSON", message),
             EnrolError::TooManyPhotos(_) => Self::new(Code::FailedPrecondition, "TOO_MANY_PHOTOS", message),
             EnrolError::SubjectUnknown(id) => not_found("SUBJECT_NOT_FOUND", message).with("subject_id", id),
             EnrolError::SampleUnknown(id) => not_found("SAMPLE_NOT_FOUND", message).with("sample_id", id),

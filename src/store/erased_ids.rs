@@ -1,7 +1,8 @@
-//! Which ids the enrolment folder must not enrol anybody by: whoever was called so was erased.
+//! Which ids nobody may be enrolled by unasked: whoever was called so was erased.
 //!
 //! In: ids of subjects that are erased or enrolled. Out: hashes of ids, since the names are erased, too.
-//! Drops: an id that somebody is enrolled by again, or whose directory was away.
+//! Drops: an id that somebody is enrolled by again. One whose directory was away is free for the enrolment folder alone:
+//! that it is away says nothing of what an import brings.
 //! Must not know: the folder.
 
 use std::collections::HashSet;
@@ -26,28 +27,42 @@ fn hash_text(id: &str) -> IdHash {
 }
 
 impl Store {
-    /// The ids of those who were erased, and that nobody was enrolled by since.
+    /// The ids of those who were erased, that nobody was enrolled by since, and whose directories have not been away.
     pub async fn erased_ids(&self) -> Result<HashSet<IdHash>, StoreError> {
-        self.0.readers.read(|db| Ok(all(db)?.into_iter().collect())).await
+        self.0.readers.read(|db| hashes(db, "SELECT id_sha256 FROM erased_ids WHERE NOT was_away").map(HashSet::from_iter)).await
     }
 
-    /// Forgets ids: their directories were away, so whoever is put there next was put there since.
-    pub async fn forget_erased_ids(&self, ids: Vec<IdHash>) -> Result<(), StoreError> {
-        let forget = move |db: &Connection| {
-            let mut delete = db.prepare_cached("DELETE FROM erased_ids WHERE id_sha256 = ?1")?;
-            ids.iter().try_for_each(|id| delete.execute([id]).map(drop))?;
+    /// Whether whoever was called `id` was erased, and nobody was enrolled by it since.
+    pub async fn is_erased_id(&self, id: &SubjectId) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.0.readers.read(move |db| is_noted(db, &id)).await
+    }
+
+    /// Frees ids for the folder: their directories were away, so whoever is put there next was put there since.
+    pub async fn free_erased_ids(&self, ids: Vec<IdHash>) -> Result<(), StoreError> {
+        let free = move |db: &Connection| {
+            let mut update = db.prepare_cached("UPDATE erased_ids SET was_away = 1 WHERE id_sha256 = ?1")?;
+            ids.iter().try_for_each(|id| update.execute([id]).map(drop))?;
             Ok(())
         };
-        self.0.writer.write(Effect::Keeps, forget).await
+        self.0.writer.write(Effect::Keeps, free).await
     }
 }
 
 pub(super) fn all(db: &Connection) -> Result<Vec<IdHash>, StoreError> {
-    db.prepare_cached("SELECT id_sha256 FROM erased_ids")?.query_and_then([], |row| Ok(row.get(0)?))?.collect()
+    hashes(db, "SELECT id_sha256 FROM erased_ids")
+}
+
+fn hashes(db: &Connection, query: &str) -> Result<Vec<IdHash>, StoreError> {
+    db.prepare_cached(query)?.query_and_then([], |row| Ok(row.get(0)?))?.collect()
+}
+
+pub(super) fn is_noted(db: &Connection, id: &SubjectId) -> Result<bool, StoreError> {
+    Ok(db.prepare_cached("SELECT 1 FROM erased_ids WHERE id_sha256 = ?1")?.exists([hash(id)])?)
 }
 
 pub(super) fn note(db: &Connection, id: &IdHash) -> Result<(), StoreError> {
-    db.prepare_cached("INSERT INTO erased_ids (id_sha256) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([id])?;
+    db.prepare_cached("INSERT INTO erased_ids (id_sha256) VALUES (?1) ON CONFLICT DO UPDATE SET was_away = 0")?.execute([id])?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use crate::store::{Store, StoreError, failure, people};
+use crate::store::{Store, StoreError, erased_ids, failure, people};
 use crate::subject::{SampleId, SubjectId, SubjectUid};
 
 /// Whether a subject can come in under its uid and its id.
@@ -25,7 +25,7 @@ pub enum Standing {
     UidTaken,
     /// The same person was taken out of the gallery and is kept for a rollback.
     Retired,
-    /// The same person was erased.
+    /// The same person was erased, or somebody who was called so, and nobody was enrolled by that id since.
     Erased,
 }
 
@@ -111,6 +111,8 @@ fn findings(db: &Connection, candidate: &Candidature) -> Result<Findings, StoreE
         Standing::Retired
     } else if db.prepare_cached("SELECT 1 FROM subjects WHERE id = ?1")?.exists([candidate.id.as_str()])? {
         Standing::IdTaken
+    } else if erased_ids::is_noted(db, &candidate.id)? {
+        Standing::Erased
     } else {
         Standing::Free
     };

@@ -153,6 +153,9 @@ async fn who_was_erased_here_comes_back_neither_by_name_nor_by_photo() {
     let (report, refused) = imported(&register, &file_of(&everybody), ImportOptions::default()).await.expect("read");
     assert_eq!(reasons(&refused), [("anna", false, "ERASED_PERSON"), ("bert", false, "ERASED_PERSON")]);
     assert_eq!((report.subjects_imported, here(&register).await.len()), (0, 0));
+    // Enrolled elsewhere, by other photos.
+    let (_, refused) = imported(&register, &file_of(&people(45, &["anna"])), ImportOptions::default()).await.expect("read");
+    assert_eq!((reasons(&refused), here(&register).await.len()), (vec![("anna", false, "ERASED_PERSON")], 0));
     // The same photos under other names: anna's all, one of bert's beside two that are new.
     let mut others = people(47, &["x-anna", "x-bert"]);
     for (other, erased) in others.iter_mut().zip(&mut everybody) {

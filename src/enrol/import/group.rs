@@ -170,6 +170,7 @@ impl<'a> Planner<'a> {
             let known = doubt::Known::of(self.register.store.samples(subject.uid).await?);
             return Ok(Person { subject, known, is_stored: true, is_put: false });
         }
+        self.register.check_not_erased(&item.subject).await?;
         let mut subject = new_subject(Some(item.subject.clone()), Origin::Rpc, self.now)?;
         item.fields.clone().write_to(&mut subject);
         Ok(Person { subject, known: doubt::Known::default(), is_stored: false, is_put: false })

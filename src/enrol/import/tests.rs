@@ -97,6 +97,7 @@ fn in_words(result: &ImportResult) -> String {
         Err(EnrolError::PossibleDuplicate { other, .. }) => format!("looks like {other}"),
         Err(EnrolError::PhotoOfAnother(other)) => format!("photo of {other}"),
         Err(EnrolError::Inconsistent { .. }) => "Inconsistent".to_owned(),
+        Err(EnrolError::ErasedId(_)) => "id of somebody erased".to_owned(),
         Err(other) => format!("{other:?}"),
     };
     format!("{} {outcome}", result.key)
@@ -231,8 +232,32 @@ async fn no_import_brings_an_erased_person_back() {
         })
     });
     let house = House { prepare: erasing, ..house };
-    assert_eq!(house.taken(vec![of("cy", 3, 1)]).await, ["cy: photo 3 1 ErasedPerson"]);
-    assert_eq!((found(&house.register, 1, 2), found(&house.register, 3, 1), house.looks()), (None, None, 1));
+    assert_eq!(
+        house.taken(vec![of("cy", 3, 1), of("cy", 3, 2)]).await,
+        ["cy: photo 3 1 ErasedPerson", "cy: photo 3 2 id of somebody erased"]
+    );
+    assert_eq!((found(&house.register, 1, 2), found(&house.register, 3, 1), house.looks()), (None, None, 2));
+}
+
+#[tokio::test]
+async fn no_import_brings_an_erased_person_back_by_a_photo_that_was_never_theirs() {
+    let house = House::new().await;
+    house.taken(vec![of("anna", 1, 1), of("bo", 2, 1)]).await;
+    house.delete("anna").await;
+    let again = || vec![of("anna", 1, 1), of("anna", 1, 2), of("bo", 2, 2)];
+    let refused = ["anna: photo 1 1 ErasedPerson", "anna: photo 1 2 id of somebody erased", "bo: photo 2 2 Added"];
+    assert_eq!(house.taken(again()).await, refused);
+    assert_eq!((found(&house.register, 1, 2), house.looks()), (None, 3), "of her nothing was looked at");
+    // She never had a directory, so a reload that finds none says nothing of the import.
+    let all = house.register.store.erased_ids().await.expect("ids");
+    house.register.store.free_erased_ids(all.into_iter().collect()).await.expect("freed");
+    assert_eq!(house.taken(again()).await[1], refused[1]);
+    // On purpose.
+    let request = Request::create_subject(&NewSubject::default()).expect("a good request");
+    let samples = vec![prepared(1, 3)];
+    let creation = Creation { id: Some(id("anna")), fields: SubjectFields::default(), samples, allowed: Allowed::default() };
+    house.register.create(request, creation).await.expect("enrolled");
+    assert_eq!(house.taken(again()).await[1], "anna: photo 1 2 Added");
 }
 
 #[tokio::test]

@@ -1,0 +1,2 @@
+-- A directory that was away may be filled again by the folder. It frees nobody's name for an import: that has no directory to be away.
+ALTER TABLE erased_ids ADD COLUMN was_away INTEGER NOT NULL DEFAULT 0;
