@@ -69,8 +69,8 @@ pub(super) struct Listing {
     /// Ordered by path.
     pub photos: Vec<FoundPhoto>,
     pub refused: Vec<FileRemark>,
-    /// Files that are there and could not be taken for what they are: a refusal takes nothing
-    /// away, so samples of these paths stay.
+    /// Photos by their name that could not be taken for what they are: a refusal takes nothing away, so samples of these paths
+    /// stay. Whatever else lies beside photos, such as what file managers leave there, was never anybody's sample and keeps nobody.
     pub unread_files: BTreeSet<String>,
     /// Directories of subjects that are there and could not be looked into, likewise.
     pub unread_subjects: BTreeSet<String>,
@@ -154,11 +154,12 @@ fn list_subject(root: &Path, subject: &SubjectId, files: &[DirEntry], listing: &
         let path = format!("{subject}/{name}");
         let kind = file.file_type().map_err(|error| unreadable(root, &error))?;
         let extension = Path::new(&name).extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        let has_photo_name = extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) && !name.starts_with('.');
         if !kind.is_file() {
             listing.refuse_kind(&path, kind, "only photos may lie here, no directories or devices");
         } else if name.starts_with('.') {
             listing.refuse(&path, "ODD_NAME", "hidden files are not read");
-        } else if !extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) {
+        } else if !has_photo_name {
             listing.refuse(&path, "NOT_A_PHOTO", "give a photo that ends with .jpg, .jpeg, .png or .pgm");
         } else {
             match read_photo(&root.join(&path)) {
@@ -174,7 +175,9 @@ fn list_subject(root: &Path, subject: &SubjectId, files: &[DirEntry], listing: &
                 Err(error) => return Err(unreadable(root, &error)),
             }
         }
-        listing.unread_files.insert(path);
+        if has_photo_name {
+            listing.unread_files.insert(path);
+        }
     }
     Ok(())
 }

@@ -168,7 +168,7 @@ pub(super) fn plan(listing: &Listing, known: &Known, prepared: PreparedPhotos, n
     Ok(planner.plan)
 }
 
-/// Whether the folder holds anything of the subject, readable or not.
+/// Whether the folder holds any photo of the subject, readable or not.
 pub(super) fn is_present(listing: &Listing, id: &SubjectId) -> bool {
     let first = listing.photos.partition_point(|photo| photo.subject < *id);
     listing.photos.get(first).is_some_and(|photo| photo.subject == *id) || holds_refused(listing, id)

@@ -2,6 +2,8 @@
 //!
 //! In: made-up photos. Out: nothing. Must not know: models.
 
+mod leaving;
+
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -429,23 +431,6 @@ async fn somebody_of_the_folder_with_a_photo_added_by_rpc_can_leave_the_folder_a
     let back = house.register.roll_back(request, rollback).await.expect("gone back");
     assert_eq!((back.subjects_restored, back.samples_restored), (1, 2));
     assert_eq!(found(&house.register, 1, 3).as_deref(), Some("anna"));
-}
-
-#[tokio::test]
-async fn erasing_somebody_whose_directory_was_renamed_erases_what_is_kept_under_the_old_name() {
-    let house = House::new().await;
-    house.put("anna/1.jpg", &photo(1, 1));
-    house.put("bert/1.jpg", &photo(2, 1));
-    let before = house.reload().await.version;
-    fs::rename(house.people().join("anna"), house.people().join("anna_smith")).expect("renamed");
-    house.reload().await;
-    house.delete("anna_smith").await;
-    let rollback = crate::enrol::Rollback { version: before, allow_mass_removal: true, dry_run: false };
-    let request = Request::roll_back("", &rollback).expect("a good request");
-    house.register.roll_back(request, rollback).await.expect("gone back");
-    assert_eq!(found(&house.register, 1, 1), None);
-    let versions = house.register.store.gallery_versions_before(None, 1).await.expect("versions");
-    assert_eq!((versions[0].subjects, versions[0].samples), (1, 1), "and the totals hold");
 }
 
 #[tokio::test]

@@ -1,0 +1,45 @@
+//! Tests of who leaves the folder, and of what is erased with whoever left it under another name.
+//!
+//! In: made-up photos. Out: nothing. Must not know: models.
+
+use super::*;
+
+#[tokio::test]
+async fn whatever_a_file_manager_leaves_in_a_directory_keeps_nobody_enrolled() {
+    let house = House::new().await;
+    for who in 0..12 {
+        house.put(&format!("s{who}/1.jpg"), &photo(who, 1));
+    }
+    house.put("s1/2.jpg", &photo(1, 2));
+    house.reload().await;
+    for (path, name) in [("s1/1.jpg", "Thumbs.db"), ("s1/2.jpg", ".DS_Store"), ("s2/1.jpg", "notes.txt"), ("s3/1.jpg", ".1.jpg")] {
+        fs::remove_file(house.people().join(path)).expect("it is there");
+        house.put(&format!("{}/{name}", &path[..2]), b"x");
+    }
+    // They count among those who would go, too.
+    assert!(matches!(house.reload_as(false, false, "").await, Err(EnrolError::MassRemoval { removed: 3, total: 12 })));
+    let report = house.reload().await;
+    assert_eq!((counts(&report), report.refused.len()), ((0, 0, 3, 9), 4));
+    assert_eq!([1, 2, 3].map(|who| found(&house.register, who, 5)), [None, None, None]);
+    // A photo by its name that cannot be read keeps whom it may be of.
+    fs::remove_file(house.people().join("s4/1.jpg")).expect("it is there");
+    fs::create_dir(house.people().join("s4/1.jpg")).expect("a directory in its place");
+    assert_eq!(counts(&house.reload().await), (0, 0, 0, 9));
+}
+
+#[tokio::test]
+async fn erasing_somebody_whose_directory_was_renamed_erases_what_is_kept_under_the_old_name() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("bert/1.jpg", &photo(2, 1));
+    let before = house.reload().await.version;
+    fs::rename(house.people().join("anna"), house.people().join("anna_smith")).expect("renamed");
+    house.reload().await;
+    house.delete("anna_smith").await;
+    let rollback = crate::enrol::Rollback { version: before, allow_mass_removal: true, dry_run: false };
+    let request = Request::roll_back("", &rollback).expect("a good request");
+    house.register.roll_back(request, rollback).await.expect("gone back");
+    assert_eq!(found(&house.register, 1, 1), None);
+    let versions = house.register.store.gallery_versions_before(None, 1).await.expect("versions");
+    assert_eq!((versions[0].subjects, versions[0].samples), (1, 1), "and the totals hold");
+}
