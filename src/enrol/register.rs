@@ -228,6 +228,7 @@ impl Register {
             // Who is kept for a rollback is erased all the same, under the same name or alone.
             let mut people: Vec<SubjectUid> = known.iter().map(|subject| subject.uid).collect();
             people.extend(register.store.retired_subjects(&id).await?);
+            register.add_other_names(&mut people).await?;
             // An etag is of somebody who is there.
             let uid = people.first().copied().filter(|_| known.is_some() || etag.is_empty());
             let Some(uid) = uid else { return Err(EnrolError::SubjectUnknown(id.to_string())) };
@@ -245,6 +246,17 @@ impl Register {
             register.commit(request, mutations, answer).await
         })
         .await
+    }
+
+    /// Adds whoever is kept for a rollback and is one of `people` under another name: what they had besides would bring them back.
+    async fn add_other_names(&self, people: &mut Vec<SubjectUid>) -> Result<(), EnrolError> {
+        let mut next = 0;
+        while let Some(uid) = people.get(next) {
+            let others = self.store.retired_with_photos_of(*uid).await?;
+            people.extend(others.into_iter().filter(|other| !people.contains(other)).collect::<Vec<_>>());
+            next += 1;
+        }
+        Ok(())
     }
 
     pub async fn add(self: &Arc<Self>, request: Request, new: Addition) -> Result<Enrolled, EnrolError> {

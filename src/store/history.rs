@@ -108,6 +108,19 @@ impl Store {
         self.0.readers.read(move |db| retired(db, &id)).await
     }
 
+    /// Those who were retired, not restored, and had a photo of `uid`: the same person under another name, as when a directory was
+    /// renamed.
+    pub async fn retired_with_photos_of(&self, uid: SubjectUid) -> Result<Vec<SubjectUid>, StoreError> {
+        let sql = "SELECT DISTINCT subject FROM retired_samples
+                   WHERE subject <> ?1 AND NOT negative AND subject NOT IN (SELECT uid FROM subjects) AND content_sha256 IN (
+                       SELECT content_sha256 FROM samples WHERE subject = ?1 AND NOT negative
+                       UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1 AND NOT negative)";
+        let read = move |db: &Connection| {
+            db.prepare_cached(sql)?.query_and_then([uid.0.into_bytes()], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?.collect()
+        };
+        self.0.readers.read(read).await
+    }
+
     /// The highest revision that a subject who is not there had; `None` of one of whom no history is kept.
     pub async fn last_revision(&self, uid: SubjectUid) -> Result<Option<u64>, StoreError> {
         let sql = "SELECT max(revision) FROM subject_history WHERE uid = ?1";

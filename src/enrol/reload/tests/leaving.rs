@@ -43,3 +43,35 @@ async fn erasing_somebody_whose_directory_was_renamed_erases_what_is_kept_under_
     let versions = house.register.store.gallery_versions_before(None, 1).await.expect("versions");
     assert_eq!((versions[0].subjects, versions[0].samples), (1, 1), "and the totals hold");
 }
+
+#[tokio::test]
+async fn whoever_left_under_another_name_goes_with_all_photos_of_then() {
+    let house = House::new().await;
+    for (path, who, shot) in [("anna/1.jpg", 1, 1), ("anna/2.jpg", 1, 2), ("bert/1.jpg", 2, 1)] {
+        house.put(path, &photo(who, shot));
+    }
+    let before = house.reload().await.version;
+    house.add("bert", (1, 2), true).await;
+    // Renamed twice, and each time a photo is left out or put in.
+    fs::remove_file(house.people().join("anna/2.jpg")).expect("it is there");
+    fs::rename(house.people().join("anna"), house.people().join("anna_smith")).expect("renamed");
+    house.put("anna_smith/3.jpg", &photo(1, 3));
+    house.reload().await;
+    fs::remove_file(house.people().join("anna_smith/1.jpg")).expect("it is there");
+    fs::rename(house.people().join("anna_smith"), house.people().join("anna_jones")).expect("renamed");
+    house.reload().await;
+    fs::remove_dir_all(house.people().join("bert")).expect("it is there");
+    house.put("cleo/1.jpg", &photo(3, 1));
+    house.reload().await;
+    house.delete("anna_jones").await;
+
+    let rollback = crate::enrol::Rollback { version: before, allow_mass_removal: true, dry_run: false };
+    let request = Request::roll_back("", &rollback).expect("a good request");
+    house.register.roll_back(request, rollback).await.expect("gone back");
+    assert_eq!([1, 2, 3].map(|shot| found(&house.register, 1, shot)), [None, None, None]);
+    assert_eq!(found(&house.register, 2, 1).as_deref(), Some("bert"), "whom a photo of hers told apart is somebody else");
+    for shot in 1..=3 {
+        let erased = house.register.store.is_erased_content(prepared(1, shot).content_sha256).await;
+        assert_eq!(erased, Ok(true), "photo {shot} does not come back by the folder, either");
+    }
+}
