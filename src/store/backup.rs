@@ -6,14 +6,14 @@
 //! A backup holds everything the database holds: faces, names, cameras with their passwords. It is 0600.
 //! Must not know: who asks.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -169,7 +169,7 @@ struct Erasures {
     people: Vec<SubjectUid>,
     /// Single samples, those of others that showed somebody among them, and whose they were.
     samples: Vec<(SubjectUid, SampleId)>,
-    /// Who and which samples are there all the same: what somebody else was erased with does not take them along.
+    /// Who is there, and which samples are kept, all the same: what somebody else was erased with does not take them along.
     living: (HashSet<SubjectUid>, HashSet<SampleId>),
     content: Vec<([u8; 32], i64)>,
     ids: Vec<IdHash>,
@@ -186,14 +186,16 @@ fn erasures(database: &Path) -> Result<Erasures, StoreError> {
         .prepare("SELECT DISTINCT subject, sample FROM mutations WHERE kind = 'erase_sample' AND sample IS NOT NULL")?
         .query_and_then([], |row| Ok((SubjectUid(Uuid::from_bytes(row.get(0)?)), SampleId(Uuid::from_bytes(row.get(1)?)))))?
         .collect::<Result<_, StoreError>>()?;
-    let living = (ids(&db, "SELECT uid FROM subjects", SubjectUid)?, ids(&db, "SELECT id FROM samples", SampleId)?);
+    // A database of before has no such tables.
+    let has = |table: &str| -> Result<bool, StoreError> { Ok(db.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([table])?) };
+    let kept =
+        if has("retired_samples")? { "SELECT id FROM samples UNION ALL SELECT id FROM retired_samples" } else { "SELECT id FROM samples" };
+    let living = (ids(&db, "SELECT uid FROM subjects", SubjectUid)?, ids(&db, kept, SampleId)?);
     let content = db
         .prepare("SELECT sha256, time_us FROM erased_content")?
         .query_and_then([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, StoreError>>()?;
-    // A database of before has no such table.
-    let has_ids = db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'erased_ids'")?.exists([])?;
-    let ids = if has_ids { erased_ids::all(&db)? } else { Vec::new() };
+    let ids = if has("erased_ids")? { erased_ids::all(&db)? } else { Vec::new() };
     let newest = mutations::version(&db)?;
     Ok(Erasures { ids, people, samples, living, content, newest })
 }
@@ -205,12 +207,18 @@ fn ids<T, All: FromIterator<T>>(db: &Connection, query: &str, of: fn(Uuid) -> T)
 
 fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreError> {
     let (change, time) = (db.transaction()?, SystemClock::new().now());
-    change.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'mutations'", [erasures.newest.cast_signed()])?;
-    let people = people_to_erase(&change, erasures, time)?;
+    let newest = erasures.newest.cast_signed();
+    if change.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'mutations'", [newest])? == 0 {
+        // It counts from the first mutation on, and a gallery that was empty has had none.
+        change.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('mutations', ?1)", [newest])?;
+    }
+    let photos = photos_to_erase(&change, erasures)?;
+    let people = people_to_erase(&change, erasures, (&photos, time))?;
     // What is single goes first: with its owner it would be gone already.
-    let mut all = samples_to_erase(&change, erasures, (&people, time))?;
+    let mut all = samples_to_erase(&change, (erasures, &photos), (&people, time))?;
     all.extend(people.iter().map(|uid| Mutation::EraseSubject(*uid)));
     mutations::commit(&change, &all, ("restore", time))?;
+    history::forget_retired_without_samples(&change)?;
     if all.is_empty() {
         let version = mutations::version(&change)?;
         history::keep_version(&change, (version, time, "restore"), &VersionChange::default())?;
@@ -227,8 +235,39 @@ fn erase_again(db: &mut Connection, erasures: &Erasures) -> Result<u32, StoreErr
     Ok(u32::try_from(people.len()).unwrap_or(u32::MAX))
 }
 
+/// A sample of the backup, in its gallery or retired, whose photo was erased since with whomever it showed.
+struct ErasedPhoto {
+    sample: SampleId,
+    owner: SubjectUid,
+    is_negative: bool,
+}
+
+fn photos_to_erase(change: &Connection, erasures: &Erasures) -> Result<Vec<ErasedPhoto>, StoreError> {
+    let erased_at: HashMap<[u8; 32], i64> = erasures.content.iter().copied().collect();
+    let mut found = Vec::new();
+    for table in ["samples", "retired_samples"] {
+        let mut all =
+            change.prepare(&format!("SELECT id, subject, negative, content_sha256, create_time_us FROM {table} ORDER BY number"))?;
+        let mut rows = all.query([])?;
+        while let Some(row) = rows.next()? {
+            let sample = SampleId(Uuid::from_bytes(row.get(0)?));
+            let created: i64 = row.get(4)?;
+            if erased_at.get(&row.get::<_, [u8; 32]>(3)?).is_some_and(|erased_at| created <= *erased_at)
+                && !erasures.living.1.contains(&sample)
+            {
+                found.push(ErasedPhoto { sample, owner: SubjectUid(Uuid::from_bytes(row.get(1)?)), is_negative: row.get(2)? });
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Whom the backup holds of those who were erased. Who is not there is noted as erased, for the backup that is put back next.
-fn people_to_erase(change: &Connection, erasures: &Erasures, time: Timestamp) -> Result<Vec<SubjectUid>, StoreError> {
+fn people_to_erase(
+    change: &Connection,
+    erasures: &Erasures,
+    (photos, time): (&[ErasedPhoto], Timestamp),
+) -> Result<Vec<SubjectUid>, StoreError> {
     let mut people = Vec::new();
     for uid in &erasures.people {
         let known = "SELECT 1 FROM subjects WHERE uid = ?1 UNION SELECT 1 FROM subject_history WHERE uid = ?1
@@ -241,16 +280,10 @@ fn people_to_erase(change: &Connection, erasures: &Erasures, time: Timestamp) ->
                 .execute(params![uid.0.into_bytes(), time.as_micros()])?;
         }
     }
-    // The same photo under an earlier name of the person. Who has only such photos goes whole.
-    let same = "SELECT DISTINCT subject FROM samples WHERE content_sha256 = ?1 AND create_time_us <= ?2
-                AND NOT EXISTS (SELECT 1 FROM samples others WHERE others.subject = samples.subject AND others.content_sha256 <> ?1)";
-    let mut same = change.prepare_cached(same)?;
-    for (sha256, erased_at) in &erasures.content {
-        for uid in same.query_and_then(params![sha256, erased_at], |row| Ok::<_, StoreError>(SubjectUid(Uuid::from_bytes(row.get(0)?))))? {
-            let uid = uid?;
-            if !erasures.living.0.contains(&uid) && !people.contains(&uid) {
-                people.push(uid);
-            }
+    // The same photo under an earlier name of the person, who goes whole: one picture cannot show two people.
+    for photo in photos.iter().filter(|photo| !photo.is_negative && !erasures.living.0.contains(&photo.owner)) {
+        if !people.contains(&photo.owner) {
+            people.push(photo.owner);
         }
     }
     Ok(people)
@@ -260,34 +293,22 @@ fn people_to_erase(change: &Connection, erasures: &Erasures, time: Timestamp) ->
 /// without any goes, too: they are retired, and come back with their photos.
 fn samples_to_erase(
     change: &Connection,
-    erasures: &Erasures,
+    (erasures, photos): (&Erasures, &[ErasedPhoto]),
     (people, time): (&[SubjectUid], Timestamp),
 ) -> Result<Vec<Mutation>, StoreError> {
     let mut single = BTreeMap::new();
-    for (subject, sample) in &erasures.samples {
+    let of_others = photos.iter().filter(|photo| !people.contains(&photo.owner)).map(|photo| (photo.owner, photo.sample));
+    for (subject, sample) in erasures.samples.iter().copied().chain(of_others) {
         let id = sample.0.into_bytes();
         mutations::erase_samples(change, ("retired_samples", "id = ?1"), &id, &mut Committed::default())?;
         let mut owner = change.prepare_cached("SELECT subject FROM samples WHERE id = ?1")?;
         match owner.query_row([id], |row| row.get(0)).optional()? {
-            Some(owner) => drop(single.insert(*sample, SubjectUid(Uuid::from_bytes(owner)))),
+            Some(owner) => drop(single.insert(sample, SubjectUid(Uuid::from_bytes(owner)))),
             None => drop(
                 change
                     .prepare_cached("INSERT INTO mutations (kind, subject, sample, time_us) VALUES ('erase_sample', ?1, ?2, ?3)")?
                     .execute(params![subject.0.into_bytes(), id, time.as_micros()])?,
             ),
-        }
-    }
-    let mut same =
-        change.prepare_cached("SELECT id, subject FROM samples WHERE content_sha256 = ?1 AND create_time_us <= ?2 AND NOT negative")?;
-    for (sha256, erased_at) in &erasures.content {
-        let ids = |row: &Row<'_>| Ok((SampleId(Uuid::from_bytes(row.get(0)?)), SubjectUid(Uuid::from_bytes(row.get(1)?))));
-        for found in
-            same.query_and_then(params![sha256, erased_at], |row| ids(row).map_err(|error: rusqlite::Error| StoreError::from(error)))?
-        {
-            let (sample, owner) = found?;
-            if erasures.living.0.contains(&owner) && !erasures.living.1.contains(&sample) {
-                single.insert(sample, owner);
-            }
         }
     }
     let owners: BTreeSet<SubjectUid> = single.values().copied().filter(|owner| !people.contains(owner)).collect();

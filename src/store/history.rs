@@ -72,7 +72,7 @@ pub struct Difference {
 pub struct RetiredPerson {
     /// What was stated last.
     pub subject: Subject,
-    /// What the person left with: photos that were replaced before are not among them.
+    /// What the person left with: photos that were replaced before, or erased with somebody, are not among them.
     pub samples: Vec<(Sample, Template)>,
 }
 

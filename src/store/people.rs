@@ -92,13 +92,16 @@ pub(super) fn samples(db: &Connection, subject: SubjectUid, space: Option<&Templ
     samples_with_templates(db, &format!("samples s {TEMPLATE_JOIN} WHERE s.subject = :subject"), values)
 }
 
-/// A subject's samples that were retired at that moment, with templates, oldest first.
+/// A subject's samples that were retired at that moment, with templates, oldest first, but for photos that were erased with somebody.
 pub(super) fn samples_retired_at(
     db: &Connection,
     (subject, time): (SubjectUid, Timestamp),
     space: Option<&TemplateSpace>,
 ) -> Result<Vec<(Sample, Template)>, StoreError> {
-    let retired = format!("retired_samples s {TEMPLATE_JOIN} WHERE s.subject = :subject AND s.retired_us = :time");
+    let retired = format!(
+        "retired_samples s {TEMPLATE_JOIN} WHERE s.subject = :subject AND s.retired_us = :time
+         AND s.content_sha256 NOT IN (SELECT sha256 FROM erased_content)"
+    );
     let values = named_params! {
         ":space": space.map(TemplateSpace::as_str), ":subject": subject.0.into_bytes(), ":time": time.as_micros()
     };

@@ -5,8 +5,10 @@
 use std::path::PathBuf;
 
 use super::{commit, keyed, put_sample, sample, store, subject, template};
+use crate::clock::Timestamp;
 use crate::mutation::Mutation;
 use crate::store::{Store, StoreError, back_up, restore};
+use crate::subject::{Sample, Subject};
 
 struct Bench {
     directory: tempfile::TempDir,
@@ -182,4 +184,82 @@ async fn single_photos_stay_erased_after_a_restore_and_the_living_stay() {
     let database = std::fs::read(bench.directory.path().join("doorward.db")).expect("readable");
     assert!(!database.windows(100).any(|window| window == [7; 100]), "the stranger's photo is not in it");
     assert_eq!(names(&Store::open(bench.directory.path()).expect("it opens")).await, ["bert", "cleo"]);
+}
+
+/// Whoever is there under `id`, with photos of these contents.
+async fn enrolled(store: &Store, id: &str, contents: &[u8]) -> (Subject, Vec<Sample>) {
+    let mut random = fastrand::Rng::with_seed(12);
+    let who = subject(id);
+    let samples: Vec<Sample> = contents.iter().map(|content| sample(&who, *content)).collect();
+    let photos = samples.iter().map(|one| put_sample(one, &template(&mut random), &[one.content_sha256[0]; 3_000]));
+    commit(store, [Mutation::PutSubject(who.clone())].into_iter().chain(photos).collect()).await;
+    (who, samples)
+}
+
+async fn retire(store: &Store, who: &Subject) {
+    commit(store, vec![Mutation::RetireSubject(who.uid)]).await;
+}
+
+#[tokio::test]
+async fn no_restore_brings_an_erased_photo_back_by_whoever_has_left() {
+    let (directory, store) = store();
+    let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
+    // One person under three names: there, with a photo besides; retired; and one of whom the history is kept no longer.
+    let (anna, _) = enrolled(&store, "anna", &[1, 2]).await;
+    let (earlier, _) = enrolled(&store, "earlier", &[1, 3]).await;
+    let (forgotten, _) = enrolled(&store, "forgotten", &[2, 4]).await;
+    // Bert lives: a photo of hers is among his, and another was before; dora has one in a photo that is not erased.
+    let (bert, his) = enrolled(&store, "bert", &[1, 2, 5]).await;
+    let (dora, _) = enrolled(&store, "dora", &[6]).await;
+    commit(&store, vec![Mutation::RetireSample { subject: bert.uid, sample: his[1].id }]).await;
+    retire(&store, &earlier).await;
+    back_up(bench.directory.path(), &bench.file()).expect("backed up");
+    retire(&store, &forgotten).await;
+    store.prune_gallery_history(Timestamp::from_micros(i64::MAX)).await.expect("pruned");
+    commit(&store, vec![Mutation::EraseSample { subject: bert.uid, sample: his[0].id }]).await;
+    commit(&store, vec![Mutation::EraseSubject(anna.uid)]).await;
+    drop(store);
+
+    let restored = restore(bench.directory.path(), &bench.file()).expect("restored");
+    assert_eq!((restored.facts.subjects, restored.facts.samples), (2, 2));
+    let database = std::fs::read(bench.directory.path().join("doorward.db")).expect("readable");
+    for content in [1, 2, 3, 4] {
+        assert!(!database.windows(100).any(|window| window == [content; 100]), "photo {content} is in it");
+    }
+    let store = Store::open(bench.directory.path()).expect("it opens");
+    assert_eq!(names(&store).await, ["bert", "dora"]);
+    assert_eq!(store.samples(dora.uid).await.expect("samples").len(), 1);
+    assert!(store.retired_subjects(&earlier.id).await.expect("read").is_empty());
+}
+
+#[tokio::test]
+async fn a_photo_that_somebody_still_had_when_another_was_erased_by_it_comes_back_with_them() {
+    let (directory, store) = store();
+    let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
+    let (anna, _) = enrolled(&store, "anna", &[1]).await;
+    let (twice, _) = enrolled(&store, "twice", &[1, 2]).await;
+    back_up(bench.directory.path(), &bench.file()).expect("backed up");
+    commit(&store, vec![Mutation::EraseSubject(anna.uid)]).await;
+    retire(&store, &twice).await;
+    drop(store);
+    restore(bench.directory.path(), &bench.file()).expect("restored");
+    let store = Store::open(bench.directory.path()).expect("it opens");
+    assert_eq!(names(&store).await, ["twice"]);
+    assert_eq!(store.samples(twice.uid).await.expect("samples").len(), 2);
+}
+
+#[tokio::test]
+async fn a_backup_of_an_empty_gallery_gives_no_number_of_a_version_twice() {
+    let (directory, store) = store();
+    let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
+    back_up(bench.directory.path(), &bench.file()).expect("backed up");
+    enrolled(&store, "anna", &[1]).await;
+    let before = store.gallery_version().await.expect("a version");
+    drop(store);
+    restore(bench.directory.path(), &bench.file()).expect("restored");
+    let store = Store::open(bench.directory.path()).expect("it opens");
+    enrolled(&store, "bert", &[2]).await;
+    assert!(store.gallery_version().await.expect("a version") > before + 1);
+    let first = store.gallery_versions_after(Some(0), 1).await.expect("versions").remove(0);
+    assert!(first.version > before, "{first:?}");
 }

@@ -75,3 +75,28 @@ async fn whoever_left_under_another_name_goes_with_all_photos_of_then() {
         assert_eq!(erased, Ok(true), "photo {shot} does not come back by the folder, either");
     }
 }
+
+#[tokio::test]
+async fn a_directory_that_returns_brings_no_photo_that_was_erased_with_somebody() {
+    let house = House::new().await;
+    for (path, who, shot) in [("cleo/1.jpg", 3, 1), ("cleo/2.jpg", 3, 2), ("bert/1.jpg", 2, 1)] {
+        house.put(path, &photo(who, shot));
+    }
+    house.reload().await;
+    // Enrolled once more by the same picture, and erased under that name.
+    let request = Request::create_subject(&NewSubject::default()).expect("a good request");
+    let allowed = Allowed { duplicate: true, ..Allowed::default() };
+    let creation = Creation { id: Some(id("cleo-2")), fields: SubjectFields::default(), samples: vec![prepared(3, 1)], allowed };
+    house.register.create(request, creation).await.expect("enrolled");
+    house.delete("cleo-2").await;
+    assert_eq!(found(&house.register, 3, 1).as_deref(), Some("cleo"), "who is there keeps the photo");
+    fs::remove_dir_all(house.people().join("cleo")).expect("it is there");
+    house.reload().await;
+    for shot in [1, 2] {
+        house.put(&format!("cleo/{shot}.jpg"), &photo(3, shot));
+    }
+    let report = house.reload().await;
+    assert_eq!((counts(&report), reasons(&report)), ((1, 0, 0, 2), vec![("cleo/1.jpg", "ERASED_PERSON")]));
+    let cleo = house.register.subject_with_count(&id("cleo")).await.expect("cleo");
+    assert_eq!(cleo.1, 1);
+}
