@@ -251,10 +251,7 @@ impl Reencoding<'_> {
             let templates = made.into_iter().map(|(sample, template)| (sample.number, template));
             return Ok(self.register.store.keep_later_templates(templates.collect()).await?);
         }
-        let (here, retired): (Vec<_>, Vec<_>) = made.into_iter().partition(|(sample, _)| sample.is_in_gallery);
-        let retired = retired.into_iter().map(|(sample, template)| (sample.number, template));
-        self.register.store.keep_later_templates(retired.collect()).await?;
-        let take = |register: Arc<Register>, request| async move { let_match(&register, request, here).await };
+        let take = |register: Arc<Register>, request| async move { let_match(&register, request, made).await };
         self.register.in_turn(Request::reencode(), take).await.map(|Matching| ())
     }
 }
@@ -279,11 +276,18 @@ impl Answer for Matching {
     }
 }
 
-/// Lets templates match in their turn, but for samples that went meanwhile.
+/// Lets templates match in their turn. Those of samples that are not in the gallery now are kept for when they come back: nobody
+/// takes them out or brings them back before the turn has ended.
 async fn let_match(register: &Register, request: Request, made: Vec<(Lacking, Template)>) -> Result<Matching, EnrolError> {
     let held = register.store.held_samples(made.iter().map(|(lacking, _)| lacking.sample).collect()).await?;
-    let held = made.into_iter().zip(held).filter_map(|((_, template), sample)| Some((sample?, template)));
-    let mutations: Vec<Mutation> = held.map(|(sample, template)| Mutation::PutTemplate { sample, template }).collect();
+    let (mut mutations, mut later) = (Vec::new(), Vec::new());
+    for ((lacking, template), sample) in made.into_iter().zip(held) {
+        match sample {
+            Some(sample) => mutations.push(Mutation::PutTemplate { sample, template }),
+            None => later.push((lacking.number, template)),
+        }
+    }
+    register.store.keep_later_templates(later).await?;
     if mutations.is_empty() {
         return Ok(Matching);
     }

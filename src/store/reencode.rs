@@ -26,8 +26,6 @@ pub struct Lacking {
     pub sample: SampleId,
     /// Whose it is, by the operator's name; `None` for somebody who is about to be erased for good.
     pub subject: Option<SubjectId>,
-    /// Whether it is in the gallery; else it was taken out, and is kept for a rollback.
-    pub is_in_gallery: bool,
 }
 
 /// Samples without a template in the space called `?1`, retired ones too: they may come back. A template
@@ -161,8 +159,8 @@ fn insert(db: &Connection, number: i64, template: &Template) -> Result<bool, Sto
 fn lacking(db: &Connection, space: &TemplateSpace, (after, limit): (i64, u32)) -> Result<Vec<Lacking>, StoreError> {
     let retired_name = "(SELECT h.id FROM subject_history h WHERE h.uid = r.subject ORDER BY h.sequence DESC LIMIT 1)";
     let mut found = db.prepare_cached(&format!(
-        "SELECT t.sample, coalesce(s.id, r.id), coalesce(u.id, (SELECT id FROM subjects WHERE uid = r.subject), {retired_name}),
-                s.number IS NOT NULL {LACKING} AND t.sample > ?2 ORDER BY t.sample LIMIT ?3"
+        "SELECT t.sample, coalesce(s.id, r.id), coalesce(u.id, (SELECT id FROM subjects WHERE uid = r.subject), {retired_name})
+         {LACKING} AND t.sample > ?2 ORDER BY t.sample LIMIT ?3"
     ))?;
     found
         .query_and_then(params![space.as_str(), after, limit], |row| {
@@ -170,7 +168,6 @@ fn lacking(db: &Connection, space: &TemplateSpace, (after, limit): (i64, u32)) -
                 number: row.get(0)?,
                 sample: SampleId(Uuid::from_bytes(row.get(1)?)),
                 subject: row.get::<_, Option<String>>(2)?.map(|id| SubjectId::parse(&id)).transpose().map_err(damaged)?,
-                is_in_gallery: row.get(3)?,
             })
         })?
         .collect()

@@ -264,3 +264,37 @@ async fn what_is_missing_for_the_encoder_in_force_matches_at_once_and_history_is
     assert_eq!(again.gallery.current().version(), current.version());
     assert_eq!(again.gallery.current().search(&new_probe(2, 9), 5), current.search(&new_probe(2, 9), 5));
 }
+
+#[tokio::test]
+async fn who_comes_back_or_goes_while_their_template_is_made_matches_by_it_all_the_same() {
+    async fn go_to(register: &Arc<Register>, version: u64) {
+        let rollback = Rollback { version, allow_mass_removal: true, dry_run: false };
+        register.roll_back(Request::roll_back("", &rollback).expect("a request"), rollback).await.expect("gone back");
+    }
+    for is_retired_first in [true, false] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (old, _) = register(directory.path()).await;
+        enrol(&old, "anna", (1, &[1])).await;
+        let anna_alone = old.gallery.current().version();
+        enrol(&old, "bert", (2, &[1])).await;
+        let both = old.gallery.current().version();
+        drop(old);
+        let new = with_new_encoder(directory.path()).await;
+        // Bert is retired when the samples are listed and back when his template is there, or the other way round.
+        let (listed, then) = if is_retired_first { (anna_alone, both) } else { (both, anna_alone) };
+        go_to(&new, listed).await;
+        let inside = Arc::clone(&new);
+        let (encode, _) = encoder(move |number| {
+            let register = Arc::clone(&inside);
+            Box::pin(async move {
+                if number == 0 {
+                    go_to(&register, then).await;
+                }
+            })
+        });
+        reencode(&new, (new_space(), &encode), usize::MAX).await.0.expect("made");
+        assert_eq!(new.store.count_lacking(&new_space()).await, Ok((0, 2)), "both have one");
+        go_to(&new, both).await;
+        assert_eq!((found_anew(&new, 1, 5).as_deref(), found_anew(&new, 2, 5).as_deref()), (Some("anna"), Some("bert")));
+    }
+}
