@@ -35,6 +35,7 @@ mod export;
 mod failure;
 mod history;
 mod mutations;
+mod new_file;
 mod people;
 mod readers;
 mod reencode;
@@ -83,6 +84,12 @@ pub enum StoreError {
     /// Give another name: nothing is overwritten.
     #[error("{0} exists and is not overwritten; give another name")]
     Exists(PathBuf),
+    /// Try again later or elsewhere: where the file was to lie there is no room.
+    #[error("there is no room for {0}; free some, or give a name on another disk")]
+    NoRoom(PathBuf),
+    /// Nothing was done: whoever asked wanted it no longer.
+    #[error("it was stopped; nothing of it is left")]
+    Interrupted,
     /// Give up: a newer doorward wrote the database.
     #[error(
         "the database has schema version {found} and this doorward knows up to {known}; run the newer doorward, or restore a backup made before the upgrade"

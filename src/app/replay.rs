@@ -116,7 +116,7 @@ impl Studio {
         if recording.people.is_none() && config.data_dir.is_dir() {
             std::fs::create_dir(&copy)?;
             let (from, to) = (config.data_dir.clone(), copy.join("doorward.db"));
-            tokio::task::spawn_blocking(move || store::back_up(&from, &to)).await?.context("cannot copy the daemon's data")?;
+            tokio::task::spawn_blocking(move || store::back_up(&from, &to, &|| false)).await?.context("cannot copy the daemon's data")?;
         }
         let engine = {
             let (infer, models_dir) = (config.infer.clone(), config.models_dir.clone());

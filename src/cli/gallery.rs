@@ -111,9 +111,9 @@ impl Gallery {
             Some(What::Rollback(rollback)) => rollback.run(&client.connect().await?, *out).await,
             Some(What::Watch(watch)) => watch.run(&client.connect().await?, *out).await,
             Some(What::Check(check)) => check.run(&client.connect().await?, *out).await,
-            Some(What::Backup(backup)) => backup.run(*out),
+            Some(What::Backup(backup)) => backup.run(*out).await,
             Some(What::Restore(restore)) => restore.run(*out),
-            Some(What::Export(export)) => export.run(*out),
+            Some(What::Export(export)) => export.run(*out).await,
             Some(What::Reencode(reencode)) => reencode.run(&client.connect().await?, *out).await,
             Some(What::Import(import)) => import.run(&client.connect().await?, *out).await,
         }

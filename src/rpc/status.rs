@@ -259,6 +259,8 @@ impl From<StoreError> for Refusal {
             StoreError::Locked(_) => Self::new(Code::FailedPrecondition, "STORE_LOCKED", message),
             StoreError::NotADirectory(_) | StoreError::NoAccess { .. } => Self::new(Code::FailedPrecondition, "STORE_UNUSABLE", message),
             StoreError::Exists(_) => Self::new(Code::AlreadyExists, "FILE_EXISTS", message),
+            StoreError::NoRoom(_) => Self::new(Code::ResourceExhausted, "DISK_FULL", message),
+            StoreError::Interrupted => Self::new(Code::Cancelled, "INTERRUPTED", message),
             StoreError::TooNew { .. } => Self::new(Code::FailedPrecondition, "STORE_TOO_NEW", message),
             StoreError::Damaged { .. } => Self::new(Code::DataLoss, "STORE_DAMAGED", message),
             StoreError::BadBackup { .. } => Self::invalid("BAD_BACKUP", message),

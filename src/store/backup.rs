@@ -20,11 +20,12 @@ use uuid::Uuid;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::mutation::Mutation;
 use crate::store::history::{self, VersionChange};
+use crate::store::new_file::{NewFile, SIDE_FILES, beside};
 use crate::store::{Committed, IdHash, RESTORED, StoreError, data_dir, erased_ids, failure, mutations, schema};
 use crate::subject::{SampleId, SubjectUid};
 
-/// What SQLite may leave beside a database.
-const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// Pages between two questions whether the copy is still wanted: 16 MiB.
+const PAGES_AT_ONCE: i32 = 4_096;
 
 /// What a backup holds, or what was put back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,47 +55,59 @@ pub struct Restored {
 }
 
 /// Writes what the database of `data_dir` holds at this moment to `file`, which must not exist, and its
-/// checksum beside it. A daemon that is at work there goes on. Blocks on the disk.
+/// checksum beside it. A daemon that is at work there goes on. Ends early when `is_stopped` says so, which is
+/// asked now and then. Blocks on the disk.
 ///
 /// # Errors
-/// [`StoreError::NoAccess`], [`StoreError::Full`], [`StoreError::Damaged`]; no file is left then.
-pub fn back_up(data_dir: &Path, file: &Path) -> Result<BackupFacts, StoreError> {
+/// [`StoreError::Exists`], [`StoreError::NoAccess`], [`StoreError::NoRoom`], [`StoreError::Interrupted`],
+/// [`StoreError::Damaged`]; no file is left then.
+pub fn back_up(data_dir: &Path, file: &Path, is_stopped: &dyn Fn() -> bool) -> Result<BackupFacts, StoreError> {
     let database = data_dir.join(data_dir::DATABASE);
     let source = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| StoreError::NoAccess { path: database, reason: error.to_string() })?;
     source.busy_timeout(schema::READER_PATIENCE)?;
-    if checksum_file(file).exists() {
-        return Err(no_access(&checksum_file(file), &io::Error::from(io::ErrorKind::AlreadyExists)));
-    }
-    // Made here, so that nobody else can ever read it.
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    created.map_err(|error| no_access(file, &error))?;
-    let written = write_backup(&source, file);
-    if written.is_err() {
-        // The error is told; a leftover that cannot be removed either is seen beside it.
-        let _ = (std::fs::remove_file(file), std::fs::remove_file(checksum_file(file)));
-    }
-    written
+    // Made here, so that nobody else can ever read them.
+    let ((new, _), (sum, out)) = (NewFile::begin(file)?, NewFile::begin(&checksum_file(file))?);
+    let facts = write_backup(&source, new.unfinished(), is_stopped).map_err(|error| match error {
+        StoreError::Full => StoreError::NoRoom(file.to_owned()),
+        other => other,
+    })?;
+    let line = format!("{}  {}\n", checksum(new.unfinished())?, file.file_name().unwrap_or_default().to_string_lossy());
+    write_whole(out, &line).map_err(|error| failure::of_new_file(&checksum_file(file), &error))?;
+    new.publish()?;
+    // A backup that nothing vouches for is none.
+    sum.publish().inspect_err(|_| drop(std::fs::remove_file(file)))?;
+    Ok(facts)
 }
 
-fn write_backup(source: &Connection, file: &Path) -> Result<BackupFacts, StoreError> {
-    // Page by page, in one go: what was erased is zeros there and stays zeros, which VACUUM INTO does
-    // not promise of the pages that it fills.
+fn write_whole(mut file: File, text: &str) -> io::Result<()> {
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn write_backup(source: &Connection, file: &Path, is_stopped: &dyn Fn() -> bool) -> Result<BackupFacts, StoreError> {
+    // Of one moment: while it is read, nothing that is written meanwhile has the copy begin anew.
+    let moment = source.unchecked_transaction()?;
+    moment.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    // Page by page: what was erased is zeros there and stays zeros, which VACUUM INTO does not promise of the pages that it fills.
     let mut copy = Connection::open(file)?;
-    match Backup::new(source, &mut copy)?.step(-1)? {
-        StepResult::Done => {}
-        unfinished => return Err(StoreError::Failed(format!("the copy was not finished ({unfinished:?}); try again"))),
+    let pages = Backup::new(&moment, &mut copy)?;
+    loop {
+        if is_stopped() {
+            return Err(StoreError::Interrupted);
+        }
+        match pages.step(PAGES_AT_ONCE)? {
+            StepResult::Done => break,
+            StepResult::More => {}
+            unfinished => return Err(StoreError::Failed(format!("the copy was not finished ({unfinished:?}); try again"))),
+        }
     }
+    drop(pages);
     // One file, that can be read from a place where nothing can be written.
     copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
     let facts = facts_of(&copy, file)?;
     drop(copy);
-    let (sum, place) = (checksum(file)?, checksum_file(file));
-    let line = format!("{sum}  {}\n", file.file_name().unwrap_or_default().to_string_lossy());
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place);
-    let write = |out: &mut File| out.write_all(line.as_bytes()).and_then(|()| out.sync_all());
-    out.as_mut().map_err(|error| no_access(&place, error)).and_then(|out| write(out).map_err(|error| no_access(&place, &error)))?;
-    File::open(file).and_then(|file| file.sync_all()).map_err(|error| no_access(file, &error))?;
+    File::open(file).and_then(|file| file.sync_all()).map_err(|error| failure::of_new_file(file, &error))?;
     Ok(facts)
 }
 
@@ -353,12 +366,6 @@ fn checksum(file: &Path) -> Result<String, StoreError> {
 
 fn checksum_file(file: &Path) -> PathBuf {
     beside(file, ".sha256")
-}
-
-fn beside(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 fn facts_of(db: &Connection, file: &Path) -> Result<BackupFacts, StoreError> {

@@ -5,10 +5,9 @@
 //! Memory: one row at a time.
 //! Must not know: the file's inside, who asks.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Row};
 use uuid::Uuid;
@@ -17,6 +16,7 @@ use crate::camera::Camera;
 use crate::clock::{Clock, SystemClock};
 use crate::face::{Template, TemplateSpace};
 use crate::portable::{Lines, Manifest, SpaceFacts, Writer, photo_path};
+use crate::store::new_file::NewFile;
 use crate::store::people::{self, SUBJECT_COLUMNS, Spaces};
 use crate::store::{StoreError, data_dir, failure, mutations, schema};
 use crate::subject::{SampleId, SubjectId, SubjectUid};
@@ -37,6 +37,8 @@ pub struct Export<'a> {
     pub photos: bool,
     /// Is told how many of all steps are done.
     pub progress: &'a mut dyn FnMut(u64, u64),
+    /// Is asked with every step; where it says so, the export ends early and leaves nothing.
+    pub is_stopped: &'a dyn Fn() -> bool,
 }
 
 /// What a file holds.
@@ -76,33 +78,18 @@ impl From<rusqlite::Error> for Failure {
 /// it erases meanwhile leaves the disk when the export has ended. Blocks on the disk.
 ///
 /// # Errors
-/// [`StoreError::Exists`], [`StoreError::NoAccess`], [`StoreError::Full`], [`StoreError::Damaged`],
-/// [`StoreError::TooNew`]; no file is left then.
+/// [`StoreError::Exists`], [`StoreError::NoAccess`], [`StoreError::NoRoom`], [`StoreError::Interrupted`],
+/// [`StoreError::Damaged`], [`StoreError::TooNew`]; no file is left then.
 pub fn export(data_dir: &Path, mut export: Export<'_>) -> Result<ExportFacts, StoreError> {
-    let no_access = |path: &Path, error: &dyn ToString| StoreError::NoAccess { path: path.to_owned(), reason: error.to_string() };
     let db = reader(data_dir)?;
-    let file = export.file;
-    let of_file = |error: &io::Error| match failure::of_file(file, error) {
-        StoreError::NotADirectory(_) if error.kind() == io::ErrorKind::AlreadyExists => StoreError::Exists(file.to_owned()),
-        StoreError::NotADirectory(_) => no_access(file, error),
-        other => other,
-    };
-    // The name is taken now, so that nothing that comes meanwhile is overwritten.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(|error| of_file(&error))?;
-    let unfinished = unfinished_name(file);
-    let written = write(&db, &unfinished, &mut export).and_then(|manifest| {
-        std::fs::rename(&unfinished, file)?;
-        File::open(parent(file)).and_then(|directory| directory.sync_all())?;
-        Ok(ExportFacts { manifest, bytes: file.metadata()?.len() })
-    });
-    written.map_err(|failure| {
-        // The error is told; a leftover that cannot be removed either is seen beside it.
-        let _ = (std::fs::remove_file(&unfinished), std::fs::remove_file(file));
-        match failure {
-            Failure::File(error) => of_file(&error),
-            Failure::Store(error) => error,
-        }
-    })
+    let (new, out) = NewFile::begin(export.file)?;
+    let written = write(&db, out, &mut export).and_then(|manifest| Ok((manifest, new.unfinished().metadata()?.len())));
+    let (manifest, bytes) = written.map_err(|failure| match failure {
+        Failure::File(error) => failure::of_new_file(export.file, &error),
+        Failure::Store(error) => error,
+    })?;
+    new.publish()?;
+    Ok(ExportFacts { manifest, bytes })
 }
 
 /// Every template of `space` in `data_dir` as it is at this moment, with whose it is; negative samples are left out. A daemon that
@@ -138,30 +125,19 @@ fn reader(data_dir: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-fn unfinished_name(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(format!(".{}.unfinished", Uuid::new_v4().simple()));
-    name.into()
-}
-
-fn parent(file: &Path) -> &Path {
-    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn write(db: &Connection, file: &Path, export: &mut Export<'_>) -> Result<Manifest, Failure> {
+fn write(db: &Connection, out: File, export: &mut Export<'_>) -> Result<Manifest, Failure> {
     // Everything is read in one transaction: of one moment.
     let moment = db.unchecked_transaction()?;
     let manifest = manifest(&moment, export.photos)?;
-    let mut steps = Steps { done: 0, total: manifest.samples + 2 * manifest.photos, tell: &mut *export.progress };
-    let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    let mut steps =
+        Steps { done: 0, total: manifest.samples + 2 * manifest.photos, tell: &mut *export.progress, is_stopped: export.is_stopped };
     let mut writer = Writer::begin(BufWriter::with_capacity(1 << 20, out), &manifest)?;
     writer.subjects(|lines| subjects(&moment, lines))?;
     writer.samples(|lines| samples(&moment, lines, (export.photos, &mut steps)))?;
     if export.photos {
         each_photo(&moment, "p.bytes", |path, row| {
             writer.photo(path, row.get_ref(3)?.as_blob().map_err(failure::damaged)?)?;
-            steps.step();
-            Ok(())
+            steps.step()
         })?;
     }
     let out = writer.finish(|lines| {
@@ -170,8 +146,7 @@ fn write(db: &Connection, file: &Path, export: &mut Export<'_>) -> Result<Manife
         }
         each_photo(&moment, "s.content_sha256", |path, row| {
             lines.sum(&row.get(3)?, path)?;
-            steps.step();
-            Ok::<_, Failure>(())
+            steps.step()
         })
     })?;
     let mut out = out.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -185,14 +160,19 @@ struct Steps<'a> {
     done: u64,
     total: u64,
     tell: &'a mut dyn FnMut(u64, u64),
+    is_stopped: &'a dyn Fn() -> bool,
 }
 
 impl Steps<'_> {
-    fn step(&mut self) {
+    fn step(&mut self) -> Result<(), Failure> {
+        if (self.is_stopped)() {
+            return Err(StoreError::Interrupted.into());
+        }
         self.done += 1;
         if self.done.is_multiple_of(PROGRESS_EVERY) || self.done == self.total {
             (self.tell)(self.done, self.total);
         }
+        Ok(())
     }
 }
 
@@ -243,7 +223,7 @@ fn samples(db: &Connection, lines: &mut Lines<'_>, (with_photos, steps): (bool, 
         let beginning = row.get_ref(10)?.as_blob_or_null().map_err(failure::damaged)?.unwrap_or_default();
         let photo = (with_photos && !beginning.is_empty()).then(|| photo_path_of(row, (9, 0), beginning)).transpose()?;
         lines.sample(&sample, &templates, photo.as_deref())?;
-        steps.step();
+        steps.step()?;
     }
     Ok(())
 }

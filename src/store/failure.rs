@@ -33,6 +33,15 @@ pub(super) fn damaged(reason: impl Display) -> StoreError {
     StoreError::Damaged { reason: reason.to_string() }
 }
 
+/// The file system refused the new file `path`, which may lie on another disk than the data directory.
+pub(super) fn of_new_file(path: &Path, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoRoom(path.to_owned()),
+        io::ErrorKind::AlreadyExists => StoreError::Exists(path.to_owned()),
+        _ => StoreError::NoAccess { path: path.to_owned(), reason: error.to_string() },
+    }
+}
+
 /// The file system refused `path`.
 pub(super) fn of_file(path: &Path, error: &io::Error) -> StoreError {
     match error.kind() {

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use super::super::output::{Output, spinner};
 use super::super::serve::ConfigOptions;
+use crate::shutdown::Signals;
 use crate::store;
 
 /// Writes everything the daemon keeps to one file, while it runs
@@ -51,13 +53,16 @@ impl Backup {
     /// Does what was asked.
     ///
     /// # Errors
-    /// What the store says.
-    pub fn run(self, out: Output) -> anyhow::Result<()> {
+    /// What the store says; no file is left then.
+    pub async fn run(self, out: Output) -> anyhow::Result<()> {
         let config = self.config.load()?;
+        // Whoever ends it early must not find half of everybody's faces beside the backup that is not there.
+        let stop = Signals::listen()?.stop();
         let waiting = spinner("writing the backup");
-        let written = store::back_up(&config.data_dir, &self.file);
+        let file = self.file.clone();
+        let written = spawn_blocking(move || store::back_up(&config.data_dir, &file, &|| stop.is_cancelled())).await;
         waiting.finish_and_clear();
-        let facts = written?;
+        let facts = written??;
         if out.json {
             return out.object(&json!({ "file": self.file, "version": facts.version, "subjects": facts.subjects, "samples": facts.samples, "bytes": facts.bytes }));
         }

@@ -13,6 +13,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::client::Daemon;
@@ -22,6 +23,7 @@ use super::super::serve::ConfigOptions;
 use crate::pb;
 use crate::pb::import_gallery_request::Part;
 use crate::pb::import_gallery_response::Step;
+use crate::shutdown::Signals;
 use crate::store;
 
 /// Bytes of a file that are sent in one message: less than the least that a daemon's `server.message_bytes_max` may be.
@@ -75,17 +77,22 @@ impl Export {
     ///
     /// # Errors
     /// What the store says; no file is left then.
-    pub fn run(self, out: Output) -> anyhow::Result<()> {
+    pub async fn run(self, out: Output) -> anyhow::Result<()> {
         let config = self.config.load()?;
+        // Whoever ends it early must not find half of everybody's faces beside the file that is not there.
+        let stop = Signals::listen()?.stop();
         let bar = progress(2, "exporting");
-        let mut tell = |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        };
-        let export = store::Export { file: &self.file, photos: !self.without_photos, progress: &mut tell };
-        let written = store::export(&config.data_dir, export);
+        let (file, photos, told) = (self.file.clone(), !self.without_photos, bar.clone());
+        let written = spawn_blocking(move || {
+            let mut tell = |done, total| {
+                told.set_length(total);
+                told.set_position(done);
+            };
+            store::export(&config.data_dir, store::Export { file: &file, photos, progress: &mut tell, is_stopped: &|| stop.is_cancelled() })
+        });
+        let written = written.await;
         bar.finish_and_clear();
-        let store::ExportFacts { manifest, bytes } = written?;
+        let store::ExportFacts { manifest, bytes } = written??;
         if out.json {
             return out.object(&json!({
                 "file": self.file, "version": manifest.gallery_version, "subjects": manifest.subjects,

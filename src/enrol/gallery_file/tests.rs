@@ -66,7 +66,7 @@ fn answers(register: &Register) -> Vec<Vec<(SubjectUid, u32)>> {
 
 fn export_of(data_dir: &Path) -> Vec<u8> {
     let file = data_dir.join("people.tar");
-    export(data_dir, Export { file: &file, photos: true, progress: &mut |_, _| () }).expect("exported");
+    export(data_dir, Export { file: &file, photos: true, progress: &mut |_, _| (), is_stopped: &|| false }).expect("exported");
     std::fs::read(file).expect("read")
 }
 

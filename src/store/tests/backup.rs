@@ -33,7 +33,7 @@ async fn backed_up() -> (Bench, Store) {
     commit(&store, enrol(&anna, 1, &mut random)).await;
     commit(&store, enrol(&bert, 2, &mut random)).await;
     let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
-    let facts = back_up(bench.directory.path(), &bench.file()).expect("backed up while it is open");
+    let facts = back_up(bench.directory.path(), &bench.file(), &|| false).expect("backed up while it is open");
     assert_eq!((facts.version, facts.subjects, facts.samples), (4, 2, 2));
     commit(&store, enrol(&cleo, 3, &mut random)).await;
     store.mutate(vec![Mutation::EraseSubject(anna.uid)], keyed("delete"), Box::new(|_| Vec::new())).await.expect("erased");
@@ -108,9 +108,40 @@ async fn a_backup_replaces_a_damaged_database_and_says_that_erasures_are_unknown
 #[tokio::test]
 async fn a_file_that_is_there_is_never_overwritten() {
     let (bench, store) = backed_up().await;
-    assert!(matches!(back_up(bench.directory.path(), &bench.file()), Err(StoreError::NoAccess { .. })));
+    let again = || back_up(bench.directory.path(), &bench.file(), &|| false);
+    assert_eq!(again(), Err(StoreError::Exists(bench.file())));
+    // Nor is a checksum, of a backup that was moved away.
+    let away = bench.outside.path().join("moved.db");
+    std::fs::rename(bench.file(), &away).expect("moved");
+    assert_eq!(again(), Err(StoreError::Exists(bench.outside.path().join("monday.db.sha256"))));
+    assert_eq!(bench.outside.path().read_dir().expect("listed").count(), 2, "and nothing new is left");
+    std::fs::rename(away, bench.file()).expect("moved back");
     drop(store);
     assert!(restore(bench.directory.path(), &bench.file()).is_ok(), "the first backup is whole");
+}
+
+#[tokio::test]
+async fn a_backup_that_is_stopped_leaves_nothing_and_can_be_taken_again() {
+    let (bench, store) = backed_up().await;
+    let (tuesday, asked) = (bench.outside.path().join("tuesday.db"), std::cell::Cell::new(0));
+    let stopped = back_up(bench.directory.path(), &tuesday, &|| {
+        asked.set(asked.get() + 1);
+        assert!(!tuesday.exists(), "it has its name when it is whole");
+        true
+    });
+    assert_eq!((stopped, asked.get()), (Err(StoreError::Interrupted), 1));
+    assert_eq!(bench.outside.path().read_dir().expect("listed").count(), 2, "Monday's alone");
+    assert!(back_up(bench.directory.path(), &tuesday, &|| false).is_ok());
+    drop(store);
+    assert!(restore(bench.directory.path(), &tuesday).is_ok());
+}
+
+#[test]
+fn a_full_disk_is_told_by_the_file_that_it_has_no_room_for() {
+    let file = std::path::Path::new("/backup/monday.db");
+    let told = crate::store::failure::of_new_file(file, &std::io::Error::from(std::io::ErrorKind::StorageFull));
+    assert_eq!(told, StoreError::NoRoom(file.to_owned()));
+    assert!(told.to_string().contains("/backup/monday.db"), "{told}");
 }
 
 #[tokio::test]
@@ -118,7 +149,7 @@ async fn who_was_erased_stays_erased_when_an_older_backup_was_put_back_in_betwee
     let (bench, store) = backed_up().await;
     // Cleo came after Monday's backup, is in Tuesday's, and is erased.
     let tuesday = bench.outside.path().join("tuesday.db");
-    back_up(bench.directory.path(), &tuesday).expect("backed up");
+    back_up(bench.directory.path(), &tuesday, &|| false).expect("backed up");
     let cleo = store.subjects().await.expect("subjects").remove(1);
     let version =
         store.mutate(vec![Mutation::EraseSubject(cleo.uid)], keyed("cleo"), Box::new(|_| Vec::new())).await.expect("erased").version;
@@ -174,7 +205,7 @@ async fn single_photos_stay_erased_after_a_restore_and_the_living_stay() {
     commit(&store, vec![put_sample(&wrong, &template(&mut random), &[7; 3_000])]).await;
     commit(&store, vec![Mutation::PutSubject(double.clone()), put_sample(&sample(&double, 3), &template(&mut random), &[3; 3_000])]).await;
     let later = bench.outside.path().join("tuesday.db");
-    back_up(bench.directory.path(), &later).expect("backed up");
+    back_up(bench.directory.path(), &later, &|| false).expect("backed up");
     commit(&store, vec![Mutation::EraseSample { subject: bert.uid, sample: wrong.id }]).await;
     commit(&store, vec![Mutation::EraseSubject(double.uid)]).await;
     assert_eq!(names(&store).await, ["bert", "cleo"]);
@@ -213,7 +244,7 @@ async fn no_restore_brings_an_erased_photo_back_by_whoever_has_left() {
     let (dora, _) = enrolled(&store, "dora", &[6]).await;
     commit(&store, vec![Mutation::RetireSample { subject: bert.uid, sample: his[1].id }]).await;
     retire(&store, &earlier).await;
-    back_up(bench.directory.path(), &bench.file()).expect("backed up");
+    back_up(bench.directory.path(), &bench.file(), &|| false).expect("backed up");
     retire(&store, &forgotten).await;
     store.prune_gallery_history(Timestamp::from_micros(i64::MAX)).await.expect("pruned");
     commit(&store, vec![Mutation::EraseSample { subject: bert.uid, sample: his[0].id }]).await;
@@ -238,7 +269,7 @@ async fn a_photo_that_somebody_still_had_when_another_was_erased_by_it_comes_bac
     let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
     let (anna, _) = enrolled(&store, "anna", &[1]).await;
     let (twice, _) = enrolled(&store, "twice", &[1, 2]).await;
-    back_up(bench.directory.path(), &bench.file()).expect("backed up");
+    back_up(bench.directory.path(), &bench.file(), &|| false).expect("backed up");
     commit(&store, vec![Mutation::EraseSubject(anna.uid)]).await;
     retire(&store, &twice).await;
     drop(store);
@@ -252,7 +283,7 @@ async fn a_photo_that_somebody_still_had_when_another_was_erased_by_it_comes_bac
 async fn a_backup_of_an_empty_gallery_gives_no_number_of_a_version_twice() {
     let (directory, store) = store();
     let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
-    back_up(bench.directory.path(), &bench.file()).expect("backed up");
+    back_up(bench.directory.path(), &bench.file(), &|| false).expect("backed up");
     enrolled(&store, "anna", &[1]).await;
     let before = store.gallery_version().await.expect("a version");
     drop(store);

@@ -16,7 +16,7 @@ use crate::store::{Export, ExportFacts, StoreError, export};
 use crate::subject::{Sample, Subject};
 
 fn exported(data_dir: &Path, file: &Path, photos: bool) -> Result<ExportFacts, StoreError> {
-    export(data_dir, Export { file, photos, progress: &mut |_, _| () })
+    export(data_dir, Export { file, photos, progress: &mut |_, _| (), is_stopped: &|| false })
 }
 
 fn photo(number: u8) -> Vec<u8> {
@@ -99,6 +99,28 @@ async fn nothing_is_overwritten_and_a_failed_export_leaves_nothing() {
     database.execute("UPDATE templates SET vector = x'00'", []).expect("damaged");
     assert!(matches!(exported(directory.path(), &file, true), Err(StoreError::Damaged { .. })));
     assert_eq!(outside.path().read_dir().expect("listed").count(), 0, "not even an unfinished file");
+}
+
+#[tokio::test]
+async fn an_export_that_is_stopped_or_whose_name_is_taken_meanwhile_leaves_nothing_and_overwrites_nothing() {
+    let (directory, store) = store();
+    let outside = tempfile::tempdir().expect("a directory");
+    let file = outside.path().join("people.tar");
+    let anna = subject("anna");
+    let mut random = fastrand::Rng::with_seed(24);
+    commit(&store, vec![Mutation::PutSubject(anna.clone()), put_sample(&true_sample(&anna, 1), &template(&mut random), &photo(1))]).await;
+    let nothing_yet = || assert!(!file.exists(), "it has its name when it is whole");
+    let stop = || {
+        nothing_yet();
+        true
+    };
+    let stopped = export(directory.path(), Export { file: &file, photos: true, progress: &mut |_, _| (), is_stopped: &stop });
+    assert_eq!(stopped, Err(StoreError::Interrupted));
+    assert_eq!(outside.path().read_dir().expect("listed").count(), 0);
+    let mut take_the_name = |_, _| std::fs::write(&file, "a letter").expect("written");
+    let late = export(directory.path(), Export { file: &file, photos: true, progress: &mut take_the_name, is_stopped: &|| false });
+    assert_eq!(late, Err(StoreError::Exists(file.clone())));
+    assert_eq!((outside.path().read_dir().expect("listed").count(), std::fs::read(&file).expect("read")), (1, b"a letter".to_vec()));
 }
 
 #[tokio::test]
