@@ -3,7 +3,7 @@
 //! In: a path, an interval. Out: a wait that ends when names, sizes or times below the folder have
 //! changed since it was read, and have kept still for one interval: whoever copies photos is not
 //! interrupted in the middle. Nothing is opened for it, and network file systems, which tell nobody of
-//! changes, are seen too.
+//! changes, are seen too. A folder of which the disk does not give a file is read again more and more rarely.
 //! Drops: a folder that cannot be looked into counts as one that has not changed; it is told once.
 //! Must not know: subjects, the store, what reading the folder does.
 
@@ -16,13 +16,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::{ENTRIES_MAX, READ_FAILED, sorted_entries};
-use crate::enrol::{EnrolError, ReloadReport};
+use crate::enrol::{EnrolError, FileRemark, ReloadReport};
 
 /// Refusals that the next reload does not repeat.
 pub(in super::super) const PASSING: [&str; 3] = ["RELOAD_FULL", "CHANGED_MEANWHILE", READ_FAILED];
+
+/// A disk that does not give a file may do so again, or never: everything is read for each try.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// How the folder looks from outside: the names, sizes, times and inodes of all that lies in it.
 type Look = [u8; 32];
@@ -35,6 +38,8 @@ pub struct FolderWatch {
     read: Option<Look>,
     /// As it was when it was last looked at.
     seen: Option<Look>,
+    /// When what was read is read again although it looks the same, and how long that is after the last time.
+    again: Option<(Instant, Duration)>,
     is_unreadable: bool,
 }
 
@@ -47,7 +52,7 @@ impl FolderWatch {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             (folder, ticks)
         });
-        Self { looks, read: None, seen: None, is_unreadable: false }
+        Self { looks, read: None, seen: None, again: None, is_unreadable: false }
     }
 
     /// Waits until the folder is to be read. Nothing is lost when the wait is dropped.
@@ -68,10 +73,18 @@ impl FolderWatch {
 
     /// Takes in how reading it ended. What may end better by itself is tried again.
     pub fn note(&mut self, reload: &Result<ReloadReport, EnrolError>) {
-        let is_settled = match reload {
-            Ok(report) => report.refused.iter().all(|file| !PASSING.contains(&file.reason)),
-            Err(error) => matches!(error, EnrolError::MassRemoval { .. }),
+        let passing = |file: &&FileRemark| PASSING.contains(&file.reason);
+        let (is_settled, is_unread) = match reload {
+            Ok(report) => {
+                let mut passing = report.refused.iter().filter(passing).map(|file| file.reason);
+                (passing.all(|reason| reason == READ_FAILED), report.refused.iter().any(|file| file.reason == READ_FAILED))
+            }
+            Err(error) => (matches!(error, EnrolError::MassRemoval { .. }), false),
         };
+        let last_wait = self.again.filter(|_| self.read.is_some() && self.read == self.seen).map(|(_, wait)| wait);
+        let every = self.looks.as_ref().map_or(RETRY_WAIT_MAX, |(_, ticks)| ticks.period());
+        let wait = last_wait.map_or(every, |wait| (wait * 2).min(RETRY_WAIT_MAX));
+        self.again = is_unread.then(|| (Instant::now() + wait, wait));
         self.read = self.seen.filter(|_| is_settled);
     }
 
@@ -80,7 +93,8 @@ impl FolderWatch {
             Ok(look) => {
                 self.is_unreadable = false;
                 let keeps_still = self.seen.replace(look) == Some(look);
-                keeps_still && self.read != Some(look)
+                let is_to_be_tried_again = || self.again.is_some_and(|(at, _)| at <= Instant::now());
+                keeps_still && (self.read != Some(look) || is_to_be_tried_again())
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_unreadable, true) {

@@ -87,6 +87,36 @@ async fn what_may_end_better_is_tried_again_and_a_mass_removal_waits_for_somebod
     assert_eq!(looks_until_due(&mut watch, &folder, 9), Some(2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_folder_with_a_file_that_the_disk_does_not_give_is_read_again_more_and_more_rarely() {
+    let folder = folder();
+    let mut watch = FolderWatch::over(Some(folder.path().to_owned()), EVERY);
+    let mut waits = Vec::new();
+    watch.changed().await;
+    for _ in 0..12 {
+        watch.note(&refused(READ_FAILED));
+        let since = Instant::now();
+        watch.changed().await;
+        waits.push(since.elapsed().as_secs());
+    }
+    assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]);
+    // A change is taken at once all the same, and what else is left for the next reload is not put off.
+    fs::write(folder.path().join("anna/2.jpg"), b"photo").expect("written");
+    watch.note(&refused(READ_FAILED));
+    let mut waits = Vec::new();
+    for outcome in [refused(READ_FAILED), refused(READ_FAILED), refused("RELOAD_FULL"), refused(READ_FAILED)] {
+        let since = Instant::now();
+        watch.changed().await;
+        waits.push(since.elapsed().as_secs());
+        watch.note(&outcome);
+    }
+    assert_eq!(waits, [10, 5, 10, 5], "two looks that it keeps still for, and from the beginning");
+    let mut both = refused(READ_FAILED).expect("a report");
+    both.refused.extend(refused("RELOAD_FULL").expect("a report").refused);
+    watch.note(&Ok(both));
+    assert_eq!(looks_until_due(&mut watch, &folder, 9), Some(1));
+}
+
 #[tokio::test]
 async fn a_folder_that_is_away_is_no_change() {
     let folder = folder();
