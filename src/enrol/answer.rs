@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::folder::reason_named;
+use super::folder::REMARKS_MAX;
 use super::{Enrolled, Erased, FileRemark, ReloadReport, SampleInfo};
 use crate::clock::Timestamp;
 use crate::face::Quality;
@@ -78,10 +78,11 @@ pub(super) struct ReloadRecord {
     changed: u32,
     removed: u32,
     unchanged_samples: u32,
-    /// Path, reason, message.
-    refused: Vec<(String, String, String)>,
+    /// How many remarks there were, and not what they said: paths and messages name people, whose erasure would not find them here.
     #[serde(default)]
-    doubtful: Vec<(String, String, String)>,
+    files_refused: usize,
+    #[serde(default)]
+    files_doubtful: usize,
 }
 
 impl Answer for Subject {
@@ -238,28 +239,32 @@ impl Answer for ReloadReport {
     type Record = ReloadRecord;
 
     fn to_record(&self) -> ReloadRecord {
-        let remark = |file: &FileRemark| (file.path.clone(), file.reason.to_owned(), file.message.clone());
         ReloadRecord {
             version: self.version,
             added: self.added,
             changed: self.changed,
             removed: self.removed,
             unchanged_samples: self.unchanged_samples,
-            refused: self.refused.iter().map(remark).collect(),
-            doubtful: self.doubtful.iter().map(remark).collect(),
+            files_refused: self.refused.len(),
+            files_doubtful: self.doubtful.len(),
         }
     }
 
     fn from_record(record: ReloadRecord) -> Option<Self> {
-        let file = |(path, reason, message): (String, String, String)| FileRemark { path, reason: reason_named(&reason), message };
+        let of_all = |count: usize, reason, was| {
+            let least = if count > REMARKS_MAX { "at least " } else { "" };
+            let count_told = count.min(REMARKS_MAX);
+            let message = format!("files {was}: {least}{count_told}; the first answer named them: reload again for what is still so");
+            (count > 0).then(|| FileRemark { path: String::new(), reason, message }).into_iter().collect()
+        };
         Some(Self {
             version: record.version,
             added: record.added,
             changed: record.changed,
             removed: record.removed,
             unchanged_samples: record.unchanged_samples,
-            refused: record.refused.into_iter().map(file).collect(),
-            doubtful: record.doubtful.into_iter().map(file).collect(),
+            refused: of_all(record.files_refused, "MORE_FILES_REFUSED", "that were refused"),
+            doubtful: of_all(record.files_doubtful, "MORE_FILES_DOUBTFUL", "that are doubtful"),
         })
     }
 }

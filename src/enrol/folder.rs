@@ -31,29 +31,6 @@ const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "pgm"];
 /// The disk did not give a file.
 pub(super) const READ_FAILED: &str = "READ_FAILED";
 
-/// Every reason that a file can be refused or doubted for.
-const REASONS: [&str; 19] = [
-    "BAD_IMAGE",
-    "CHANGED_MEANWHILE",
-    "ERASED_PERSON",
-    "FACE_UNUSABLE",
-    "INCONSISTENT_SAMPLE",
-    "MORE_FILES_DOUBTFUL",
-    "MORE_FILES_REFUSED",
-    "NOT_A_PHOTO",
-    "NO_FACE",
-    "ODD_NAME",
-    "PHOTO_OF_ANOTHER_SUBJECT",
-    "POSSIBLE_DUPLICATE",
-    READ_FAILED,
-    "RELOAD_FULL",
-    "SEVERAL_FACES",
-    "SUBJECT_EXISTS",
-    "SYMLINK",
-    "TOO_MANY_PHOTOS",
-    "UNREADABLE",
-];
-
 /// A photo that lies in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FoundPhoto {
@@ -115,11 +92,6 @@ pub(super) fn read(root: &Path, photo: &FoundPhoto) -> Result<io::Result<Option<
         Err(error) if is_of_one_file(root, &error) => Ok(Err(error)),
         Err(error) => Err(unreadable(root, &error)),
     }
-}
-
-/// The constant that spells `name`: reasons are stored as text with answers.
-pub(super) fn reason_named(name: &str) -> &'static str {
-    REASONS.into_iter().find(|reason| *reason == name).unwrap_or("UNREADABLE")
 }
 
 /// The refusal of a photo for what is on it; other errors are not the photo's fault.

@@ -52,7 +52,6 @@ fn photos_are_listed_in_order_with_their_hashes_and_everything_else_is_refused()
         ("\u{fffd}.jpg", "ODD_NAME"),
     ];
     assert_eq!(refused, wanted);
-    assert!(listing.refused.iter().all(|file| REASONS.contains(&file.reason)));
     assert_eq!(listing.unread_files.iter().collect::<Vec<_>>(), ["bo/link.jpg"], "no other can have been anybody's sample");
 }
 

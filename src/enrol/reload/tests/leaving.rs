@@ -100,3 +100,22 @@ async fn a_directory_that_returns_brings_no_photo_that_was_erased_with_somebody(
     let cleo = house.register.subject_with_count(&id("cleo")).await.expect("cleo");
     assert_eq!(cleo.1, 1);
 }
+
+#[tokio::test]
+async fn the_answer_that_is_kept_of_a_reload_names_nobody() {
+    let house = House::new().await;
+    house.enrol("rita", 5, 1).await;
+    for (path, who, shot) in [("anna/1.jpg", 1, 1), ("rita-again/1.jpg", 5, 2)] {
+        house.put(path, &photo(who, shot));
+    }
+    house.put("bo/1.jpg", &empty_photo(1));
+    let report = house.reload_as(false, false, "once").await.expect("reloaded");
+    assert_eq!((reasons(&report), report.doubtful.len()), (vec![("bo/1.jpg", "NO_FACE")], 1));
+    let request = Request::reload("once", false, false).expect("a good request");
+    let kept = house.register.store.request_answer(&request.key.expect("it has one")).await.expect("read").expect("kept");
+    let kept = String::from_utf8(kept).expect("text");
+    assert!(["anna", "bo/", "rita"].iter().all(|name| !kept.contains(name)), "{kept}");
+    let again = house.reload_as(false, false, "once").await.expect("the first answer");
+    assert_eq!((again.version, counts(&again)), (report.version, counts(&report)));
+    assert!(again.refused[0].message.starts_with("files that were refused: 1;"), "{again:?}");
+}
