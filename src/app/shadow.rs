@@ -200,23 +200,54 @@ async fn follow(
     mut versions: watch::Receiver<u64>,
 ) {
     let mut refused = 0;
+    let read_again = || read_or_tell(&store, &space, (&newest, &clock));
     // The gallery in force is filled first; when nobody changes it any more, the daemon ends.
-    while versions.changed().await.is_ok() {
-        let settled = async { while let Ok(Ok(())) = timeout(STILL_FOR, versions.changed()).await {} };
-        // A long import never keeps still.
-        let _ = timeout(SETTLED_AFTER_MAX, settled).await;
-        if let Err(error) = read(&store, &space, (&newest, &clock)).await {
-            tracing::warn!(%error, "the shadow's gallery was not read; it is read again after the next change");
+    while has_changed(&mut versions).await {
+        read_again().await;
+        let made = make_missing((&store, &enrolment), (&engine, &space), refused);
+        match reading_meanwhile(made, &mut versions, read_again).await {
+            None => return,
+            Some(Ok(None)) => continue,
+            Some(Ok(Some(still_lacking))) => refused = still_lacking,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "templates are missing for the shadow's encoder; they are made after the next change");
+            }
         }
-        match make_missing((&store, &enrolment), (&engine, &space), refused).await {
-            Ok(None) => continue,
-            Ok(Some(still_lacking)) => refused = still_lacking,
-            Err(error) => tracing::warn!(%error, "templates are missing for the shadow's encoder; they are made after the next change"),
-        }
-        if let Err(error) = read(&store, &space, (&newest, &clock)).await {
-            tracing::warn!(%error, "the shadow's gallery was not read; it is read again after the next change");
-        }
+        read_again().await;
     }
+}
+
+/// Waits until the gallery has changed and keeps still, or has gone on changing for long; `false` when nobody changes it any more.
+async fn has_changed(versions: &mut watch::Receiver<u64>) -> bool {
+    let is_there = versions.changed().await.is_ok();
+    let settled = async { while let Ok(Ok(())) = timeout(STILL_FOR, versions.changed()).await {} };
+    // A long import never keeps still.
+    let _ = timeout(SETTLED_AFTER_MAX, settled).await;
+    is_there
+}
+
+/// Does `work`, which may take hours, and reads again after each change meanwhile: whoever was erased must not stay in memory until it
+/// is done. `None` when nobody changes the gallery any more.
+async fn reading_meanwhile<T, Read: Future<Output = ()>>(
+    work: impl Future<Output = T>,
+    versions: &mut watch::Receiver<u64>,
+    read_again: impl Fn() -> Read,
+) -> Option<T> {
+    let before = *versions.borrow();
+    let keep_up = async {
+        while has_changed(versions).await {
+            read_again().await;
+        }
+    };
+    let done = tokio::select! {
+        done = work => done,
+        () = keep_up => return None,
+    };
+    if *versions.borrow() != before {
+        // Whoever came when the last templates were made may lack theirs.
+        versions.mark_changed();
+    }
+    Some(done)
 }
 
 /// Makes the templates that are missing, unless they are those that were refused before. Answers how many could not be made.
@@ -238,6 +269,12 @@ async fn make_missing(
     Ok(Some(report.refused))
 }
 
+async fn read_or_tell(store: &Store, space: &TemplateSpace, shown: (&watch::Sender<Option<Arc<GalleryVersion>>>, &Arc<dyn Clock>)) {
+    if let Err(error) = read(store, space, shown).await {
+        tracing::warn!(%error, "the shadow's gallery was not read; it is read again after the next change");
+    }
+}
+
 async fn read(
     store: &Store,
     space: &TemplateSpace,
@@ -254,4 +291,42 @@ async fn read(
     store.read_templates_in(space, fill).await??;
     newest.send_replace(Some(gallery.current()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_erased_leaves_the_shadows_memory_while_templates_are_made() {
+        let (change, mut versions) = watch::channel(1);
+        let (reads, erased_after) = (Cell::new(0), Cell::new(None));
+        let began = tokio::time::Instant::now();
+        // Templates take an hour; somebody is erased after a minute, in the middle of an import that never keeps still.
+        let work = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            for _ in 0..200 {
+                change.send_modify(|version| *version += 1);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+        };
+        let read_again = || {
+            reads.set(reads.get() + 1);
+            erased_after.set(erased_after.get().or(Some(began.elapsed() - Duration::from_secs(60))));
+            std::future::ready(())
+        };
+        assert_eq!(reading_meanwhile(work, &mut versions, read_again).await, Some(()));
+        assert!(erased_after.get().is_some_and(|after| after <= SETTLED_AFTER_MAX + Duration::from_millis(1)), "{erased_after:?}");
+        assert!((10..=12).contains(&reads.get()), "{reads:?}");
+        assert!(versions.has_changed().expect("open"), "and templates that are missing since are made");
+        // Nothing has changed; and nobody changes it any more.
+        versions.mark_unchanged();
+        assert_eq!(reading_meanwhile(async { 7 }, &mut versions, || async {}).await, Some(7));
+        assert!(!versions.has_changed().expect("open"));
+        drop(change);
+        assert_eq!(reading_meanwhile(std::future::pending::<()>(), &mut versions, || async {}).await, None);
+    }
 }
