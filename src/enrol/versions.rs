@@ -119,13 +119,15 @@ impl Register {
 
     /// Whether every version after `version` is there to be told.
     pub async fn check_kept_since(&self, version: u64) -> Result<(), EnrolError> {
-        let first_after =
-            async |before| Ok::<_, EnrolError>(self.store.gallery_versions_after(before, 1).await?.first().map(|first| first.version));
         // Numbers are left out, and after a restore there are none of what was replaced: what is told begins with a version that was.
-        if version == self.gallery.current().version() || first_after(version.checked_sub(1)).await? == Some(version) {
+        if version == self.gallery.current().version() || self.first_version_after(version.checked_sub(1)).await? == Some(version) {
             return Ok(());
         }
-        Err(EnrolError::VersionUnknown { version, oldest: first_after(None).await?.unwrap_or(0) })
+        Err(EnrolError::VersionUnknown { version, oldest: self.first_version_after(None).await?.unwrap_or(0) })
+    }
+
+    async fn first_version_after(&self, before: Option<u64>) -> Result<Option<u64>, EnrolError> {
+        Ok(self.store.gallery_versions_after(before, 1).await?.first().map(|first| first.version))
     }
 
     /// What differs between `from` and the later version `to`, or the newest.
@@ -137,8 +139,9 @@ impl Register {
         match self.store.gallery_difference(from, to).await? {
             Some(difference) => Ok(difference),
             None => {
-                let oldest = self.store.gallery_versions_after(None, 1).await?.first().map_or(0, |oldest| oldest.version);
-                Err(EnrolError::VersionUnknown { version: from, oldest })
+                let is_from_kept = self.first_version_after(from.checked_sub(1)).await? == Some(from);
+                let version = to.filter(|_| is_from_kept).unwrap_or(from);
+                Err(EnrolError::VersionUnknown { version, oldest: self.first_version_after(None).await?.unwrap_or(0) })
             }
         }
     }

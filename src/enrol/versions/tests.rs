@@ -220,6 +220,10 @@ async fn a_version_that_is_not_kept_and_a_mass_removal_are_refused() {
     assert!(matches!(ask(first + 1_000).await, Err(EnrolError::VersionUnknown { .. })));
     assert!(matches!(ask(first - 1).await, Err(EnrolError::VersionUnknown { .. })), "in the middle of a change");
     assert!(matches!(house.register.difference(9, Some(2)).await, Err(EnrolError::BadField { field: "from_version", .. })));
+    for (from, to, unknown) in [(first, first + 1_000, first + 1_000), (first - 1, first, first - 1)] {
+        let refused = house.register.difference(from, Some(to)).await;
+        assert!(matches!(refused, Err(EnrolError::VersionUnknown { version, .. }) if version == unknown), "{refused:?}");
+    }
     assert_eq!(house.state().await.len(), 2);
 }
 
