@@ -9,6 +9,7 @@
 //! its files (0600).
 //! Must not know: what the values mean to the gallery, the log or the wire.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -410,6 +411,11 @@ impl Store {
     /// Samples that came from the enrolment folder, oldest first.
     pub async fn folder_samples(&self) -> Result<Vec<Sample>, StoreError> {
         self.0.readers.read(people::folder_samples).await
+    }
+
+    /// How many samples each subject of the enrolment folder has that did not come from there, negative ones too.
+    pub async fn samples_beside_the_folder(&self) -> Result<HashMap<SubjectUid, usize>, StoreError> {
+        self.0.readers.read(people::samples_beside_the_folder).await
     }
 
     /// Whether photos of this content were erased with their subject.

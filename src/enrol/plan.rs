@@ -25,6 +25,8 @@ use crate::subject::{Origin, Sample, Subject, SubjectId, SubjectUid};
 pub(super) struct Known {
     pub subjects: BTreeMap<SubjectId, Subject>,
     pub samples: HashMap<SubjectUid, Vec<Sample>>,
+    /// How many samples each subject of the folder has besides.
+    pub other_samples: HashMap<SubjectUid, usize>,
     /// Who left the folder before and is there again.
     pub returning: BTreeMap<SubjectId, RetiredPerson>,
     /// The ids of those who were erased, and that nobody has now.
@@ -60,6 +62,15 @@ impl Known {
     /// The uid of whoever is called `id`, or was and is there again.
     pub(super) fn uid(&self, id: &SubjectId) -> Option<SubjectUid> {
         self.subjects.get(id).or_else(|| self.returning.get(id).map(|person| &person.subject)).map(|subject| subject.uid)
+    }
+
+    /// How many samples of whoever is called `id`, or was and is there again, did not come from the folder.
+    fn other_samples(&self, id: &SubjectId) -> usize {
+        let of_returning = |person: &RetiredPerson| person.samples.iter().filter(|(sample, _)| sample.folder_path.is_none()).count();
+        match self.subjects.get(id) {
+            Some(subject) => self.other_samples.get(&subject.uid).copied().unwrap_or(0),
+            None => self.returning.get(id).map_or(0, of_returning),
+        }
     }
 
     /// The directories of nobody who is enrolled.
@@ -205,7 +216,7 @@ impl Planner<'_> {
         }
         let samples = self.known.folder_samples(id);
         let refused_before = self.plan.report.refused.len();
-        let staying = samples.iter().filter(|sample| self.stays(sample, photos)).count();
+        let staying = samples.iter().filter(|sample| self.stays(sample, photos)).count() + self.known.other_samples(id);
         let additions = self.additions(photos, (samples, staying));
         let is_partly_refused = self.plan.report.refused.len() > refused_before || holds_refused(self.listing, id);
 
@@ -267,7 +278,8 @@ impl Planner<'_> {
                 self.refuse(&photo.path, "PHOTO_OF_ANOTHER_SUBJECT", &message);
                 staying += usize::from(is_replacing);
             } else if staying + additions.len() >= SAMPLES_A_SUBJECT_MAX {
-                let message = format!("a subject has at most {SAMPLES_A_SUBJECT_MAX} photos; keep the best ones");
+                let message =
+                    format!("a subject has at most {SAMPLES_A_SUBJECT_MAX} photos, those added by command among them; keep the best ones");
                 self.refuse(&photo.path, "TOO_MANY_PHOTOS", &message);
             } else {
                 additions.push((photo.path.clone(), prepared));

@@ -362,6 +362,7 @@ impl Register {
         for sample in self.store.folder_samples().await? {
             known.samples.entry(sample.subject).or_default().push(sample);
         }
+        known.other_samples = self.store.samples_beside_the_folder().await?;
         known.erased_ids = self.store.erased_ids().await?;
         known.take_returning(listing, self.store.retired_folder_people(known.new_ids(listing)).await?);
         Ok(known)

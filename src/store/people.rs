@@ -155,6 +155,16 @@ pub(super) fn folder_samples(db: &Connection) -> Result<Vec<Sample>, StoreError>
         .collect()
 }
 
+/// How many samples each subject of the folder has that did not come from there.
+pub(super) fn samples_beside_the_folder(db: &Connection) -> Result<HashMap<SubjectUid, usize>, StoreError> {
+    db.prepare_cached(
+        "SELECT s.subject, count(*) FROM subjects u JOIN samples s ON s.subject = u.uid
+         WHERE u.origin = ?1 AND s.folder_path IS NULL GROUP BY s.subject",
+    )?
+    .query_and_then([origin_name(Origin::Folder)], |row| Ok((SubjectUid(uuid(row, 0)?), row.get(1)?)))?
+    .collect()
+}
+
 /// The contents of pictures that show subject `?1`: its photos, and the best shots of its events.
 pub(super) const SHOWN_CONTENT: &str = "
     SELECT content_sha256 FROM samples WHERE subject = ?1 AND NOT negative

@@ -142,6 +142,24 @@ fn a_subject_has_a_limited_number_of_photos() {
 }
 
 #[test]
+fn photos_added_by_command_count_among_a_subjects_hundred() {
+    let names: Vec<String> = (0..SAMPLES_A_SUBJECT_MAX).map(|n| format!("{n:03}.jpg")).collect();
+    let photos: Vec<(&str, &str, u8, u8)> = names.iter().enumerate().map(|(n, name)| ("anna", name.as_str(), 1, n as u8)).collect();
+    let mut known = known(&photos[..97]);
+    let uid = known.subjects[&id("anna")].uid;
+    known.other_samples.insert(uid, 2);
+    let plan_now = |known: &Known| plan(&listing(&photos), known, all_prepared(&photos[97..]), NOW).expect("a plan");
+    assert_eq!(outcome(&plan_now(&known)).1, [("anna/098.jpg", "TOO_MANY_PHOTOS"), ("anna/099.jpg", "TOO_MANY_PHOTOS")]);
+    // As many as she left with.
+    let subject = known.subjects.remove(&id("anna")).expect("anna");
+    let by_command = |shot| (new_sample(&prepared(2, shot), uid, NOW), prepared(2, shot).template);
+    let samples = known.samples[&uid].iter().map(|sample| (sample.clone(), prepared(1, 1).template)).chain([by_command(1), by_command(2)]);
+    let person = RetiredPerson { subject, samples: samples.collect() };
+    known.returning.insert(id("anna"), person);
+    assert_eq!(outcome(&plan_now(&known)).1, [("anna/098.jpg", "TOO_MANY_PHOTOS"), ("anna/099.jpg", "TOO_MANY_PHOTOS")]);
+}
+
+#[test]
 fn removing_more_than_a_tenth_or_the_whole_folder_needs_leave() {
     for (from_folder, by_rpc, removed, refused) in [
         (20, 0, 0, false),

@@ -270,6 +270,16 @@ async fn a_photo_of_a_full_directory_can_be_replaced() {
 }
 
 #[tokio::test]
+async fn a_directory_fills_what_photos_added_by_command_leave_of_the_hundred() {
+    let house = House::new().await;
+    (1..SAMPLES_A_SUBJECT_MAX).for_each(|shot| house.put(&format!("anna/{shot:03}.jpg"), &photo(1, shot as u8)));
+    house.reload().await;
+    house.add("anna", (1, 200), false).await;
+    house.put("anna/100.jpg", &photo(1, 201));
+    assert_eq!(reasons(&house.reload().await), [("anna/100.jpg", "TOO_MANY_PHOTOS")]);
+}
+
+#[tokio::test]
 async fn a_person_erased_while_the_folder_is_encoded_stays_out() {
     let house = House::new().await;
     house.put("anna/1.jpg", &photo(1, 1));

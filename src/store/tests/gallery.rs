@@ -123,7 +123,7 @@ async fn templates_of_another_space_are_kept_and_counted() {
 #[tokio::test]
 async fn samples_of_the_folder_know_their_path() {
     let (_directory, store) = store();
-    let (anna, mut random) = (subject("anna"), fastrand::Rng::with_seed(6));
+    let (anna, mut random) = (Subject { origin: Origin::Folder, ..subject("anna") }, fastrand::Rng::with_seed(6));
     let mut from_folder = sample(&anna, 1);
     from_folder.folder_path = Some("anna/1.jpg".into());
     let mutations = vec![
@@ -133,4 +133,5 @@ async fn samples_of_the_folder_know_their_path() {
     ];
     commit(&store, mutations).await;
     assert_eq!(store.folder_samples().await, Ok(vec![from_folder]));
+    assert_eq!(store.samples_beside_the_folder().await, Ok([(anna.uid, 1)].into()));
 }
