@@ -373,6 +373,14 @@ impl GalleryVersion {
         self.look_up(probes, search, self.clock.now())
     }
 
+    /// As [`search_all`](Self::search_all), among those who have expired as well: they are still enrolled, and may be extended.
+    ///
+    /// # Errors
+    /// [`TemplateError::SpaceMismatch`] for a probe of another space or size.
+    pub fn search_enrolled(&self, probes: &[&Template], search: &Search<'_>) -> Result<Vec<Vec<Candidate>>, TemplateError> {
+        self.look_up(probes, search, BEFORE_ALL)
+    }
+
     fn look_up(&self, probes: &[&Template], search: &Search<'_>, now: Timestamp) -> Result<Vec<Vec<Candidate>>, TemplateError> {
         probes.iter().try_for_each(|probe| self.check(probe))?;
         let values: Vec<&[f32]> = probes.iter().map(|probe| probe.values()).collect();
@@ -396,6 +404,9 @@ impl GalleryVersion {
 
 /// The expiry of subjects that stay.
 const NEVER: Timestamp = Timestamp::from_micros(i64::MAX);
+
+/// A moment at which nobody has expired yet.
+const BEFORE_ALL: Timestamp = Timestamp::from_micros(i64::MIN);
 
 /// The segments that `change` leaves as they are or only shortens, and the rows of those that it
 /// leaves less than half full: they move to the end, so that erasing never frays the gallery.

@@ -112,7 +112,7 @@ pub(super) fn close_subjects(gallery: &GalleryVersion, templates: &[&Template], 
     let search = Search { k: OTHERS_MAX + 1, admits: &|_| true, cores_max: Some(1) };
     let mut found = Vec::with_capacity(templates.len());
     for together in templates.chunks(PROBES_AT_ONCE) {
-        found.extend(gallery.search_all(together, &search)?);
+        found.extend(gallery.search_enrolled(together, &search)?);
     }
     found.iter_mut().for_each(|close| close.retain(|candidate| crate::decide::verify(threshold, candidate.similarity)));
     Ok(found)

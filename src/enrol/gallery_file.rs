@@ -292,13 +292,13 @@ fn duplicate(register: &Register, strangers: &Strangers, person: &Person) -> Res
     let probes: Vec<_> = templates.filter(|template| template.space() == before.space()).collect();
     let is_stranger = |uid| !strangers.in_file.contains(&uid);
     // One core: cameras search meanwhile.
-    let closest = before.search_all(&probes, &Search { k: CLOSEST, admits: &|_| true, cores_max: Some(1) })?;
+    let closest = before.search_enrolled(&probes, &Search { k: CLOSEST, admits: &|_| true, cores_max: Some(1) })?;
     for (probe, closest) in probes.into_iter().zip(closest) {
         // Nearly always nobody is close. To ask for strangers alone takes longer, where there are none.
         let mut similar: Vec<_> = closest.into_iter().filter(|found| register.is_match(found.similarity)).collect();
         if similar.len() == CLOSEST && !similar.iter().any(|found| is_stranger(found.subject)) {
             let strangers_alone = Search { k: 1, admits: &is_stranger, cores_max: Some(1) };
-            similar = before.search_all(&[probe], &strangers_alone)?.into_iter().flatten().collect();
+            similar = before.search_enrolled(&[probe], &strangers_alone)?.into_iter().flatten().collect();
         }
         for found in similar.into_iter().filter(|found| is_stranger(found.subject) && register.is_match(found.similarity)) {
             if let Some(other) = register.gallery.subject(found.subject) {

@@ -27,7 +27,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::decide::{Policy, verify, visit_comparisons};
 use crate::event::{Purpose, SnapshotId};
 use crate::face::Template;
-use crate::gallery::{Gallery, Row};
+use crate::gallery::{Gallery, Row, Search};
 use crate::mutation::Mutation;
 use crate::store::{Call, Committed, Store, StoreError, StoredTemplate};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
@@ -404,8 +404,8 @@ impl Register {
     /// Whether the gallery can hold the sample, and nobody but `owner` looks like it.
     fn check_matchable(&self, sample: &Prepared, owner: Option<SubjectUid>, allowed: Allowed) -> Result<(), EnrolError> {
         // Two, since the owner's own photos may well be the closest.
-        let closest = self.gallery.current().search(&sample.template, 2)?;
-        let other = closest.into_iter().find(|candidate| Some(candidate.subject) != owner);
+        let closest = self.gallery.current().search_enrolled(&[&sample.template], &Search::best(2))?;
+        let other = closest.into_iter().flatten().find(|candidate| Some(candidate.subject) != owner);
         let Some(other) = other.filter(|other| !allowed.duplicate && self.is_match(other.similarity)) else { return Ok(()) };
         match self.gallery.subject(other.subject) {
             Some(subject) => Err(EnrolError::PossibleDuplicate { other: subject.id.clone(), similarity: other.similarity }),

@@ -248,6 +248,8 @@ fn an_expired_subject_stops_matching_and_matches_again_when_extended() {
     assert_eq!(found(&gallery), [uid(1), uid(2)]);
     clock.advance(Duration::from_micros(100));
     assert_eq!(found(&gallery), [uid(2)], "no change was applied: the time alone ends it");
+    let enrolled = gallery.current().search_enrolled(&[&template(&[1.0, 0.1])], &Search::best(5)).expect("one space").remove(0);
+    assert_eq!(enrolled.iter().map(|c| c.subject).collect::<Vec<_>>(), [uid(1), uid(2)]);
     assert_eq!(gallery.current().similarity_to(&template(&[1.0, 0.1]), uid(1)), Ok(None));
     assert!(gallery.current().holds(uid(1)));
     gallery.apply(3, &[until(300)]);

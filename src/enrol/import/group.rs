@@ -132,7 +132,7 @@ impl<'a> Planner<'a> {
         // On one core: the others are for live frames.
         let search = move || {
             let probes: Vec<&Template> = templates.iter().collect();
-            version.search_all(&probes, &Search { cores_max: Some(1), ..Search::best(2) })
+            version.search_enrolled(&probes, &Search { cores_max: Some(1), ..Search::best(2) })
         };
         let closest = spawn_blocking(search).await.map_err(stopped)??;
         let mut contexts: Vec<_> = known.into_iter().zip(closest).map(|(known, closest)| Context { known, closest }).collect();

@@ -209,6 +209,21 @@ async fn photos_of_one_group_are_checked_against_each_other_and_against_the_gall
 }
 
 #[tokio::test]
+async fn who_looks_like_somebody_who_has_expired_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (register, clock) = register(directory.path()).await;
+    let (prepare, looks) = counting_prepare();
+    let house = House { directory, register, prepare, looks };
+    let expire_time = Some(Some(crate::clock::Timestamp::from_micros(2_000_000)));
+    let anna = of("anna", 1, 1);
+    let fields = SubjectFields { expire_time, ..anna.fields.clone() };
+    assert_eq!(house.taken(vec![ImportItem { fields, ..anna }]).await, ["anna: photo 1 1 Added"]);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(found(&house.register, 1, 1), None);
+    assert_eq!(house.taken(vec![of("anna-2", 1, 2)]).await, ["anna-2: photo 1 2 looks like anna"]);
+}
+
+#[tokio::test]
 async fn no_import_brings_an_erased_person_back() {
     let house = House::new().await;
     house.taken(vec![of("anna", 1, 1), of("bo", 2, 1)]).await;

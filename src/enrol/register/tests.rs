@@ -156,6 +156,8 @@ async fn a_subject_expires_and_may_be_extended() {
     assert_eq!(found(&register, 1, 1).as_deref(), Some("anna"));
     clock.advance(Duration::from_secs(10));
     assert_eq!(found(&register, 1, 1), None);
+    let twice = create(&register, "anna-2", &[(1, 2)]).await;
+    assert!(matches!(&twice, Err(EnrolError::PossibleDuplicate { other, .. }) if *other == id("anna")), "she may be extended: {twice:?}");
     update(&register, "anna", until(20), "").await.expect("extended");
     assert_eq!(found(&register, 1, 1).as_deref(), Some("anna"));
     update(&register, "anna", SubjectFields { expire_time: Some(None), ..SubjectFields::default() }, "").await.expect("for ever");
