@@ -275,8 +275,9 @@ impl Enrolment {
             self.register.check_free(id).await?;
         }
         let mut prepared = Vec::with_capacity(samples.len());
-        for sample in samples {
-            prepared.push(self.prepare(sample).await?);
+        let count = samples.len();
+        for (index, sample) in samples.into_iter().enumerate() {
+            prepared.push(self.prepare(sample).await.map_err(|error| error.of_sample((index, count)))?);
         }
         self.register.create(request, Creation { id, fields, samples: prepared, allowed }).await
     }

@@ -39,6 +39,9 @@ pub enum RecogniseError {
         /// All that was measured.
         quality: Quality,
     },
+    /// It is the other picture of a claim that cannot be used.
+    #[error("the other picture: {0}")]
+    OfOther(#[source] Box<RecogniseError>),
     /// The encoder and the gallery do not belong together.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -166,7 +169,7 @@ impl Recogniser {
         let mut quality = face.quality.overall;
         let Closeness { similarity, score, is_somebody_else, templates } = match &claim {
             Claim::OtherImage(other) => {
-                let (other_face, other) = self.usable_template(other).await?;
+                let (other_face, other) = self.usable_template(other).await.map_err(|error| RecogniseError::OfOther(Box::new(error)))?;
                 // The worse of both says how good the comparison is, whichever of them is asked about.
                 quality = quality.min(other_face.quality.overall);
                 let (similarity, score) = (other.similarity(&template)?, head.map(|head| head.score(other.values(), template.values())));

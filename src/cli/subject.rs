@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::{FieldMask, Timestamp};
+use tonic_types::StatusExt;
 
 use super::client::{ClientOptions, Daemon, request_id};
 use super::failure::Usage;
@@ -196,6 +197,8 @@ impl Subject {
 impl Add {
     async fn run(self, client: &ClientOptions, out: Output) -> anyhow::Result<()> {
         let mut samples = Vec::with_capacity(self.photos.len() + self.snapshots.len());
+        let names: Vec<String> =
+            self.photos.iter().map(|photo| photo.display().to_string()).chain(self.snapshots.iter().cloned()).collect();
         for photo in &self.photos {
             samples.push(samples::of_photo(read_photo(photo)?));
         }
@@ -213,7 +216,7 @@ impl Add {
         let waiting = spinner("enrolling");
         let response = daemon.gallery().create_subject(request).await;
         waiting.finish_and_clear();
-        let response = response?.into_inner();
+        let response = response.map_err(|status| with_photo(status, &names))?.into_inner();
         if out.json {
             return out.message("CreateSubjectResponse", &response);
         }
@@ -224,6 +227,17 @@ impl Add {
             response.gallery_version
         ))?;
         out.table(&samples::table(&response.samples))
+    }
+}
+
+/// A refusal, with the name of the photo that it blames.
+fn with_photo(status: tonic::Status, names: &[String]) -> anyhow::Error {
+    let fields = status.get_details_bad_request().map(|request| request.field_violations).unwrap_or_default();
+    let index = fields.iter().find_map(|violation| violation.field.strip_prefix("samples[")?.strip_suffix(']')?.parse::<usize>().ok());
+    let error = anyhow::Error::from(status);
+    match index.and_then(|index| names.get(index)) {
+        Some(name) => error.context(format!("photo {name}")),
+        None => error,
     }
 }
 

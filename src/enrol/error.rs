@@ -135,6 +135,15 @@ pub enum EnrolError {
     /// Another import, or a reload, is under way.
     #[error("another import or a reload is under way; try again when it has ended")]
     ImportBusy,
+    /// One of several photos was refused.
+    #[error("photo {}: {error}", index + 1)]
+    OfSample {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        error: Box<EnrolError>,
+    },
     /// The request id stands for another call, or the same call with other arguments.
     #[error("request_id was used for another call before; make a new one")]
     RequestReused,
@@ -147,6 +156,11 @@ pub enum EnrolError {
 }
 
 impl EnrolError {
+    /// The same, with which of `count` photos it is about; of a single one, and where enrolment itself has failed, there is nothing to say.
+    pub(super) fn of_sample(self, (index, count): (usize, usize)) -> Self {
+        if count > 1 && self.is_refusal() { Self::OfSample { index, error: Box::new(self) } } else { self }
+    }
+
     /// Whether it is about the one photo and what is stated with it, so that another may do better; else
     /// enrolment itself has failed.
     pub(super) fn is_refusal(&self) -> bool {
@@ -162,6 +176,7 @@ impl EnrolError {
             | Self::ErasedPerson
             | Self::ErasedId(_)
             | Self::TooManyPhotos(_)
+            | Self::OfSample { .. }
             | Self::BadField { .. } => true,
             Self::Photo(PhotoError::Infer(_))
             | Self::SubjectUnknown(_)

@@ -185,15 +185,17 @@ impl Register {
         {
             return Err(EnrolError::BadField { field: "expire_time", reason: "it lies in the past: the subject would never match".into() });
         }
-        for sample in &new.samples {
-            self.check_matchable(sample, None, new.allowed)?;
+        for (index, sample) in new.samples.iter().enumerate() {
+            self.check_matchable(sample, None, new.allowed).map_err(|error| error.of_sample((index, new.samples.len())))?;
         }
         let mut subject = new_subject(new.id, Origin::Rpc, now)?;
         new.fields.write_to(&mut subject);
         for (index, sample) in new.samples.iter().enumerate().filter(|_| !new.allowed.inconsistent) {
             let others = new.samples.iter().enumerate().filter(|(other, _)| *other != index);
             let own = others.map(|(_, other)| other.template.clone()).collect();
-            doubt::Known { own, ..doubt::Known::default() }.check_own(self.verifying_threshold(), &sample.template)?;
+            doubt::Known { own, ..doubt::Known::default() }
+                .check_own(self.verifying_threshold(), &sample.template)
+                .map_err(|error| error.of_sample((index, new.samples.len())))?;
         }
         let templates: Vec<(bool, &Template)> = new.samples.iter().map(|sample| (false, &sample.template)).collect();
         let similarities = similarities_to_rest(&templates);

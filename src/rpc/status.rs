@@ -66,6 +66,14 @@ impl Refusal {
         self
     }
 
+    /// The same of another field, in other words; what no field is to blame for stays as it is.
+    fn of(mut self, field: &str, message: String) -> Self {
+        if matches!(self.0.code, Code::InvalidArgument | Code::AlreadyExists) {
+            (self.0.field, self.0.message) = (Some(field.to_owned()), message);
+        }
+        self
+    }
+
     fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry = Some(wait);
         self
@@ -157,6 +165,7 @@ impl From<EnrolError> for Refusal {
             EnrolError::EncoderUnavailable(_) => Self::new(Code::FailedPrecondition, "ENCODER_UNAVAILABLE", message).field("encoder"),
             EnrolError::ReencodeBusy => Self::new(Code::Aborted, "REENCODE_BUSY", message).retry_after(BUSY_RETRY),
             EnrolError::ImportBusy => Self::new(Code::Aborted, "IMPORT_BUSY", message).retry_after(BUSY_RETRY),
+            EnrolError::OfSample { index, error } => Self::from(*error).of(&format!("samples[{index}]"), message),
             EnrolError::RequestReused => Self::invalid("REQUEST_ID_REUSED", message).field("request_id"),
             EnrolError::Template(template) => template.into(),
             EnrolError::Store(store) => store.into(),
@@ -214,6 +223,7 @@ impl From<RecogniseError> for Refusal {
             RecogniseError::Unusable { fault, quality } => {
                 with_quality(Self::invalid("FACE_UNUSABLE", message).with("fault", fault.name()), &quality)
             }
+            RecogniseError::OfOther(error) => Self::from(*error).of("other_image", message),
             RecogniseError::NoTemplate(id) => Self::new(Code::FailedPrecondition, "NO_TEMPLATE", message).with("subject_id", id),
             RecogniseError::Expired(id) => Self::new(Code::FailedPrecondition, "SUBJECT_EXPIRED", message).with("subject_id", id),
             RecogniseError::Template(template) => template.into(),

@@ -12,7 +12,7 @@ use doorward::pb::camera_service_client::CameraServiceClient;
 use doorward::pb::gallery_service_client::GalleryServiceClient;
 use doorward::pb::recognition_service_client::RecognitionServiceClient;
 use doorward::pb::system_service_client::SystemServiceClient;
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use self::served::{PATIENCE, bytes, image, new_subject, photo, reason, serve};
@@ -77,6 +77,12 @@ async fn an_enrolled_person_is_known_until_erased() {
     assert_eq!(gone.code(), Code::NotFound);
 }
 
+/// The field that a refusal blames.
+fn to_blame(status: &Status) -> String {
+    let violations = status.get_details_bad_request().expect("a BadRequest").field_violations;
+    violations.into_iter().map(|violation| violation.field).collect()
+}
+
 fn search(image: &[u8], watchlists: &[&str]) -> pb::SearchRequest {
     let watchlists = watchlists.iter().map(|&list| list.to_owned()).collect();
     pb::SearchRequest { image: image.to_vec(), candidates_max: 1, watchlists }
@@ -109,8 +115,15 @@ async fn what_cannot_be_enrolled_is_refused_with_its_reason() {
     check(pb::CreateSubjectRequest { request_id: "again".into(), ..new_subject("x", &another) }, Code::InvalidArgument, "BAD_FIELD").await;
     let duplicate = check(new_subject("x", &another), Code::AlreadyExists, "POSSIBLE_DUPLICATE").await;
     assert_eq!(duplicate.get_details_error_info().expect("an ErrorInfo").metadata["subject_id"], "obama");
+    let several = pb::CreateSubjectRequest { samples: vec![image(&another), image(&flat)], ..new_subject("x", b"") };
+    let refused = check(several, Code::InvalidArgument, "NO_FACE").await;
+    assert!(to_blame(&refused) == "samples[1]" && refused.message().contains("photo 2"), "{refused:?}");
     let listed = gallery.list_subjects(pb::ListSubjectsRequest::default()).await.expect("listed").into_inner();
     assert_eq!(listed.subjects.len(), 1, "nothing of what was refused is stored");
+    let claim = Some(pb::verify_request::Claim::OtherImage(flat));
+    let mut recognition = RecognitionServiceClient::new(served.channel.clone());
+    let refused = recognition.verify(pb::VerifyRequest { image: obama, claim }).await.expect_err("nobody is on the other");
+    assert_eq!((reason(&refused).as_str(), to_blame(&refused).as_str()), ("NO_FACE", "other_image"));
 }
 
 #[tokio::test]
