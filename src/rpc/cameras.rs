@@ -6,7 +6,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
@@ -26,7 +25,6 @@ use crate::pb::{
     GetCameraResponse, GetFrameRequest, GetFrameResponse, ListCamerasRequest, ListCamerasResponse, SetCameraCredentialRequest,
     SetCameraCredentialResponse, UpdateCameraRequest, UpdateCameraResponse, WatchCamerasRequest, WatchCamerasResponse,
 };
-use crate::store::RequestKey;
 
 /// The service.
 pub(super) struct CamerasApi(pub(super) Arc<Shared>);
@@ -34,8 +32,9 @@ pub(super) struct CamerasApi(pub(super) Arc<Shared>);
 #[tonic::async_trait]
 impl CameraService for CamerasApi {
     async fn create_camera(&self, request: Request<CreateCameraRequest>) -> Result<Response<CreateCameraResponse>, Status> {
-        let request = request.into_inner();
-        let repeat = key("CreateCamera", &request.request_id, &request)?;
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let repeat = request_key(("cameras", "CreateCamera"), &id, &request)?;
         let asked = new_camera(&request.camera.unwrap_or_default())?;
         let credential = credential(request.credential)?;
         let cameras = self.0.parts.cameras.clone();
@@ -62,8 +61,9 @@ impl CameraService for CamerasApi {
     }
 
     async fn update_camera(&self, request: Request<UpdateCameraRequest>) -> Result<Response<UpdateCameraResponse>, Status> {
-        let request = request.into_inner();
-        let repeat = key("UpdateCamera", &request.request_id, &request)?;
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let repeat = request_key(("cameras", "UpdateCamera"), &id, &request)?;
         let wire = request.camera.unwrap_or_default();
         let (id, etag) = (camera_id(&wire.id, "camera.id")?, wire.etag.clone());
         let update = CameraUpdate { id, etag, request: repeat, change: change(&wire, request.update_mask)? };
@@ -73,8 +73,9 @@ impl CameraService for CamerasApi {
     }
 
     async fn delete_camera(&self, request: Request<DeleteCameraRequest>) -> Result<Response<DeleteCameraResponse>, Status> {
-        let request = request.into_inner();
-        let repeat = key("DeleteCamera", &request.request_id, &request)?;
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let repeat = request_key(("cameras", "DeleteCamera"), &id, &request)?;
         let id = camera_id(&request.id, "id")?;
         let cameras = self.0.parts.cameras.clone();
         to_the_end(async move { cameras.delete(&id, &request.etag, repeat).await }).await?;
@@ -114,18 +115,15 @@ impl CameraService for CamerasApi {
         &self,
         request: Request<SetCameraCredentialRequest>,
     ) -> Result<Response<SetCameraCredentialResponse>, Status> {
-        let request = request.into_inner();
-        let repeat = key("SetCameraCredential", &request.request_id, &request)?;
+        let mut request = request.into_inner();
+        let id = std::mem::take(&mut request.request_id);
+        let repeat = request_key(("cameras", "SetCameraCredential"), &id, &request)?;
         let id = camera_id(&request.camera_id, "camera_id")?;
         let credential = credential(request.credential)?;
         let cameras = self.0.parts.cameras.clone();
         to_the_end(async move { cameras.set_credential(&id, credential, repeat).await }).await?;
         Ok(Response::new(SetCameraCredentialResponse {}))
     }
-}
-
-fn key(method: &str, id: &str, request: &impl Message) -> Result<Option<RequestKey>, Status> {
-    request_key(("cameras", method), id, request)
 }
 
 /// What a watcher wants to see and was told last.

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use super::Shared;
 use super::convert::subject::{fields, subject_id};
 use super::convert::{request_id, request_key};
-use super::page::place;
+use super::page::{cursor, place};
 use super::status::{Refusal, bad_field};
 use crate::enrol::{Allowed, EnrolError, NewSample, NewSubject, SampleInput};
 use crate::event::{Event, EventKind, LoggedEvent};
@@ -31,13 +31,19 @@ struct Corrected {
 }
 
 /// Carries out `request`, to the end though its caller may leave.
-pub(super) async fn correct(shared: &Shared, request: CorrectEventRequest) -> Result<CorrectEventResponse, Status> {
-    let key = request_key(("events", "CorrectEvent"), &request.request_id, &request)?;
-    let id = request_id(&request.request_id)?;
+pub(super) async fn correct(shared: &Shared, mut request: CorrectEventRequest) -> Result<CorrectEventResponse, Status> {
+    let id = std::mem::take(&mut request.request_id);
+    let (key, id) = (request_key(("events", "CorrectEvent"), &id, &request)?, request_id(&id)?);
     if request.note.len() > NOTE_BYTES_MAX || request.note.chars().any(char::is_control) {
         return Err(bad_field("note", format!("has more than {NOTE_BYTES_MAX} bytes, or control characters")).into());
     }
-    let original = original(shared, &request.cursor).await?;
+    let original = original(shared, &request.cursor, request.verdict.as_ref()).await?;
+    if let Some(key) = &key
+        && shared.parts.store.request_answer(&key.key).await?.is_some()
+    {
+        // What is no repeat must not change the gallery.
+        first_answer(shared, Some(key)).await?;
+    }
     let corrected = apply(shared, &request, &original, &id).await?;
     let mut event = Event::new(EventKind::EventCorrected, &original.event.camera, shared.parts.clock.now());
     // It is about the picture of then, and opens no door.
@@ -60,12 +66,18 @@ pub(super) async fn correct(shared: &Shared, request: CorrectEventRequest) -> Re
     })
 }
 
-async fn original(shared: &Shared, cursor: &str) -> Result<LoggedEvent, Status> {
-    let at = place(cursor, "cursor")?;
+async fn original(shared: &Shared, text: &str, verdict: Option<&Verdict>) -> Result<LoggedEvent, Status> {
+    let at = place(text, "cursor")?;
     let store = &shared.parts.store;
     let mut found = if at.epoch == store.epoch() { store.event(at.sequence).await? } else { None };
     // What is said of a correction is said of the event that it was about.
     while let Some(first) = found.as_ref().and_then(|logged| logged.event.corrects) {
+        // But for this, which would be said of whom that event names, and not of whom the correction does.
+        if matches!(verdict, Some(Verdict::WasNot(_))) {
+            let message =
+                format!("it is a correction itself: say who it was, or correct the event that it is about, {}", cursor(at.epoch, first));
+            return Err(Refusal::new(Code::FailedPrecondition, "EVENT_IS_A_CORRECTION", message).field("was_not").into());
+        }
         found = store.event(first).await?;
     }
     let found = found.filter(|logged| logged.event.visit.is_some());

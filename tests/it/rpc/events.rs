@@ -307,6 +307,11 @@ async fn what_is_said_of_a_correction_is_said_of_the_event_that_it_was_about() {
     }
     let shown = client.get_event(pb::GetEventRequest { cursor: cursor(1) }).await.expect("kept").into_inner();
     assert_eq!(shown.corrections.iter().map(|correction| correction.sequence).collect::<Vec<_>>(), [2, 3, 4]);
+    // Whom the event named is not whom its correction names.
+    let was_not = Some(Verdict::WasNot(pb::correct_event_request::WasNot {}));
+    let request = pb::CorrectEventRequest { cursor: cursor(3), verdict: was_not, use_snapshot: true, ..Default::default() };
+    let refused = client.correct_event(request).await.expect_err("not whom?");
+    assert!(reason(&refused) == "EVENT_IS_A_CORRECTION" && refused.message().contains(&cursor(1)), "{refused:?}");
 }
 
 #[tokio::test]
@@ -319,9 +324,14 @@ async fn a_request_id_that_was_used_for_another_change_is_refused() {
     let first = pb::CorrectEventRequest { cursor: cursor(1), verdict, request_id: request_id(), ..Default::default() };
     let mut events = EventServiceClient::new(served.channel.clone());
     events.correct_event(first.clone()).await.expect("corrected");
-    let refused = events.correct_event(pb::CorrectEventRequest { cursor: cursor(2), ..first }).await;
+    let refused = events.correct_event(pb::CorrectEventRequest { cursor: cursor(2), ..first.clone() }).await;
     assert_eq!(reason(&refused.expect_err("it is of another event")), "REQUEST_ID_REUSED");
-    assert_eq!(served.events.position().sequence, 3, "and it is not lost in silence");
+    let enrol = Some(Verdict::NewSubject(pb::Subject { id: "joe".into(), ..Default::default() }));
+    let refused = events.correct_event(pb::CorrectEventRequest { verdict: enrol, ..first.clone() }).await;
+    assert_eq!(reason(&refused.expect_err("it is another verdict")), "REQUEST_ID_REUSED", "whether or not its picture could be enrolled");
+    let spelt_otherwise = pb::CorrectEventRequest { request_id: first.request_id.to_uppercase(), ..first };
+    events.correct_event(spelt_otherwise).await.expect("the same id");
+    assert_eq!(served.events.position().sequence, 3, "nothing is made twice, nor lost in silence");
 
     let camera = |name: &str| pb::Camera {
         id: "door".into(),
