@@ -112,7 +112,6 @@ impl Studio {
         let device = device::resolve(&config.infer.device)?;
         let data = Scratch::new()?;
         let copy = data.0.join("data");
-        let known = known_camera(config.data_dir.clone(), &recording.camera).await?;
         if recording.people.is_none() && config.data_dir.is_dir() {
             std::fs::create_dir(&copy)?;
             let (from, to) = (config.data_dir.clone(), copy.join("doorward.db"));
@@ -145,6 +144,12 @@ impl Studio {
             }
             anyhow::ensure!(report.added > 0, "nobody could be enrolled from {}", people.display());
         }
+        // With people of its own the replay has a database of its own, and the daemon's is read where it may be.
+        let cameras = if recording.people.is_some() { cameras_of(config.data_dir.clone()).await } else { store.cameras().await? };
+        let known = cameras.into_iter().find(|camera| camera.id == recording.camera);
+        if known.is_none() {
+            tracing::warn!(camera = %recording.camera, "no such camera of the daemon is known: its settings are the defaults");
+        }
         let mut camera = known.map_or_else(|| unknown_camera(&recording.camera), Ok)?;
         camera.role = recording.role.unwrap_or(camera.role);
         camera.face_pixels_min = recording.face_pixels_min.unwrap_or(camera.face_pixels_min);
@@ -171,18 +176,13 @@ impl Studio {
     }
 }
 
-/// The daemon's own settings of the camera, if it has such a one.
-async fn known_camera(data_dir: PathBuf, id: &CameraId) -> anyhow::Result<Option<Camera>> {
-    if !data_dir.is_dir() {
-        tracing::warn!(data_dir = %data_dir.display(), "the daemon's data are not there: the camera's settings are the defaults");
-        return Ok(None);
-    }
-    let cameras = tokio::task::spawn_blocking(move || store::cameras_in(&data_dir)).await?.context("cannot read the daemon's cameras")?;
-    let known = cameras.into_iter().find(|camera| camera.id == *id);
-    if known.is_none() {
-        tracing::warn!(camera = %id, "the daemon has no such camera: its settings are the defaults");
-    }
-    Ok(known)
+/// The daemon's cameras; none where its data cannot be read, which is told.
+async fn cameras_of(data_dir: PathBuf) -> Vec<Camera> {
+    let dir = data_dir.clone();
+    let read = tokio::task::spawn_blocking(move || store::cameras_in(&dir)).await.map_err(|error| error.to_string());
+    let read = read.and_then(|cameras| cameras.map_err(|error| error.to_string()));
+    read.inspect_err(|reason| tracing::warn!(data_dir = %data_dir.display(), reason, "the daemon's cameras cannot be read"))
+        .unwrap_or_default()
 }
 
 /// A camera that the daemon does not have, with every setting at its default.
