@@ -52,6 +52,8 @@ const CANVASES_MAX: usize = SHAPES_MAX;
 const OWN_SESSIONS_MAX: usize = 24;
 /// How many faces the encoder is made fastest for: those of a few cameras at once.
 const FACES_USUAL: usize = 8;
+/// How long a device that is opened anew waits for whoever holds the engines: longer, and the watchdog takes it for stuck.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(3);
 /// How often it is told that an engine is still being built.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -115,7 +117,7 @@ impl Opening<'_> {
         let mut cache = match &self.plan.config.engine_cache_dir {
             // Whoever waits for another process in the midst of work is taken for stuck.
             Some(root) if self.choice.provider == GpuProvider::TensorRt => {
-                Some(EngineFolder::open(root, &self.key(&setup)?, setup.may_build)?)
+                Some(EngineFolder::open(root, &self.key(&setup)?, (!setup.may_build).then_some(BUSY_WAIT_MAX))?)
             }
             _ => None,
         };

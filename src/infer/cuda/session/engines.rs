@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -26,6 +27,8 @@ const KEY_FILE: &str = "key";
 const SEAL_FILE: &str = "SHA256SUMS";
 /// Held by the process that builds or looks.
 const LOCK_FILE: &str = ".lock";
+/// Between two looks whether it is free.
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 /// How many digits of a hash a folder's name has.
 const DIGITS: usize = 16;
 /// Rights of others to change a folder, and to do anything with it.
@@ -103,12 +106,12 @@ pub(super) struct EngineFolder {
 }
 
 impl EngineFolder {
-    /// The folder of `key` below `root`, which is made where it is not there. What nobody can use any more is removed. Another process
-    /// that holds the folders is waited for where that is allowed.
-    pub(super) fn open(root: &Path, key: &Key, may_wait: bool) -> Result<Self, GraphsError> {
+    /// The folder of `key` below `root`, which is made where it is not there. What nobody can use any more is removed. Whoever
+    /// holds the folders is waited for, at most for `wait_max` where there is one.
+    pub(super) fn open(root: &Path, key: &Key, wait_max: Option<Duration>) -> Result<Self, GraphsError> {
         make_private(root)?;
         refuse_shared(root)?;
-        let lock = locked(root, may_wait)?;
+        let lock = locked(root, wait_max)?;
         remove_outdated(root, key)?;
         let path = root.join(key.folder_name());
         if aside(&path).exists() {
@@ -218,20 +221,25 @@ fn refuse_shared(root: &Path) -> Result<(), GraphsError> {
     }
 }
 
-fn locked(root: &Path, may_wait: bool) -> Result<File, GraphsError> {
+fn locked(root: &Path, wait_max: Option<Duration>) -> Result<File, GraphsError> {
     let path = root.join(LOCK_FILE);
     let failed = |source| GraphsError::Cache { path: path.clone(), source };
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) if !may_wait => return Err(GraphsError::Busy(root.into())),
-        Err(fs::TryLockError::WouldBlock) => {
-            tracing::info!(folder = %root.display(), "another process builds engines there; waiting for it");
-            file.lock().map_err(failed)?;
+    let begin = Instant::now();
+    loop {
+        match (file.try_lock(), wait_max) {
+            (Ok(()), _) => return Ok(file),
+            (Err(fs::TryLockError::Error(error)), _) => return Err(failed(error)),
+            (Err(fs::TryLockError::WouldBlock), None) => {
+                tracing::info!(folder = %root.display(), "another process builds engines there; waiting for it");
+                file.lock().map_err(failed)?;
+                return Ok(file);
+            }
+            // Another session that takes what is kept is done in a moment; whoever builds engines is not.
+            (Err(fs::TryLockError::WouldBlock), Some(wait_max)) if begin.elapsed() < wait_max => std::thread::sleep(LOCK_WAIT),
+            (Err(fs::TryLockError::WouldBlock), Some(_)) => return Err(GraphsError::Busy(root.into())),
         }
-        Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
     }
-    Ok(file)
 }
 
 /// Whether a process runs the engine of a folder.

@@ -74,8 +74,10 @@ pub enum GraphsError {
         "the engine of {0} is not kept, and to build one takes minutes in which nobody is recognised: the next start builds it; name a folder in infer.engine_cache_dir"
     )]
     NotKept(String),
-    /// Another process holds the engines, and this is no time to wait for it.
-    #[error("another process builds engines in {0}, which takes minutes: what is kept there can be had when it is done")]
+    /// Somebody holds the engines, and this is no time to wait for long.
+    #[error(
+        "engines are being built in {0}, by this process or another, which takes minutes: what is kept there can be had when that is done"
+    )]
     Busy(PathBuf),
     /// Engines cannot be kept.
     #[error(

@@ -25,7 +25,7 @@ fn parts() -> KeyParts<'static> {
 
 /// A folder with an engine in it, left as after a build.
 fn built(root: &Path, key: &Key) -> PathBuf {
-    let mut folder = EngineFolder::open(root, key, true).expect("it can be written");
+    let mut folder = EngineFolder::open(root, key, None).expect("it can be written");
     assert!(!folder.is_warm);
     fs::write(folder.path().join("TensorrtExecutionProvider_1_sm89.engine"), [7; 100]).expect("written");
     folder.seal().expect("it can be written");
@@ -108,11 +108,11 @@ fn an_engine_is_bound_to_everything_that_it_depends_on() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let own = built(root.path(), &key);
     for other in &others {
-        let folder = EngineFolder::open(root.path(), &Key::new(other), true).expect("it can be written");
+        let folder = EngineFolder::open(root.path(), &Key::new(other), None).expect("it can be written");
         assert!(!folder.is_warm && folder.path() != own);
     }
     let escaping = Key::new(&KeyParts { model: "../../x/ y", ..parts() });
-    let folder = EngineFolder::open(root.path(), &escaping, true).expect("it can be written");
+    let folder = EngineFolder::open(root.path(), &escaping, None).expect("it can be written");
     assert_eq!(folder.path().parent(), Some(root.path()), "it stays below the cache");
 }
 
@@ -129,7 +129,7 @@ fn engines_that_nobody_can_use_any_more_are_removed_and_those_of_others_stay() {
     assert!(!own.exists() && newer.exists(), "TensorRT is another one");
     assert!(old.exists() && other_model.exists() && foreign.exists(), "another GPU, another model, and what is none of ours");
     fs::remove_file(newer.join("key")).expect("removed");
-    assert!(!EngineFolder::open(root.path(), &key, true).expect("it can be written").is_warm);
+    assert!(!EngineFolder::open(root.path(), &key, None).expect("it can be written").is_warm);
     assert!(!newer.exists(), "nobody knows what it is for");
 }
 
@@ -138,13 +138,13 @@ fn an_engine_that_a_process_runs_is_left_to_it_by_others_with_other_settings() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let (key, other) = (Key::new(&parts()), Key::new(&KeyParts { precision: "f32", ..parts() }));
     built(root.path(), &key);
-    let folder = EngineFolder::open(root.path(), &key, true).expect("it is there");
+    let folder = EngineFolder::open(root.path(), &key, None).expect("it is there");
     let own = folder.path().to_owned();
     let runs = [folder.in_use().expect("it is locked"), folder.in_use().expect("by several sessions at once")];
     drop(folder);
     let theirs = built(root.path(), &other);
     assert!(own.exists(), "the sessions that run it may be opened anew");
-    assert!(EngineFolder::open(root.path(), &key, false).expect("it is there").is_warm);
+    assert!(EngineFolder::open(root.path(), &key, Some(Duration::ZERO)).expect("it is there").is_warm);
     assert!(!theirs.exists(), "nobody runs the other one");
     drop(runs);
     built(root.path(), &other);
@@ -157,11 +157,11 @@ fn a_session_that_is_opened_anew_does_not_wait_for_another_process() {
     let key = Key::new(&parts());
     built(root.path(), &key);
     // Each open file has a lock of its own, as each process has.
-    let building = EngineFolder::open(root.path(), &key, true).expect("it is there");
-    let refused = EngineFolder::open(root.path(), &key, false).expect_err("it is held");
+    let building = EngineFolder::open(root.path(), &key, None).expect("it is there");
+    let refused = EngineFolder::open(root.path(), &key, Some(Duration::ZERO)).expect_err("it is held");
     assert!(matches!(&refused, GraphsError::Busy(folder) if folder == root.path()), "{refused}");
     drop(building);
-    assert!(EngineFolder::open(root.path(), &key, false).expect("it is there").is_warm);
+    assert!(EngineFolder::open(root.path(), &key, Some(Duration::ZERO)).expect("it is there").is_warm);
 }
 
 #[test]
@@ -178,9 +178,9 @@ fn an_engine_that_is_not_as_it_was_left_is_removed_before_anything_reads_it() {
     for (what, harm) in harms {
         let root = tempfile::tempdir().expect("a temporary directory");
         let folder = built(root.path(), &key);
-        assert!(EngineFolder::open(root.path(), &key, true).expect("it is there").is_warm, "{what}: it is good before");
+        assert!(EngineFolder::open(root.path(), &key, None).expect("it is there").is_warm, "{what}: it is good before");
         harm(&folder);
-        let again = EngineFolder::open(root.path(), &key, true).expect("it is made anew");
+        let again = EngineFolder::open(root.path(), &key, None).expect("it is made anew");
         assert!(!again.is_warm, "{what}");
         let left: Vec<_> = fs::read_dir(again.path()).expect("it is there").map(|entry| entry.expect("an entry").file_name()).collect();
         assert_eq!(left, ["key"], "{what}");
@@ -192,7 +192,7 @@ fn an_engine_that_tensorrt_refuses_goes_only_where_another_one_was_built() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let key = Key::new(&parts());
     built(root.path(), &key);
-    let open = || EngineFolder::open(root.path(), &key, true).expect("it is there");
+    let open = || EngineFolder::open(root.path(), &key, None).expect("it is there");
     let count =
         || fs::read_dir(root.path()).expect("it is there").filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count();
     let mut folder = open();
@@ -228,13 +228,13 @@ fn nobody_else_looks_into_the_engines_and_a_place_that_cannot_be_written_is_name
     built(&made, &Key::new(&parts()));
     assert_eq!(rights(&made), 0o700);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o750)).expect("set");
-    assert!(!EngineFolder::open(&cache, &Key::new(&parts()), true).expect("it is made anew").is_warm, "others could look into it");
+    assert!(!EngineFolder::open(&cache, &Key::new(&parts()), None).expect("it is made anew").is_warm, "others could look into it");
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("set");
-    let error = EngineFolder::open(&cache, &Key::new(&parts()), true).expect_err("anybody may write there").to_string();
+    let error = EngineFolder::open(&cache, &Key::new(&parts()), None).expect_err("anybody may write there").to_string();
     assert!(error.contains("other users may write there") && error.contains("infer.engine_cache_dir"), "{error}");
     let file = root.path().join("file");
     fs::write(&file, "no folder").expect("written");
-    let error = EngineFolder::open(&file.join("engines"), &Key::new(&parts()), true).expect_err("a file is in the way").to_string();
+    let error = EngineFolder::open(&file.join("engines"), &Key::new(&parts()), None).expect_err("a file is in the way").to_string();
     assert!(error.contains("infer.engine_cache_dir") && error.contains("file"), "{error}");
 }
 
