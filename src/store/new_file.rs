@@ -50,17 +50,32 @@ impl NewFile {
     /// As [`begin`](Self::begin): somebody else may have taken the name meanwhile.
     pub fn publish(self) -> Result<(), StoreError> {
         let named = match renameat_with(CWD, &self.unfinished, CWD, &self.name, RenameFlags::NOREPLACE) {
-            // Network file systems do not know how; they know a second name.
-            Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(&self.unfinished, &self.name),
+            // Network file systems do not know how.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.named_otherwise(),
             renamed => renamed.map_err(io::Error::from),
         };
         let parent = self.name.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let published = named.and_then(|()| {
             let synced = File::open(parent).and_then(|directory| directory.sync_all());
+            // Some file systems have no directories to sync.
+            let synced = synced.or_else(|error| if error.kind() == io::ErrorKind::InvalidInput { Ok(()) } else { Err(error) });
             // Whoever is told of an error must not find the file all the same.
             synced.inspect_err(|_| drop(std::fs::remove_file(&self.name)))
         });
         published.map_err(|error| failure::of_new_file(&self.name, &error))
+    }
+}
+
+impl NewFile {
+    /// By a second name or, where a file has but one, in place of an empty file that nobody else made.
+    fn named_otherwise(&self) -> io::Result<()> {
+        match std::fs::hard_link(&self.unfinished, &self.name) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.name)?;
+                std::fs::rename(&self.unfinished, &self.name).inspect_err(|_| drop(std::fs::remove_file(&self.name)))
+            }
+            linked => linked,
+        }
     }
 }
 
