@@ -84,6 +84,9 @@ pub struct Installed {
     pub written: bool,
 }
 
+/// The source of what nobody published.
+pub const TRAINED_HERE: &str = "doorward train";
+
 /// Makes another graph of a published one; the error says what is in the way.
 type Rewrite<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>, String>;
 
@@ -114,7 +117,7 @@ impl Manifest {
             sha256: projection.sha256.clone(),
             licence: String::new(),
             credit: String::new(),
-            source: "doorward train".to_owned(),
+            source: TRAINED_HERE.to_owned(),
             is_optional: false,
         });
         let models = models.map(|(role, entry)| Listed {

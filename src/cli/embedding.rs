@@ -39,7 +39,7 @@ impl EmbeddingOptions {
     /// The daemon's configuration.
     ///
     /// # Errors
-    /// [`Usage`] for a wrong one.
+    /// A wrong one.
     pub fn config(&self) -> anyhow::Result<Config> {
         let mut config = self.config.load()?;
         // Warnings are for people; what is asked for is the answer.

@@ -60,16 +60,16 @@ pub fn in_a_row<'a>(causes: impl Iterator<Item = &'a (dyn Error + 'static)>) -> 
     })
 }
 
-/// What becomes of a command for several things of which some were refused, each with its reason.
+/// What becomes of a command for several photos of which some were refused, each with its reason; the others were `done`.
 ///
 /// # Errors
 /// [`PartlyRefused`], or that all were.
-pub fn of_several(refused: usize, total: usize) -> anyhow::Result<()> {
+pub fn of_several(refused: usize, total: usize, done: &str) -> anyhow::Result<()> {
     match refused {
         0 => Ok(()),
-        _ if refused == total => anyhow::bail!("none of {total} was taken"),
+        _ if refused == total => anyhow::bail!("none of {total} was {done}"),
         _ => {
-            eprintln!("{refused} of {total} were refused; the others were taken");
+            eprintln!("{refused} of {total} were refused; the others were {done}");
             Err(PartlyRefused.into())
         }
     }
@@ -231,6 +231,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         }
         "CURSOR_IN_FUTURE" | "BAD_CURSOR" => "give a cursor as it came with an event, or --from earliest",
         "WATCHLIST_NOT_FOUND" => "`doorward subject list` shows who is on which list; --allow-missing waits for the first",
+        "EVENT_IS_A_CORRECTION" => "give the cursor that the message names, or say who it was with --was ID",
         "EVENT_NAMES_NOBODY" => "say who it was with --was ID, or enrol whom it shows with --enrol ID",
         "EVENT_NOT_FOUND" => "`doorward event list` shows those that are kept",
         "NEGATIVE_SHOWS_SUBJECT" => "look at the photo: it must show somebody else; --allow-inconsistent takes it all the same",

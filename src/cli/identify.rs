@@ -54,7 +54,7 @@ impl Identify {
             }
         }
         bar.finish_and_clear();
-        failure::of_several(refused, self.photos.len())
+        failure::of_several(refused, self.photos.len(), "looked at")
     }
 }
 

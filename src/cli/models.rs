@@ -12,7 +12,7 @@ use serde_json::json;
 use super::failure::Told;
 use super::output::{Output, Table, progress};
 use super::serve::ConfigOptions;
-use crate::models::{Listed, Manifest, Role, Sound};
+use crate::models::{Listed, Manifest, Role, Sound, TRAINED_HERE};
 
 /// Lists, checks and prepares the models (no daemon needed)
 #[derive(Debug, Subcommand)]
@@ -110,7 +110,11 @@ fn shown(out: Output, manifest: &Manifest) -> anyhow::Result<()> {
 
 /// What is told in place of a file that is not there.
 fn absent(listed: &Listed) -> String {
-    let mend = if listed.is_optional { "optional; script/bootstrap --gpu takes it" } else { "script/bootstrap takes it" };
+    let mend = match &*listed.source {
+        TRAINED_HERE => "it was trained here: put it back, or train another",
+        _ if listed.is_optional => "optional; script/bootstrap --gpu takes it",
+        _ => "script/bootstrap takes it",
+    };
     format!("{} (not installed: {mend})", listed.path.display())
 }
 

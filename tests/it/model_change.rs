@@ -175,7 +175,9 @@ async fn an_encoder_is_changed_while_people_go_on_being_known() {
             break;
         }
     }
-    let told = said(&reencode.await.expect("it ended"));
+    let ended = reencode.await.expect("it ended");
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert_eq!(ended.status.code(), Some(4), "somebody has no template of the new encoder: {told}");
     for part in ["no template for bare", "NO_PHOTO", "made 1 templates", "1 subjects have no template", "infer.encoder"] {
         assert!(told.contains(part), "{part}: {told}");
     }

@@ -132,7 +132,7 @@ impl AddSample {
             }
         }
         bar.finish_and_clear();
-        failure::of_several(refused, total)
+        failure::of_several(refused, total, "added")
     }
 }
 
