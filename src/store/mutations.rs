@@ -88,6 +88,10 @@ pub(super) fn commit(db: &Connection, mutations: &[Mutation], (cause, time): (&s
             }
         }
     }
+    if mutations.iter().any(|mutation| matches!(mutation, Mutation::EraseSubject(_))) {
+        // Last: of whoever goes under several names, which had the same photos, every name is noted before it is forgotten.
+        history::forget_retired_without_samples(db)?;
+    }
     done.version = version(db)?;
     if !mutations.is_empty() {
         history::keep_version(db, (done.version, time, cause), &change)?;
@@ -223,14 +227,13 @@ fn erase_subject(db: &Connection, subject: SubjectUid, time: Timestamp, done: &m
     for sample in &under_other_names {
         erase_samples(db, ("retired_samples", "number = ?1"), sample, done)?;
     }
-    history::forget_retired_without_samples(db)?;
     let erased_before = done.samples_erased;
     erase_samples(db, ("samples", "subject = ?1"), &uid, done)?;
     let samples = done.samples_erased - erased_before;
     erase_samples(db, ("retired_samples", "subject = ?1"), &uid, done)?;
     let was_retired = db.prepare_cached("DELETE FROM subject_history WHERE uid = ?1")?.execute([uid])? > 0;
     let was_there = db.prepare_cached("DELETE FROM subjects WHERE uid = ?1")?.execute([uid])? > 0;
-    // With the last of its retired photos its history may have gone just now, or a moment ago with somebody else who had the same.
+    // Its history may have been pruned since the subject was found.
     let was_ever = || exists(db.prepare_cached("SELECT 1 FROM mutations WHERE kind = 'put_subject' AND subject = ?1")?, [uid]);
     let is_known = was_there || was_retired || !under_other_names.is_empty() || was_ever()?;
     if is_known { Ok(was_there.then_some(samples)) } else { Err(unknown_subject(subject)) }

@@ -294,3 +294,20 @@ async fn a_backup_of_an_empty_gallery_gives_no_number_of_a_version_twice() {
     let first = store.gallery_versions_after(Some(0), 1).await.expect("versions").remove(0);
     assert!(first.version > before, "{first:?}");
 }
+
+#[tokio::test]
+async fn a_restore_notes_the_name_of_whoever_had_an_erased_photo_under_it() {
+    let (directory, store) = store();
+    let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
+    let (earlier, _) = enrolled(&store, "earlier", &[1]).await;
+    let (anna, _) = enrolled(&store, "anna", &[1]).await;
+    retire(&store, &earlier).await;
+    back_up(bench.directory.path(), &bench.file(), &|| false).expect("backed up");
+    store.prune_gallery_history(Timestamp::from_micros(i64::MAX)).await.expect("pruned");
+    commit(&store, vec![Mutation::EraseSubject(anna.uid)]).await;
+    assert_eq!(store.is_erased_id(&earlier.id).await, Ok(false), "of which nothing was known any more");
+    drop(store);
+    restore(bench.directory.path(), &bench.file()).expect("restored");
+    let store = Store::open(bench.directory.path()).expect("it opens");
+    assert_eq!((store.is_erased_id(&anna.id).await, store.is_erased_id(&earlier.id).await), (Ok(true), Ok(true)));
+}

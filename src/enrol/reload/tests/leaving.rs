@@ -3,6 +3,8 @@
 //! In: made-up photos. Out: nothing. Must not know: models.
 
 use super::*;
+use crate::enrol::ImportItem;
+use crate::enrol::import::Import;
 
 #[tokio::test]
 async fn whatever_a_file_manager_leaves_in_a_directory_keeps_nobody_enrolled() {
@@ -118,4 +120,31 @@ async fn the_answer_that_is_kept_of_a_reload_names_nobody() {
     let again = house.reload_as(false, false, "once").await.expect("the first answer");
     assert_eq!((again.version, counts(&again)), (report.version, counts(&report)));
     assert!(again.refused[0].message.starts_with("files that were refused: 1;"), "{again:?}");
+}
+
+#[tokio::test]
+async fn the_name_that_an_erased_person_left_under_enrols_nobody_either() {
+    let house = House::new().await;
+    house.put("anna/1.jpg", &photo(1, 1));
+    house.put("bert/1.jpg", &photo(2, 1));
+    house.reload().await;
+    // All that is kept under the old name is a photo that goes with the new one.
+    fs::rename(house.people().join("anna"), house.people().join("anna_smith")).expect("renamed");
+    house.reload().await;
+    house.delete("anna_smith").await;
+    let ((send, items), (results, mut told)) = (tokio::sync::mpsc::channel(2), tokio::sync::mpsc::channel(2));
+    for name in ["anna", "anna_smith"] {
+        let (key, photo) = (name.to_owned(), photo(1, 2).into());
+        let item = ImportItem { key, subject: id(name), fields: SubjectFields::default(), photo, allowed: Allowed::default() };
+        send.send(item).await.expect("there is room");
+    }
+    drop(send);
+    let (register, prepare) = (Arc::clone(&house.register), Arc::clone(&house.prepare));
+    Import { register, prepare, busy_wait: Duration::ZERO, group_wait: Duration::ZERO }.run(items, results).await.expect("an end");
+    let mut outcomes = Vec::new();
+    while let Some(some) = told.recv().await {
+        outcomes.extend(some.into_iter().map(|result| result.outcome));
+    }
+    let is_erased = |outcome: &Result<_, EnrolError>| matches!(outcome, Err(EnrolError::ErasedId(_)));
+    assert!(outcomes.len() == 2 && outcomes.iter().all(is_erased), "{outcomes:?}");
 }
