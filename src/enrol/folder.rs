@@ -51,6 +51,8 @@ pub(super) struct Listing {
     pub unread_files: BTreeSet<String>,
     /// Directories of subjects that are there and could not be looked into, likewise.
     pub unread_subjects: BTreeSet<String>,
+    /// By whose name something is there, though no photo lies in it: that has not been away.
+    pub present: BTreeSet<SubjectId>,
 }
 
 /// Lists the folder and hashes every photo in it.
@@ -65,6 +67,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, EnrolError> {
             listing.refuse(&directory, "ODD_NAME", message);
             continue;
         };
+        listing.present.insert(subject.clone());
         if !kind.is_dir() {
             listing.unread_subjects.insert(directory.clone());
             listing.refuse_kind(&directory, kind, "put photos into a directory named after their subject");

@@ -129,14 +129,10 @@ pub(super) fn erased_and_away(listing: &Listing, known: &Known, erased_before: &
         // Most likely the folder is not there, and not the directories.
         return Vec::new();
     }
-    let mut present: HashSet<IdHash> = HashSet::new();
-    if !known.erased_ids.is_empty() {
-        let of_photos =
-            listing.photos.chunk_by(|a, b| a.subject == b.subject).filter_map(|photos| Some(erased_id(&photos.first()?.subject)));
-        let of_files = listing.unread_files.iter().filter_map(|path| path.split_once('/').map(|(directory, _)| directory));
-        let unread = of_files.chain(listing.unread_subjects.iter().map(String::as_str)).filter_map(|id| SubjectId::parse(id).ok());
-        present.extend(of_photos.chain(unread.map(|id| erased_id(&id))));
+    if known.erased_ids.is_empty() {
+        return Vec::new();
     }
+    let present: HashSet<IdHash> = listing.present.iter().map(erased_id).collect();
     // Whoever was erased since the folder was looked at may have a directory that was not there then.
     known.erased_ids.intersection(erased_before).filter(|id| !present.contains(*id)).copied().collect()
 }

@@ -148,3 +148,26 @@ async fn the_name_that_an_erased_person_left_under_enrols_nobody_either() {
     let is_erased = |outcome: &Result<_, EnrolError>| matches!(outcome, Err(EnrolError::ErasedId(_)));
     assert!(outcomes.len() == 2 && outcomes.iter().all(is_erased), "{outcomes:?}");
 }
+
+#[tokio::test]
+async fn an_erased_persons_directory_that_holds_no_photo_has_not_been_away() {
+    let house = House::new().await;
+    for (name, who) in [("anna", 1), ("bert", 2), ("cleo", 3), ("dora", 4)] {
+        house.put(&format!("{name}/1.jpg"), &photo(who, 1));
+    }
+    house.reload().await;
+    for name in ["anna", "bert", "cleo"] {
+        house.delete(name).await;
+        fs::remove_file(house.people().join(format!("{name}/1.jpg"))).expect("it is there");
+    }
+    // A file of another kind, half of a copy, and nothing at all.
+    house.put("anna/1.heic", b"x");
+    house.put("bert/.1.jpg.part", b"x");
+    house.reload().await;
+    for (name, who) in [("anna", 1), ("bert", 2), ("cleo", 3)] {
+        house.put(&format!("{name}/2.jpg"), &photo(who, 2));
+    }
+    let report = house.reload().await;
+    let erased: Vec<_> = report.refused.iter().filter(|file| file.reason == "ERASED_PERSON").map(|file| file.path.as_str()).collect();
+    assert_eq!((counts(&report), erased), ((0, 0, 0, 1), vec!["anna/2.jpg", "bert/2.jpg", "cleo/2.jpg"]));
+}
