@@ -182,7 +182,8 @@ struct Erasures {
     people: Vec<SubjectUid>,
     /// Single samples, those of others that showed somebody among them, and whose they were.
     samples: Vec<(SubjectUid, SampleId)>,
-    /// Who is there, and which samples are kept, all the same: what somebody else was erased with does not take them along.
+    /// Who is there, or is kept though they have left, and which samples are, all the same: what somebody else was erased with does
+    /// not take them along.
     living: (HashSet<SubjectUid>, HashSet<SampleId>),
     content: Vec<([u8; 32], i64)>,
     ids: Vec<IdHash>,
@@ -201,9 +202,15 @@ fn erasures(database: &Path) -> Result<Erasures, StoreError> {
         .collect::<Result<_, StoreError>>()?;
     // A database of before has no such tables.
     let has = |table: &str| -> Result<bool, StoreError> { Ok(db.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([table])?) };
-    let kept =
-        if has("retired_samples")? { "SELECT id FROM samples UNION ALL SELECT id FROM retired_samples" } else { "SELECT id FROM samples" };
-    let living = (ids(&db, "SELECT uid FROM subjects", SubjectUid)?, ids(&db, kept, SampleId)?);
+    let (here, kept) = if has("retired_samples")? {
+        (
+            "SELECT uid FROM subjects UNION SELECT uid FROM subject_history",
+            "SELECT id FROM samples UNION ALL SELECT id FROM retired_samples",
+        )
+    } else {
+        ("SELECT uid FROM subjects", "SELECT id FROM samples")
+    };
+    let living = (ids(&db, here, SubjectUid)?, ids(&db, kept, SampleId)?);
     let content = db
         .prepare("SELECT sha256, time_us FROM erased_content")?
         .query_and_then([], |row| Ok((row.get(0)?, row.get(1)?)))?

@@ -108,11 +108,13 @@ impl Store {
         self.0.readers.read(move |db| retired(db, &id)).await
     }
 
-    /// Those who were retired, not restored, and had a photo of `uid`: the same person under another name, as when a directory was
-    /// renamed.
+    /// Those who were retired, not restored, and left with a photo of `uid`: the same person under another name, as when a directory
+    /// was renamed. Whose photo went before them may be somebody else, in whose directory it had lain by mistake.
     pub async fn retired_with_photos_of(&self, uid: SubjectUid) -> Result<Vec<SubjectUid>, StoreError> {
         let sql = "SELECT DISTINCT subject FROM retired_samples
-                   WHERE subject <> ?1 AND NOT negative AND subject NOT IN (SELECT uid FROM subjects) AND content_sha256 IN (
+                   WHERE subject <> ?1 AND NOT negative AND subject NOT IN (SELECT uid FROM subjects)
+                     AND retired_us = (SELECT time_us FROM subject_history WHERE uid = subject ORDER BY sequence DESC LIMIT 1)
+                     AND content_sha256 IN (
                        SELECT content_sha256 FROM samples WHERE subject = ?1 AND NOT negative
                        UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1 AND NOT negative)";
         let read = move |db: &Connection| {

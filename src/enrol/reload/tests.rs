@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
-use crate::clock::Timestamp;
+use crate::clock::{SimulatedClock, Timestamp};
 use crate::enrol::register::{Addition, Creation};
 use crate::enrol::tests::{counting_prepare, empty_photo, found, id, photo, prepared, register};
 use crate::enrol::{Allowed, NewSample, NewSubject, SAMPLES_A_SUBJECT_MAX, SampleInput, SubjectFields, SubjectUpdate};
@@ -18,6 +18,7 @@ use crate::subject::{Origin, SubjectId};
 struct House {
     directory: tempfile::TempDir,
     register: Arc<Register>,
+    clock: Arc<SimulatedClock>,
     prepare: Prepare,
     looks: Arc<AtomicUsize>,
 }
@@ -26,9 +27,9 @@ impl House {
     async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         fs::create_dir(directory.path().join("people")).expect("a directory");
-        let (register, _) = register(&directory.path().join("data")).await;
+        let (register, clock) = register(&directory.path().join("data")).await;
         let (prepare, looks) = counting_prepare();
-        Self { directory, register, prepare, looks }
+        Self { directory, register, clock, prepare, looks }
     }
 
     fn people(&self) -> std::path::PathBuf {

@@ -171,3 +171,28 @@ async fn an_erased_persons_directory_that_holds_no_photo_has_not_been_away() {
     let erased: Vec<_> = report.refused.iter().filter(|file| file.reason == "ERASED_PERSON").map(|file| file.path.as_str()).collect();
     assert_eq!((counts(&report), erased), ((0, 0, 0, 1), vec!["anna/2.jpg", "bert/2.jpg", "cleo/2.jpg"]));
 }
+
+#[tokio::test]
+async fn a_photo_that_lay_in_the_wrong_directory_takes_nobody_along() {
+    let house = House::new().await;
+    for (path, who, shot) in [("bert/1.jpg", 2, 1), ("bert/2.jpg", 1, 1), ("cleo/1.jpg", 3, 1)] {
+        house.put(path, &photo(who, shot));
+    }
+    house.reload().await;
+    // Anna's, and soon in its place; later bert is away for a while.
+    fs::create_dir(house.people().join("anna")).expect("a directory");
+    fs::rename(house.people().join("bert/2.jpg"), house.people().join("anna/1.jpg")).expect("moved");
+    house.reload().await;
+    house.clock.advance(Duration::from_secs(60));
+    fs::rename(house.people().join("bert"), house.directory.path().join("bert")).expect("taken away");
+    house.reload().await;
+    let bert = house.register.store.retired_subjects(&id("bert")).await.expect("read");
+    house.delete("anna").await;
+    fs::rename(house.directory.path().join("bert"), house.people().join("bert")).expect("put back");
+    assert_eq!(counts(&house.reload().await), (1, 0, 0, 2));
+    assert_eq!(found(&house.register, 2, 1).as_deref(), Some("bert"));
+    assert_eq!(house.register.subject_with_count(&id("bert")).await.map(|(subject, _)| vec![subject.uid]).expect("bert"), bert);
+    // The photo itself is erased wherever it was.
+    house.put("bert/2.jpg", &photo(1, 1));
+    assert_eq!(reasons(&house.reload().await), [("anna/1.jpg", "ERASED_PERSON"), ("bert/2.jpg", "ERASED_PERSON")]);
+}
