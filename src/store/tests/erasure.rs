@@ -17,7 +17,7 @@ use crate::event::{Event, EventKind, SnapshotId, VisitId};
 use crate::face::Template;
 use crate::frame::CameraId;
 use crate::mutation::Mutation;
-use crate::store::{Call, Committed, NewEvent, Snapshot, Store, StoreError, people};
+use crate::store::{Call, Committed, NewEvent, Snapshot, Store, StoreError, people, schema};
 use crate::subject::SubjectUid;
 
 /// Every eight bytes in a row that some file of a directory holds. Long values lie in several
@@ -271,4 +271,25 @@ async fn bytes_that_a_reader_holds_go_when_it_stops() {
         assert!(begin.elapsed() < Duration::from_secs(60), "the store never tried again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn what_an_older_doorward_answered_to_a_reload_is_kept_no_longer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(Store::open(directory.path()).expect("it opens"));
+    let file = directory.path().join("doorward.db");
+    std::fs::remove_file(&file).expect("removed");
+    let mut old = Connection::open(&file).expect("it opens");
+    schema::migrate(&mut old, &schema::MIGRATIONS[..10]).expect("as it was before");
+    let answer = |method: &str| format!(r#"{{"method":"{method}","arguments":"","answer":{{"refused":["anna_of_{method}/1.heic"]}}}}"#);
+    for method in ["reload", "create_subject"] {
+        let values = rusqlite::params![method, answer(method).into_bytes()];
+        old.execute("INSERT INTO requests (key, answer, time_us) VALUES (?1, ?2, 7)", values).expect("written");
+    }
+    drop(old);
+    let store = Store::open(directory.path()).expect("it is migrated");
+    assert_eq!(store.request_answer("reload").await, Err(StoreError::AnswerErased));
+    assert_eq!(store.request_answer("create_subject").await, Ok(Some(answer("create_subject").into_bytes())));
+    drop(store);
+    assert_eq!(Words::of(directory.path()).share(b"f_reload"), 0.0);
 }
