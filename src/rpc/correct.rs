@@ -37,7 +37,7 @@ pub(super) async fn correct(shared: &Shared, mut request: CorrectEventRequest) -
     if request.note.len() > NOTE_BYTES_MAX || request.note.chars().any(char::is_control) {
         return Err(bad_field("note", format!("has more than {NOTE_BYTES_MAX} bytes, or control characters")).into());
     }
-    let original = original(shared, &request.cursor, request.verdict.as_ref()).await?;
+    let original = original(shared, &request).await?;
     if let Some(key) = &key
         && shared.parts.store.request_answer(&key.key).await?.is_some()
     {
@@ -66,17 +66,22 @@ pub(super) async fn correct(shared: &Shared, mut request: CorrectEventRequest) -
     })
 }
 
-async fn original(shared: &Shared, text: &str, verdict: Option<&Verdict>) -> Result<LoggedEvent, Status> {
-    let at = place(text, "cursor")?;
+async fn original(shared: &Shared, request: &CorrectEventRequest) -> Result<LoggedEvent, Status> {
+    let at = place(&request.cursor, "cursor")?;
+    let is_of_the_named = match request.verdict {
+        Some(Verdict::WasNot(_)) => true,
+        Some(Verdict::WasStranger(_)) => request.use_snapshot,
+        _ => false,
+    };
     let store = &shared.parts.store;
     let mut found = if at.epoch == store.epoch() { store.event(at.sequence).await? } else { None };
     // What is said of a correction is said of the event that it was about.
     while let Some(first) = found.as_ref().and_then(|logged| logged.event.corrects) {
-        // But for this, which would be said of whom that event names, and not of whom the correction does.
-        if matches!(verdict, Some(Verdict::WasNot(_))) {
+        // But for what concerns whom it names, who need not be whom that event names.
+        if is_of_the_named {
             let message =
                 format!("it is a correction itself: say who it was, or correct the event that it is about, {}", cursor(at.epoch, first));
-            return Err(Refusal::new(Code::FailedPrecondition, "EVENT_IS_A_CORRECTION", message).field("was_not").into());
+            return Err(Refusal::new(Code::FailedPrecondition, "EVENT_IS_A_CORRECTION", message).field("cursor").into());
         }
         found = store.event(first).await?;
     }

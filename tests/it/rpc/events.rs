@@ -308,10 +308,11 @@ async fn what_is_said_of_a_correction_is_said_of_the_event_that_it_was_about() {
     let shown = client.get_event(pb::GetEventRequest { cursor: cursor(1) }).await.expect("kept").into_inner();
     assert_eq!(shown.corrections.iter().map(|correction| correction.sequence).collect::<Vec<_>>(), [2, 3, 4]);
     // Whom the event named is not whom its correction names.
-    let was_not = Some(Verdict::WasNot(pb::correct_event_request::WasNot {}));
-    let request = pb::CorrectEventRequest { cursor: cursor(3), verdict: was_not, use_snapshot: true, ..Default::default() };
-    let refused = client.correct_event(request).await.expect_err("not whom?");
-    assert!(reason(&refused) == "EVENT_IS_A_CORRECTION" && refused.message().contains(&cursor(1)), "{refused:?}");
+    for (verdict, use_snapshot) in [(Some(Verdict::WasNot(pb::correct_event_request::WasNot {})), false), (verdict, true)] {
+        let request = pb::CorrectEventRequest { cursor: cursor(3), verdict, use_snapshot, ..Default::default() };
+        let refused = client.correct_event(request).await.expect_err("not whom?");
+        assert!(reason(&refused) == "EVENT_IS_A_CORRECTION" && refused.message().contains(&cursor(1)), "{refused:?}");
+    }
 }
 
 #[tokio::test]
