@@ -86,6 +86,9 @@ pub enum CudaError {
         /// Whether it was tried, or is left for a moment.
         was_tried: bool,
     },
+    /// The engines are being built, and what is kept of them can be had when that is done: nothing is wrong with the device.
+    #[error("{0}")]
+    EnginesHeld(String),
     /// A picture is none that the kernels can read.
     #[error("a {}x{} {:?} picture cannot be analysed on the device: {reason}", .format.size.width, .format.size.height, .format.layout)]
     BadSurface {

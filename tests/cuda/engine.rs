@@ -233,6 +233,25 @@ fn a_device_that_cannot_be_opened_anew_ends_the_engine_with_the_reason() {
 }
 
 #[test]
+fn a_device_whose_engines_are_being_built_is_waited_for_however_long_that_takes() {
+    over_the_stand_in("engine::a_device_whose_engines_are_being_built_is_waited_for_however_long_that_takes", &[], |stand_in| {
+        let mut opens = 0;
+        let session = DeviceSession::new(Box::new(move || {
+            opens += 1;
+            match opens {
+                1 => opened_failing(stand_in, Some("it is not ready")),
+                2..20 => Err(CudaError::EnginesHeld("engines are being built".into())),
+                _ => opened_failing(stand_in, None),
+            }
+        }));
+        let mut session = session.unwrap().with_tries_apart(std::time::Duration::ZERO);
+        let frames = session.place(vec![noise(7, SIZE, PixelLayout::I420)]).unwrap();
+        let refusals = (0..).take_while(|_| session.detect(&[request(&frames[0])], Lane::Live).is_err()).count();
+        assert_eq!(refusals, 19, "the failure and those that met whoever built");
+    });
+}
+
+#[test]
 fn a_device_that_takes_frames_and_always_fails_at_what_is_asked_of_them_ends_the_engine() {
     const NAME: &str = "engine::a_device_that_takes_frames_and_always_fails_at_what_is_asked_of_them_ends_the_engine";
     over_the_stand_in(NAME, &[], |stand_in| {

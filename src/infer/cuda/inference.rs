@@ -77,7 +77,9 @@ impl DeviceSession {
                 }
                 Err(error) => {
                     self.next_try = Some(Instant::now() + self.tries_apart);
-                    return Err(self.failed(kind, "cannot be opened anew", error));
+                    // Whoever builds engines says nothing against the device.
+                    let is_held = matches!(error, CudaError::EnginesHeld(_));
+                    return Err(if is_held { error.into() } else { self.failed(kind, "cannot be opened anew", error) });
                 }
             },
         };

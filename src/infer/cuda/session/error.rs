@@ -105,6 +105,7 @@ impl GraphsError {
     pub fn into_cuda(self) -> CudaError {
         match self {
             Self::Cuda(error) => error,
+            busy @ Self::Busy(_) => CudaError::EnginesHeld(busy.to_string()),
             other => CudaError::Graph { graph: "opening of the graphs", reason: other.to_string() },
         }
     }
