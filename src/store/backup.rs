@@ -260,14 +260,17 @@ struct ErasedPhoto {
     sample: SampleId,
     owner: SubjectUid,
     is_negative: bool,
+    /// Whether the owner has it, or left with it: then they are who was erased, under an earlier name. One that went before them may have
+    /// lain among theirs by mistake.
+    is_of_owner: bool,
 }
 
 fn photos_to_erase(change: &Connection, erasures: &Erasures) -> Result<Vec<ErasedPhoto>, StoreError> {
     let erased_at: HashMap<[u8; 32], i64> = erasures.content.iter().copied().collect();
     let mut found = Vec::new();
-    for table in ["samples", "retired_samples"] {
-        let mut all =
-            change.prepare(&format!("SELECT id, subject, negative, content_sha256, create_time_us FROM {table} ORDER BY number"))?;
+    for (table, is_of_owner) in [("samples", "1"), ("retired_samples", history::LEFT_WITH)] {
+        let columns = format!("id, subject, negative, content_sha256, create_time_us, {is_of_owner}");
+        let mut all = change.prepare(&format!("SELECT {columns} FROM {table} ORDER BY number"))?;
         let mut rows = all.query([])?;
         while let Some(row) = rows.next()? {
             let sample = SampleId(Uuid::from_bytes(row.get(0)?));
@@ -275,7 +278,9 @@ fn photos_to_erase(change: &Connection, erasures: &Erasures) -> Result<Vec<Erase
             if erased_at.get(&row.get::<_, [u8; 32]>(3)?).is_some_and(|erased_at| created <= *erased_at)
                 && !erasures.living.1.contains(&sample)
             {
-                found.push(ErasedPhoto { sample, owner: SubjectUid(Uuid::from_bytes(row.get(1)?)), is_negative: row.get(2)? });
+                let owner = SubjectUid(Uuid::from_bytes(row.get(1)?));
+                let is_of_owner = row.get::<_, Option<bool>>(5)?.unwrap_or(false);
+                found.push(ErasedPhoto { sample, owner, is_negative: row.get(2)?, is_of_owner });
             }
         }
     }
@@ -301,7 +306,7 @@ fn people_to_erase(
         }
     }
     // The same photo under an earlier name of the person, who goes whole: one picture cannot show two people.
-    for photo in photos.iter().filter(|photo| !photo.is_negative && !erasures.living.0.contains(&photo.owner)) {
+    for photo in photos.iter().filter(|photo| !photo.is_negative && photo.is_of_owner && !erasures.living.0.contains(&photo.owner)) {
         if !people.contains(&photo.owner) {
             people.push(photo.owner);
         }

@@ -76,6 +76,10 @@ pub struct RetiredPerson {
     pub samples: Vec<(Sample, Template)>,
 }
 
+/// Of a row of `retired_samples`: whether its subject left with it, and had not lost it before.
+pub(super) const LEFT_WITH: &str =
+    "retired_us = (SELECT time_us FROM subject_history WHERE uid = retired_samples.subject ORDER BY sequence DESC LIMIT 1)";
+
 impl Store {
     /// Versions after `after`, oldest first, at most `limit`.
     pub async fn gallery_versions_after(&self, after: Option<u64>, limit: usize) -> Result<Vec<VersionInfo>, StoreError> {
@@ -111,14 +115,15 @@ impl Store {
     /// Those who were retired, not restored, and left with a photo of `uid`: the same person under another name, as when a directory
     /// was renamed. Whose photo went before them may be somebody else, in whose directory it had lain by mistake.
     pub async fn retired_with_photos_of(&self, uid: SubjectUid) -> Result<Vec<SubjectUid>, StoreError> {
-        let sql = "SELECT DISTINCT subject FROM retired_samples
-                   WHERE subject <> ?1 AND NOT negative AND subject NOT IN (SELECT uid FROM subjects)
-                     AND retired_us = (SELECT time_us FROM subject_history WHERE uid = subject ORDER BY sequence DESC LIMIT 1)
-                     AND content_sha256 IN (
-                       SELECT content_sha256 FROM samples WHERE subject = ?1 AND NOT negative
-                       UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1 AND NOT negative)";
+        let sql = format!(
+            "SELECT DISTINCT subject FROM retired_samples
+             WHERE subject <> ?1 AND NOT negative AND subject NOT IN (SELECT uid FROM subjects) AND {LEFT_WITH}
+               AND content_sha256 IN (
+                 SELECT content_sha256 FROM samples WHERE subject = ?1 AND NOT negative
+                 UNION SELECT content_sha256 FROM retired_samples WHERE subject = ?1 AND NOT negative)"
+        );
         let read = move |db: &Connection| {
-            db.prepare_cached(sql)?.query_and_then([uid.0.into_bytes()], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?.collect()
+            db.prepare_cached(&sql)?.query_and_then([uid.0.into_bytes()], |row| Ok(SubjectUid(Uuid::from_bytes(row.get(0)?))))?.collect()
         };
         self.0.readers.read(read).await
     }

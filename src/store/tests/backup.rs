@@ -314,18 +314,24 @@ async fn a_restore_notes_the_name_of_whoever_had_an_erased_photo_under_it() {
 
 #[tokio::test]
 async fn a_restore_keeps_who_had_left_and_was_not_erased_with_a_photo_that_had_been_among_theirs() {
-    let (directory, store) = store();
-    let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
-    let (bert, his) = enrolled(&store, "bert", &[1, 5]).await;
-    commit(&store, vec![Mutation::RetireSample { subject: bert.uid, sample: his[0].id }]).await;
-    let (anna, _) = enrolled(&store, "anna", &[1]).await;
-    retire(&store, &bert).await;
-    back_up(bench.directory.path(), &bench.file(), &|| false).expect("backed up");
-    commit(&store, vec![Mutation::EraseSubject(anna.uid)]).await;
-    drop(store);
-    restore(bench.directory.path(), &bench.file()).expect("restored");
-    let database = std::fs::read(bench.directory.path().join("doorward.db")).expect("readable");
-    assert_eq!([1, 5].map(|content| database.windows(100).any(|window| window == [content; 100])), [false, true]);
-    let store = Store::open(bench.directory.path()).expect("it opens");
-    assert_eq!((store.retired_subjects(&bert.id).await, store.is_erased_id(&bert.id).await), (Ok(vec![bert.uid]), Ok(false)));
+    // Whether or not the database that is replaced still knows of him.
+    for is_forgotten in [false, true] {
+        let (directory, store) = store();
+        let bench = Bench { directory, outside: tempfile::tempdir().expect("a directory") };
+        let (bert, his) = enrolled(&store, "bert", &[1, 5]).await;
+        commit(&store, vec![Mutation::RetireSample { subject: bert.uid, sample: his[0].id }]).await;
+        let (anna, _) = enrolled(&store, "anna", &[1]).await;
+        retire(&store, &bert).await;
+        back_up(bench.directory.path(), &bench.file(), &|| false).expect("backed up");
+        if is_forgotten {
+            store.prune_gallery_history(Timestamp::from_micros(i64::MAX)).await.expect("pruned");
+        }
+        commit(&store, vec![Mutation::EraseSubject(anna.uid)]).await;
+        drop(store);
+        restore(bench.directory.path(), &bench.file()).expect("restored");
+        let database = std::fs::read(bench.directory.path().join("doorward.db")).expect("readable");
+        assert_eq!([1, 5].map(|content| database.windows(100).any(|window| window == [content; 100])), [false, true]);
+        let store = Store::open(bench.directory.path()).expect("it opens");
+        assert_eq!((store.retired_subjects(&bert.id).await, store.is_erased_id(&bert.id).await), (Ok(vec![bert.uid]), Ok(false)));
+    }
 }
