@@ -138,11 +138,11 @@ pub fn replay(file: &Path, camera: &CameraId, frames: &dyn FrameSink, clock: &Si
     replay::replay(file, camera, frames, clock)
 }
 
-/// Decodes a file by the same chain as [`replay`] and drops each frame: what decoding alone
+/// Decodes a file by the same chain as [`replay()`] and drops each frame: what decoding alone
 /// costs. Blocks; gives the number of frames.
 ///
 /// # Errors
-/// As [`replay`].
+/// As [`replay()`].
 pub fn decode_only(file: &Path) -> Result<u64, IngestError> {
     replay::decode_only(file)
 }
