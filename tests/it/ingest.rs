@@ -18,7 +18,7 @@ use self::support::{
 use crate::clip::{ClipSettings, can_encode_h265};
 
 /// Generous: for what has no promise of its own.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const OFFLINE_WITHIN: Duration = Duration::from_secs(6);
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
