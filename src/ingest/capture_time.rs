@@ -33,6 +33,8 @@ const JUMP_MAX_US: i64 = 5_000_000;
 /// so many pictures, it goes back only when the camera has set its clock, and what was reported before says nothing of the new count.
 const BACK_MAX_US: i64 = 1_000_000;
 const BACK_MAX_PICTURES: i64 = 4;
+/// What comes within so short a time has come in one burst.
+const APART_MIN: Duration = Duration::from_millis(500);
 /// The estimate is moved by at most a tenth of the time that passes, so that the spacing of
 /// pictures stays true to a tenth while a first report, or a better one, is taken up.
 const SLEW: i64 = 10;
@@ -63,6 +65,8 @@ pub(super) struct CaptureClock {
     pictures: VecDeque<Picture>,
     /// What to add to a media time to get the daemon's time, by each of the newest reports.
     report_offsets: VecDeque<i64>,
+    /// When the first of the newest reports came that say otherwise than all before them.
+    late_since: Option<Timestamp>,
     /// The offset in use and the media time it was used at.
     in_use: Option<(i64, i64)>,
 }
@@ -122,10 +126,16 @@ impl CaptureClock {
             return;
         }
         if self.report_offsets.iter().min().is_some_and(|least| offset - least > BACK_MAX_US) {
-            // No transit differs by so much: the camera has set its clock back, by less than its pictures are apart.
+            // It was held up on its way, with all that came in the same burst, or the camera has set its clock back, by less than its
+            // pictures are apart: that the next burst says, too.
+            let late_since = *self.late_since.get_or_insert(arrival);
+            if arrival.since(late_since) < APART_MIN {
+                return;
+            }
             self.report_offsets.clear();
             self.in_use = None;
         }
+        self.late_since = None;
         if self.report_offsets.len() == REPORTS_KEPT {
             self.report_offsets.pop_front();
         }

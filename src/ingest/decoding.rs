@@ -85,7 +85,8 @@ impl Decoder {
             Self::Cpu => gst::ElementFactory::make(codec.decoder())
                 // One thread a stream: the cores are shared by many cameras, and more threads add delay.
                 .property("max-threads", 1_i32)
-                // A picture with missing parts must not be recognised as somebody.
+                // What it knows to be missing parts must not be recognised as somebody. It does not know all: where packets are lost, most
+                // of what follows comes out all the same.
                 .property("output-corrupt", false)
                 .build(),
             Self::Cuda(shared) => shared.decoder(codec),

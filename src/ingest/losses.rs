@@ -2,8 +2,7 @@
 //!
 //! In: the packets of a stream, in order; its access units. Out: decode it or not.
 //! What follows a lost packet is skipped, up to the next whole keyframe, and so is what comes before the first one; the
-//! caller counts it. The processor's decoder knows damage by itself, a device's does not, and a face with missing parts must
-//! not be recognised as somebody.
+//! caller counts it. A face with missing parts must not be recognised as somebody.
 //! Must not know: GStreamer, what an access unit holds.
 
 /// The rule's memory of one connection. Times are presentation times in nanoseconds.

@@ -97,6 +97,28 @@ fn a_burst_after_a_stall_keeps_the_spacing() {
 }
 
 #[test]
+fn reports_that_were_held_up_with_the_pictures_make_none_of_them_younger() {
+    let mut camera = Camera::new(5, 0);
+    camera.frame(0, 0);
+    camera.report(1, 0);
+    for number in 1..50 {
+        camera.frame(number, 0);
+    }
+    // Three seconds stand still, with a report in each, and come at once.
+    for number in 50..125 {
+        let held_up = i64::from(125 - number) * SPACING_US;
+        if number % 25 == 0 {
+            camera.report(number, held_up);
+        }
+        let (time, _) = camera.frame(number, held_up);
+        assert!((time - i64::from(number) * SPACING_US).abs() < 1_000, "picture {number} was taken before the stall ended: {time}");
+    }
+    camera.report(130, 0);
+    let (time, _) = camera.frame(130, 0);
+    assert_eq!(time, 130 * SPACING_US);
+}
+
+#[test]
 fn the_wrap_of_rtp_time_is_not_seen() {
     let mut camera = Camera::new(u32::MAX - 3 * TICKS, 50_000);
     camera.frame(0, 0);
