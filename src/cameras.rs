@@ -253,7 +253,9 @@ impl Cameras {
         let _change = self.0.changing.lock().await;
         let mut camera = self.current(id)?;
         if self.is_repeat(request.as_ref()).await? {
-            return Ok(());
+            // No hash of a password is kept, so it is compared with the one that holds.
+            let is_same = self.0.store.credential(id).await? == credential;
+            return if is_same { Ok(()) } else { Err(CamerasError::RequestReused) };
         }
         camera.has_credential = credential.is_some();
         camera.update_time = self.0.clock.now();

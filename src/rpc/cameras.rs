@@ -34,9 +34,9 @@ impl CameraService for CamerasApi {
     async fn create_camera(&self, request: Request<CreateCameraRequest>) -> Result<Response<CreateCameraResponse>, Status> {
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
+        let credential = credential(request.credential.take())?;
         let repeat = request_key(("cameras", "CreateCamera"), &id, &request)?;
         let asked = new_camera(&request.camera.unwrap_or_default())?;
-        let credential = credential(request.credential)?;
         let cameras = self.0.parts.cameras.clone();
         let created = to_the_end(async move { cameras.create(asked, credential, repeat).await }).await?;
         Ok(Response::new(CreateCameraResponse { camera: Some(camera(created)) }))
@@ -117,9 +117,9 @@ impl CameraService for CamerasApi {
     ) -> Result<Response<SetCameraCredentialResponse>, Status> {
         let mut request = request.into_inner();
         let id = std::mem::take(&mut request.request_id);
+        let credential = credential(request.credential.take())?;
         let repeat = request_key(("cameras", "SetCameraCredential"), &id, &request)?;
         let id = camera_id(&request.camera_id, "camera_id")?;
-        let credential = credential(request.credential)?;
         let cameras = self.0.parts.cameras.clone();
         to_the_end(async move { cameras.set_credential(&id, credential, repeat).await }).await?;
         Ok(Response::new(SetCameraCredentialResponse {}))

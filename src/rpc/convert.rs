@@ -69,7 +69,8 @@ pub(super) fn request_id(text: &str) -> Result<String, Status> {
 }
 
 /// What a repeat of a call is known by. The methods of a `service` share their ids, so that one that was
-/// used for another method is noticed; `asked` is the request without its id, which may be spelt in several ways.
+/// used for another method is noticed; `asked` is the request without its id, which may be spelt in several ways, and
+/// without a password: what is kept of a request must not tell it.
 pub(super) fn request_key((service, method): (&str, &str), id: &str, asked: &impl Message) -> Result<Option<RequestKey>, Status> {
     let id = request_id(id)?;
     let hash = Sha256::new_with_prefix(method).chain_update(asked.encode_to_vec());
