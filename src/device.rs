@@ -76,6 +76,12 @@ impl ResolvedDevice {
         Self { device: Device::Cpu, reason: reason.into(), facts: Vec::new(), without_tensorrt: None, may_fall_back: false }
     }
 
+    /// Itself, if it is what inference runs on, `used` by name; else the CPU, for the reason that inference gives.
+    #[must_use]
+    pub fn as_used(self, used: &str, reason: &str) -> Self {
+        if self.device.to_string() == used { self } else { Self::cpu(reason) }
+    }
+
     /// The CPU in its place, since `reason` came up only when it was used.
     #[must_use]
     pub fn fallen_back(self, reason: impl fmt::Display) -> Self {

@@ -6,6 +6,7 @@
 //! it, tells nobody: that it was in use, and no orderly end came, is a failure, too.
 //! Must not know: sessions, what is analysed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +71,8 @@ pub(super) async fn open(config: &Config, now: Timestamp) -> anyhow::Result<(Eng
     // Models take seconds to load, a TensorRT engine minutes: not where the runtime's other tasks wait.
     let engine = tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &wanted)).await??;
     let facts = engine.facts();
-    if facts.device != device.device.to_string() {
-        device = ResolvedDevice::cpu(facts.device_reason.clone());
+    device = device.as_used(&facts.device, &facts.device_reason);
+    if device.device == Device::Cpu {
         in_use = None;
     }
     Ok((engine, device, in_use))
@@ -104,7 +105,14 @@ fn admitted(device: ResolvedDevice, data_dir: &Path, now: Timestamp) -> Resolved
 
 /// Which GPU an earlier process had in use when it ended without a word. It is told once.
 fn unfinished(path: &Path) -> Option<String> {
-    let device = std::fs::read_to_string(path).ok()?;
+    let device = match std::fs::read_to_string(path) {
+        Ok(device) => device,
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "it cannot be read, so whether a GPU ended the daemon before is not known");
+            return None;
+        }
+    };
     if let Err(error) = std::fs::remove_file(path) {
         tracing::warn!(file = %path.display(), %error, "it cannot be removed, and would be counted at each start: it is left uncounted");
         return None;

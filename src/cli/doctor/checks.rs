@@ -81,8 +81,7 @@ pub async fn inference(config: &Config) -> Vec<Check> {
                 facts.runtime_version, facts.provider, facts.precision, facts.precision_reason
             );
             checks.push(Check::works("inference", found));
-            let in_use = if facts.device == device.device.to_string() { device } else { ResolvedDevice::cpu(facts.device_reason.clone()) };
-            checks.extend(deciding(config, facts, &in_use).await);
+            checks.extend(deciding(config, facts, &device.as_used(&facts.device, &facts.device_reason)).await);
         }
         Err(error) => {
             checks.push(Check::works("device", format!("{}: {}", device.device, device.reason)));
