@@ -191,7 +191,10 @@ impl Scene {
         let visit = self.visits.visit_of(track)?;
         // By now it may be wanted no longer.
         let copied = match self.is_better(visit, &measured) {
-            true if frame.device_pixels().is_none() => frame.copied().ok(),
+            true if frame.device_pixels().is_none() => {
+                let copied = frame.copied();
+                copied.inspect_err(|error| tracing::warn!(%error, camera = self.camera, "a best shot could not be kept")).ok()
+            }
             true => copied,
             false => None,
         };
