@@ -11,7 +11,7 @@ mod times;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::camera::{CameraId, FrameCounts, Role};
+use crate::camera::{CameraId, FrameCounts, Role, Skipped};
 use crate::clock::Timestamp;
 use crate::frame::Frame;
 use times::BatchTimes;
@@ -272,11 +272,14 @@ impl Slots {
         }
     }
 
-    /// A picture was not decoded, because decoding had fallen behind.
-    pub fn skipped(&mut self, camera: &CameraId) {
+    /// A picture was not decoded.
+    pub fn skipped(&mut self, camera: &CameraId, why: Skipped) {
         if let Some(slot) = self.cameras.get_mut(camera) {
             slot.counts.received += 1;
-            slot.counts.dropped_late += 1;
+            match why {
+                Skipped::Late => slot.counts.dropped_late += 1,
+                Skipped::Damaged => slot.counts.dropped_damaged += 1,
+            }
         }
     }
 

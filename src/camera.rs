@@ -241,12 +241,23 @@ pub struct FrameCounts {
     pub dropped_newer: u64,
     /// Left out to keep to the camera's analysis rate.
     pub dropped_rate: u64,
-    /// Not decoded, because decoding had fallen behind the present, or because packets of it were lost and a GPU decodes.
+    /// Not decoded, because decoding had fallen behind the present.
     pub dropped_late: u64,
+    /// Not decoded, because packets were lost, of it or of a picture that it refers to.
+    pub dropped_damaged: u64,
     /// Refused because their caps lie or their format is not I420 or NV12.
     pub dropped_format: u64,
     /// Lost to a failed inference.
     pub dropped_failed: u64,
+}
+
+/// Why a picture was not decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// Decoding had fallen more than a second behind, or it refers to a picture that was skipped for that.
+    Late,
+    /// Packets of it were lost, or of a picture that it refers to.
+    Damaged,
 }
 
 #[cfg(test)]

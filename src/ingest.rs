@@ -31,7 +31,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::camera::{CameraId, CameraState, Credential, Transport};
+use crate::camera::{CameraId, CameraState, Credential, Skipped, Transport};
 use crate::clock::{Clock, SimulatedClock};
 use crate::frame::Frame;
 
@@ -46,9 +46,8 @@ pub trait FrameSink: Send + Sync {
     /// A frame could not be used: its caps lie, or its format is neither I420 nor NV12.
     fn refused(&self);
 
-    /// A picture was not decoded, because decoding had fallen more than a second behind, or because packets were lost that a
-    /// device's decoder would not miss.
-    fn skipped(&self) {}
+    /// A picture was not decoded.
+    fn skipped(&self, _why: Skipped) {}
 }
 
 /// Learns how a camera is doing.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::batch::SlotPolicy;
-use crate::camera::{Camera, CameraId, Role};
+use crate::camera::{Camera, CameraId, Role, Skipped};
 use crate::cameras::as_configured;
 use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::config::Config;
@@ -229,8 +229,8 @@ impl FrameSink for Paced {
         self.sink.refused();
     }
 
-    fn skipped(&self) {
-        self.sink.skipped();
+    fn skipped(&self, why: Skipped) {
+        self.sink.skipped(why);
     }
 }
 

@@ -85,8 +85,8 @@ impl Decoder {
             Self::Cpu => gst::ElementFactory::make(codec.decoder())
                 // One thread a stream: the cores are shared by many cameras, and more threads add delay.
                 .property("max-threads", 1_i32)
-                // What it knows to be missing parts must not be recognised as somebody. It does not know all: where packets are lost, most
-                // of what follows comes out all the same.
+                // What it knows to be missing parts must not be recognised as somebody. It does not know all: what follows a lost
+                // packet is not given to it (`losses`).
                 .property("output-corrupt", false)
                 .build(),
             Self::Cuda(shared) => shared.decoder(codec),

@@ -1,25 +1,27 @@
-//! Decides which access units are whole enough for a decoder that shows pictures with missing parts.
+//! Decides which access units are whole enough to be decoded, since decoders show pictures with missing parts.
 //!
 //! In: the packets of a stream, in order; its access units. Out: decode it or not.
-//! What follows a lost packet is skipped, up to the next whole keyframe, and so is what comes before the first one; the
-//! caller counts it. A face with missing parts must not be recognised as somebody.
+//! What follows a lost packet is skipped, up to the next whole keyframe; the caller counts it. A face with missing parts
+//! must not be recognised as somebody.
 //! Must not know: GStreamer, what an access unit holds.
 
 /// The rule's memory of one connection. Times are presentation times in nanoseconds.
-#[derive(Debug)]
+///
+/// Made by `default`, it lets the decoder find its own beginning: the processor's keeps back what comes before it, and knows
+/// streams that have no keyframes, too.
+#[derive(Debug, Default)]
 pub(super) struct Losses {
     next: Option<u16>,
     /// A keyframe from this time on ends the skipping.
     waits_for: Option<u64>,
 }
 
-impl Default for Losses {
-    fn default() -> Self {
-        Self { next: None, waits_for: Some(0) }
-    }
-}
-
 impl Losses {
+    /// For a decoder that shows whatever it is given, so that it has to begin with a keyframe.
+    pub(super) fn before_a_keyframe() -> Self {
+        Self { waits_for: Some(0), ..Self::default() }
+    }
+
     /// Takes note of a packet, by its number and its picture's time.
     pub(super) fn packet(&mut self, sequence: u16, time: Option<u64>) {
         if self.next.is_some_and(|next| next != sequence) {
@@ -46,9 +48,10 @@ mod tests {
 
     #[test]
     fn after_a_lost_packet_decoding_begins_again_at_the_next_whole_keyframe() {
-        let mut losses = Losses::default();
+        let mut losses = Losses::before_a_keyframe();
         losses.packet(65_534, Some(100));
         assert!(!losses.admits(Some(100), false), "nothing refers to what was before the connection");
+        assert!(Losses::default().admits(Some(100), false), "but a decoder that knows it is given everything");
         losses.packet(65_535, Some(200));
         losses.packet(0, Some(200));
         assert!(losses.admits(Some(200), true) && losses.admits(Some(300), false), "numbers begin again at 0");

@@ -2,7 +2,7 @@
 //!
 //! In: where the camera is. Out: frames to the sink, what was seen, and how it ended.
 //! Frames: the newest counts; the callback offers and never waits. Access units that have waited
-//! for more than a second are skipped and counted (`lateness`). Signals: 8 wait at most, further
+//! for more than a second are skipped and counted (`lateness`), and so are those that miss packets (`losses`). Signals: 8 wait at most, further
 //! ones are dropped, since the first that ends a connection ends it.
 //! Must not know: retries, states, other cameras.
 
@@ -23,7 +23,7 @@ use super::losses::Losses;
 use super::pictures::{Observations, Pictures};
 use super::rtp;
 use super::{FrameSink, SourceSettings};
-use crate::camera::{OfflineReason, Transport};
+use crate::camera::{OfflineReason, Skipped, Transport};
 use crate::clock::Clock;
 
 const SIGNALS_MAX: usize = 8;
@@ -266,9 +266,7 @@ impl Chain {
         depayloader.link(&parser)?;
         depayloader.sync_state_with_parent()?;
         let entry = depayloader.static_pad("sink").ok_or_else(|| gst::glib::bool_error!("a depayloader without a sink pad"))?;
-        if matches!(self.decoder, Decoder::Cuda(_)) {
-            self.skip_when_damaged(&entry, &decoder);
-        }
+        self.skip_when_damaged(&entry, &decoder);
         if let Some(given) = decoder.static_pad("sink") {
             // After those that skip: what they skip does not come here.
             let pictures = self.pictures.clone();
@@ -337,17 +335,20 @@ impl Chain {
                 return gst::PadProbeReturn::Ok;
             }
             pictures.skipped();
-            frames.skipped();
+            frames.skipped(Skipped::Late);
             // And not `Drop`: the bindings have taken the buffer, and GStreamer 1.22 would release it again.
             gst::PadProbeReturn::Handled
         });
     }
 
-    /// For a device's decoder, which shows pictures with missing parts. Packets and access units come by in one thread, a packet
-    /// before the access unit that it ends.
+    /// Packets and access units come by in one thread, a packet before the access unit that it ends.
     fn skip_when_damaged(&self, packets: &gst::Pad, decoder: &gst::Element) {
         let Some(units) = decoder.static_pad("sink") else { return };
-        let losses = Arc::new(Mutex::new(Losses::default()));
+        let losses = match self.decoder {
+            Decoder::Cpu => Losses::default(),
+            Decoder::Cuda(_) => Losses::before_a_keyframe(),
+        };
+        let losses = Arc::new(Mutex::new(losses));
         let seen = losses.clone();
         for_each_buffer(packets, move |packet| {
             if let Some(sequence) = packet.map_readable().ok().and_then(|bytes| rtp::sequence(&bytes)) {
@@ -364,7 +365,7 @@ impl Chain {
                 return gst::PadProbeReturn::Ok;
             }
             pictures.skipped();
-            frames.skipped();
+            frames.skipped(Skipped::Damaged);
             gst::PadProbeReturn::Handled
         });
     }

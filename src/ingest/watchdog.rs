@@ -31,7 +31,7 @@ pub(super) struct Seen {
     pub(super) frame: Option<Timestamp>,
     /// The newest picture that was given to the decoder.
     pub(super) given: Option<Timestamp>,
-    /// The newest picture that was not given to the decoder, since it was late or refers to a lost one.
+    /// The newest picture that was not given to the decoder, since it was late, or misses packets, or refers to such a one.
     pub(super) skipped: Option<Timestamp>,
 }
 

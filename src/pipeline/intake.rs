@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::batch::{BatchPolicy, Offer, Readiness, SlotSettings, Slots};
-use crate::camera::{CameraId, FrameCounts};
+use crate::camera::{CameraId, FrameCounts, Skipped};
 use crate::clock::Clock;
 use crate::frame::Frame;
 use crate::ingest::FrameSink;
@@ -114,7 +114,7 @@ impl FrameSink for CameraSink {
         self.intake.slots().refused(&self.camera);
     }
 
-    fn skipped(&self) {
-        self.intake.slots().skipped(&self.camera);
+    fn skipped(&self, why: Skipped) {
+        self.intake.slots().skipped(&self.camera, why);
     }
 }

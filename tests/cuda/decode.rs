@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
-use doorward::camera::{CameraId, CameraState, Decoding, OfflineReason, Transport};
+use doorward::camera::{CameraId, CameraState, Decoding, OfflineReason, Skipped, Transport};
 use doorward::clock::{SimulatedClock, SystemClock, Timestamp};
 use doorward::frame::{Frame, PixelLayout};
 use doorward::infer::cuda::{Gpu, Surface};
@@ -40,7 +40,7 @@ pub struct Seen {
     /// Frames that came, kept or not.
     pub offered: usize,
     pub refused: usize,
-    pub skipped: usize,
+    pub damaged: usize,
 }
 
 /// Keeps the first frames of a camera; later ones are let go of at once.
@@ -81,8 +81,8 @@ impl FrameSink for Taker {
         self.change(|seen| seen.refused += 1);
     }
 
-    fn skipped(&self) {
-        self.change(|seen| seen.skipped += 1);
+    fn skipped(&self, why: Skipped) {
+        self.change(|seen| seen.damaged += usize::from(why == Skipped::Damaged));
     }
 }
 
@@ -311,9 +311,9 @@ fn after_a_lost_packet_nothing_is_shown_until_the_next_keyframe() {
         let seen = watched.end();
         let shown: Vec<usize> = seen.frames.iter().map(|frame| which(frame, &pictures)).collect();
         let gaps: Vec<&[usize]> = shown.windows(2).filter(|pair| pair[1] != (pair[0] + 1) % 25).collect();
-        println!("gaps {gaps:?}, {} skipped", seen.skipped);
+        println!("gaps {gaps:?}, {} skipped", seen.damaged);
         assert!(!gaps.is_empty() && gaps.iter().all(|gap| gap[1] == 0), "keyframes are the first of 25: {gaps:?}");
-        assert!(seen.skipped > 0 && seen.refused == 0, "what is skipped is counted: {}", seen.skipped);
+        assert!(seen.damaged > 0 && seen.refused == 0, "what is skipped is counted: {}", seen.damaged);
     });
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use doorward::camera::CameraState;
+use doorward::camera::{CameraState, Skipped};
 use doorward::clock::{SimulatedClock, SystemClock};
 use doorward::config::PrecisionChoice;
 use doorward::face::{Detection, Point, Template, TemplateSpace};
@@ -141,7 +141,7 @@ impl FrameSink for LastFrame {
         panic!("a frame was refused");
     }
 
-    fn skipped(&self) {
+    fn skipped(&self, _: Skipped) {
         panic!("a frame was skipped");
     }
 }
@@ -165,7 +165,7 @@ impl FrameSink for Frames {
 
     fn refused(&self) {}
 
-    fn skipped(&self) {}
+    fn skipped(&self, _: Skipped) {}
 }
 
 impl StateSink for Frames {

@@ -36,7 +36,7 @@ fn wait_for_more(recorder: &Recorder, limit: Duration) -> Duration {
 fn assert_no_gap(record: &Record) {
     let numbers: Vec<u32> = record.frames.iter().map(|frame| frame.number).collect();
     let has_gap = numbers.windows(2).any(|pair| pair[1] != (pair[0] + 1) % FRAMES);
-    assert!(!has_gap, "{} refused, {} skipped for lateness, {numbers:?}", record.refused, record.skipped);
+    assert!(!has_gap, "{} refused, {} skipped for lateness, {numbers:?}", record.refused, record.late);
     assert!(record.frames.iter().enumerate().all(|(index, frame)| frame.sequence == index as u64), "sequence numbers have no gap");
 }
 
@@ -221,7 +221,7 @@ fn one_of_four_cameras_dies_and_the_others_miss_no_frame() {
         let record = one.recorder.record();
         assert_no_gap(&record);
         assert_times_rise(&record);
-        assert_eq!((record.refused, record.skipped), (0, 0));
+        assert_eq!((record.refused, record.late, record.damaged), (0, 0, 0));
     }
 }
 
@@ -237,9 +237,9 @@ fn a_machine_that_is_too_slow_skips_and_stays_near_the_present() {
         let follows_skip = |pair: &&[SeenFrame]| pair[1].number != (pair[0].number + 1) % FRAMES;
         let is_fresh = |frame: &SeenFrame| frame.decode_time.since(frame.capture_time) < Duration::from_secs(2);
         let fresh_starts = record.frames.windows(2).filter(follows_skip).filter(|pair| is_fresh(&pair[1])).count();
-        record.skipped > 0 && fresh_starts >= 2
+        record.late > 0 && fresh_starts >= 2
     });
-    println!("{} frames skipped", watched.recorder.record().skipped);
+    println!("{} frames skipped", watched.recorder.record().late);
 }
 
 #[test]
@@ -262,6 +262,23 @@ fn datagrams_work_where_they_are_asked_for() {
     let watched = Watched::begin(SourceSettings { transport: Transport::Udp, ..settings(&camera.url) });
     wait_for_frames(&watched.recorder, FRAMES as usize);
     assert_times_rise(&watched.recorder.record());
+}
+
+#[test]
+fn after_a_lost_packet_nothing_is_shown_until_the_next_keyframe() {
+    let clip = small_clip();
+    let camera = CameraProcess::start(&["--file", &clip.to_string_lossy(), "--lose-every", "45"]);
+    let watched = Watched::begin(settings(&camera.url));
+    let gaps = |record: &Record| {
+        let numbers: Vec<u32> = record.frames.iter().map(|frame| frame.number).collect();
+        numbers.windows(2).filter(|pair| pair[1] != (pair[0] + 1) % FRAMES).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>()
+    };
+    watched.recorder.wait("some gaps", SOON, |record| gaps(record).len() >= 4);
+    let record = watched.recorder.record();
+    println!("gaps {:?}, {} skipped", gaps(&record), record.damaged);
+    assert!(gaps(&record).iter().all(|(_, next)| next % FPS == 0), "each second begins with a keyframe: {:?}", gaps(&record));
+    assert!(record.damaged > 0 && record.late == 0, "what is skipped is counted by its cause: {}, {}", record.damaged, record.late);
+    assert!(record.states.len() == 2, "no connection is lost to it: {:?}", record.states);
 }
 
 #[test]

@@ -257,6 +257,7 @@ pub(in super::super) fn status(status: &CameraStatus) -> pb::CameraStatus {
         ("rate", frames.dropped_rate),
         ("format", frames.dropped_format),
         ("late", frames.dropped_late),
+        ("damaged", frames.dropped_damaged),
         ("failed", frames.dropped_failed),
     ];
     pb::CameraStatus {

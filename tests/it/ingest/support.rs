@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use doorward::camera::{CameraId, CameraState, Credential, OfflineReason, Secret, Transport};
+use doorward::camera::{CameraId, CameraState, Credential, OfflineReason, Secret, Skipped, Transport};
 use doorward::clock::{SystemClock, Timestamp};
 use doorward::frame::{Frame, Size};
 use doorward::ingest::{self, Decode, FrameSink, Sinks, SourceSettings, StateSink};
@@ -169,7 +169,8 @@ pub struct Record {
     pub frames: Vec<SeenFrame>,
     pub states: Vec<CameraState>,
     pub refused: u32,
-    pub skipped: u32,
+    pub late: u32,
+    pub damaged: u32,
 }
 
 impl Record {
@@ -230,8 +231,11 @@ impl FrameSink for Recorder {
         self.change(|record| record.refused += 1);
     }
 
-    fn skipped(&self) {
-        self.change(|record| record.skipped += 1);
+    fn skipped(&self, why: Skipped) {
+        self.change(|record| match why {
+            Skipped::Late => record.late += 1,
+            Skipped::Damaged => record.damaged += 1,
+        });
     }
 }
 
