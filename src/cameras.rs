@@ -7,6 +7,7 @@
 
 mod check;
 mod error;
+mod state;
 mod watched;
 pub use error::CamerasError;
 pub use watched::as_configured;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use self::state::States;
 use crate::camera::{Camera, CameraId, CameraState, Credential, Decoding, FrameCounts, OfflineReason};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{BoxInFrame, EndReason, Event, EventKind};
@@ -219,8 +221,7 @@ impl Cameras {
                 running.camera = camera.clone();
             }
         } else {
-            self.unwatch(&camera.id).await?;
-            self.watch(camera.clone()).await?;
+            self.watch_anew(camera.clone()).await?;
         }
         Ok(camera)
     }
@@ -237,7 +238,10 @@ impl Cameras {
         }
         check_etag(&self.current(id)?, etag)?;
         self.0.store.erase_camera(id, request).await?;
-        self.unwatch(id).await
+        let ended = self.unwatch(id).await;
+        self.running().remove(id);
+        self.0.version.send_modify(|version| *version += 1);
+        ended
     }
 
     /// Sets or removes the credential; the source connects anew with it.
@@ -262,8 +266,7 @@ impl Cameras {
         camera.revision += 1;
         let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
         self.0.store.put_camera(camera.clone(), credential, request).await?;
-        self.unwatch(id).await?;
-        self.watch(camera).await
+        self.watch_anew(camera).await
     }
 
     /// How every camera is doing, by id.
@@ -347,22 +350,34 @@ impl Cameras {
         news
     }
 
+    /// Watches a camera from where it is now; what is in the store is in force even where the ends of its visits cannot be written.
+    async fn watch_anew(&self, camera: Camera) -> Result<(), CamerasError> {
+        let ended = self.unwatch(&camera.id).await;
+        self.watch(camera).await.and(ended)
+    }
+
     /// Begins to watch a camera; the caller holds the change.
     async fn watch(&self, camera: Camera) -> Result<(), CamerasError> {
         let (id, now) = (camera.id.clone(), self.0.clock.now());
-        let state = if camera.enabled { CameraState::Connecting } else { disabled() };
+        let credential = if camera.enabled { self.0.store.credential(&id).await } else { Ok(None) };
+        let state = match &credential {
+            Ok(_) if camera.enabled => CameraState::Connecting,
+            Ok(_) => state::disabled(),
+            Err(error) => state::without_credential(error),
+        };
         let running = Running { camera: camera.clone(), state, since: now, announced: None, source: None };
         self.running().insert(id.clone(), running);
         self.0.version.send_modify(|version| *version += 1);
+        self.0.state_changed.notify_one();
+        let credential = credential?;
         if !camera.enabled {
             return Ok(());
         }
-        let credential = self.0.store.credential(&id).await?;
         let frames = self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene));
         let CameraDefaults { ca_file, decode, .. } = self.0.defaults.clone();
         let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file, decode };
         let cancel = self.0.stop.child_token();
-        let states: Arc<dyn StateSink> = Arc::new(States(Arc::downgrade(&self.0)));
+        let states: Arc<dyn StateSink> = Arc::new(States { shared: Arc::downgrade(&self.0), source: cancel.clone() });
         let source = ingest::watch(settings, Sinks { frames, states }, Arc::clone(&self.0.clock), cancel.clone());
         let ended = self.0.sources.spawn(source);
         if let Some(running) = self.running().get_mut(&id) {
@@ -371,23 +386,32 @@ impl Cameras {
         Ok(())
     }
 
-    /// Ends the camera's source and visits; the caller holds the change.
+    /// Ends the camera's source and visits; the caller holds the change. Until it is watched again or removed the camera is still
+    /// one of those that are told.
     async fn unwatch(&self, id: &CameraId) -> Result<(), CamerasError> {
-        let Some(removed) = self.running().remove(id) else { return Ok(()) };
-        if let Some(source) = removed.source {
-            source.cancel.cancel();
+        let (source, announced) = {
+            let mut running = self.running();
+            let Some(running) = running.get_mut(id) else { return Ok(()) };
+            let source = running.source.take();
+            // From here on the source's reports count for nothing.
+            source.iter().for_each(|source| source.cancel.cancel());
+            if running.camera.enabled {
+                (running.state, running.since) = (CameraState::Connecting, self.0.clock.now());
+            }
+            (source, running.announced.take())
+        };
+        self.0.version.send_modify(|version| *version += 1);
+        if let Some(source) = source {
             if tokio::time::timeout(SOURCE_END_MAX, source.ended).await.is_err() {
                 tracing::warn!(camera = %id, "the source takes long to end and is left to end by itself");
             }
         }
-        if removed.announced == Some(true) {
+        if announced == Some(true) {
             let mut event = Event::new(EventKind::CameraOffline, id.as_str(), self.0.clock.now());
             event.message = Some("changed or removed by the operator".into());
             self.0.pipeline.announce(id, event, Some(EndReason::CameraRemoved)).await?;
         }
-        self.0.pipeline.forget(id, EndReason::CameraRemoved).await?;
-        self.0.version.send_modify(|version| *version += 1);
-        Ok(())
+        Ok(self.0.pipeline.forget(id, EndReason::CameraRemoved).await?)
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<CameraId, Running>> {
@@ -420,25 +444,6 @@ pub struct CameraUpdate {
     pub change: Box<dyn FnOnce(&mut Camera) + Send>,
 }
 
-/// Where sources report; a weak hold, so that a source that is slow to end keeps nothing alive.
-struct States(std::sync::Weak<Shared>);
-
-impl StateSink for States {
-    fn state(&self, camera: &CameraId, state: CameraState) {
-        let Some(shared) = self.0.upgrade() else { return };
-        let now = shared.clock.now();
-        if let Some(running) = shared.running.lock().unwrap_or_else(PoisonError::into_inner).get_mut(camera) {
-            // Attempts to connect are part of one absence: it is told since when the camera is gone.
-            if !(is_away(&running.state) && is_away(&state)) {
-                running.since = now;
-            }
-            running.state = state;
-        }
-        shared.version.send_modify(|version| *version += 1);
-        shared.state_changed.notify_one();
-    }
-}
-
 /// Whom a camera's source speaks to.
 fn address(url: &Url) -> (&str, Option<&str>, Option<u16>) {
     (url.scheme(), url.host_str(), url.port())
@@ -447,14 +452,6 @@ fn address(url: &Url) -> (&str, Option<&str>, Option<u16>) {
 /// Whether a camera's frames come from the same place in the same way.
 fn is_same_source(new: &Camera, old: &Camera) -> bool {
     (&new.url, new.has_credential, new.transport, new.enabled) == (&old.url, old.has_credential, old.transport, old.enabled)
-}
-
-fn is_away(state: &CameraState) -> bool {
-    matches!(state, CameraState::Connecting | CameraState::Offline { .. })
-}
-
-fn disabled() -> CameraState {
-    CameraState::Offline { reason: OfflineReason::Disabled, message: "disabled by the operator".into(), next_attempt_time: None }
 }
 
 fn check_etag(camera: &Camera, etag: &str) -> Result<(), CamerasError> {

@@ -12,6 +12,7 @@ use doorward::pb::sample_source::Source;
 use doorward::pb::system_service_client::SystemServiceClient;
 use doorward::pb::{EventType, VisitEndReason};
 use doorward::store::Store;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -213,6 +214,51 @@ async fn bad_cameras_are_refused_each_with_its_reason_and_the_others_go_on() {
     let status = tokio::time::timeout(PATIENCE, offline).await.expect("an absent camera is offline");
     assert_eq!((status.camera_id.as_str(), status.reason.as_str()), ("absent", "UNREACHABLE"));
     assert!(status.next_attempt_time.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_is_there_all_the_while_that_it_is_connected_to_anew() {
+    let Some(_) = resources("a camera that is connected to anew") else { return };
+    let camera = CameraProcess::playing();
+    let daemon = Daemon::start(&[]).await;
+    let channel = daemon.channel().await;
+    add_camera(&channel, "front-door", camera.url.as_str()).await;
+    let mut client = CameraServiceClient::new(channel.clone());
+    let mut states = client.watch_cameras(pb::WatchCamerasRequest::default()).await.expect("watched").into_inner();
+    let asked = CancellationToken::new();
+    let asking = tokio::spawn({
+        let (mut client, asked) = (client.clone(), asked.clone());
+        async move {
+            let mut answers = 0;
+            while !asked.is_cancelled() {
+                let request = pb::GetCameraRequest { id: "front-door".into() };
+                client.get_camera(request).await.expect("it is there");
+                answers += 1;
+            }
+            answers
+        }
+    });
+    let mut told = Vec::new();
+    for change in 0..4 {
+        let online = async {
+            loop {
+                let response = states.message().await.expect("it goes on").expect("it does not end");
+                told.extend(response.statuses.iter().map(|status| (status.connection(), status.reason.clone())));
+                // What was told before the change is not what follows from it.
+                if told.len() > 1 && told.last().is_some_and(|(connection, _)| *connection == pb::CameraConnection::Online) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, online).await.unwrap_or_else(|_| panic!("online after change {change}: {told:?}"));
+        let credential = pb::CameraCredential { username: "admin".into(), password: format!("of change {change}") };
+        let set = pb::SetCameraCredentialRequest { camera_id: "front-door".into(), credential: Some(credential), ..Default::default() };
+        client.set_camera_credential(set).await.expect("set");
+    }
+    asked.cancel();
+    let answers = asking.await.expect("each question was answered");
+    println!("{answers} answers, told {told:?}");
+    assert!(told.iter().all(|(_, reason)| reason != "REMOVED"), "it was never removed: {told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,57 @@
+//! What a camera's source reports becomes the camera's state.
+//!
+//! In: reports, from any thread. Out: the state in the record of cameras, and a word to who waits for it.
+//! A source that another one has replaced is not listened to: it may take long to end.
+//! Must not know: how sources are begun and ended, the store's contents, events.
+
+use std::sync::{PoisonError, Weak};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::camera::{CameraId, CameraState, OfflineReason};
+use crate::ingest::StateSink;
+use crate::store::StoreError;
+
+/// Where a source reports; a weak hold, so that a source that is slow to end keeps nothing alive.
+pub(super) struct States {
+    pub(super) shared: Weak<Shared>,
+    /// Cancelled when another source speaks for the camera.
+    pub(super) source: CancellationToken,
+}
+
+impl StateSink for States {
+    fn state(&self, camera: &CameraId, state: CameraState) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let now = shared.clock.now();
+        let mut running = shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.source.is_cancelled() {
+            return;
+        }
+        if let Some(running) = running.get_mut(camera) {
+            // Attempts to connect are part of one absence: it is told since when the camera is gone.
+            if !(is_away(&running.state) && is_away(&state)) {
+                running.since = now;
+            }
+            running.state = state;
+        }
+        drop(running);
+        shared.version.send_modify(|version| *version += 1);
+        shared.state_changed.notify_one();
+    }
+}
+
+fn is_away(state: &CameraState) -> bool {
+    matches!(state, CameraState::Connecting | CameraState::Offline { .. })
+}
+
+/// Of a camera that is not to be watched.
+pub(super) fn disabled() -> CameraState {
+    CameraState::Offline { reason: OfflineReason::Disabled, message: "disabled by the operator".into(), next_attempt_time: None }
+}
+
+/// Of a camera that cannot be connected to, for want of what is in the store.
+pub(super) fn without_credential(error: &StoreError) -> CameraState {
+    let message = format!("its credential cannot be read: {error}; set it anew, or start the daemon again");
+    CameraState::Offline { reason: OfflineReason::Other, message, next_attempt_time: None }
+}
