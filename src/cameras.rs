@@ -401,10 +401,10 @@ impl Cameras {
             (source, running.announced.take())
         };
         self.0.version.send_modify(|version| *version += 1);
-        if let Some(source) = source {
-            if tokio::time::timeout(SOURCE_END_MAX, source.ended).await.is_err() {
-                tracing::warn!(camera = %id, "the source takes long to end and is left to end by itself");
-            }
+        if let Some(source) = source
+            && tokio::time::timeout(SOURCE_END_MAX, source.ended).await.is_err()
+        {
+            tracing::warn!(camera = %id, "the source takes long to end and is left to end by itself");
         }
         if announced == Some(true) {
             let mut event = Event::new(EventKind::CameraOffline, id.as_str(), self.0.clock.now());
