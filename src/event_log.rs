@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::event::{Event, LoggedEvent, SnapshotId};
-use crate::store::{Appended, LogSpan, NewEvent, RequestKey, Retention, Store, StoreError};
+use crate::store::{Appended, Coming, LogSpan, NewEvent, RequestKey, Retention, Snapshot, Store, StoreError};
 use crate::subject::SubjectUid;
 
 mod blocks;
@@ -187,9 +187,13 @@ impl EventLog {
             shared.publish(appended, events);
         };
         let outcome = self.store.append_events_then(events, Box::new(publish)).await;
-        let is_full = outcome == Err(StoreError::Full);
-        self.shared.disk_full.send_if_modified(|known| std::mem::replace(known, is_full) != is_full);
+        self.note_room(&outcome);
         Ok(outcome.map(|_| ())?)
+    }
+
+    fn note_room<T>(&self, outcome: &Result<T, StoreError>) {
+        let is_full = matches!(outcome, Err(StoreError::Full));
+        self.shared.disk_full.send_if_modified(|known| std::mem::replace(known, is_full) != is_full);
     }
 
     /// Appends one event for a request, once, and answers its sequence.
@@ -200,6 +204,24 @@ impl EventLog {
         let shared = Arc::clone(&self.shared);
         let publish = move |appended, events| shared.publish(appended, events);
         Ok(self.store.append_event_once(event, request, Box::new(publish)).await?)
+    }
+
+    /// Says that these pictures follow the events that bring them: who asks for one waits until [`Coming`] is dropped.
+    pub fn coming(&self, pictures: Vec<SnapshotId>) -> Coming {
+        self.store.coming(pictures)
+    }
+
+    /// Keeps the pictures of events that were told.
+    ///
+    /// # Errors
+    /// [`EventLogError::Store`]; none of them is kept then.
+    pub async fn put_snapshots(&self, pictures: Vec<(Event, Snapshot)>) -> Result<(), EventLogError> {
+        if pictures.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.store.put_snapshots(pictures).await;
+        self.note_room(&outcome);
+        Ok(outcome?)
     }
 
     /// Says of pictures that events brought as nobody's whom they are of, as [`Store::name_snapshots`] does.

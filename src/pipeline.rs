@@ -54,7 +54,7 @@ use passage::Passage;
 use scene::{Scene, Shot, Wanted};
 pub use settings::SceneSettings;
 pub use shadowing::{Shadow, ShadowEncoder, ShadowSettings};
-use unwritten::{Unwritten, draw};
+use unwritten::Unwritten;
 
 pub use crate::visit::Layout;
 
@@ -382,12 +382,11 @@ impl Pipeline {
             let (pending, named) = scene.take_outbox();
             (pending, named, scene.camera().to_owned())
         };
-        if !pending.is_empty() || !named.is_empty() {
-            let drawn_for = camera.clone();
-            let with_pictures = move || pending.into_iter().map(|pending| draw(pending, &drawn_for)).collect();
-            unwritten.add(tokio::task::spawn_blocking(with_pictures).await?, named);
+        unwritten.name(named);
+        if pending.is_empty() {
+            return Ok(unwritten.write(&self.0.events, &camera).await?);
         }
-        Ok(unwritten.write(&self.0.events, &camera).await?)
+        unwritten.tell(pending, &self.0.events, &camera).await
     }
 
     /// Ends what no further frame will end.

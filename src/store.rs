@@ -9,13 +9,14 @@
 //! its files (0600).
 //! Must not know: what the values mean to the gallery, the log or the wire.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::camera::{Camera, CameraId, Credential};
@@ -58,6 +59,7 @@ pub use reencode::Lacking;
 pub use requests::RequestKey;
 pub use retention::Retention;
 pub use shadow::ShadowFacts;
+pub use snapshots::Coming;
 pub use standing::{Candidature, Findings, KnownContent, Standing};
 
 /// How long the answer to a request is kept for its repeats.
@@ -185,7 +187,7 @@ pub struct Snapshot {
 pub struct NewEvent {
     /// What happened.
     pub event: Event,
-    /// Pictures, stored in the same transaction.
+    /// Pictures, stored in the same transaction. Where there are none yet, [`Store::put_snapshots`] keeps them later.
     pub snapshot: Option<Snapshot>,
 }
 
@@ -275,6 +277,7 @@ struct Inner {
     space: Mutex<Option<TemplateSpace>>,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
+    coming: watch::Sender<HashSet<SnapshotId>>,
     _lock: File,
 }
 
@@ -321,6 +324,7 @@ impl Store {
             space: Mutex::default(),
             clock,
             counts,
+            coming: watch::Sender::default(),
             _lock: lock,
         })))
     }

@@ -6,6 +6,7 @@
 
 mod changing;
 mod device;
+mod full_disk;
 mod liveness;
 mod shadow;
 mod telling;
@@ -443,26 +444,6 @@ async fn a_removed_camera_ends_its_visits_and_frames_of_its_sink_change_nothing(
     let told = house.told(&[]).await;
     assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
     assert_eq!(told[2].event.end_reason, Some(EndReason::CameraRemoved));
-}
-
-#[tokio::test(start_paused = true)]
-async fn recognition_goes_on_while_the_disk_is_full_and_what_happened_is_told_once_there_is_room() {
-    let house = House::open(Faults::default(), 1).await;
-    let camera = camera("door");
-    let sink = house.watch(&camera, SlotPolicy::NewestWins);
-    house.store.limit_growth(Some(0)).await;
-    for _ in 0..10 {
-        sink.offer(frame(&camera, house.clock.now(), Some(1), 40));
-        until("the frame has left", || house.pipeline.is_idle()).await;
-        house.clock.advance(FRAME_EVERY);
-    }
-    assert_eq!(house.pipeline.counts().frames, 10, "every frame was analysed");
-    assert!(*house.events.disk_full().borrow() && house.events.position().sequence < 2, "nothing is told that is not on disk");
-    house.store.limit_growth(None).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let told = house.told(&[camera]).await;
-    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
-    assert!(told[1].event.snapshot.is_some(), "with the picture");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -188,11 +187,7 @@ fn prepare(events: Vec<NewEvent>) -> Result<Vec<Prepared>, StoreError> {
         let unwritable = |e: serde_json::Error| StoreError::Contradiction(format!("an event cannot be kept as it is: {e}"));
         let body = serde_json::to_string(&event).map_err(unwritable)?;
         debug_assert!(serde_json::from_str::<Event>(&body).is_ok(), "{body} cannot be read again");
-        let snapshot = snapshot.map(|s| {
-            let hash = Sha256::digest(&s.crop_jpeg).into();
-            (s, hash)
-        });
-        Ok(Prepared { event: Arc::new(event), body, snapshot })
+        Ok(Prepared { event: Arc::new(event), body, snapshot: snapshot.map(snapshots::hashed) })
     };
     events.into_iter().map(prepare).collect()
 }

@@ -1,12 +1,17 @@
 //! Best shots as rows.
 //!
-//! In: the pictures of an event, with the event; whom earlier ones turned out to show. Out: the same pictures, until they are
-//! too old or whom they show is erased. Drops: pictures of a subject who was erased before they came; counted.
+//! In: the pictures of an event, with the event or after it; whom earlier ones turned out to show. Out: the same pictures, until they
+//! are too old or whom they show is erased; who asks for one that is on its way waits for it. Drops: pictures of a subject who
+//! was erased before they came; counted.
 //! Must not know: JPEG.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, params};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -17,10 +22,42 @@ use crate::store::writer::Effect;
 use crate::store::{Counts, Snapshot, Store, StoreError};
 use crate::subject::SubjectUid;
 
+/// Pictures that are on their way: their events may be told before they are kept. Until this is dropped, who asks for one waits.
+#[derive(Debug)]
+pub struct Coming {
+    all: watch::Sender<HashSet<SnapshotId>>,
+    these: Vec<SnapshotId>,
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.all.send_modify(|all| all.retain(|id| !self.these.contains(id)));
+    }
+}
+
 impl Store {
-    /// One snapshot; `None` when it was never kept, was erased, or is too old.
+    /// One snapshot; `None` when it was never kept, was erased, or is too old. One that is on its way is waited for.
     pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
+        // The sender lives as long as the store.
+        let _ = self.0.coming.subscribe().wait_for(|coming| !coming.contains(&id)).await;
         self.0.readers.read(move |db| snapshot(db, id)).await
+    }
+
+    /// Says that these pictures are on their way.
+    pub fn coming(&self, these: Vec<SnapshotId>) -> Coming {
+        self.0.coming.send_modify(|all| all.extend(&these));
+        Coming { all: self.0.coming.clone(), these }
+    }
+
+    /// Keeps pictures of events that are in the log already.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and others; none of them is kept then.
+    pub async fn put_snapshots(&self, pictures: Vec<(Event, Snapshot)>) -> Result<(), StoreError> {
+        let counts = Arc::clone(&self.0.counts);
+        let pictures: Vec<_> = pictures.into_iter().map(|(event, snapshot)| (event, hashed(snapshot))).collect();
+        let work = move |db: &_| pictures.iter().try_for_each(|(event, snapshot)| put(db, snapshot, event, &counts));
+        self.0.writer.write(Effect::Keeps, work).await
     }
 
     /// Says of pictures that were kept as nobody's whom their visits turned out to be of, so that they go with that person. Those of
@@ -66,6 +103,12 @@ fn snapshot(db: &Connection, id: SnapshotId) -> Result<Option<Snapshot>, StoreEr
     })?
     .next()
     .transpose()
+}
+
+/// With the SHA-256 of the crop, by which a sample made of it is known.
+pub(super) fn hashed(snapshot: Snapshot) -> (Snapshot, [u8; 32]) {
+    let hash = Sha256::digest(&snapshot.crop_jpeg).into();
+    (snapshot, hash)
 }
 
 /// Keeps the pictures of `event`, given with the SHA-256 of the crop.

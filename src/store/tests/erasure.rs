@@ -293,3 +293,30 @@ async fn what_an_older_doorward_answered_to_a_reload_is_kept_no_longer() {
     drop(store);
     assert_eq!(Words::of(directory.path()).share(b"f_reload"), 0.0);
 }
+
+#[tokio::test]
+async fn a_picture_that_follows_its_event_is_waited_for_and_comes_not_after_whom_it_shows_was_erased() {
+    let (_directory, store) = store();
+    let mut random = fastrand::Rng::with_seed(16);
+    let (anna, bert) = (subject("anna"), subject("bert"));
+    commit(&store, vec![Mutation::PutSubject(anna.clone()), Mutation::PutSubject(bert.clone())]).await;
+    let told: Vec<_> = [anna.uid, bert.uid].map(|uid| seen(&mut random, VisitId(Uuid::new_v4()), Some(uid))).into();
+    let coming = store.coming(told.iter().map(|told| snapshot_of(told).id).collect());
+    store.append_events(told.iter().map(|told| NewEvent { event: told.event.clone(), snapshot: None }).collect()).await.expect("told");
+    let ask = |told: &NewEvent| {
+        let (store, id) = (store.clone(), snapshot_of(told).id);
+        tokio::spawn(async move { store.snapshot(id).await })
+    };
+    let asked: Vec<_> = told.iter().map(ask).collect();
+
+    store.mutate(vec![Mutation::EraseSubject(anna.uid)], Call::default(), no_answer()).await.expect("erased");
+    let pictures = told.iter().map(|told| (told.event.clone(), snapshot_of(told).clone()));
+    store.put_snapshots(pictures.collect()).await.expect("kept, or not");
+    drop(coming);
+    let mut answers = Vec::new();
+    for asked in asked {
+        answers.push(asked.await.expect("it answers").expect("it is readable"));
+    }
+    assert_eq!(answers, [None, told[1].snapshot.clone()], "who asked before it was there has it");
+    assert_eq!(store.counts().snapshots_of_erased, 1);
+}
