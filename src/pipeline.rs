@@ -393,13 +393,7 @@ impl Pipeline {
     async fn sweep(&self) -> Result<(), PipelineError> {
         let gallery = self.0.gallery.current();
         for cell in self.cells() {
-            {
-                let mut scene = cell.scene();
-                if scene.is_live() {
-                    let present = scene.present(self.0.clock.now());
-                    scene.sweep(present, &gallery);
-                }
-            }
+            cell.scene().pass_time(self.0.clock.now(), &gallery);
             self.flush(&cell).await?;
         }
         Ok(())

@@ -4,6 +4,8 @@
 //! In: frames with their detections, templates. Out: faces worth encoding, events in order.
 //! Must not know: sessions, the log.
 
+mod ending;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -260,7 +262,7 @@ impl Scene {
             Some(Fused::Same(fused)) => fused,
             // The shot, and the picture that came with it, show somebody else.
             Some(Fused::Other) => {
-                self.tracker.end(track);
+                self.tracker.begin_anew(track);
                 self.end(track, Ending { reason: EndReason::Gone, time: passage.captured }, gallery);
                 return Ok(());
             }
@@ -287,37 +289,6 @@ impl Scene {
         }
     }
 
-    /// Ends what is over at `now`: tracks out of sight, visits past their deadline.
-    pub fn sweep(&mut self, now: Timestamp, gallery: &GalleryVersion) {
-        for track in self.tracker.expire(now) {
-            self.end(track, Ending { reason: EndReason::Gone, time: now }, gallery);
-        }
-        let policy = &self.settings.policy;
-        self.visits.overdue(now, |fused| judge(policy, fused, (gallery, gallery)));
-        if let Some(shadow) = &mut self.shadow {
-            shadow.sweep(now, gallery);
-        }
-        self.tell_all(None);
-    }
-
-    /// What time it is in the scene when it is `now` elsewhere: frames tell the time, and they come
-    /// late from cameras that delay them. Measured against the present, their visits would be over
-    /// before the next frame.
-    pub fn present(&self, now: Timestamp) -> Timestamp {
-        now.minus(self.lag)
-    }
-
-    /// Ends every visit, because the camera shows nothing any more.
-    pub fn clear(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
-        self.tracker.clear();
-        let policy = &self.settings.policy;
-        self.visits.end_all(Ending { reason, time: now }, |fused| judge(policy, fused, (gallery, gallery)));
-        if let Some(shadow) = &mut self.shadow {
-            shadow.end_all(Ending { reason, time: now }, gallery);
-        }
-        self.tell_all(None);
-    }
-
     /// Goes on by other settings, but for how tracks are made. Visits go on, too, unless the role, a line or a zone is another:
     /// those end, since one half of their paths was judged by the old ones.
     pub fn adopt(&mut self, settings: SceneSettings, now: Timestamp, gallery: &GalleryVersion) {
@@ -337,20 +308,9 @@ impl Scene {
         }
     }
 
-    /// Ends every visit and takes no further frame.
-    pub fn close(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
-        self.clear(reason, now, gallery);
-        self.closed = true;
-    }
-
     /// Adds an event of the camera itself.
     pub fn announce(&mut self, event: Event) {
         self.outbox.push(Pending { event, picture: None });
-    }
-
-    /// Whether time passes for this scene without frames; a replay stands still between them.
-    pub fn is_live(&self) -> bool {
-        self.settings.measure
     }
 
     /// The events that are not in the log yet, in order, and whose pictures of earlier ones are.
@@ -393,15 +353,6 @@ impl Scene {
     /// so that the same file gives the same events however fast it is read.
     pub fn now(&self, captured: Timestamp) -> Timestamp {
         if self.settings.measure { self.clock.now() } else { captured }
-    }
-
-    fn end(&mut self, track: TrackId, ending: Ending, gallery: &GalleryVersion) {
-        let policy = &self.settings.policy;
-        self.visits.ended(track, ending, |fused| judge(policy, fused, (gallery, gallery)));
-        if let Some(shadow) = &mut self.shadow {
-            shadow.ended(track, ending, gallery);
-        }
-        self.tell_all(None);
     }
 
     fn tell_all(&mut self, passage: Option<Passage>) {

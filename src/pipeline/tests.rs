@@ -8,6 +8,7 @@ mod changing;
 mod device;
 mod full_disk;
 mod liveness;
+mod rates;
 mod shadow;
 mod telling;
 

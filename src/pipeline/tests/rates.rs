@@ -1,0 +1,198 @@
+//! People who walk past a camera of which few frames are analysed: scenes under a simulated clock, by the geometry of a corridor.
+//!
+//! The camera hangs at 2.4 m and sees 90 degrees in 1920 by 1080 pixels; faces are 0.15 m wide and 0.2 m high, at 1.6 m.
+
+use super::*;
+use crate::event::Event;
+use crate::face::Photometry;
+use crate::gallery::GalleryVersion;
+use crate::pipeline::scene::Scene;
+
+const PICTURE: Size = Size { width: 1920, height: 1080 };
+/// Pixels of a metre that is one metre away.
+const FOCAL_PIXELS: f32 = 960.0;
+const BELOW_CAMERA: f32 = 0.8;
+const FACE: (f32, f32) = (0.15, 0.2);
+/// Faces are found from so near on, in metres.
+const FOUND_WITHIN: f32 = 5.0;
+const SHARP: Photometry = Photometry { sharpness: 50.0, brightness: 0.5, contrast: 0.2 };
+const RATES: [u32; 4] = [1, 2, 5, 25];
+const SWEEPS_A_SECOND: u32 = 4;
+/// So far apart are the moments at which something may happen: a frame at any rate, or a sweep.
+const STEP: Duration = Duration::from_millis(10);
+
+/// Somebody who walks straight on: metres to the right of the camera and away from it, and metres a second.
+#[derive(Clone, Copy, Debug)]
+struct Walker {
+    person: usize,
+    from: (f32, f32),
+    pace: (f32, f32),
+    /// When the walk begins.
+    begins: Duration,
+}
+
+impl Walker {
+    fn seen(&self, after: Duration) -> Option<Detection> {
+        let seconds = after.checked_sub(self.begins)?.as_secs_f32();
+        let (right, away) = (self.from.0 + self.pace.0 * seconds, self.from.1 + self.pace.1 * seconds);
+        let metre = FOCAL_PIXELS / away.max(0.1);
+        let (width, height) = (FACE.0 * metre, FACE.1 * metre);
+        let (x, y) = (960.0 + right * metre - width / 2.0, 540.0 + BELOW_CAMERA * metre - height / 2.0);
+        let is_in_picture = x >= 0.0 && x + width <= 1920.0 && y >= 0.0 && y + height <= 1080.0;
+        let landmarks =
+            Landmarks(LANDMARKS.map(|(at_x, at_y)| Point { x: x + (at_x - 20.0) / 72.0 * width, y: y + (at_y - 20.0) / 90.0 * height }));
+        let face = Detection { box_in_frame: Rect { x, y, width, height }, score: 0.95, landmarks };
+        (is_in_picture && (0.5..FOUND_WITHIN).contains(&away)).then_some(face)
+    }
+
+    /// From one side of the picture to the other, or from afar up to the camera.
+    fn any(random: &mut fastrand::Rng) -> Self {
+        let pace = 0.9 + 0.4 * random.f32();
+        let begins = Duration::from_millis(random.u64(0..1_000));
+        if random.bool() {
+            let (away, side) = (2.0 + 1.5 * random.f32(), if random.bool() { 1.0 } else { -1.0 });
+            Self { person: 1, from: (-side * away, away), pace: (side * pace, 0.0), begins }
+        } else {
+            Self { person: 1, from: (random.f32() - 0.5, FOUND_WITHIN), pace: (0.0, -pace), begins }
+        }
+    }
+}
+
+/// A corridor's camera, and who is enrolled.
+struct Corridor {
+    scene: Scene,
+    gallery: Arc<GalleryVersion>,
+    uids: BTreeMap<usize, SubjectUid>,
+    clock: Arc<SimulatedClock>,
+    pixels: Arc<Vec<u8>>,
+    told: Vec<Event>,
+}
+
+impl Corridor {
+    fn watched(settings: SceneSettings) -> Self {
+        let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000_000)));
+        let gallery = Gallery::with_clock(space(), clock.clone());
+        let uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
+        let scene = Scene::new(&camera("corridor"), SceneSettings { snapshots: false, ..settings }, clock.clone(), 1);
+        let pixels = Arc::new(vec![0; (PICTURE.width * PICTURE.height * 3) as usize]);
+        Self { scene, gallery: gallery.current(), uids, clock, pixels, told: Vec::new() }
+    }
+
+    /// Everything that is told of `walkers` in `lasting`, at so many analysed frames a second.
+    fn tells_of(mut self, walkers: &[Walker], rate: u32, lasting: Duration) -> (Vec<Event>, BTreeMap<usize, SubjectUid>) {
+        let begin = self.clock.now();
+        let (frame_every, sweep_every) = (Duration::from_secs(1) / rate, Duration::from_secs(1) / SWEEPS_A_SECOND);
+        let (mut next_frame, mut next_sweep, mut after) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        while after < lasting {
+            self.clock.advance_to(begin.plus(after));
+            if after >= next_sweep {
+                self.pass_time();
+                next_sweep += sweep_every;
+            }
+            if after >= next_frame {
+                self.analyse(walkers, after);
+                next_frame += frame_every;
+            }
+            after += STEP;
+        }
+        (self.told, self.uids)
+    }
+
+    fn pass_time(&mut self) {
+        self.scene.pass_time(self.clock.now(), &self.gallery);
+        self.take_told();
+    }
+
+    fn analyse(&mut self, walkers: &[Walker], after: Duration) {
+        let time = self.clock.now();
+        let frame = Frame::new(camera("corridor"), time, PixelFormat::rgb8(PICTURE), self.pixels.clone()).expect("the pixels are there");
+        let seen = walkers.iter().filter_map(|walker| Some((walker.person, walker.seen(after)?)));
+        let (people, faces): (Vec<usize>, Vec<Detection>) = seen.unzip();
+        for wanted in self.scene.follow(&frame, &faces) {
+            let cut = AlignedFace::new(Box::new([0; ALIGNED_SIDE * ALIGNED_SIDE * 3]));
+            let Some(mut shot) = self.scene.shoot((&frame, None), (&faces, wanted), (cut.into(), SHARP)) else { continue };
+            let template = template(people[wanted.detection]);
+            let mut passage = Passage { captured: time, decoded: time, taken: time, detected: time, encoded: time, ..Passage::default() };
+            self.scene.learn((&mut shot, &template), &self.gallery, &mut passage).expect("one space");
+        }
+        self.scene.sweep(time, &self.gallery);
+        self.take_told();
+    }
+
+    fn take_told(&mut self) {
+        self.told.extend(self.scene.take_outbox().0.into_iter().map(|pending| pending.event));
+    }
+}
+
+/// As the configuration says, in a corridor.
+fn corridor() -> SceneSettings {
+    SceneSettings::of(&Config::default(), &Policy::fixed(0.5))
+}
+
+fn count(told: &[Event], kind: EventKind) -> usize {
+    told.iter().filter(|event| event.kind == kind).count()
+}
+
+#[test]
+fn whoever_walks_past_is_told_and_named_at_every_rate() {
+    for seed in 0..24 {
+        let walker = Walker::any(&mut fastrand::Rng::with_seed(seed));
+        for rate in RATES {
+            let (told, uids) = Corridor::watched(corridor()).tells_of(&[walker], rate, Duration::from_secs(9));
+            println!("seed {seed}, {rate} frames a second: {walker:?}");
+            assert_eq!(count(&told, EventKind::VisitStarted), 1, "{told:?}");
+            let named: Vec<_> = told.iter().filter(|event| event.kind == EventKind::Identified).map(|event| event.subject).collect();
+            assert_eq!(named, [Some(uids[&1])]);
+        }
+    }
+}
+
+#[test]
+fn people_who_follow_each_other_are_each_told_by_their_own_name_at_every_rate() {
+    for seed in 0..24 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let first = Walker::any(&mut random);
+        let behind = Duration::from_millis(random.u64(1_500..4_000));
+        let second = Walker { person: 2, begins: first.begins + behind, ..first };
+        for rate in RATES {
+            let (told, uids) = Corridor::watched(corridor()).tells_of(&[first, second], rate, Duration::from_secs(13));
+            println!("seed {seed}, {rate} frames a second: {first:?}, and {behind:?} behind");
+            let named = told.iter().filter(|event| event.kind == EventKind::Identified).filter_map(|event| event.subject);
+            let mut named: Vec<_> = named.collect();
+            named.sort_by_key(|uid| *uid != uids[&1]);
+            assert_eq!(named, [uids[&1], uids[&2]], "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn a_gap_between_two_frames_ends_no_track_however_short_a_face_may_be_unseen() {
+    let walker = Walker { person: 1, from: (-2.0, 2.0), pace: (1.0, 0.0), begins: Duration::ZERO };
+    for rate in RATES {
+        for unseen_ms in [100, 500, 900] {
+            let base = corridor();
+            let track = TrackPolicy { unseen_max: Duration::from_millis(unseen_ms), ..base.track };
+            let (told, _) = Corridor::watched(SceneSettings { track, ..base }).tells_of(&[walker], rate, Duration::from_secs(9));
+            let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+            assert_eq!(kinds[..2], [EventKind::VisitStarted, EventKind::Identified], "{rate} a second, unseen for {unseen_ms} ms");
+        }
+    }
+}
+
+#[test]
+fn whoever_stands_before_a_camera_that_shows_nothing_more_is_told_as_gone() {
+    let base = corridor();
+    let settings = SceneSettings { visit: VisitPolicy { resume_within: Duration::ZERO, ..base.visit }, ..base };
+    let mut corridor = Corridor::watched(settings);
+    let (begin, walker) = (corridor.clock.now(), Walker { person: 1, from: (0.0, 2.0), pace: (0.0, 0.0), begins: Duration::ZERO });
+    for frame in 0..3 {
+        corridor.clock.advance_to(begin.plus(Duration::from_secs(frame)));
+        corridor.analyse(&[walker], Duration::from_secs(frame));
+    }
+    let ended = |corridor: &mut Corridor, silent_ms: u64| {
+        corridor.clock.advance_to(begin.plus(Duration::from_millis(2_000 + silent_ms)));
+        corridor.pass_time();
+        count(&corridor.told, EventKind::VisitEnded)
+    };
+    assert_eq!((ended(&mut corridor, 2_900), ended(&mut corridor, 3_100)), (0, 1), "{:?}", corridor.told);
+}
