@@ -47,6 +47,8 @@ const DISTANCE_MAX: f32 = 1.0;
 const SIZE_RATIO_MAX: f32 = 1.7;
 /// Whoever walks gets on by a face's size in this time: 0.17 m at 1.4 m/s.
 const FACE_SIZE_WALKED_IN: Duration = Duration::from_millis(125);
+/// Frames are never taken to be further apart than at the lowest rate.
+const APART_MAX: Duration = Duration::from_secs(1);
 /// A face is looked for at no more than this many face sizes: as far as somebody walks in a second, which is how far apart
 /// frames are at the lowest rate.
 const REACH_MAX: f32 = 8.0;
@@ -73,6 +75,8 @@ pub struct Tracker {
     next_id: u64,
     /// When the newest frame was captured.
     updated: Option<Timestamp>,
+    /// How far frames usually are apart.
+    frames_apart: Duration,
 }
 
 #[derive(Debug)]
@@ -190,7 +194,13 @@ fn claim(track: usize, pairs: &[Pair], track_of: &mut BTreeMap<usize, usize>, tr
 impl Tracker {
     /// No tracks yet; ids count from `first_id`.
     pub fn new(policy: TrackPolicy, first_id: u64) -> Self {
-        Self { policy, tracks: Vec::new(), next_id: first_id, updated: None }
+        Self { policy, tracks: Vec::new(), next_id: first_id, updated: None, frames_apart: Duration::ZERO }
+    }
+
+    /// How far frames usually are apart, by those so far: whoever was unseen for hardly longer was never out of sight. It is the camera's
+    /// and not a track's, since a face can hide as often as it likes.
+    pub fn frames_apart(&self) -> Duration {
+        self.frames_apart
     }
 
     /// Assigns the detections of one frame, captured at `now`, to tracks. Detections that neither
@@ -199,6 +209,8 @@ impl Tracker {
         let unwatched = self.updated.map_or(Duration::ZERO, |before| now.since(before));
         let frame = Seen { detections, now, unwatched };
         self.updated = Some(now);
+        let apart = unwatched.min(APART_MAX);
+        self.frames_apart = if self.frames_apart.is_zero() { apart } else { (3 * self.frames_apart + apart) / 4 };
         let mut free_tracks: Vec<usize> = (0..self.tracks.len()).collect();
         let is_strong = |i: &usize| detections[*i].score >= self.policy.score_min;
         let (strong, weak): (Vec<usize>, Vec<usize>) = (0..detections.len()).partition(is_strong);
@@ -397,6 +409,24 @@ mod tests {
         tracker.update(&[], at_ms(11_000));
         assert!(tracker.expire_in_silence(at_ms(14_000)).is_empty());
         assert_eq!(tracker.expire_in_silence(at_ms(14_001)), [TrackId(7)]);
+    }
+
+    #[test]
+    fn frames_are_as_far_apart_as_they_usually_were() {
+        let mut tracker = Tracker::new(POLICY, 1);
+        let mut now = 0;
+        let mut after = |spacing_ms: &[i64]| {
+            for ms in spacing_ms {
+                now += ms;
+                tracker.update(&[], at_ms(now));
+            }
+            tracker.frames_apart()
+        };
+        assert_eq!(after(&[0]), Duration::ZERO, "of one frame nobody knows");
+        assert_eq!(after(&[1_000]), Duration::from_millis(1_000));
+        assert!(after(&[40; 30]) < Duration::from_millis(42));
+        assert!(after(&[60_000]) < Duration::from_millis(300), "one long gap is not usual");
+        assert!((800..=1_000).contains(&after(&[1_500; 8]).as_millis()), "never more than at the lowest rate");
     }
 
     #[test]

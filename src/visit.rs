@@ -68,6 +68,8 @@ pub struct Look {
     pub track: TrackId,
     /// Whether the track was out of sight, so that the face may be another one.
     pub resumed: bool,
+    /// How far the camera's frames usually are apart.
+    pub frames_apart: Duration,
     /// What the detection alone promises of the face's quality, 0 to 1.
     pub promise: f32,
     /// Where it is.
@@ -216,10 +218,10 @@ impl Visits {
             is_doubted: false,
             passed: false,
         });
-        (visit.seen, visit.last) = (time, look);
-        if look.resumed {
+        if look.resumed && visit.was_away(&look, time) {
             visit.live.forget();
         }
+        (visit.seen, visit.last) = (time, look);
         self.newest = self.newest.max(time);
         let decided = visit.standing != Standing::Undecided;
         let is_due = matches!((reassert_every, visit.named), (Some(every), Some(named)) if time.since(named) >= every);

@@ -187,7 +187,14 @@ fn is_named(shots: &[&Shot], asked: (&[Enrolled], u64), policy: &Policy) -> bool
         probe.map_or_else(|| undecidable(policy, &compared(Vec::new(), 0.0, asked)), |probe| decision(probe, asked, policy))
     };
     for shot in shots {
-        let look = Look { track: TRACK, resumed: false, promise: shot.quality, box_in_frame: BoxInFrame::default(), detection_score: 0.9 };
+        let look = Look {
+            track: TRACK,
+            resumed: false,
+            frames_apart: Duration::ZERO,
+            promise: shot.quality,
+            box_in_frame: BoxInFrame::default(),
+            detection_score: 0.9,
+        };
         visits.sighted(look, time);
         match visits.fuse(TRACK, EncodedShot { template: &shot.template, quality: shot.quality, live_score: None, time }) {
             Ok(Some(Fused::Same(probe))) => visits.decided(TRACK, (decision(&probe, asked, policy), |_| true), time),

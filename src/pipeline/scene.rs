@@ -140,6 +140,7 @@ impl Scene {
         let mut wanted = Vec::new();
         let (places, followed) = self.followed(detections);
         let place = |face: usize| places.as_ref().map_or(face, |places| places[face]);
+        let frames_apart = self.tracker.frames_apart();
         for sighting in self.tracker.update(&followed, time) {
             if !sighting.confirmed {
                 continue;
@@ -148,6 +149,7 @@ impl Scene {
             let look = Look {
                 track: sighting.track,
                 resumed: sighting.resumed,
+                frames_apart,
                 promise: quality::promise(detection),
                 box_in_frame: normalised(&detection.box_in_frame, frame),
                 detection_score: detection.score,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Ending, Standing, Visit, Visits};
+use super::{Ending, Look, Standing, Visit, Visits};
 use crate::clock::Timestamp;
 use crate::event::{Decision, EndReason, EventKind, TrackId};
 use crate::face::{Probe, Template, TemplateError};
@@ -19,6 +19,8 @@ const SAME_VISITOR_MIN: f32 = 0.45;
 const START_WITHHELD_MAX: Duration = Duration::from_secs(1);
 /// A track that was not continued for so long may have broken; a detection is missed for less.
 const MISSING_AFTER: Duration = Duration::from_millis(250);
+/// Whoever was unseen for longer was away, where frames are not that far apart: somebody else or a picture may have come meanwhile.
+const AWAY_AFTER: Duration = Duration::from_millis(500);
 /// Whoever was not seen for so long is out of sight, though the track is not over.
 const OUT_OF_SIGHT_AFTER: Duration = Duration::from_secs(1);
 
@@ -155,6 +157,12 @@ impl Visit {
         self.evidence.absorb(&newer.evidence);
         // What comes back may be a picture of who was here: only what it looks like itself counts.
         self.live = newer.live;
+    }
+
+    /// Whether the visitor, who is seen again by `look` at `time`, was out of sight, and not merely not looked for: frames may be far
+    /// apart, and in one of them a face is missed.
+    pub(super) fn was_away(&self, look: &Look, time: Timestamp) -> bool {
+        time.since(self.seen) > AWAY_AFTER.max(2 * look.frames_apart)
     }
 
     /// Whether the visitor is in the picture, of which `newest` is the time, and not merely expected back.

@@ -26,7 +26,8 @@ fn at_ms(ms: i64) -> Timestamp {
 }
 
 fn look(promise: f32) -> Look {
-    Look { track: TRACK, resumed: false, promise, box_in_frame: BoxInFrame::default(), detection_score: 0.9 }
+    let frames_apart = Duration::ZERO;
+    Look { track: TRACK, resumed: false, frames_apart, promise, box_in_frame: BoxInFrame::default(), detection_score: 0.9 }
 }
 
 fn template(x: f32, y: f32) -> Template {

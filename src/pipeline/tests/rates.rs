@@ -65,6 +65,8 @@ struct Corridor {
     uids: BTreeMap<usize, SubjectUid>,
     clock: Arc<SimulatedClock>,
     pixels: Arc<Vec<u8>>,
+    /// How much everybody looks alive, where that is measured.
+    live_score: Option<f32>,
     told: Vec<Event>,
 }
 
@@ -75,7 +77,7 @@ impl Corridor {
         let uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
         let scene = Scene::new(&camera("corridor"), SceneSettings { snapshots: false, ..settings }, clock.clone(), 1);
         let pixels = Arc::new(vec![0; (PICTURE.width * PICTURE.height * 3) as usize]);
-        Self { scene, gallery: gallery.current(), uids, clock, pixels, told: Vec::new() }
+        Self { scene, gallery: gallery.current(), uids, clock, pixels, live_score: None, told: Vec::new() }
     }
 
     /// Everything that is told of `walkers` in `lasting`, at so many analysed frames a second.
@@ -111,6 +113,7 @@ impl Corridor {
         for wanted in self.scene.follow(&frame, &faces) {
             let cut = AlignedFace::new(Box::new([0; ALIGNED_SIDE * ALIGNED_SIDE * 3]));
             let Some(mut shot) = self.scene.shoot((&frame, None), (&faces, wanted), (cut.into(), SHARP)) else { continue };
+            shot.live_score = self.live_score;
             let template = template(people[wanted.detection]);
             let mut passage = Passage { captured: time, decoded: time, taken: time, detected: time, encoded: time, ..Passage::default() };
             self.scene.learn((&mut shot, &template), &self.gallery, &mut passage).expect("one space");
@@ -195,4 +198,19 @@ fn whoever_stands_before_a_camera_that_shows_nothing_more_is_told_as_gone() {
         count(&corridor.told, EventKind::VisitEnded)
     };
     assert_eq!((ended(&mut corridor, 2_900), ended(&mut corridor, 3_100)), (0, 1), "{:?}", corridor.told);
+}
+
+#[test]
+fn two_shots_make_a_suspicion_at_every_rate() {
+    let walker = Walker { person: 1, from: (-2.0, 2.0), pace: (0.8, 0.0), begins: Duration::ZERO };
+    for rate in RATES {
+        let base = corridor();
+        let settings = SceneSettings { visit: VisitPolicy { decide_after: None, ..base.visit }, ..base };
+        let corridor = Corridor { live_score: Some(0.02), ..Corridor::watched(settings) };
+        let (told, _) = corridor.tells_of(&[walker], rate, Duration::from_secs(9));
+        let named = told.iter().find(|event| event.kind == EventKind::Identified).expect("it is reported with the name");
+        assert!(named.suspected_attack, "{rate} a second");
+        // Not only once a decision is due, by the one shot that is left.
+        assert!(named.shots.fused == 2, "{rate} a second: {:?}", named.shots);
+    }
 }

@@ -148,6 +148,27 @@ fn a_picture_of_whoever_was_here_does_not_go_on_under_the_name() {
 }
 
 #[test]
+fn where_frames_are_few_shots_are_put_together_and_a_face_that_was_away_begins_anew() {
+    let each_second = |resumed| Look { resumed, frames_apart: Duration::from_secs(1), ..look(0.5) };
+    let mut visits = visits(REPORTING);
+    visits.sighted(each_second(false), at_ms(0));
+    assert_eq!(shoot(&mut visits, (TRACK, 0.02), 0), []);
+    visits.sighted(each_second(true), at_ms(1_000));
+    let told = shoot(&mut visits, (TRACK, 0.02), 1_000);
+    assert_eq!((kinds(&told), told[0].suspected_attack), (vec![EventKind::Identified], true), "two shots are a suspicion");
+
+    let mut visits = self::visits(REFUSING);
+    for n in 0..5 {
+        visits.sighted(each_second(n > 0), at_ms(n * 1_000));
+        drop(shoot(&mut visits, (TRACK, 0.99), n * 1_000));
+    }
+    visits.sighted(each_second(true), at_ms(6_500));
+    assert_eq!(shoot(&mut visits, (TRACK, 0.02), 6_500), [], "one shot waits");
+    visits.sighted(each_second(true), at_ms(7_500));
+    assert_eq!(kinds(&shoot(&mut visits, (TRACK, 0.02), 7_500)), [EventKind::IdentityRevised], "however alive the other was");
+}
+
+#[test]
 fn no_line_is_crossed_under_a_name_that_may_be_a_pictures() {
     let entry = Layout { role: Role::Entry, ..Layout::default() };
     let mut visits = Visits::new("door", REFUSING, entry.clone());
