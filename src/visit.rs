@@ -10,6 +10,7 @@
 mod evidence;
 mod identity;
 mod liveness;
+mod passing;
 mod path;
 mod presence;
 
@@ -28,7 +29,7 @@ use crate::subject::SubjectUid;
 
 use evidence::Evidence;
 pub use evidence::Fused;
-use path::{Path, Step};
+use path::Path;
 
 /// How visits are decided.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,6 +151,8 @@ struct Visit {
     is_doubted: bool,
     snapshot: Option<SnapshotId>,
     path: Path,
+    /// Where the visitor was seen while the visit's start was withheld, and is not told of yet; oldest first.
+    withheld: Vec<(Look, Timestamp)>,
     /// Whether the way to where the face is now is told once the decision is taken: where frames are few, every sighting
     /// may be another's until its shot is here.
     is_walk_due: bool,
@@ -214,12 +217,15 @@ impl Visits {
             decision: None,
             snapshot: None,
             path: Path::default(),
+            withheld: Vec::new(),
             is_walk_due: false,
             is_doubted: false,
             passed: false,
         });
         if look.resumed && visit.was_away(&look, time) {
             visit.live.forget();
+            // It was the way of whoever stood there before, who may be another one.
+            visit.withheld.clear();
         }
         (visit.seen, visit.last) = (time, look);
         self.newest = self.newest.max(time);
@@ -229,36 +235,6 @@ impl Visits {
         let wanted = visit.evidence.wants(&look, (decided && !visit.is_doubted, is_due), time);
         self.walk(look.track);
         wanted
-    }
-
-    /// Tells what the visitor on `track` crossed, entered and left by where the face is now.
-    fn walk(&mut self, track: TrackId) {
-        // Whoever may turn out to be somebody who was here goes on with that visitor's path.
-        // And nobody crosses a line under a name before it is sure again whose face it is.
-        let is_known = |visit: &&mut Visit| visit.announced && !visit.evidence.is_unsure();
-        let Some(visit) = self.open.get_mut(&track).filter(is_known) else { return };
-        let steps = visit.path.step(&visit.last.box_in_frame, visit.seen, (&self.layout.lines, &self.layout.zones));
-        let Some(visit) = self.open.get(&track) else { return };
-        let events: Vec<Event> = steps.into_iter().map(|step| self.step(step, visit)).collect();
-        self.told.extend(events);
-    }
-
-    /// What a step of a visitor is as an event.
-    fn step(&self, step: Step, visit: &Visit) -> Event {
-        let (kind, region, dwell) = match step {
-            Step::Crossed { line, inwards: true } => (EventKind::Entry, self.layout.lines.get(line), None),
-            Step::Crossed { line, inwards: false } => (EventKind::Exit, self.layout.lines.get(line), None),
-            Step::Entered { zone } => (EventKind::ZoneEntered, self.layout.zones.get(zone), None),
-            Step::Left { zone, dwell } => (EventKind::ZoneLeft, self.layout.zones.get(zone), Some(dwell)),
-        };
-        let mut event = self.event(kind, visit, visit.seen);
-        if visit.is_doubted && matches!(kind, EventKind::Entry | EventKind::Exit) {
-            // Whoever comes in under a name that may not hold any more opens no door by it.
-            (event.subject, event.decision) = (None, None);
-        }
-        event.region = region.map(|region| region.name.as_str().into());
-        event.duration_ms = dwell.and_then(|dwell| u64::try_from(dwell.as_millis()).ok());
-        event
     }
 
     /// The face that was worth a look turned out to be unusable.
@@ -291,7 +267,7 @@ impl Visits {
             }
             visit.shown = Some((visit.last, shot.time));
             visit.first_shot.get_or_insert(shot.time);
-            visit.is_walk_due |= was_unsure;
+            visit.is_walk_due |= was_unsure || !visit.withheld.is_empty();
         }
         Ok(Some(fused))
     }

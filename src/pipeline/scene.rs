@@ -419,7 +419,9 @@ impl Scene {
     fn tell(&mut self, mut event: Event, passage: Option<Passage>) -> Option<SnapshotId> {
         // The decision was taken now, whatever time it is in the scene.
         event.decision_time_us = self.now(Timestamp::from_micros(event.decision_time_us)).as_micros();
-        event.stage_times = passage.filter(|_| event.kind != EventKind::VisitStarted).map(|p| p.stage_times(event.decision_time_us));
+        // What was held back until now is about an earlier picture than the one that was on its way.
+        let is_of = |passage: &Passage| event.kind != EventKind::VisitStarted && event.capture_time_us == passage.captured.as_micros();
+        event.stage_times = passage.filter(is_of).map(|p| p.stage_times(event.decision_time_us));
         let picture = event.visit.and_then(|visit| self.picture_for(&mut event, visit));
         let snapshot = event.snapshot;
         self.outbox.push(Pending { event, picture });

@@ -118,7 +118,7 @@ impl Visits {
         if let Some(mut begun) = self.open.remove(&track) {
             if begun.announced {
                 for step in begun.path.end() {
-                    let left = self.step(step, &begun);
+                    let left = self.step(step, &begun, (begun.last, begun.seen));
                     self.told.push(left);
                 }
                 let mut event = self.event(EventKind::VisitEnded, &begun, now);

@@ -37,6 +37,7 @@ impl Visits {
             let decision = judge(visit.evidence.of_one_person());
             self.settle_now(track, decision, ending.time);
         }
+        self.walk_withheld(track, true);
         let Some(visit) = self.open.remove(&track) else { return };
         if ending.reason == EndReason::Gone && !self.policy.resume_within.is_zero() {
             if self.away.len() >= AWAY_MAX {
@@ -70,7 +71,7 @@ impl Visits {
     /// The visitor has left, zones first.
     fn tell_end(&mut self, mut visit: Visit, ending: Ending) {
         for step in visit.path.end() {
-            let left = self.step(step, &visit);
+            let left = self.step(step, &visit, (visit.last, visit.seen));
             self.told.push(left);
         }
         let mut event = self.event(EventKind::VisitEnded, &visit, ending.time);
@@ -98,6 +99,7 @@ impl Visits {
         let is_overdue = self.open.get(&track).is_some_and(|visit| now.since(visit.started) >= START_WITHHELD_MAX);
         if !may_go_on || is_overdue {
             self.announce(track);
+            self.walk_withheld(track, false);
         }
     }
 
@@ -154,6 +156,7 @@ impl Visit {
         self.passed |= newer.passed;
         // What was told of the newer path is not told again.
         self.path.go_on_as(newer.path);
+        self.withheld = newer.withheld;
         self.evidence.absorb(&newer.evidence);
         // What comes back may be a picture of who was here: only what it looks like itself counts.
         self.live = newer.live;

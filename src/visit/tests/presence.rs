@@ -1,6 +1,7 @@
 //! Nobody arrives twice, and nobody who arrives is missed.
 
 use super::*;
+use crate::camera::NormalisedPoint;
 
 const RESUMING: VisitPolicy =
     VisitPolicy { resume_within: Duration::from_secs(60), reassert_every: Some(Duration::from_secs(3)), ..POLICY };
@@ -49,6 +50,130 @@ fn whoever_comes_back_within_a_minute_goes_on_with_the_visit_and_is_not_told_as_
     let told = visits.take_told();
     assert_eq!((kinds(&told), told[0].visit), (vec![EventKind::VisitEnded], Some(visit)));
     assert_eq!((told[0].capture_time_us, told[0].duration_ms), (20_000_000, Some(20_000)), "until it was last seen");
+}
+
+/// A line across the middle of the picture, and a zone below it.
+fn hall() -> Layout {
+    let region = |name: &str, points: &[(f32, f32)]| Region {
+        name: name.into(),
+        points: points.iter().map(|&(x, y)| NormalisedPoint { x, y }).collect(),
+    };
+    let (line, zone) = (region("line", &[(0.0, 0.5), (1.0, 0.5)]), region("zone", &[(0.0, 0.55), (1.0, 0.55), (1.0, 1.0), (0.0, 1.0)]));
+    Layout { role: Role::Entry, lines: vec![line], zones: vec![zone] }
+}
+
+/// As far down in the picture on the way to the bottom, of a tenth each 100 ms, as at `ms`.
+fn on_the_way(track: TrackId, ms: i64) -> Look {
+    Look { box_in_frame: BoxInFrame { x: 0.45, y: ms as f32 / 1_000.0 - 0.05, width: 0.1, height: 0.1 }, ..on(track) }
+}
+
+/// Subject 1 was in the upper half and is out of sight; somebody walks down through the picture since 20 s, and has not been shot yet.
+fn walks_withheld(resumed: impl Fn(i64) -> bool) -> Visits {
+    let mut visits = Visits::new("door", RESUMING, hall());
+    visits.sighted(on_the_way(TRACK, 200), at_ms(0));
+    shoot(&mut visits, TRACK, &template(1.0, 0.0), at_ms(0));
+    visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(10));
+    visits.ended(TRACK, gone(3_000), known);
+    visits.take_told();
+    for ms in (200..=900).step_by(100) {
+        visits.sighted(Look { resumed: resumed(ms), ..on_the_way(NEXT, ms) }, at_ms(20_000 + ms));
+        visits.overdue(at_ms(20_000 + ms), known);
+    }
+    assert_eq!(visits.take_told(), [], "it may be somebody who was here");
+    visits
+}
+
+/// What was told of lines and zones, and of which moment.
+fn passed(told: &[Event]) -> Vec<(EventKind, i64)> {
+    let passed = told.iter().filter(|event| event.region.is_some());
+    passed.map(|event| (event.kind, event.capture_time_us / 1_000)).collect()
+}
+
+const ON_THE_WAY: [(EventKind, i64); 2] = [(EventKind::Entry, 20_600), (EventKind::ZoneEntered, 20_700)];
+
+#[test]
+fn what_was_crossed_and_entered_before_a_visit_could_be_told_is_told_after_its_start() {
+    // By somebody else, whom the first usable shot tells.
+    let mut visits = walks_withheld(|_| false);
+    shoot(&mut visits, NEXT, &template(0.0, 1.0), at_ms(20_900));
+    visits.decided(NEXT, (decision(Some(2), 0.8), |_: &Decision| true), at_ms(20_950));
+    let told = visits.take_told();
+    assert_eq!(kinds(&told), [EventKind::VisitStarted, EventKind::Identified, EventKind::Entry, EventKind::ZoneEntered]);
+    assert_eq!((passed(&told), told[2].subject), (ON_THE_WAY.into(), Some(SubjectUid(Uuid::from_u128(2)))));
+    assert_eq!((told[2].box_in_frame, told[2].actionable_until_us), (Some(on_the_way(NEXT, 600).box_in_frame), 25_600_000));
+    // By somebody without a usable shot, whom time tells.
+    let mut visits = walks_withheld(|_| false);
+    let told = overdue(&mut visits, at_ms(21_200), known);
+    assert_eq!(kinds(&told)[0], EventKind::VisitStarted);
+    assert_eq!((passed(&told), told[1].subject), (ON_THE_WAY.into(), None));
+    // By somebody who has gone before.
+    let mut visits = walks_withheld(|_| false);
+    visits.ended(NEXT, gone(21_000), undecidable);
+    let told = visits.take_told();
+    assert_eq!((kinds(&told)[0], passed(&told)), (EventKind::VisitStarted, ON_THE_WAY.into()));
+    // Whoever goes on is told from there, and nothing twice.
+    let mut visits = walks_withheld(|_| false);
+    shoot(&mut visits, NEXT, &template(0.0, 1.0), at_ms(20_900));
+    visits.decided(NEXT, (decision(Some(2), 0.8), |_: &Decision| true), at_ms(20_950));
+    visits.take_told();
+    visits.sighted(on_the_way(NEXT, 950), at_ms(20_950));
+    visits.sighted(on_the_way(NEXT, 300), at_ms(21_000));
+    assert_eq!(passed(&visits.take_told()), [(EventKind::Exit, 21_000)]);
+}
+
+#[test]
+fn what_a_visitor_crossed_before_it_was_seen_that_the_visit_goes_on_is_told_of_that_visit() {
+    let mut visits = walks_withheld(|_| false);
+    shoot(&mut visits, NEXT, &template(1.0, 0.0), at_ms(20_900));
+    visits.decided(NEXT, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(20_950));
+    let told = visits.take_told();
+    assert_eq!(kinds(&told), [EventKind::Reasserted, EventKind::Entry, EventKind::ZoneEntered]);
+    assert_eq!((passed(&told), told[1].subject), (ON_THE_WAY.into(), Some(SubjectUid(Uuid::from_u128(1)))));
+}
+
+#[test]
+fn where_frames_are_few_the_way_before_the_start_is_told_once_a_shot_has_shown_whose_it_is() {
+    let mut visits = walks_withheld(|ms| ms > 200);
+    shoot(&mut visits, NEXT, &template(0.0, 1.0), at_ms(20_900));
+    visits.decided(NEXT, (decision(Some(2), 0.8), |_: &Decision| true), at_ms(20_950));
+    let told = visits.take_told();
+    assert_eq!((passed(&told), told[2].subject), (ON_THE_WAY.into(), Some(SubjectUid(Uuid::from_u128(2)))));
+    // Without any shot it is nobody's, and told at the end.
+    let mut visits = walks_withheld(|ms| ms > 200);
+    visits.ended(NEXT, gone(21_000), undecidable);
+    let told = visits.take_told();
+    assert_eq!((passed(&told), told.last().and_then(|event| event.subject)), (ON_THE_WAY.into(), None));
+}
+
+#[test]
+fn a_way_before_an_absence_is_not_that_of_whoever_comes_then() {
+    let mut visits = Visits::new("door", RESUMING, hall());
+    visits.sighted(on_the_way(TRACK, 200), at_ms(0));
+    shoot(&mut visits, TRACK, &template(1.0, 0.0), at_ms(0));
+    visits.ended(TRACK, gone(3_000), known);
+    visits.sighted(on_the_way(NEXT, 300), at_ms(20_000));
+    visits.sighted(Look { resumed: true, ..on_the_way(NEXT, 800) }, at_ms(20_800));
+    shoot(&mut visits, NEXT, &template(0.0, 1.0), at_ms(20_800));
+    visits.decided(NEXT, (decision(Some(2), 0.8), |_: &Decision| true), at_ms(20_850));
+    assert_eq!(passed(&visits.take_told()), []);
+}
+
+#[test]
+fn one_sighting_in_a_zone_is_none_and_a_long_way_before_a_start_is_told_though_not_each_step_is_kept() {
+    let mut visits = Visits::new("door", RESUMING, hall());
+    visits.sighted(on_the_way(TRACK, 700), at_ms(0));
+    shoot(&mut visits, TRACK, &template(1.0, 0.0), at_ms(0));
+    visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(10));
+    visits.overdue(at_ms(20), known);
+    assert_eq!(passed(&visits.take_told()), []);
+    visits.ended(TRACK, gone(3_000), known);
+    for n in 0..1_000 {
+        visits.sighted(on_the_way(NEXT, 200 + n * 7 / 10), at_ms(20_000 + n));
+    }
+    let withheld = &visits.open[&NEXT].withheld;
+    assert!(withheld.len() <= 64, "{}", withheld.len());
+    visits.overdue(at_ms(21_000), known);
+    assert_eq!(passed(&visits.take_told()).iter().map(|(kind, _)| *kind).next(), Some(EventKind::Entry));
 }
 
 #[test]
