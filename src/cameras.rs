@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -126,7 +127,10 @@ impl Cameras {
     pub async fn start(&self) -> Result<(), CamerasError> {
         let _change = self.0.changing.lock().await;
         for camera in self.0.store.cameras().await? {
-            self.watch(camera).await?;
+            let id = camera.id.clone();
+            if let Err(error) = self.watch(camera).await {
+                tracing::error!(camera = %id, %error, "the camera is not watched");
+            }
         }
         Ok(())
     }
@@ -136,16 +140,23 @@ impl Cameras {
     /// # Errors
     /// [`CamerasError::Pipeline`] when the ends cannot be written.
     pub async fn stop(&self) -> Result<(), CamerasError> {
-        let _change = self.0.changing.lock().await;
+        // A change that is under way holds nothing up: what it begins ends at once.
         self.0.stop.cancel();
+        let _change = self.0.changing.lock().await;
         self.0.sources.close();
         // Each source has its own bound; together they end side by side.
         let _ = tokio::time::timeout(SOURCE_END_MAX, self.0.sources.wait()).await;
         let cameras: Vec<CameraId> = self.running().keys().cloned().collect();
+        let mut ends = JoinSet::new();
         for camera in cameras {
-            self.0.pipeline.forget(&camera, EndReason::DaemonRestarted).await?;
+            let pipeline = self.0.pipeline.clone();
+            ends.spawn(async move { pipeline.forget(&camera, EndReason::DaemonRestarted).await });
         }
-        Ok(())
+        let mut outcome = Ok(());
+        while let Some(ended) = ends.join_next().await {
+            outcome = outcome.and(ended.map_err(PipelineError::from).flatten());
+        }
+        Ok(outcome?)
     }
 
     /// Creates a camera and watches it. Times, revision and `has_credential` are set here; a
@@ -368,12 +379,13 @@ impl Cameras {
         let running = Running { camera: camera.clone(), state, since: now, announced: None, source: None };
         self.running().insert(id.clone(), running);
         self.0.version.send_modify(|version| *version += 1);
-        self.0.state_changed.notify_one();
-        let credential = credential?;
         if !camera.enabled {
             return Ok(());
         }
         let frames = self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene));
+        // What cannot be connected to is told as one of its events.
+        self.0.state_changed.notify_one();
+        let credential = credential?;
         let CameraDefaults { ca_file, decode, .. } = self.0.defaults.clone();
         let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file, decode };
         let cancel = self.0.stop.child_token();

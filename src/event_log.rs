@@ -187,13 +187,9 @@ impl EventLog {
             shared.publish(appended, events);
         };
         let outcome = self.store.append_events_then(events, Box::new(publish)).await;
-        self.note_room(&outcome);
-        Ok(outcome.map(|_| ())?)
-    }
-
-    fn note_room<T>(&self, outcome: &Result<T, StoreError>) {
-        let is_full = matches!(outcome, Err(StoreError::Full));
+        let is_full = outcome == Err(StoreError::Full);
         self.shared.disk_full.send_if_modified(|known| std::mem::replace(known, is_full) != is_full);
+        Ok(outcome.map(|_| ())?)
     }
 
     /// Appends one event for a request, once, and answers its sequence.
@@ -211,17 +207,13 @@ impl EventLog {
         self.store.coming(pictures)
     }
 
-    /// Keeps the pictures of events that were told.
+    /// Keeps the pictures of events that were told. A disk without room for pictures may have room for events, so
+    /// [`disk_full`](Self::disk_full) is not of these.
     ///
     /// # Errors
     /// [`EventLogError::Store`]; none of them is kept then.
     pub async fn put_snapshots(&self, pictures: Vec<(Event, Snapshot)>) -> Result<(), EventLogError> {
-        if pictures.is_empty() {
-            return Ok(());
-        }
-        let outcome = self.store.put_snapshots(pictures).await;
-        self.note_room(&outcome);
-        Ok(outcome?)
+        Ok(self.store.put_snapshots(pictures).await?)
     }
 
     /// Says of pictures that events brought as nobody's whom they are of, as [`Store::name_snapshots`] does.

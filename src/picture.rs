@@ -81,7 +81,20 @@ pub fn blurred_frame_jpeg(frame: &Frame, shown: Shown<'_>) -> Result<Vec<u8>, Pi
 /// # Errors
 /// [`PictureError`] when nothing of the face lies in the frame.
 pub fn crop_jpeg(frame: &Frame, shown: Shown<'_>) -> Result<Vec<u8>, PictureError> {
-    let rect = shown.face;
+    let (origin, size) = crop_region(frame, shown.face);
+    let mut rgb = convert(frame, origin, size);
+    hide(&mut rgb, shown, origin);
+    encode(&rgb)
+}
+
+/// Whether [`crop_jpeg`] and [`blurred_frame_jpeg`] find something to draw.
+pub fn can_be_drawn(frame: &Frame, face: &Rect) -> bool {
+    let (Size { width, height }, (_, crop)) = (frame.size(), crop_region(frame, face));
+    crop.0 > 0 && crop.1 > 0 && width.max(height) <= u32::from(u16::MAX)
+}
+
+/// Where the face with its margin begins in the frame, and its size.
+fn crop_region(frame: &Frame, rect: &Rect) -> ((usize, usize), (usize, usize)) {
     let Size { width, height } = frame.size();
     let clip = |from: f32, to: f32, end: u32| (from.clamp(0.0, end as f32) as usize, to.clamp(0.0, end as f32).ceil() as usize);
     let (margin_x, margin_y) = (rect.width * CROP_MARGIN, rect.height * CROP_MARGIN);
@@ -89,9 +102,7 @@ pub fn crop_jpeg(frame: &Frame, shown: Shown<'_>) -> Result<Vec<u8>, PictureErro
     let (top, bottom) = clip(rect.y - margin_y, rect.y + rect.height + margin_y, height);
     // Chroma has one sample for two columns.
     let left = left & !1;
-    let mut rgb = convert(frame, (left, top), (right.saturating_sub(left), bottom.saturating_sub(top)));
-    hide(&mut rgb, shown, (left, top));
-    encode(&rgb)
+    ((left, top), (right.saturating_sub(left), bottom.saturating_sub(top)))
 }
 
 /// Hides what is not to be shown and leaves the face as it is: people who sit close together overlap, and the picture is of

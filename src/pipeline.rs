@@ -15,6 +15,7 @@ mod best_shots;
 mod complaint;
 mod copying;
 mod cutting;
+mod drawing;
 mod in_shadow;
 mod intake;
 mod looking;
@@ -48,6 +49,7 @@ use crate::infer::{CutFace, Engine, FaceInFrame, InferError, Lane};
 
 use complaint::Complaint;
 use copying::{copied, show_onlookers};
+use drawing::Undrawn;
 use in_shadow::InShadow;
 use intake::Intake;
 use passage::Passage;
@@ -198,14 +200,19 @@ impl Pipeline {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(done) = analyses.join_next() => done??,
-                _ = sweep.tick() => self.sweep().await?,
+                _ = sweep.tick() => {
+                    let (pipeline, told) = (self.clone(), self.sweep().await?);
+                    if !told.is_empty() {
+                        analyses.spawn(async move { pipeline.draw(told).await });
+                    }
+                }
                 taken = next => {
                     let (session, batch) = taken?;
                     let pipeline = self.clone();
                     analyses.spawn(async move {
                         let told = pipeline.analyse(batch).await;
                         drop(session);
-                        told
+                        pipeline.draw(told?).await
                     });
                 }
             }
@@ -216,8 +223,8 @@ impl Pipeline {
         Ok(shadow.await?)
     }
 
-    /// One batch, from detection to the log.
-    async fn analyse(&self, batch: Vec<Frame>) -> Result<(), PipelineError> {
+    /// One batch, from detection to the log. Answers whose pictures may be to be drawn.
+    async fn analyse(&self, batch: Vec<Frame>) -> Result<Vec<Arc<SceneCell>>, PipelineError> {
         let number = self.begin();
         let taken = self.0.clock.now();
         let cells: Vec<_> = batch.iter().map(|frame| self.cell(&frame.camera)).collect();
@@ -244,7 +251,7 @@ impl Pipeline {
             self.recognise(&batch, &cells, Encoded { looked_at, shots, templates, passage });
         }
         for cell in cells.iter().flatten() {
-            self.flush(cell).await?;
+            self.tell(cell).await?;
         }
         if let Some(shadow) = self.0.shadow.get() {
             shadow.take_over(&cells);
@@ -253,7 +260,7 @@ impl Pipeline {
             self.0.intake.done(frame, analysed);
         }
         self.end(number);
-        Ok(())
+        Ok(cells.into_iter().flatten().collect())
     }
 
     /// Brings the frames to where they are analysed; those that cannot be brought there are looked at from the host, as photos are.
@@ -370,33 +377,55 @@ impl Pipeline {
         }
     }
 
-    /// Writes a scene's new events to the log, in order, with their pictures. While the disk is full they
-    /// wait here, and recognition goes on.
-    async fn flush(&self, cell: &SceneCell) -> Result<(), PipelineError> {
+    /// Writes a scene's new events to the log, in order. While the disk is full they wait, and recognition goes on.
+    async fn tell(&self, cell: &SceneCell) -> Result<(), PipelineError> {
         let mut unwritten = cell.unwritten.lock().await;
-        let (pending, named, camera) = {
+        let told = {
             let mut scene = cell.scene();
             if let Some(shadow) = self.0.shadow.get() {
                 shadow.pass_on(scene.take_verdicts());
             }
-            let (pending, named) = scene.take_outbox();
-            (pending, named, scene.camera().to_owned())
+            scene.take_outbox()
         };
-        unwritten.name(named);
-        if pending.is_empty() {
-            return Ok(unwritten.write(&self.0.events, &camera).await?);
-        }
-        unwritten.tell(pending, &self.0.events, &camera).await
+        Ok(unwritten.tell(told, &self.0.events).await?)
     }
 
-    /// Ends what no further frame will end.
-    async fn sweep(&self) -> Result<(), PipelineError> {
-        let gallery = self.0.gallery.current();
-        for cell in self.cells() {
-            cell.scene().pass_time(self.0.clock.now(), &gallery);
-            self.flush(&cell).await?;
+    /// Draws the pictures of events that were told, and keeps them. Holds up no event and no session.
+    async fn draw(&self, cells: Vec<Arc<SceneCell>>) -> Result<(), PipelineError> {
+        for cell in cells {
+            let undrawn = cell.unwritten.lock().await.begin_drawing();
+            let count = undrawn.len();
+            let pictures = if count == 0 {
+                Vec::new()
+            } else {
+                tokio::task::spawn_blocking(|| undrawn.into_iter().filter_map(Undrawn::draw).collect()).await?
+            };
+            let camera = cell.scene().camera().to_owned();
+            let mut unwritten = cell.unwritten.lock().await;
+            unwritten.drawn(count, pictures);
+            unwritten.write(&self.0.events, &camera).await?;
         }
         Ok(())
+    }
+
+    /// Tells what a scene has to tell, with its pictures.
+    async fn flush(&self, cell: &Arc<SceneCell>) -> Result<(), PipelineError> {
+        self.tell(cell).await?;
+        self.draw(vec![Arc::clone(cell)]).await
+    }
+
+    /// Ends what no further frame will end. Answers where something is to be drawn, or waits.
+    async fn sweep(&self) -> Result<Vec<Arc<SceneCell>>, PipelineError> {
+        let gallery = self.0.gallery.current();
+        let mut unfinished = Vec::new();
+        for cell in self.cells() {
+            cell.scene().pass_time(self.0.clock.now(), &gallery);
+            self.tell(&cell).await?;
+            if !cell.unwritten.lock().await.is_empty() {
+                unfinished.push(cell);
+            }
+        }
+        Ok(unfinished)
     }
 }
 

@@ -90,6 +90,9 @@ pub enum StoreError {
     /// Try again later or elsewhere: where the file was to lie there is no room.
     #[error("there is no room for {0}; free some, or give a name on another disk")]
     NoRoom(PathBuf),
+    /// Try again later: what is asked for is not on disk yet.
+    #[error("the picture is on its way and finds no room yet, or the daemon is busy; ask again in a few seconds")]
+    NotYet,
     /// Nothing was done: whoever asked wanted it no longer.
     #[error("it was stopped; nothing of it is left")]
     Interrupted,

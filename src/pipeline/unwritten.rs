@@ -1,4 +1,4 @@
-//! A camera's events on their way to the log.
+//! A camera's events on their way to the log, and their pictures behind them.
 //!
 //! In: what the scene told, with best shots, and whose earlier ones are. Out: events in the log, in order, and their pictures after them,
 //! since drawing those takes longer than everything else and nobody at a door waits for it. While the disk is full they wait here
@@ -10,183 +10,242 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::PipelineError;
-use super::best_shots::BestShot;
+use super::drawing::{Picture, Undrawn, split};
 use super::scene::Pending;
 use crate::event::{Event, SnapshotId};
 use crate::event_log::{EventLog, EventLogError};
-use crate::picture::{self, Shown};
-use crate::store::{NewEvent, Snapshot, StoreError};
+use crate::store::{NewEvent, StoreError};
 use crate::subject::SubjectUid;
 
-/// How long events wait before they are offered to a full disk again.
+/// How long events and pictures wait before they are offered to a full disk again.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
-/// How many events of a camera wait for room on a full disk, and how many of them with their pictures.
-/// The oldest go first; each is counted.
+/// How many events of a camera wait for room on a full disk, and how many pictures. The oldest go first; each is counted.
 const WAITING_MAX: usize = 4_096;
 const WAITING_PICTURES_MAX: usize = 64;
+/// How many best shots wait to be drawn: each holds a frame.
+const UNDRAWN_MAX: usize = 16;
+
 /// Events that are on their way to the log, or wait for room there.
 #[derive(Default)]
 pub(super) struct Unwritten {
-    events: VecDeque<NewEvent>,
-    /// Pictures of events that are in the log.
-    pictures: VecDeque<(Event, Snapshot)>,
+    events: VecDeque<Event>,
+    /// Best shots of events that are in the log, or wait above.
+    undrawn: VecDeque<Undrawn>,
+    /// How many others are being drawn.
+    drawing: usize,
+    pictures: VecDeque<Picture>,
+    /// Whether it was said that these find no room.
+    is_waiting_told: bool,
     /// Pictures that went out as nobody's, and whose they are.
     named: Vec<(SnapshotId, SubjectUid)>,
-    /// When a full disk is tried again.
+    /// When a full disk is tried again, for events and for pictures.
     retry: Option<Instant>,
-    lost: u64,
-    /// Pictures of events in the log that were given up.
-    unkept: u64,
-    /// Pictures whose names were given up.
-    unnamed: u64,
+    retry_pictures: Option<Instant>,
+    lost: Lost,
+}
+
+/// What was given up.
+#[derive(Clone, Copy, Default)]
+struct Lost {
+    events: usize,
+    pictures: usize,
+    names: usize,
+}
+
+impl Lost {
+    fn tell(self, camera: &str, why: &str) {
+        let Self { events, pictures, names } = self;
+        if events + pictures + names > 0 {
+            tracing::error!(camera, events, pictures, names, "events, their pictures, or whom these show, were lost: {why}");
+        }
+    }
 }
 
 impl Unwritten {
-    /// Writes what the scene told behind what waits. Its pictures are drawn when it is in the log, and who asks for one waits for it.
-    pub(super) async fn tell(&mut self, told: Vec<Pending>, log: &EventLog, camera: &str) -> Result<(), PipelineError> {
-        let _coming = log.coming(told.iter().filter_map(|told| Some(told.picture.as_ref()?.0)).collect());
-        let is_in_log = self.events.is_empty() && self.put_before_pictures(&told, log).await?;
-        let drawn_for = camera.to_owned();
-        let draw_all = move || told.into_iter().map(|told| draw(told, &drawn_for)).collect::<Vec<_>>();
-        let drawn = tokio::task::spawn_blocking(draw_all).await?;
-        if is_in_log {
-            self.pictures.extend(drawn.into_iter().filter_map(|drawn| Some((drawn.event, drawn.snapshot?))));
-            let excess = self.pictures.len().saturating_sub(WAITING_PICTURES_MAX);
-            self.pictures.drain(..excess);
-            self.unkept += excess as u64;
-        } else {
-            self.wait(drawn);
+    /// Writes what the scene told, behind what waits, and takes note of whose pictures of earlier events are. Its pictures are still to
+    /// be drawn.
+    pub(super) async fn tell(
+        &mut self,
+        (told, named): (Vec<Pending>, Vec<(SnapshotId, SubjectUid)>),
+        log: &EventLog,
+    ) -> Result<(), EventLogError> {
+        self.name(named);
+        for pending in told {
+            let (event, undrawn) = split(pending, log);
+            self.events.push_back(event);
+            self.undrawn.extend(undrawn);
         }
-        Ok(self.write(log, camera).await?)
+        let excess = self.undrawn.len().saturating_sub(UNDRAWN_MAX);
+        self.undrawn.drain(..excess);
+        self.lost.pictures += excess;
+        self.write_events(log).await
     }
 
-    /// Whether the events are in the log now; else the disk is full.
-    async fn put_before_pictures(&mut self, told: &[Pending], log: &EventLog) -> Result<bool, EventLogError> {
-        let events = told.iter().map(|told| NewEvent { event: told.event.clone(), snapshot: None });
-        match log.append(events.collect()).await {
-            Err(EventLogError::Store(StoreError::Full)) => {
-                self.retry = Some(Instant::now() + ROOM_WAIT);
-                Ok(false)
+    fn name(&mut self, named: Vec<(SnapshotId, SubjectUid)>) {
+        for (id, subject) in &named {
+            self.undrawn.iter_mut().for_each(|undrawn| undrawn.name(*id, *subject));
+            for picture in self.pictures.iter_mut().filter(|picture| picture.snapshot.id == *id) {
+                picture.snapshot.subject.get_or_insert(*subject);
             }
-            outcome => outcome.map(|()| true),
         }
-    }
-
-    /// Takes note of whose pictures of earlier events are.
-    pub(super) fn name(&mut self, named: Vec<(SnapshotId, SubjectUid)>) {
         self.named.extend(named);
-        let unnamed = self.named.len().saturating_sub(WAITING_MAX);
-        self.named.drain(..unnamed);
-        self.unnamed += unnamed as u64;
+        let excess = self.named.len().saturating_sub(WAITING_MAX);
+        self.named.drain(..excess);
+        self.lost.names += excess;
     }
 
-    /// Lets events wait for room; of too many the oldest are given up, and pictures before that.
-    fn wait(&mut self, events: Vec<NewEvent>) {
-        self.events.extend(events);
-        let excess = self.events.len().saturating_sub(WAITING_MAX);
-        self.events.drain(..excess);
-        self.lost += excess as u64;
-        let without = self.events.len().saturating_sub(WAITING_PICTURES_MAX);
-        for new in self.events.iter_mut().take(without) {
-            new.event.snapshot = new.event.snapshot.filter(|_| new.snapshot.take().is_none());
+    /// What is to be drawn now; [`drawn`](Self::drawn) has to follow.
+    pub(super) fn begin_drawing(&mut self) -> Vec<Undrawn> {
+        self.drawing += self.undrawn.len();
+        self.undrawn.drain(..).collect()
+    }
+
+    /// Takes what came of `count` best shots that were to be drawn.
+    pub(super) fn drawn(&mut self, count: usize, pictures: Vec<Picture>) {
+        self.drawing = self.drawing.saturating_sub(count);
+        if !pictures.is_empty() {
+            self.retry_pictures = None;
         }
+        self.pictures.extend(pictures);
+        let excess = self.pictures.len().saturating_sub(WAITING_PICTURES_MAX);
+        self.pictures.drain(..excess);
+        self.lost.pictures += excess;
     }
 
-    /// Writes what waits for the last time; what still finds no room is lost, and told.
+    /// Whether anything is to be drawn or waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.undrawn.is_empty() && self.pictures.is_empty() && self.named.is_empty()
+    }
+
+    /// Writes what waits for the last time; what still finds no room is lost, and told. Who draws meanwhile writes what comes of it.
     pub(super) async fn write_or_lose(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
-        self.retry = None;
+        (self.retry, self.retry_pictures) = (None, None);
         self.write(log, camera).await?;
-        let (lost, unkept) = (self.lost + self.events.len() as u64, self.unkept + self.pictures.len() as u64);
-        let unnamed = self.unnamed + self.named.len() as u64;
-        if lost + unkept + unnamed > 0 {
-            tracing::error!(
-                camera,
-                lost,
-                unkept,
-                unnamed,
-                "events, their pictures, or whom these show, were lost: the disk is full, and the camera is watched no longer"
-            );
+        if self.drawing == 0 {
+            let Self { events, pictures, named, lost, .. } = std::mem::take(self);
+            let lost =
+                Lost { events: lost.events + events.len(), pictures: lost.pictures + pictures.len(), names: lost.names + named.len() };
+            lost.tell(camera, "the disk is full, and the camera is watched no longer");
         }
-        *self = Self::default();
         Ok(())
     }
 
     /// Writes what waits, in order; on a full disk it goes on waiting, and is not tried at every frame.
     pub(super) async fn write(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
-        let is_all_written = self.events.is_empty() && self.pictures.is_empty() && self.named.is_empty();
-        if is_all_written || self.retry.is_some_and(|retry| Instant::now() < retry) {
-            return Ok(());
+        self.write_events(log).await?;
+        // Of an event that is not in the log no picture is kept.
+        if self.events.is_empty() {
+            self.write_pictures(log, camera).await?;
         }
-        match self.try_to_write(log).await {
-            Err(EventLogError::Store(StoreError::Full)) => {
-                self.retry = Some(Instant::now() + ROOM_WAIT);
-                return Ok(());
-            }
-            outcome => outcome?,
+        let is_all_written = self.events.is_empty() && self.pictures.is_empty();
+        // A picture has to be there before it is named.
+        if is_all_written && self.undrawn.is_empty() && self.drawing == 0 && self.name_kept(log).await? {
+            std::mem::take(&mut self.lost).tell(camera, "more came while the disk was full than wait for room");
         }
-        if self.lost + self.unkept + self.unnamed > 0 {
-            let Self { lost, unkept, unnamed, .. } = *self;
-            tracing::error!(
-                camera,
-                lost,
-                unkept,
-                unnamed,
-                "events, their pictures, or whom these show, were lost while the disk was full: more came than wait for room"
-            );
-        }
-        *self = Self::default();
         Ok(())
     }
 
-    /// What is written is forgotten here. Pictures are there before they are named.
-    async fn try_to_write(&mut self, log: &EventLog) -> Result<(), EventLogError> {
-        log.append(self.events.iter().cloned().collect()).await?;
-        self.events.clear();
-        log.put_snapshots(self.pictures.iter().cloned().collect()).await?;
-        self.pictures.clear();
-        log.name_snapshots(self.named.clone()).await
+    async fn write_events(&mut self, log: &EventLog) -> Result<(), EventLogError> {
+        if self.events.is_empty() || self.retry.is_some_and(|retry| Instant::now() < retry) {
+            self.give_up_oldest();
+            return Ok(());
+        }
+        let events = self.events.iter().map(|event| NewEvent { event: event.clone(), snapshot: None });
+        if has_room(log.append(events.collect()).await)? {
+            self.events.clear();
+            self.retry = None;
+        } else {
+            self.retry = Some(Instant::now() + ROOM_WAIT);
+            self.give_up_oldest();
+        }
+        Ok(())
+    }
+
+    fn give_up_oldest(&mut self) {
+        let excess = self.events.len().saturating_sub(WAITING_MAX);
+        self.events.drain(..excess);
+        self.lost.events += excess;
+    }
+
+    /// One by one: room for some is not room for all.
+    async fn write_pictures(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
+        if self.retry_pictures.is_some_and(|retry| Instant::now() < retry) {
+            return Ok(());
+        }
+        while let Some(picture) = self.pictures.front() {
+            if !has_room(log.put_snapshots(vec![(picture.event.clone(), picture.snapshot.clone())]).await)? {
+                self.retry_pictures = Some(Instant::now() + ROOM_WAIT);
+                if !std::mem::replace(&mut self.is_waiting_told, true) {
+                    tracing::error!(camera, "there is no room for pictures: they wait, and events are told without them");
+                }
+                return Ok(());
+            }
+            self.pictures.pop_front();
+        }
+        (self.retry_pictures, self.is_waiting_told) = (None, false);
+        Ok(())
+    }
+
+    /// Whether all are named that were to be.
+    async fn name_kept(&mut self, log: &EventLog) -> Result<bool, EventLogError> {
+        if self.named.is_empty() {
+            return Ok(true);
+        }
+        let has_room = has_room(log.name_snapshots(self.named.clone()).await)?;
+        if has_room {
+            self.named.clear();
+        }
+        Ok(has_room)
     }
 }
 
-/// Makes the pictures of an event; one that cannot be made is left out and said so.
-fn draw(pending: Pending, camera: &str) -> NewEvent {
-    let Pending { mut event, picture } = pending;
-    let snapshot = picture.and_then(|(id, shot)| {
-        let shown = Shown { face: &shot.rect, others: &shot.others, unseen: &shot.unseen };
-        let whole = |shot: &BestShot| if shot.keeps_frame { picture::blurred_frame_jpeg(&shot.frame, shown) } else { Ok(Vec::new()) };
-        let jpegs = picture::crop_jpeg(&shot.frame, shown).and_then(|crop| Ok((crop, whole(&shot)?)));
-        match jpegs {
-            Ok((crop_jpeg, frame_jpeg)) => {
-                let (camera, capture_time) = (shot.frame.camera.clone(), shot.frame.capture_time);
-                Some(Snapshot { id, camera, capture_time, subject: event.subject.or(shot.subject), crop_jpeg, frame_jpeg })
-            }
-            Err(error) => {
-                tracing::warn!(%error, camera, "a best shot could not be kept");
-                event.snapshot = None;
-                None
-            }
-        }
-    });
-    NewEvent { event, snapshot }
+/// Whether the disk took it.
+fn has_room(written: Result<(), EventLogError>) -> Result<bool, EventLogError> {
+    match written {
+        Err(EventLogError::Store(StoreError::Full)) => Ok(false),
+        outcome => outcome.map(|()| true),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::camera::CameraId;
     use crate::clock::Timestamp;
-    use crate::event::{Event, EventKind};
-    use crate::store::Store;
+    use crate::event::EventKind;
+    use crate::store::{Snapshot, Store};
 
-    #[tokio::test(start_paused = true)]
-    async fn what_waits_for_room_is_written_when_its_camera_goes_although_it_is_not_due_to_be_tried() {
+    const ID: SnapshotId = SnapshotId(uuid::Uuid::from_u128(1));
+    const ANNA: SubjectUid = SubjectUid(uuid::Uuid::from_u128(2));
+
+    async fn open() -> (tempfile::TempDir, Store, EventLog) {
         let directory = tempfile::tempdir().expect("a folder");
         let store = Store::open(directory.path()).expect("it opens");
         let log = EventLog::open(store.clone(), 16).await.expect("it opens");
-        let mut event = Event::new(EventKind::VisitEnded, "door", Timestamp::default());
+        (directory, store, log)
+    }
+
+    fn event() -> Event {
+        Event { snapshot: Some(ID), ..Event::new(EventKind::Unidentified, "door", Timestamp::default()) }
+    }
+
+    fn picture(log: &EventLog, bytes: usize) -> Picture {
+        let camera = CameraId::parse("door").expect("a good id");
+        let capture_time = Timestamp::default();
+        let snapshot = Snapshot { id: ID, camera, capture_time, subject: None, crop_jpeg: vec![1; bytes], frame_jpeg: Vec::new() };
+        Picture { event: event(), snapshot, _coming: log.coming(vec![ID]) }
+    }
+
+    async fn subject_of_kept(store: &Store) -> Option<Option<SubjectUid>> {
+        store.snapshot(ID).await.expect("it is readable").map(|kept| kept.subject)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_room_is_written_when_its_camera_goes_although_it_is_not_due_to_be_tried() {
+        let (_directory, store, log) = open().await;
+        let mut event = event();
         event.message = Some("x".repeat(1 << 20));
-        let mut unwritten = Unwritten::default();
-        unwritten.wait(vec![NewEvent { event, snapshot: None }]);
+        let mut unwritten = Unwritten { events: VecDeque::from([event]), ..Unwritten::default() };
         store.limit_growth(Some(0)).await;
         unwritten.write(&log, "door").await.expect("it waits");
         store.limit_growth(None).await;
@@ -198,40 +257,41 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pictures_get_their_names_though_no_event_comes_with_them() {
-        let directory = tempfile::tempdir().expect("a folder");
-        let store = Store::open(directory.path()).expect("it opens");
-        let log = EventLog::open(store.clone(), 16).await.expect("it opens");
-        let (id, anna) = (SnapshotId(uuid::Uuid::from_u128(1)), SubjectUid(uuid::Uuid::from_u128(2)));
-        let camera = crate::camera::CameraId::parse("door").expect("a good id");
-        let pictures =
-            Snapshot { id, camera, capture_time: Timestamp::default(), subject: None, crop_jpeg: vec![1], frame_jpeg: Vec::new() };
-        let event = Event { snapshot: Some(id), ..Event::new(EventKind::Unidentified, "door", Timestamp::default()) };
-        let mut unwritten = Unwritten::default();
-        unwritten.wait(vec![NewEvent { event, snapshot: Some(pictures) }]);
+        let (_directory, store, log) = open().await;
+        let mut unwritten = Unwritten { events: VecDeque::from([event()]), ..Unwritten::default() };
+        unwritten.drawn(0, vec![picture(&log, 1)]);
         unwritten.write(&log, "door").await.expect("written");
-        unwritten.name(vec![(id, anna)]);
+        assert_eq!(subject_of_kept(&store).await, Some(None));
+        unwritten.tell((Vec::new(), vec![(ID, ANNA)]), &log).await.expect("nothing to write");
         unwritten.write(&log, "door").await.expect("written");
-        assert_eq!(store.snapshot(id).await.map(|kept| kept.and_then(|kept| kept.subject)), Ok(Some(anna)));
+        assert_eq!(subject_of_kept(&store).await, Some(Some(ANNA)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_picture_that_finds_no_room_after_its_event_waits_and_is_named_then() {
-        let directory = tempfile::tempdir().expect("a folder");
-        let store = Store::open(directory.path()).expect("it opens");
-        let log = EventLog::open(store.clone(), 16).await.expect("it opens");
-        let (id, anna) = (SnapshotId(uuid::Uuid::from_u128(1)), SubjectUid(uuid::Uuid::from_u128(2)));
-        let camera = crate::camera::CameraId::parse("door").expect("a good id");
-        let capture_time = Timestamp::default();
-        let picture = Snapshot { id, camera, capture_time, subject: None, crop_jpeg: vec![1; 1 << 20], frame_jpeg: Vec::new() };
-        let event = Event { snapshot: Some(id), ..Event::new(EventKind::Unidentified, "door", capture_time) };
-        log.append(vec![NewEvent { event: event.clone(), snapshot: None }]).await.expect("written");
-        let mut unwritten = Unwritten { pictures: VecDeque::from([(event, picture)]), ..Unwritten::default() };
-        unwritten.name(vec![(id, anna)]);
-        store.limit_growth(Some(0)).await;
-        unwritten.write(&log, "door").await.expect("it waits");
-        assert_eq!(store.snapshot(id).await, Ok(None));
+    async fn a_picture_that_finds_no_room_holds_up_no_event_and_is_of_whom_its_visit_turned_out_to_be() {
+        let (_directory, store, log) = open().await;
+        let mut unwritten = Unwritten { events: VecDeque::from([event()]), ..Unwritten::default() };
+        unwritten.drawn(0, vec![picture(&log, 1 << 20)]);
+        store.limit_growth(Some(2)).await;
+        unwritten.write(&log, "door").await.expect("the picture waits");
+        unwritten.tell((Vec::new(), vec![(ID, ANNA)]), &log).await.expect("nothing to write");
+        unwritten.events.push_back(event());
+        unwritten.write(&log, "door").await.expect("the picture waits");
+        assert_eq!((log.position().sequence, *log.disk_full().borrow()), (2, false), "events have room");
+        assert_eq!(store.snapshot(ID).await, Err(StoreError::NotYet), "it is neither there nor gone");
         store.limit_growth(None).await;
         unwritten.write_or_lose(&log, "door").await.expect("written");
-        assert_eq!(store.snapshot(id).await.map(|kept| kept.and_then(|kept| kept.subject)), Ok(Some(anna)));
+        assert_eq!(subject_of_kept(&store).await, Some(Some(ANNA)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_named_in_a_picture_that_is_still_being_drawn_and_then_it_is() {
+        let (_directory, store, log) = open().await;
+        let mut unwritten = Unwritten { events: VecDeque::from([event()]), drawing: 1, ..Unwritten::default() };
+        unwritten.tell((Vec::new(), vec![(ID, ANNA)]), &log).await.expect("written");
+        unwritten.write_or_lose(&log, "door").await.expect("it waits for who draws");
+        unwritten.drawn(1, vec![picture(&log, 1)]);
+        unwritten.write(&log, "door").await.expect("written");
+        assert_eq!(subject_of_kept(&store).await, Some(Some(ANNA)));
     }
 }

@@ -37,7 +37,7 @@ impl Pipeline {
         // The source has a sink already.
         drop(self.0.intake.watch(&watch.camera, watch.slot));
         cell.scene().adopt(watch.scene, self.0.clock.now(), &self.0.gallery.current());
-        self.flush(&cell).await
+        self.tell(&cell).await
     }
 
     /// Watches a camera no longer; its visits end.
@@ -65,7 +65,7 @@ impl Pipeline {
             }
             scene.announce(event);
         }
-        self.flush(&cell).await
+        self.tell(&cell).await
     }
 
     /// The next analysed frame of a camera; `None` when it is not watched.

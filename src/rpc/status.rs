@@ -270,6 +270,7 @@ impl From<StoreError> for Refusal {
             StoreError::NotADirectory(_) | StoreError::NoAccess { .. } => Self::new(Code::FailedPrecondition, "STORE_UNUSABLE", message),
             StoreError::Exists(_) => Self::new(Code::AlreadyExists, "FILE_EXISTS", message),
             StoreError::NoRoom(_) => Self::new(Code::ResourceExhausted, "DISK_FULL", message),
+            StoreError::NotYet => Self::new(Code::Unavailable, "SNAPSHOT_NOT_READY", message),
             StoreError::Interrupted => Self::new(Code::Cancelled, "INTERRUPTED", message),
             StoreError::TooNew { .. } => Self::new(Code::FailedPrecondition, "STORE_TOO_NEW", message),
             StoreError::Damaged { .. } => Self::new(Code::DataLoss, "STORE_DAMAGED", message),

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
@@ -21,6 +22,9 @@ use crate::store::failure::damaged;
 use crate::store::writer::Effect;
 use crate::store::{Counts, Snapshot, Store, StoreError};
 use crate::subject::SubjectUid;
+
+/// How long a picture that is on its way is waited for: far longer than it takes where there is room for it.
+const COMING_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Pictures that are on their way: their events may be told before they are kept. Until this is dropped, who asks for one waits.
 #[derive(Debug)]
@@ -37,9 +41,14 @@ impl Drop for Coming {
 
 impl Store {
     /// One snapshot; `None` when it was never kept, was erased, or is too old. One that is on its way is waited for.
+    ///
+    /// # Errors
+    /// [`StoreError::NotYet`] when it does not come within seconds.
     pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
+        let mut coming = self.0.coming.subscribe();
+        let comes = coming.wait_for(|coming| !coming.contains(&id));
         // The sender lives as long as the store.
-        let _ = self.0.coming.subscribe().wait_for(|coming| !coming.contains(&id)).await;
+        let _ = tokio::time::timeout(COMING_WAIT_MAX, comes).await.map_err(|_| StoreError::NotYet)?;
         self.0.readers.read(move |db| snapshot(db, id)).await
     }
 
@@ -118,6 +127,11 @@ pub(super) fn put(
     event: &Event,
     counts: &Counts,
 ) -> Result<(), StoreError> {
+    // One that comes after its event was cut from the log would be tied to nobody.
+    let mut is_told = db.prepare_cached("SELECT 1 FROM events WHERE snapshot = ?1")?;
+    if !is_told.exists([snapshot.id.0.into_bytes()])? {
+        return Ok(());
+    }
     if is_of_erased(db, [event.subject, event.previous_subject, snapshot.subject])? || is_of_visit_of_erased(db, event)? {
         counts.snapshots_of_erased.fetch_add(1, Ordering::Relaxed);
         return Ok(());
@@ -149,12 +163,14 @@ fn is_of_erased(db: &Connection, subjects: [Option<SubjectUid>; 3]) -> Result<bo
     Ok(false)
 }
 
-/// Whether the visit was taken for somebody's who was erased since: then whoever is still before the camera, without a name
-/// by now, is most likely that person.
+/// Whether the visit was taken for somebody's who was erased since, or a picture of it was erased with somebody: then whoever is still
+/// before the camera, without a name by now, is most likely that person.
 fn is_of_visit_of_erased(db: &Connection, event: &Event) -> Result<bool, StoreError> {
     let Some(visit) = event.visit else { return Ok(false) };
     let mut of_erased = db.prepare_cached(
-        "SELECT 1 FROM events e JOIN mutations m ON m.subject = e.subject AND m.kind = 'erase_subject' WHERE e.visit = ?1",
+        "SELECT 1 FROM events e JOIN mutations m ON m.subject = e.subject AND m.kind = 'erase_subject' WHERE e.visit = ?1
+         UNION ALL
+         SELECT 1 FROM events e JOIN snapshots s ON s.id = e.snapshot AND s.crop_sha256 IS NULL WHERE e.visit = ?1",
     )?;
     Ok(of_erased.exists([visit.0.into_bytes()])?)
 }

@@ -58,6 +58,7 @@ fn enrolment() -> Vec<(EnrolError, Code, &'static str)> {
         (failed().into(), Code::Internal, "STORE_FAILED"),
         (StoreError::Locked(PathBuf::from("/data")).into(), Code::FailedPrecondition, "STORE_LOCKED"),
         (StoreError::Full.into(), Code::ResourceExhausted, "DISK_FULL"),
+        (StoreError::NotYet.into(), Code::Unavailable, "SNAPSHOT_NOT_READY"),
         (StoreError::Stopped.into(), Code::Unavailable, "STOPPING"),
         (StoreError::NotADirectory(PathBuf::from("/data")).into(), Code::FailedPrecondition, "STORE_UNUSABLE"),
         (

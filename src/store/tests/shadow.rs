@@ -68,7 +68,7 @@ async fn whoever_is_erased_takes_along_what_a_shadow_would_have_said_and_the_pic
         let (capture_time, crop_jpeg) = (Timestamp::from_micros(1_000), id.0.as_bytes().to_vec());
         let snapshot = Snapshot { id, camera, capture_time, subject: None, crop_jpeg, frame_jpeg: vec![1] };
         pictures.push(id);
-        let event = Event::new(EventKind::Unidentified, "door", Timestamp::from_micros(1_000));
+        let event = Event { snapshot: Some(id), ..Event::new(EventKind::Unidentified, "door", Timestamp::from_micros(1_000)) };
         store.append_events(vec![NewEvent { event, snapshot: Some(snapshot) }]).await.expect("kept");
     }
     let verdicts =
