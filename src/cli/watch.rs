@@ -134,12 +134,15 @@ impl Watch {
                 eprintln!("{now}");
             }
             clock.heard(response.server_time.as_ref(), asked.take().unwrap_or_else(door::running_time));
-            for event in &response.events {
-                if let Some(command) = &self.exec {
+            // Acted on before anything is shown: a picture may be waited for.
+            if let Some(command) = &self.exec {
+                for event in &response.events {
                     // Remembered first: a command that ends this machine is not run again after it.
                     place.reached(&event.cursor)?;
                     act(command, event, &clock).await?;
                 }
+            }
+            for event in &response.events {
                 shown(out, event, response.server_time.as_ref(), self.kept_shots(daemon, event).await)?;
             }
             if let Some(position) = &response.position {
