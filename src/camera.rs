@@ -87,7 +87,8 @@ pub struct Camera {
     pub lines: Vec<Region>,
     /// Areas of interest.
     pub zones: Vec<Region>,
-    /// The most frames a second that are analysed; `None` analyses what the sessions can take.
+    /// The most frames a second that are analysed; `None` analyses what the sessions can take. Below eight, of two who walk less than
+    /// two frames behind each other the first may be missed.
     pub analysis_fps_max: Option<f32>,
     /// The longer side of the detector's input, in pixels, a multiple of 32; `None` takes the
     /// daemon's default.

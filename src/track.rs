@@ -2,13 +2,13 @@
 //!
 //! In: the detections of each frame, in order, with its capture time. Out: which track each
 //! belongs to, and which tracks are lost. Cameras are analysed at whatever rate the sessions
-//! allow, so motion is predicted over time, not over frames, and a face is looked for as far away
-//! as somebody walks from one frame to the next.
+//! allow, so motion is predicted over time, not over frames. Where frames are few, a face that was
+//! seen once is looked for as far away as somebody walks from one to the next; whoever is believed
+//! has a velocity by then, and is looked for where it leads.
 //! Association after `ByteTrack` (Zhang et al., 2022): strong detections first, then the weak
 //! ones, which may continue a track but never begin one.
 //! Must not know: templates, who anybody is, other cameras.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -35,22 +35,22 @@ pub struct Sighting {
     pub detection: usize,
     /// Whether the track was seen often enough to be believed.
     pub confirmed: bool,
-    /// Whether it was out of sight for so long, or is found so far away, that the face may be another one.
+    /// Whether it was out of sight for so long that the face may be another one.
     pub resumed: bool,
 }
 
 /// Tracks that overlap their prediction by less than this are not continued by overlap (IoU).
 const OVERLAP_MIN: f32 = 0.2;
-/// Beyond this distance, in face sizes, a face cannot be the predicted one, unless nobody looked for a while.
+/// Beyond this distance, in face sizes, a face cannot be the predicted one.
 const DISTANCE_MAX: f32 = 1.0;
-/// Faces whose sizes differ by more than this factor are not the same, unless nobody looked for a while.
+/// Faces whose sizes differ by more than this factor are not the same.
 const SIZE_RATIO_MAX: f32 = 1.7;
 /// Whoever walks gets on by a face's size in this time: 0.17 m at 1.4 m/s.
 const FACE_SIZE_WALKED_IN: Duration = Duration::from_millis(125);
 /// Frames are never taken to be further apart than at the lowest rate.
 const APART_MAX: Duration = Duration::from_secs(1);
-/// A face is looked for at no more than this many face sizes: as far as somebody walks in a second, which is how far apart
-/// frames are at the lowest rate.
+/// A face that was seen once is looked for at no more than this many face sizes: as far as somebody walks in a second, which is how
+/// far apart frames are at the lowest rate.
 const REACH_MAX: f32 = 8.0;
 /// Who comes nearer meanwhile looks larger: so much more may sizes differ for each face size that somebody may have walked.
 const SIZE_RATIO_GROWTH: f32 = 0.15;
@@ -95,10 +95,9 @@ impl Track {
         Rect { x: self.rect.x + self.velocity.0 * seconds, y: self.rect.y + self.velocity.1 * seconds, ..self.rect }
     }
 
-    /// How well a face fits somebody who walked on, or has stopped, since the frame before.
+    /// How well a face fits somebody who was seen once so far and has walked on since the frame before.
     fn within_walk(&self, rect: &Rect, frame: &Seen<'_>) -> Option<f32> {
-        let (from_here, size_ratio) = apart(&self.rect, rect)?;
-        let distance = apart(&self.predicted(frame), rect)?.0.min(from_here);
+        let (distance, size_ratio) = apart(&self.rect, rect)?;
         let reach = frame.reach();
         let is_alike = size_ratio <= SIZE_RATIO_MAX + SIZE_RATIO_GROWTH * (reach - DISTANCE_MAX);
         (is_alike && distance <= reach).then_some(-distance)
@@ -120,22 +119,28 @@ impl Track {
     }
 }
 
-/// One frame's detections, its capture time, and for how long nobody had looked.
+/// One frame's detections, its capture time, and when the frame before was captured.
 struct Seen<'a> {
     detections: &'a [Detection],
     now: Timestamp,
-    unwatched: Duration,
+    before: Option<Timestamp>,
+    /// How far they are apart, as far as that is usual: a gap between frames that follow each other closely makes nobody faster.
+    apart: Duration,
 }
 
 impl Seen<'_> {
-    /// How far somebody walks while nobody looks, in face sizes. That is the time between two frames, not the time that a face was
-    /// unseen: where frames follow each other closely, whoever is missed in some of them is not looked for everywhere.
+    /// How far somebody walks from one frame to the next, in face sizes.
     fn reach(&self) -> f32 {
-        (self.unwatched.as_secs_f32() / FACE_SIZE_WALKED_IN.as_secs_f32()).clamp(DISTANCE_MAX, REACH_MAX)
+        (self.apart.as_secs_f32() / FACE_SIZE_WALKED_IN.as_secs_f32()).clamp(DISTANCE_MAX, REACH_MAX)
     }
 
     fn predict_max(&self) -> Duration {
-        self.unwatched.clamp(PREDICT_MAX, PREDICT_TO_NEXT_MAX)
+        self.apart.clamp(PREDICT_MAX, PREDICT_TO_NEXT_MAX)
+    }
+
+    /// Whether the frame before showed `track`.
+    fn follows(&self, track: &Track) -> bool {
+        self.before == Some(track.seen)
     }
 }
 
@@ -163,34 +168,6 @@ fn apart(a: &Rect, b: &Rect) -> Option<(f32, f32)> {
 /// A track, a detection, and how well they fit.
 type Pair = (f32, usize, usize);
 
-/// Gives as many tracks as possible a face that they may have walked to, of `pairs` with the best first: where people walk one behind
-/// the other, the nearest face is often the next person's, and by the best pair alone one of them would be nobody.
-fn pair_up(pairs: &[Pair]) -> BTreeMap<usize, usize> {
-    let mut track_of = BTreeMap::new();
-    for (n, (_, track, _)) in pairs.iter().enumerate() {
-        if pairs[..n].iter().all(|(_, earlier, _)| earlier != track) {
-            claim(*track, pairs, &mut track_of, &mut Vec::new());
-        }
-    }
-    track_of
-}
-
-/// Whether `track` got a face, if another track had to take its next best for it.
-fn claim(track: usize, pairs: &[Pair], track_of: &mut BTreeMap<usize, usize>, tried: &mut Vec<usize>) -> bool {
-    for (.., detection) in pairs.iter().filter(|(_, of, _)| *of == track) {
-        if tried.contains(detection) {
-            continue;
-        }
-        tried.push(*detection);
-        let holder = track_of.get(detection).copied();
-        if holder.is_none_or(|holder| claim(holder, pairs, track_of, tried)) {
-            track_of.insert(*detection, track);
-            return true;
-        }
-    }
-    false
-}
-
 impl Tracker {
     /// No tracks yet; ids count from `first_id`.
     pub fn new(policy: TrackPolicy, first_id: u64) -> Self {
@@ -207,16 +184,17 @@ impl Tracker {
     /// continue a track nor may begin one are left out.
     pub fn update(&mut self, detections: &[Detection], now: Timestamp) -> Vec<Sighting> {
         let unwatched = self.updated.map_or(Duration::ZERO, |before| now.since(before));
-        let frame = Seen { detections, now, unwatched };
-        self.updated = Some(now);
-        let apart = unwatched.min(APART_MAX);
-        self.frames_apart = if self.frames_apart.is_zero() { apart } else { (3 * self.frames_apart + apart) / 4 };
-        let mut free_tracks: Vec<usize> = (0..self.tracks.len()).collect();
+        let usual = if self.frames_apart.is_zero() { unwatched } else { self.frames_apart };
+        let frame = Seen { detections, now, before: self.updated.replace(now), apart: unwatched.min(usual * 3 / 2) };
+        self.frames_apart = if self.frames_apart.is_zero() { usual.min(APART_MAX) } else { (3 * usual + unwatched.min(APART_MAX)) / 4 };
+        // Only after a frame is it known which tracks are over: until then those of before a hole are still there.
+        let is_there = |track: &usize| now.since(self.tracks[*track].seen) <= self.silent_after();
+        let mut free_tracks: Vec<usize> = (0..self.tracks.len()).filter(is_there).collect();
         let is_strong = |i: &usize| detections[*i].score >= self.policy.score_min;
         let (strong, weak): (Vec<usize>, Vec<usize>) = (0..detections.len()).partition(is_strong);
         let (mut sightings, unmatched) = self.associate(&frame, strong, &mut free_tracks);
         sightings.extend(self.associate(&frame, weak, &mut free_tracks).0);
-        let (walked, unmatched) = self.associate_walked(&frame, unmatched, &free_tracks);
+        let (walked, unmatched) = self.associate_walked(&frame, unmatched, &mut free_tracks);
         sightings.extend(walked);
         for detection in unmatched {
             let track = TrackId(self.next_id);
@@ -228,29 +206,33 @@ impl Tracker {
         sightings
     }
 
-    /// Matches candidates with tracks that are still free; answers the sightings and the
-    /// candidates left over. Greedy by affinity: with the handful of faces a door shows, the best
-    /// pair first is as good as an optimal assignment, and it cannot trade a sure pair for two
-    /// doubtful ones.
+    /// Matches candidates with tracks that are still free.
     fn associate(&mut self, frame: &Seen<'_>, candidates: Vec<usize>, free_tracks: &mut Vec<usize>) -> (Vec<Sighting>, Vec<usize>) {
-        let (mut sightings, mut open) = (Vec::with_capacity(candidates.len()), candidates);
-        for (_, track, detection) in self.pairs((free_tracks, &open), frame, |track, rect| affinity(&track.predicted(frame), rect)) {
-            if free_tracks.contains(&track) && open.contains(&detection) {
-                sightings.push(self.sight((track, detection), frame, false));
-                free_tracks.retain(|free| *free != track);
-                open.retain(|candidate| *candidate != detection);
-            }
-        }
-        (sightings, open)
+        let pairs = self.pairs((free_tracks, &candidates), frame, |track, rect| affinity(&track.predicted(frame), rect));
+        self.match_best(pairs, frame, (candidates, free_tracks))
     }
 
-    /// Matches what is left with the tracks that are left, whose faces may have walked there since the frame before.
-    fn associate_walked(&mut self, frame: &Seen<'_>, mut open: Vec<usize>, free_tracks: &[usize]) -> (Vec<Sighting>, Vec<usize>) {
-        let mut sightings = Vec::new();
-        if !open.is_empty() && frame.reach() > DISTANCE_MAX {
-            let walked = self.pairs((free_tracks, &open), frame, |track, rect| track.within_walk(rect, frame));
-            for (detection, track) in pair_up(&walked) {
-                sightings.push(self.sight((track, detection), frame, true));
+    /// Matches what is left with the faces that were seen once and in the frame before, who may have walked there since. Nothing
+    /// hangs on them yet. Whoever is believed has a visit, and is taken for nobody far away.
+    fn associate_walked(&mut self, frame: &Seen<'_>, open: Vec<usize>, free_tracks: &mut Vec<usize>) -> (Vec<Sighting>, Vec<usize>) {
+        free_tracks.retain(|track| self.tracks[*track].sightings < self.policy.sightings_min && frame.follows(&self.tracks[*track]));
+        let pairs = self.pairs((free_tracks, &open), frame, |track, rect| track.within_walk(rect, frame));
+        self.match_best(pairs, frame, (open, free_tracks))
+    }
+
+    /// Answers the sightings and the candidates left over. Greedy by how well they fit: with the handful of faces a door shows, the
+    /// best pair first is as good as an optimal assignment, and it cannot trade a sure pair for two doubtful ones.
+    fn match_best(
+        &mut self,
+        pairs: Vec<Pair>,
+        frame: &Seen<'_>,
+        (mut open, free_tracks): (Vec<usize>, &mut Vec<usize>),
+    ) -> (Vec<Sighting>, Vec<usize>) {
+        let mut sightings = Vec::with_capacity(open.len());
+        for (_, track, detection) in pairs {
+            if free_tracks.contains(&track) && open.contains(&detection) {
+                sightings.push(self.sight((track, detection), frame));
+                free_tracks.retain(|free| *free != track);
                 open.retain(|candidate| *candidate != detection);
             }
         }
@@ -268,11 +250,11 @@ impl Tracker {
         pairs
     }
 
-    fn sight(&mut self, (track, detection): (usize, usize), frame: &Seen<'_>, is_far: bool) -> Sighting {
+    fn sight(&mut self, (track, detection): (usize, usize), frame: &Seen<'_>) -> Sighting {
         let track = &mut self.tracks[track];
         // Of a track that nobody believed yet nothing is known that another face could be taken for.
         let was_confirmed = track.sightings >= self.policy.sightings_min;
-        let resumed = was_confirmed && (is_far || frame.now.since(track.seen) > RESUMED_AFTER);
+        let resumed = was_confirmed && frame.now.since(track.seen) > RESUMED_AFTER;
         track.sight(frame.detections[detection].box_in_frame, frame);
         Sighting { track: track.id, detection, confirmed: track.sightings >= self.policy.sightings_min, resumed }
     }
@@ -288,7 +270,11 @@ impl Tracker {
     /// not seen is one that nobody looked for.
     pub fn expire_in_silence(&mut self, now: Timestamp) -> Vec<TrackId> {
         let silent = self.updated.map_or(Duration::ZERO, |newest| now.since(newest));
-        if silent > self.policy.unseen_max.max(SILENT_AFTER) { self.clear() } else { Vec::new() }
+        if silent > self.silent_after() { self.clear() } else { Vec::new() }
+    }
+
+    fn silent_after(&self) -> Duration {
+        self.policy.unseen_max.max(SILENT_AFTER)
     }
 
     /// The face of a track turned out to be another person's, who has a track of their own from now on: it was seen once.
@@ -306,185 +292,4 @@ impl Tracker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const POLICY: TrackPolicy = TrackPolicy { score_min: 0.7, sightings_min: 2, unseen_max: Duration::from_secs(2) };
-
-    fn at_ms(ms: i64) -> Timestamp {
-        Timestamp::from_micros(ms * 1_000)
-    }
-
-    fn face(x: f32, y: f32, side: f32, score: f32) -> Detection {
-        Detection { box_in_frame: Rect { x, y, width: side, height: side }, score, ..Detection::default() }
-    }
-
-    #[test]
-    fn a_walking_face_is_one_track_at_any_analysis_rate() {
-        for step_ms in [40, 200, 400] {
-            let mut tracker = Tracker::new(POLICY, 1);
-            // 150 pixels a second with a face of 80 pixels.
-            for n in 0..20_i64 {
-                let x = 0.15 * (n * step_ms) as f32;
-                let sightings = tracker.update(&[face(x, 50.0, 80.0, 0.9)], at_ms(n * step_ms));
-                assert_eq!(sightings.len(), 1);
-                assert_eq!(sightings[0].track, TrackId(1), "every {step_ms} ms, frame {n}");
-                assert_eq!(sightings[0].confirmed, n > 0);
-            }
-        }
-    }
-
-    #[test]
-    fn whoever_walks_at_a_walking_pace_is_one_track_from_one_frame_a_second_on() {
-        for rate in [1, 2, 3, 5, 8, 25] {
-            let mut tracker = Tracker::new(POLICY, 1);
-            // 1.3 metres a second past a camera that shows a face of 0.17 metres as 57 pixels.
-            for n in 0..4 * rate {
-                let x = 1.3 / 0.17 * 57.0 * n as f32 / rate as f32;
-                let sightings = tracker.update(&[face(x, 50.0, 57.0, 0.9)], at_ms(i64::from(n * 1_000 / rate)));
-                assert_eq!((sightings.len(), sightings[0].track), (1, TrackId(1)), "{rate} a second, frame {n}");
-                assert_eq!(sightings[0].confirmed, n > 0, "{rate} a second, frame {n}");
-            }
-        }
-    }
-
-    #[test]
-    fn two_people_who_pass_each_other_keep_their_tracks() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        for n in 0..40_i64 {
-            let step = n as f32 * 10.0;
-            let faces = [face(step, 40.0, 60.0, 0.9), face(400.0 - step, 130.0, 60.0, 0.9)];
-            for sighting in tracker.update(&faces, at_ms(n * 40)) {
-                assert_eq!(sighting.track, TrackId(1 + sighting.detection as u64), "frame {n}");
-            }
-        }
-    }
-
-    #[test]
-    fn people_who_stand_close_together_are_each_matched_by_the_best_fit() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        let faces = [face(0.0, 0.0, 60.0, 0.9), face(30.0, 0.0, 60.0, 0.9), face(60.0, 0.0, 60.0, 0.9)];
-        for n in 0..10 {
-            for sighting in tracker.update(&faces, at_ms(n * 40)) {
-                assert_eq!(sighting.track, TrackId(1 + sighting.detection as u64), "frame {n}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_weak_detection_continues_a_track_and_never_begins_one() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        assert!(tracker.update(&[face(0.0, 0.0, 50.0, 0.5)], at_ms(0)).is_empty());
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(40));
-        let sightings = tracker.update(&[face(2.0, 0.0, 50.0, 0.5)], at_ms(80));
-        assert_eq!(sightings, [Sighting { track: TrackId(1), detection: 0, confirmed: true, resumed: false }]);
-    }
-
-    #[test]
-    fn a_face_behind_a_pillar_resumes_its_track_and_says_so() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(0));
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(40));
-        assert!(tracker.expire(at_ms(1_000)).is_empty());
-        let sightings = tracker.update(&[face(5.0, 0.0, 50.0, 0.9)], at_ms(1_000));
-        assert_eq!((sightings[0].track, sightings[0].resumed), (TrackId(1), true));
-    }
-
-    #[test]
-    fn an_unseen_track_is_lost_once() {
-        let mut tracker = Tracker::new(POLICY, 7);
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(0));
-        assert!(tracker.expire(at_ms(2_000)).is_empty());
-        assert_eq!(tracker.expire(at_ms(2_001)), [TrackId(7)]);
-        assert!(tracker.expire(at_ms(9_000)).is_empty());
-        let again = tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(9_000));
-        assert_eq!(again[0].track, TrackId(8), "ids are never used twice");
-    }
-
-    #[test]
-    fn without_a_frame_a_track_is_lost_only_once_the_camera_is_silent() {
-        let mut tracker = Tracker::new(POLICY, 7);
-        assert!(tracker.expire_in_silence(at_ms(9_000)).is_empty());
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(10_000));
-        tracker.update(&[], at_ms(11_000));
-        assert!(tracker.expire_in_silence(at_ms(14_000)).is_empty());
-        assert_eq!(tracker.expire_in_silence(at_ms(14_001)), [TrackId(7)]);
-    }
-
-    #[test]
-    fn frames_are_as_far_apart_as_they_usually_were() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        let mut now = 0;
-        let mut after = |spacing_ms: &[i64]| {
-            for ms in spacing_ms {
-                now += ms;
-                tracker.update(&[], at_ms(now));
-            }
-            tracker.frames_apart()
-        };
-        assert_eq!(after(&[0]), Duration::ZERO, "of one frame nobody knows");
-        assert_eq!(after(&[1_000]), Duration::from_millis(1_000));
-        assert!(after(&[40; 30]) < Duration::from_millis(42));
-        assert!(after(&[60_000]) < Duration::from_millis(300), "one long gap is not usual");
-        assert!((800..=1_000).contains(&after(&[1_500; 8]).as_millis()), "never more than at the lowest rate");
-    }
-
-    #[test]
-    fn whoever_takes_the_place_of_a_tracks_face_has_been_seen_once() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(0));
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(40));
-        tracker.begin_anew(TrackId(1));
-        let sightings = tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(80));
-        assert_eq!(sightings, [Sighting { track: TrackId(2), detection: 0, confirmed: true, resumed: false }]);
-    }
-
-    #[test]
-    fn whoever_is_found_as_far_away_as_somebody_walks_may_be_another_one() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        for (n, x) in [0.0, 0.0, 110.0].into_iter().enumerate() {
-            let sightings = tracker.update(&[face(x, 0.0, 50.0, 0.9)], at_ms(n as i64 * 400));
-            assert_eq!((sightings[0].track, sightings[0].resumed), (TrackId(1), n == 2), "frame {n}");
-        }
-    }
-
-    #[test]
-    fn where_frames_are_many_nobody_is_looked_for_as_far_as_where_they_are_few() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(0));
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(40));
-        (2..30).for_each(|n| drop(tracker.update(&[], at_ms(n * 40))));
-        let sightings = tracker.update(&[face(110.0, 0.0, 50.0, 0.9)], at_ms(1_200));
-        assert_eq!(sightings[0].track, TrackId(2), "out of sight for a second, which is no second between two frames");
-    }
-
-    #[test]
-    fn a_face_of_another_size_is_another_track() {
-        let mut tracker = Tracker::new(POLICY, 1);
-        tracker.update(&[face(0.0, 0.0, 50.0, 0.9)], at_ms(0));
-        let sightings = tracker.update(&[face(-30.0, -30.0, 110.0, 0.9)], at_ms(40));
-        assert_eq!(sightings[0].track, TrackId(2));
-    }
-
-    #[test]
-    fn no_detection_and_no_track_is_used_twice_in_a_frame() {
-        let seed = 0x5eed_u64;
-        println!("seed {seed:#x}");
-        let mut random = fastrand::Rng::with_seed(seed);
-        let mut tracker = Tracker::new(POLICY, 1);
-        for n in 0..500_i64 {
-            let count = random.usize(0..8);
-            let faces: Vec<_> =
-                (0..count).map(|_| face(random.f32() * 300.0, random.f32() * 300.0, 30.0 + random.f32() * 60.0, random.f32())).collect();
-            let sightings = tracker.update(&faces, at_ms(n * 40));
-            let mut tracks: Vec<_> = sightings.iter().map(|s| s.track).collect();
-            let mut detections: Vec<_> = sightings.iter().map(|s| s.detection).collect();
-            tracks.sort();
-            tracks.dedup();
-            detections.sort_unstable();
-            detections.dedup();
-            assert_eq!((tracks.len(), detections.len()), (sightings.len(), sightings.len()));
-            tracker.expire(at_ms(n * 40));
-        }
-    }
-}
+mod tests;
