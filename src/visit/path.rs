@@ -74,6 +74,11 @@ impl Path {
         steps
     }
 
+    /// Nobody knows how the visitor came to where they are seen next. A stay in a zone goes on until it is seen that it does not.
+    pub(super) fn forget_way(&mut self) {
+        self.clear.fill(None);
+    }
+
     /// Goes on where `newer`, a later way of the same visitor, has come to.
     pub(super) fn go_on_as(&mut self, newer: Self) {
         self.clear.resize(self.clear.len().max(newer.clear.len()), None);

@@ -24,6 +24,9 @@ const AWAY_AFTER: Duration = Duration::from_millis(500);
 /// Whoever was not seen for so long is out of sight, though the track is not over.
 const OUT_OF_SIGHT_AFTER: Duration = Duration::from_secs(1);
 
+/// Whoever was unseen for longer may have gone anywhere meanwhile; behind a pillar people walk straight on.
+const WALKED_ON_MAX: Duration = Duration::from_secs(2);
+
 /// So many visitors are expected back; of more the one who left first is gone.
 const AWAY_MAX: usize = 256;
 
@@ -143,6 +146,10 @@ impl Visits {
 impl Visit {
     /// Goes on with what was learnt as `newer`, who turned out to be the same visitor.
     pub(super) fn go_on_as(&mut self, newer: Self) {
+        // Where frames are few a new track is believed three frames later.
+        if newer.started.since(self.seen) > WALKED_ON_MAX.max(3 * newer.last.frames_apart) {
+            self.path.forget_way();
+        }
         self.track = newer.track;
         self.seen = self.seen.max(newer.seen);
         self.last = newer.last;

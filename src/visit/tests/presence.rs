@@ -146,6 +146,29 @@ fn where_frames_are_few_the_way_before_the_start_is_told_once_a_shot_has_shown_w
 }
 
 #[test]
+fn whoever_comes_back_beyond_a_line_has_crossed_it_only_if_they_were_away_for_a_moment() {
+    for (away_ms, expected) in [(1_900, vec![EventKind::Entry]), (20_000, vec![])] {
+        let mut visits = Visits::new("door", RESUMING, hall());
+        visits.sighted(on_the_way(TRACK, 200), at_ms(0));
+        shoot(&mut visits, TRACK, &template(1.0, 0.0), at_ms(0));
+        visits.decided(TRACK, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(10));
+        visits.overdue(at_ms(10), known);
+        visits.ended(TRACK, gone(1_000), known);
+        let visit = visits.take_told()[0].visit;
+        visits.sighted(on_the_way(NEXT, 800), at_ms(away_ms));
+        shoot(&mut visits, NEXT, &template(1.0, 0.0), at_ms(away_ms));
+        visits.decided(NEXT, (decision(Some(1), 0.8), |_: &Decision| true), at_ms(away_ms + 10));
+        visits.sighted(on_the_way(NEXT, 810), at_ms(away_ms + 40));
+        let told = visits.take_told();
+        let crossed: Vec<_> = told.iter().map(|event| event.kind).filter(|kind| *kind == EventKind::Entry).collect();
+        assert_eq!((crossed, visits.visit_of(NEXT)), (expected, visit), "away for {away_ms} ms");
+        // And from there on lines are crossed as ever.
+        visits.sighted(on_the_way(NEXT, 300), at_ms(away_ms + 80));
+        assert_eq!(kinds(&visits.take_told()), [EventKind::Exit], "away for {away_ms} ms");
+    }
+}
+
+#[test]
 fn a_way_before_an_absence_is_not_that_of_whoever_comes_then() {
     let mut visits = Visits::new("door", RESUMING, hall());
     visits.sighted(on_the_way(TRACK, 200), at_ms(0));
