@@ -224,8 +224,10 @@ impl Visits {
         });
         if look.resumed && visit.was_away(&look, time) {
             visit.live.forget();
-            // It was the way of whoever stood there before, who may be another one.
-            visit.withheld.clear();
+            if visit.first_shot.is_none() {
+                // It was the way of whoever stood there before, who may be another one, and no shot can tell.
+                visit.withheld.clear();
+            }
         }
         (visit.seen, visit.last) = (time, look);
         self.newest = self.newest.max(time);
@@ -281,6 +283,7 @@ impl Visits {
         for track in tracks {
             self.announce_if_new(track, now);
             self.settle_if_overdue(track, now, &judge);
+            self.walk_withheld(track, false);
         }
         self.end_those_who_stay_away(now);
     }

@@ -1,8 +1,8 @@
 //! Who crosses which line, and who enters and leaves which zone.
 //!
 //! In: where visitors are seen. Out: events of the moment at which somebody was there, under the name that is known by now.
-//! While it is withheld that a visit begins, sightings are kept, at most [`WITHHELD_MAX`]: beyond that the newest takes the place of the one
-//! before, and the way between is straight.
+//! While it is withheld that a visit begins, and then until its first shots have decided who it is, sightings are kept, at most
+//! [`WITHHELD_MAX`]: beyond that the newest takes the place of the one before, and the way between is straight.
 //! Must not know: why a start is withheld, how anybody is named.
 
 use super::path::Step;
@@ -25,6 +25,9 @@ impl Visits {
         if visit.evidence.is_unsure() {
             return;
         }
+        if visit.is_about_to_be_decided() && !visit.withheld.is_empty() {
+            return visit.withhold();
+        }
         let (here, is_withheld) = ((visit.last, visit.seen), visit.is_withheld());
         self.walk_withheld(track, false);
         if !is_withheld {
@@ -32,11 +35,12 @@ impl Visits {
         }
     }
 
-    /// Tells the way on `track` while the start was withheld, once that is told and it is surely one person's. When the visit `is_over`
-    /// no shot will tell any more: then the way is told if no name is told with it.
+    /// Tells the way on `track` while the start was withheld, once that is told, it is surely one person's, and no shot waits for another to
+    /// name it. When the visit `is_over` no shot will tell any more: then the way is told if no name is told with it.
     pub(super) fn walk_withheld(&mut self, track: TrackId, is_over: bool) {
         let is_nameless = |visit: &Visit| !matches!(visit.standing, Standing::Identified(_));
-        let is_tellable = |visit: &&mut Visit| visit.announced && (!visit.evidence.is_unsure() || (is_over && is_nameless(visit)));
+        let is_settled = |visit: &Visit| !visit.evidence.is_unsure() && !visit.is_about_to_be_decided();
+        let is_tellable = |visit: &&mut Visit| visit.announced && (is_settled(visit) || (is_over && is_nameless(visit)));
         let Some(visit) = self.open.get_mut(&track).filter(is_tellable) else { return };
         for place in std::mem::take(&mut visit.withheld) {
             self.walk_to(track, place);
@@ -84,6 +88,11 @@ impl Visit {
             self.withheld.pop();
         }
         self.withheld.push((self.last, self.seen));
+    }
+
+    /// Whether there is a shot, which did not suffice to say who it is: the next ones do, or the deadline.
+    fn is_about_to_be_decided(&self) -> bool {
+        self.standing == Standing::Undecided && self.first_shot.is_some()
     }
 
     /// Whether where the visitor is now waits to be told.

@@ -102,7 +102,6 @@ impl Visits {
         let is_overdue = self.open.get(&track).is_some_and(|visit| now.since(visit.started) >= START_WITHHELD_MAX);
         if !may_go_on || is_overdue {
             self.announce(track);
-            self.walk_withheld(track, false);
         }
     }
 

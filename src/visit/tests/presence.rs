@@ -146,6 +146,36 @@ fn where_frames_are_few_the_way_before_the_start_is_told_once_a_shot_has_shown_w
 }
 
 #[test]
+fn a_way_before_the_start_is_told_by_the_name_where_the_first_shot_does_not_decide_it() {
+    let narrow = |visits: &mut Visits, ms: i64| {
+        shoot(visits, NEXT, &template(0.0, 1.0), at_ms(ms));
+        visits.decided(NEXT, (decision(Some(2), 0.4), |_: &Decision| true), at_ms(ms + 10));
+        visits.sighted(on_the_way(NEXT, ms + 20 - 20_000), at_ms(ms + 20));
+        visits.overdue(at_ms(ms + 30), known);
+    };
+    let mut visits = walks_withheld(|_| false);
+    narrow(&mut visits, 20_900);
+    assert_eq!(kinds(&visits.take_told()), [EventKind::VisitStarted], "one narrow shot is not sure");
+    narrow(&mut visits, 21_000);
+    let told = visits.take_told();
+    assert_eq!(kinds(&told), [EventKind::Identified, EventKind::Entry, EventKind::ZoneEntered]);
+    assert_eq!((passed(&told), told[1].subject), (ON_THE_WAY.into(), Some(SubjectUid(Uuid::from_u128(2)))));
+    // Without another shot by the deadline.
+    let mut visits = walks_withheld(|_| false);
+    narrow(&mut visits, 20_900);
+    visits.take_told();
+    let told = overdue(&mut visits, at_ms(23_200), undecidable);
+    assert_eq!((kinds(&told)[0], passed(&told), told[1].subject), (EventKind::Unidentified, ON_THE_WAY.into(), None));
+    // At the end of the visit.
+    let mut visits = walks_withheld(|_| false);
+    narrow(&mut visits, 20_900);
+    visits.take_told();
+    visits.ended(NEXT, gone(21_000), |_| decision(Some(2), 0.4));
+    let told = visits.take_told();
+    assert_eq!((kinds(&told)[0], passed(&told), told[1].subject), (EventKind::Identified, ON_THE_WAY.into(), told[0].subject));
+}
+
+#[test]
 fn whoever_comes_back_beyond_a_line_has_crossed_it_only_if_they_were_away_for_a_moment() {
     for (away_ms, expected) in [(1_900, vec![EventKind::Entry]), (20_000, vec![])] {
         let mut visits = Visits::new("door", RESUMING, hall());
