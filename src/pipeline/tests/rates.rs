@@ -10,6 +10,7 @@ use crate::camera::{NormalisedPoint, Region};
 use crate::event::Event;
 use crate::face::Photometry;
 use crate::gallery::GalleryVersion;
+use crate::liveness::LivePolicy;
 use crate::pipeline::scene::Scene;
 use crate::visit::Layout;
 
@@ -37,11 +38,20 @@ struct Walker {
     until: Duration,
     /// Whether a face can be made out, or the picture of it misleads.
     is_usable: bool,
+    /// How much it looks alive, where that is measured.
+    live_score: Option<f32>,
 }
 
 /// Somebody to be made somebody else of.
-const STANDS: Walker =
-    Walker { person: 1, from: (0.0, 2.0), pace: (0.0, 0.0), begins: Duration::ZERO, until: Duration::MAX, is_usable: true };
+const STANDS: Walker = Walker {
+    person: 1,
+    from: (0.0, 2.0),
+    pace: (0.0, 0.0),
+    begins: Duration::ZERO,
+    until: Duration::MAX,
+    is_usable: true,
+    live_score: None,
+};
 
 impl Walker {
     fn seen(&self, after: Duration) -> Option<Detection> {
@@ -77,8 +87,6 @@ struct Corridor {
     uids: BTreeMap<usize, SubjectUid>,
     clock: Arc<SimulatedClock>,
     pixels: Arc<Vec<u8>>,
-    /// How much everybody looks alive, where that is measured.
-    live_score: Option<f32>,
     /// From when on until when no frame comes.
     gap: Range<Duration>,
     told: Vec<Event>,
@@ -91,16 +99,7 @@ impl Corridor {
         let uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
         let scene = Scene::new(&camera("corridor"), SceneSettings { snapshots: false, ..settings }, clock.clone(), 1);
         let pixels = Arc::new(vec![0; (PICTURE.width * PICTURE.height * 3) as usize]);
-        Self {
-            scene,
-            gallery: gallery.current(),
-            uids,
-            clock,
-            pixels,
-            live_score: None,
-            gap: Duration::ZERO..Duration::ZERO,
-            told: Vec::new(),
-        }
+        Self { scene, gallery: gallery.current(), uids, clock, pixels, gap: Duration::ZERO..Duration::ZERO, told: Vec::new() }
     }
 
     /// Everything that is told of `walkers` in `lasting`, at so many analysed frames a second.
@@ -140,7 +139,7 @@ impl Corridor {
             let person = people[wanted.detection];
             let photometry = Photometry { sharpness: if person.is_usable { SHARP.sharpness } else { 0.0 }, ..SHARP };
             let Some(mut shot) = self.scene.shoot((&frame, None), (&faces, wanted), (cut.into(), photometry)) else { continue };
-            shot.live_score = self.live_score;
+            shot.live_score = person.live_score;
             let template = template(person.person);
             let mut passage = Passage { captured: time, decoded: time, taken: time, detected: time, encoded: time, ..Passage::default() };
             self.scene.learn((&mut shot, &template), &self.gallery, &mut passage).expect("one space");
@@ -231,12 +230,11 @@ fn whoever_stands_before_a_camera_that_shows_nothing_more_is_told_as_gone() {
 
 #[test]
 fn two_shots_make_a_suspicion_at_every_rate() {
-    let walker = Walker { from: (-2.0, 2.0), pace: (0.8, 0.0), ..STANDS };
+    let walker = Walker { from: (-2.0, 2.0), pace: (0.8, 0.0), live_score: Some(0.02), ..STANDS };
     for rate in RATES {
         let base = corridor();
         let settings = SceneSettings { visit: VisitPolicy { decide_after: None, ..base.visit }, ..base };
-        let corridor = Corridor { live_score: Some(0.02), ..Corridor::watched(settings) };
-        let (told, _) = corridor.tells_of(&[walker], rate, Duration::from_secs(9));
+        let (told, _) = Corridor::watched(settings).tells_of(&[walker], rate, Duration::from_secs(9));
         let named = told.iter().find(|event| event.kind == EventKind::Identified).expect("it is reported with the name");
         assert!(named.suspected_attack, "{rate} a second");
         // Not only once a decision is due, by the one shot that is left.
@@ -250,10 +248,9 @@ const LEFT: (f32, f32) = (-0.6, 2.0);
 const RIGHT: (f32, f32) = (0.6, 2.0);
 
 /// What is told of those who stand on the left until 5 s, and of those who stand elsewhere from 6 s to 10 s, at so many frames a second;
-/// none comes between. By `layout`; nobody is expected back.
-fn swapped(before: Walker, after: &[Walker], (rate, layout): (u32, Layout)) -> (Vec<Event>, BTreeMap<usize, SubjectUid>) {
-    let base = corridor();
-    let settings = SceneSettings { visit: VisitPolicy { resume_within: Duration::ZERO, ..base.visit }, layout, ..base };
+/// none comes between. Nobody is expected back.
+fn swapped(before: Walker, after: &[Walker], (rate, settings): (u32, SceneSettings)) -> (Vec<Event>, BTreeMap<usize, SubjectUid>) {
+    let settings = SceneSettings { visit: VisitPolicy { resume_within: Duration::ZERO, ..settings.visit }, ..settings };
     let [left, comes, gone] = [5, 6, 10].map(Duration::from_secs);
     let before = Walker { from: LEFT, until: left + Duration::from_millis(10), ..before };
     let all: Vec<_> = iter::once(before).chain(after.iter().map(|walker| Walker { begins: comes, until: gone, ..*walker })).collect();
@@ -271,7 +268,8 @@ fn a_known_person_does_not_cross_a_line_on_whose_other_side_a_stranger_stood() {
     let points = [1.0, 0.0].map(|y| NormalisedPoint { x: 0.5, y }).to_vec();
     let layout = Layout { lines: vec![Region { name: "door".into(), points }], ..Layout::default() };
     for rate in RATES {
-        let (told, uids) = swapped(STRANGER, &[Walker { from: RIGHT, ..STANDS }], (rate, layout.clone()));
+        let (told, uids) =
+            swapped(STRANGER, &[Walker { from: RIGHT, ..STANDS }], (rate, SceneSettings { layout: layout.clone(), ..corridor() }));
         assert_eq!(of_kind(&told, EventKind::Entry), Vec::<&Event>::new(), "{rate} a second");
         let (started, named) = (of_kind(&told, EventKind::VisitStarted), of_kind(&told, EventKind::Identified));
         assert_eq!((started.len(), named.len(), named[0].subject), (2, 1, Some(uids[&1])), "{rate} a second");
@@ -283,7 +281,7 @@ fn a_known_person_does_not_cross_a_line_on_whose_other_side_a_stranger_stood() {
 fn nobody_is_refused_a_name_because_a_stranger_stands_between_where_they_were_and_are() {
     for rate in RATES {
         let known = Walker { from: RIGHT, ..STANDS };
-        let (told, uids) = swapped(STANDS, &[known, Walker { from: (-0.1, 2.0), ..STRANGER }], (rate, Layout::default()));
+        let (told, uids) = swapped(STANDS, &[known, Walker { from: (-0.1, 2.0), ..STRANGER }], (rate, corridor()));
         let decided = told.iter().filter_map(|event| event.decision.as_ref());
         assert!(decided.clone().all(|decision| decision.rejection != Some(Rejection::Conflict)), "{rate} a second: {told:?}");
         let left = of_kind(&told, EventKind::VisitEnded);
@@ -297,7 +295,7 @@ fn nobody_is_refused_a_name_because_a_stranger_stands_between_where_they_were_an
 #[test]
 fn a_stranger_who_comes_when_a_known_person_goes_is_told_as_somebody_else() {
     for rate in RATES {
-        let (told, uids) = swapped(STANDS, &[Walker { from: RIGHT, ..STRANGER }], (rate, Layout::default()));
+        let (told, uids) = swapped(STANDS, &[Walker { from: RIGHT, ..STRANGER }], (rate, corridor()));
         assert_eq!(count(&told, EventKind::VisitStarted), 2, "{rate} a second");
         let ended: Vec<_> = of_kind(&told, EventKind::VisitEnded).into_iter().map(|event| (event.subject, event.duration_ms)).collect();
         assert!(
@@ -311,8 +309,24 @@ fn a_stranger_who_comes_when_a_known_person_goes_is_told_as_somebody_else() {
 fn a_strangers_entry_is_not_that_of_the_known_person_who_comes_next() {
     let entry = Layout { role: Role::Entry, ..Layout::default() };
     for rate in RATES {
-        let (told, uids) = swapped(STRANGER, &[Walker { from: RIGHT, ..STANDS }], (rate, entry.clone()));
+        let (told, uids) =
+            swapped(STRANGER, &[Walker { from: RIGHT, ..STANDS }], (rate, SceneSettings { layout: entry.clone(), ..corridor() }));
         let entered: Vec<_> = of_kind(&told, EventKind::Entry).into_iter().map(|event| event.subject).collect();
         assert_eq!(entered, [None, Some(uids[&1])], "{rate} a second");
+    }
+}
+
+#[test]
+fn nobody_who_has_gone_vouches_for_their_picture() {
+    for rate in RATES {
+        let base = corridor();
+        let live = LivePolicy { score_min: 0.5, refuses: true };
+        let visit = VisitPolicy { reassert_every: Some(Duration::from_secs(1)), live, ..base.visit };
+        let picture = Walker { from: RIGHT, live_score: Some(0.02), ..STANDS };
+        let (told, _) = swapped(Walker { live_score: Some(0.99), ..STANDS }, &[picture], (rate, SceneSettings { visit, ..base }));
+        // Whoever reads the events of the picture reads no name in them.
+        let later: Vec<_> = told.iter().filter(|event| event.capture_time_us >= 1_006_000_000).collect();
+        assert!(later.iter().all(|event| event.subject.is_none()), "{rate} a second: {later:?}");
+        assert!(later.iter().any(|event| event.suspected_attack), "{rate} a second");
     }
 }
