@@ -17,6 +17,7 @@ mod fallback;
 mod handover;
 mod lateness;
 mod losses;
+mod numbers;
 mod pictures;
 mod plugins;
 mod replay;

@@ -15,6 +15,7 @@ use gstreamer as gst;
 use super::capture_time::{Capture, CaptureClock};
 use super::decoding::Codec;
 use super::failure::Progress;
+use super::numbers::Numbers;
 use super::rtp;
 use super::rtsp::Parts;
 use super::watchdog::Seen;
@@ -45,6 +46,7 @@ pub(super) struct Pictures {
     observations: Mutex<Observations>,
     /// Presentation time (as the jitter buffer made it) and RTP time of the newest pictures.
     rtp_times: Mutex<VecDeque<(gst::ClockTime, u32)>>,
+    numbers: Mutex<Numbers>,
 }
 
 impl Pictures {
@@ -54,6 +56,7 @@ impl Pictures {
             capture: parts.capture.clone(),
             observations: Mutex::default(),
             rtp_times: Mutex::default(),
+            numbers: Mutex::default(),
         };
         lock(&pictures.capture).reconnect();
         pictures
@@ -71,8 +74,12 @@ impl Pictures {
     pub(super) fn rtp_arrived(&self, packet: &gst::BufferRef) {
         let now = self.clock.now();
         lock(&self.observations).seen.packet = Some(now);
-        if let Some(header) = packet.map_readable().ok().and_then(|bytes| rtp::header(&bytes)) {
+        let Ok(bytes) = packet.map_readable() else { return };
+        if let Some(header) = rtp::header(&bytes) {
             lock(&self.capture).packet(header, now);
+        }
+        if let Some(numbered) = rtp::numbered(&bytes) {
+            lock(&self.numbers).arrived(numbered);
         }
     }
 
@@ -101,6 +108,12 @@ impl Pictures {
             rtp_times.pop_front();
         }
         rtp_times.push_back((pts, header.rtp_time));
+    }
+
+    /// Whether packets were lost before one that left the jitter buffer.
+    pub(super) fn follows_gap(&self, packet: &gst::BufferRef) -> bool {
+        let numbered = packet.map_readable().ok().and_then(|bytes| rtp::numbered(&bytes));
+        numbered.is_some_and(|numbered| lock(&self.numbers).follows_gap(numbered))
     }
 
     /// How long ago the access unit arrived that is about to be decoded.

@@ -17,6 +17,17 @@ pub(super) struct RtpHeader {
     pub(super) rtp_time: u32,
 }
 
+/// Which packet of its stream one is, and what it carries (RFC 3550, section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Numbered {
+    /// The sender's name of the stream.
+    pub(super) ssrc: u32,
+    /// What kind of thing it carries; its meaning is agreed on elsewhere.
+    pub(super) payload_type: u8,
+    /// Rises by one from packet to packet of the stream, of whatever type they are.
+    pub(super) sequence: u16,
+}
+
 /// A sender's statement that a moment of its clock is a moment of its RTP clock (RFC 3550, section
 /// 6.4.1). The moment itself (the NTP time) is not read: cameras' clocks are hours off, and
 /// the report's arrival serves as well.
@@ -36,9 +47,11 @@ pub(super) fn header(packet: &[u8]) -> Option<RtpHeader> {
     (first >> 6 == 2).then_some(RtpHeader { ssrc, rtp_time })
 }
 
-/// The number of an RTP packet, which rises by one from packet to packet.
-pub(super) fn sequence(packet: &[u8]) -> Option<u16> {
-    Some(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]))
+/// Reads which packet of its stream one is.
+pub(super) fn numbered(packet: &[u8]) -> Option<Numbered> {
+    let [first, kind, high, low, ..] = *packet else { return None };
+    let (ssrc, sequence) = (word(packet, 8)?, u16::from_be_bytes([high, low]));
+    (first >> 6 == 2).then_some(Numbered { ssrc, payload_type: kind & 0x7F, sequence })
 }
 
 /// Finds the sender report in a compound RTCP packet.
@@ -143,6 +156,9 @@ mod tests {
         let packet = [0x80, 96, 0, 1, 0, 0, 1, 0, 0, 0, 0, 5, 1, 2, 3];
         assert_eq!(header(&packet), Some(RtpHeader { ssrc: 5, rtp_time: 256 }));
         assert_eq!(header(&packet[..11]), None);
+        let marked = [0x80, 0x80 | 96, 1, 2, 0, 0, 1, 0, 0, 0, 0, 5];
+        assert_eq!(numbered(&marked), Some(Numbered { ssrc: 5, payload_type: 96, sequence: 258 }));
+        assert_eq!(numbered(&marked[..11]), None);
         assert_eq!(header(&[0x40; 12]), None, "another version of RTP");
     }
 
@@ -184,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_from_the_network_cause_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = (header(&bytes), sender_report(&bytes), payload(&bytes), is_h264_keyframe(&bytes), is_h265_keyframe(&bytes));
+            let _ = (header(&bytes), numbered(&bytes), sender_report(&bytes), payload(&bytes), is_h264_keyframe(&bytes), is_h265_keyframe(&bytes));
         }
     }
 }

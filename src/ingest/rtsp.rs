@@ -21,7 +21,6 @@ use super::handover::SampleReader;
 use super::lateness::Lateness;
 use super::losses::Losses;
 use super::pictures::{Observations, Pictures};
-use super::rtp;
 use super::{FrameSink, SourceSettings};
 use crate::camera::{OfflineReason, Skipped, Transport};
 use crate::clock::Clock;
@@ -349,12 +348,10 @@ impl Chain {
             Decoder::Cuda(_) => Losses::before_a_keyframe(),
         };
         let losses = Arc::new(Mutex::new(losses));
-        let seen = losses.clone();
+        let (seen, pictures) = (losses.clone(), self.pictures.clone());
         for_each_buffer(packets, move |packet| {
-            if let Some(sequence) = packet.map_readable().ok().and_then(|bytes| rtp::sequence(&bytes)) {
-                let time = packet.pts().map(gst::ClockTime::nseconds);
-                seen.lock().unwrap_or_else(PoisonError::into_inner).packet(sequence, time);
-            }
+            let time = packet.pts().map(gst::ClockTime::nseconds);
+            seen.lock().unwrap_or_else(PoisonError::into_inner).packet(pictures.follows_gap(packet), time);
         });
         let (pictures, frames) = (self.pictures.clone(), self.parts.frames.clone());
         units.add_probe(gst::PadProbeType::BUFFER, move |_, info| {

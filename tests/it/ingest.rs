@@ -264,21 +264,37 @@ fn datagrams_work_where_they_are_asked_for() {
     assert_times_rise(&watched.recorder.record());
 }
 
+/// The numbers around each gap.
+fn gaps(record: &Record) -> Vec<(u32, u32)> {
+    let numbers: Vec<u32> = record.frames.iter().map(|frame| frame.number).collect();
+    numbers.windows(2).filter(|pair| pair[1] != (pair[0] + 1) % FRAMES).map(|pair| (pair[0], pair[1])).collect()
+}
+
 #[test]
 fn after_a_lost_packet_nothing_is_shown_until_the_next_keyframe() {
     let clip = small_clip();
     let camera = CameraProcess::start(&["--file", &clip.to_string_lossy(), "--lose-every", "45"]);
     let watched = Watched::begin(settings(&camera.url));
-    let gaps = |record: &Record| {
-        let numbers: Vec<u32> = record.frames.iter().map(|frame| frame.number).collect();
-        numbers.windows(2).filter(|pair| pair[1] != (pair[0] + 1) % FRAMES).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>()
-    };
     watched.recorder.wait("some gaps", SOON, |record| gaps(record).len() >= 4);
     let record = watched.recorder.record();
     println!("gaps {:?}, {} skipped", gaps(&record), record.damaged);
     assert!(gaps(&record).iter().all(|(_, next)| next % FPS == 0), "each second begins with a keyframe: {:?}", gaps(&record));
     assert!(record.damaged > 0 && record.late == 0, "what is skipped is counted by its cause: {}, {}", record.damaged, record.late);
     assert!(record.states.len() == 2, "no connection is lost to it: {:?}", record.states);
+}
+
+#[test]
+fn packets_of_another_payload_type_are_no_gap() {
+    let clip = small_clip();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let camera = CameraProcess::start(&["--file", &clip.to_string_lossy(), "--other-every", "20"]);
+        let watched = Watched::begin(SourceSettings { transport, ..settings(&camera.url) });
+        wait_for_frames(&watched.recorder, 2 * FRAMES as usize);
+        let record = watched.recorder.record();
+        assert_eq!(record.damaged, 0, "{transport:?}: nothing was lost");
+        assert_no_gap(&record);
+        assert_eq!(record.states.len(), 2, "no connection is lost to it: {:?}", record.states);
+    }
 }
 
 #[test]

@@ -47,6 +47,10 @@ pub struct TestCamera {
     /// Lose what goes out together, a picture or a part of one, each time that so much has gone out; 0 loses nothing.
     #[arg(long, default_value_t = 0)]
     pub lose_every: u32,
+    /// Send a packet of another payload type under the next number, as gateways send parity or a sign of life, each time that so much has
+    /// gone out; 0 sends none.
+    #[arg(long, default_value_t = 0)]
+    pub other_every: u32,
 }
 
 /// One access unit and its times since the beginning of its clip.
@@ -82,11 +86,15 @@ pub fn serve(camera: &TestCamera, ready: impl FnOnce(&str)) -> anyhow::Result<()
                caps=video/x-{codec},stream-format=byte-stream,alignment=au ! rtp{codec}pay name=pay0 pt=96 config-interval=-1 )"
         ));
         let film = Arc::new(film);
-        let lose_every = camera.lose_every;
+        let (lose_every, other_every) = (camera.lose_every, camera.other_every);
         factory.connect_media_configure(move |_, media| {
             let Ok(bin) = media.element().downcast::<gst::Bin>() else { return };
-            if let Some(packets) = bin.by_name("pay0").filter(|_| lose_every > 0).and_then(|payloader| payloader.static_pad("src")) {
-                lose(&packets, lose_every);
+            let packets = bin.by_name("pay0").and_then(|payloader| payloader.static_pad("src"));
+            if let Some(packets) = packets.as_ref().filter(|_| lose_every > 0) {
+                lose(packets, lose_every);
+            }
+            if let Some(packets) = packets.filter(|_| other_every > 0) {
+                mix_in(&packets, other_every);
             }
             let Some(source) = bin.by_name("film").and_downcast::<gst_app::AppSrc>() else { return };
             let film = film.clone();
@@ -114,6 +122,54 @@ fn lose(packets: &gst::Pad, every: u32) {
         let is_lost = pushes.fetch_add(1, Ordering::Relaxed) % every == every - 1;
         if is_lost { gst::PadProbeReturn::Handled } else { gst::PadProbeReturn::Ok }
     });
+}
+
+/// Puts a packet of another payload type before every so many pushes of packets, and numbers all of them anew.
+fn mix_in(packets: &gst::Pad, every: u32) {
+    const OTHER: u8 = 127;
+    let (pushes, added) = (AtomicU32::new(0), AtomicU32::new(0));
+    packets.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, info| {
+        let first = match &info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => Some(buffer.clone()),
+            Some(gst::PadProbeData::BufferList(list)) => list.get_owned(0),
+            _ => None,
+        };
+        let Some(first) = first.filter(|packet| byte(packet, 1) & 0x7F != OTHER) else { return gst::PadProbeReturn::Ok };
+        let mut shift = added.load(Ordering::Relaxed) as u16;
+        if pushes.fetch_add(1, Ordering::Relaxed) % every == every - 1 {
+            let mut header = first.map_readable().map(|bytes| bytes[..12].to_vec()).unwrap_or_default();
+            header[1] = OTHER;
+            header.extend([0; 4]);
+            let mut other = gst::Buffer::from_mut_slice(header);
+            if let Some(other) = other.get_mut() {
+                first.copy_into(other, gst::BufferCopyFlags::TIMESTAMPS, ..).expect("times are copied");
+                renumber(other, shift);
+            }
+            let _ = pad.push(other);
+            added.fetch_add(1, Ordering::Relaxed);
+            shift = shift.wrapping_add(1);
+        }
+        drop(first);
+        match &mut info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => renumber(buffer.make_mut(), shift),
+            Some(gst::PadProbeData::BufferList(list)) => list.make_mut().foreach_mut(|mut buffer, _| {
+                renumber(buffer.make_mut(), shift);
+                std::ops::ControlFlow::Continue(Some(buffer))
+            }),
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn byte(packet: &gst::BufferRef, at: usize) -> u8 {
+    packet.map_readable().ok().and_then(|bytes| bytes.get(at).copied()).unwrap_or_default()
+}
+
+fn renumber(packet: &mut gst::BufferRef, shift: u16) {
+    let mut bytes = packet.map_writable().expect("a packet that nobody else holds");
+    let number = u16::from_be_bytes([bytes[2], bytes[3]]).wrapping_add(shift);
+    bytes[2..4].copy_from_slice(&number.to_be_bytes());
 }
 
 /// Lets in whom the camera wants in, by the password or without one, over TLS or not.
