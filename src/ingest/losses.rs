@@ -1,6 +1,6 @@
 //! Decides which access units are whole enough to be decoded, since decoders show pictures with missing parts.
 //!
-//! In: the packets of a stream, in order, and which of them follow a gap; its access units. Out: decode it or not.
+//! In: the packets of a stream, in order, and which of them follow a gap; its access units, in order of decoding. Out: decode it or not.
 //! What follows a lost packet is skipped, up to the next whole keyframe; the caller counts it. A face with missing parts
 //! must not be recognised as somebody.
 //! Must not know: GStreamer, what an access unit holds.
@@ -11,32 +11,55 @@
 /// streams that have no keyframes, too.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
+    /// The time of the packet before.
+    previous: Option<u64>,
+    phase: Phase,
+}
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Decoding,
     /// A keyframe from this time on ends the skipping.
-    waits_for: Option<u64>,
+    Waiting { from: u64 },
+    /// Behind a keyframe come pictures that are shown before it and may refer to what was skipped.
+    Leading { keyframe: u64 },
 }
 
 impl Losses {
     /// For a decoder that shows whatever it is given, so that it has to begin with a keyframe.
     pub(super) fn before_a_keyframe() -> Self {
-        Self { waits_for: Some(0) }
+        Self { phase: Phase::Waiting { from: 0 }, ..Self::default() }
     }
 
     /// Takes note of a packet, by whether others are missing before it and by its picture's time.
     pub(super) fn packet(&mut self, follows_gap: bool, time: Option<u64>) {
         if follows_gap {
-            // The picture of this packet may have lost its beginning, and the one before its end.
-            self.waits_for = Some(time.map_or(0, |time| time.saturating_add(1)));
+            // The picture of this packet may have lost its beginning, and the one before its end. Either may be shown later.
+            let damaged = self.previous.max(time).map_or(0, |time| time.saturating_add(1));
+            let from = if let Phase::Waiting { from } = self.phase { from.max(damaged) } else { damaged };
+            self.phase = Phase::Waiting { from };
         }
+        self.previous = time.or(self.previous);
     }
 
     /// Whether to decode the access unit of this time.
     pub(super) fn admits(&mut self, time: Option<u64>, is_keyframe: bool) -> bool {
-        let Some(from) = self.waits_for else { return true };
-        let is_whole = is_keyframe && time.is_none_or(|time| time >= from);
-        if is_whole {
-            self.waits_for = None;
+        match &mut self.phase {
+            Phase::Decoding => true,
+            Phase::Waiting { from } if is_keyframe && time.is_none_or(|time| time >= *from) => {
+                self.phase = time.map_or(Phase::Decoding, |keyframe| Phase::Leading { keyframe });
+                true
+            }
+            Phase::Waiting { .. } => false,
+            Phase::Leading { keyframe } => {
+                let is_after = time.is_none_or(|time| time >= *keyframe);
+                if is_after {
+                    self.phase = Phase::Decoding;
+                }
+                is_after
+            }
         }
-        is_whole
     }
 }
 
@@ -44,18 +67,39 @@ impl Losses {
 mod tests {
     use super::*;
 
+    /// What is admitted of access units that are told by time and by whether they are keyframes.
+    fn admitted<const N: usize>(losses: &mut Losses, units: [(u64, bool); N]) -> [bool; N] {
+        units.map(|(time, is_keyframe)| losses.admits(Some(time), is_keyframe))
+    }
+
     #[test]
     fn after_a_lost_packet_decoding_begins_again_at_the_next_whole_keyframe() {
         let mut losses = Losses::before_a_keyframe();
         losses.packet(false, Some(100));
-        assert!(!losses.admits(Some(100), false), "nothing refers to what was before the connection");
-        assert!(Losses::default().admits(Some(100), false), "but a decoder that knows it is given everything");
+        assert_eq!(admitted(&mut losses, [(100, false)]), [false], "nothing refers to what was before the connection");
+        assert_eq!(admitted(&mut Losses::default(), [(100, false)]), [true], "but a decoder that knows it is given everything");
         losses.packet(false, Some(200));
-        assert!(losses.admits(Some(200), true) && losses.admits(Some(300), false));
+        assert_eq!(admitted(&mut losses, [(200, true), (300, false)]), [true, true]);
         // The end of the picture of 300 is lost, or the beginning of that of 400.
         losses.packet(true, Some(400));
-        let admitted = [(300, true), (400, true), (500, false), (600, true), (700, false)]
-            .map(|(time, is_keyframe)| losses.admits(Some(time), is_keyframe));
-        assert_eq!(admitted, [false, false, false, true, true]);
+        let units = [(300, true), (400, true), (500, false), (600, true), (700, false)];
+        assert_eq!(admitted(&mut losses, units), [false, false, false, true, true]);
+    }
+
+    #[test]
+    fn a_damaged_keyframe_that_is_shown_after_its_successors_ends_no_skipping() {
+        let mut losses = Losses::default();
+        losses.packet(false, Some(600));
+        losses.packet(true, Some(520));
+        losses.packet(true, Some(560));
+        assert_eq!(admitted(&mut losses, [(600, true), (520, false), (560, false), (840, true)]), [false, false, false, true]);
+    }
+
+    #[test]
+    fn pictures_before_the_keyframe_that_ends_the_skipping_refer_to_what_was_skipped() {
+        let mut losses = Losses::default();
+        losses.packet(true, Some(100));
+        let units = [(600, true), (520, false), (560, false), (720, false), (640, false), (840, true), (760, false)];
+        assert_eq!(admitted(&mut losses, units), [true, false, false, true, true, true, true], "later ones have all they refer to");
     }
 }
