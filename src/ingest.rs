@@ -15,6 +15,7 @@ mod decoding;
 mod failure;
 mod fallback;
 mod handover;
+mod keyframe;
 mod lateness;
 mod losses;
 mod numbers;

@@ -1,6 +1,6 @@
 //! The explicit chain from a compressed stream to decoded pictures: parser → decoder → appsink.
 //!
-//! In: which codec, which decoder. Out: three linked elements. No `decodebin`: it picks decoders nobody chose.
+//! In: which codec, which decoder. Out: three linked elements; between the first two, access units as a byte stream. No `decodebin`: it picks decoders nobody chose.
 //! Must not know: where the stream comes from, who takes the pictures.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::cuda::SharedContext;
-use super::rtp;
+use super::{keyframe, rtp};
 
 /// A codec that cameras speak and ingest decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,23 @@ impl Codec {
             Self::H264 => rtp::is_h264_keyframe(payload),
             Self::H265 => rtp::is_h265_keyframe(payload),
         }
+    }
+
+    /// Whether decoding can begin with an access unit, a byte stream.
+    pub(super) fn begins_with(self, access_unit: &[u8]) -> bool {
+        match self {
+            Self::H264 => keyframe::is_h264(access_unit),
+            Self::H265 => keyframe::is_h265(access_unit),
+        }
+    }
+
+    /// What goes from the parser to the decoder: access units as a byte stream, which every decoder takes and `keyframe` reads.
+    fn access_units(self) -> gst::Caps {
+        let name = match self {
+            Self::H264 => "video/x-h264",
+            Self::H265 => "video/x-h265",
+        };
+        gst::Caps::builder(name).field("stream-format", "byte-stream").field("alignment", "au").build()
     }
 
     fn parser(self) -> &'static str {
@@ -153,7 +170,8 @@ impl Decoding {
         let parser = gst::ElementFactory::make(codec.parser()).build()?;
         let decoder = decoder.element(codec)?;
         pipeline.add_many([&parser, &decoder])?;
-        gst::Element::link_many([&parser, &decoder, sink.upcast_ref()])?;
+        parser.link_filtered(&decoder, &codec.access_units())?;
+        decoder.link(sink)?;
         decoder.sync_state_with_parent()?;
         parser.sync_state_with_parent()?;
         Ok(Self { parser, decoder })

@@ -265,7 +265,7 @@ impl Chain {
         depayloader.link(&parser)?;
         depayloader.sync_state_with_parent()?;
         let entry = depayloader.static_pad("sink").ok_or_else(|| gst::glib::bool_error!("a depayloader without a sink pad"))?;
-        self.skip_when_damaged(&entry, &decoder);
+        self.skip_when_damaged(&entry, &decoder, codec);
         if let Some(given) = decoder.static_pad("sink") {
             // After those that skip: what they skip does not come here.
             let pictures = self.pictures.clone();
@@ -341,7 +341,7 @@ impl Chain {
     }
 
     /// Packets and access units come by in one thread, a packet before the access unit that it ends.
-    fn skip_when_damaged(&self, packets: &gst::Pad, decoder: &gst::Element) {
+    fn skip_when_damaged(&self, packets: &gst::Pad, decoder: &gst::Element, codec: Codec) {
         let Some(units) = decoder.static_pad("sink") else { return };
         let losses = match self.decoder {
             Decoder::Cpu => Losses::default(),
@@ -356,7 +356,9 @@ impl Chain {
         let (pictures, frames) = (self.pictures.clone(), self.parts.frames.clone());
         units.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let Some(unit) = info.buffer() else { return gst::PadProbeReturn::Ok };
-            let is_keyframe = !unit.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            // Whatever decoding can begin with is a keyframe to the parser, but not the other way round.
+            let is_keyframe =
+                || !unit.flags().contains(gst::BufferFlags::DELTA_UNIT) && unit.map_readable().is_ok_and(|bytes| codec.begins_with(&bytes));
             let time = unit.pts().map(gst::ClockTime::nseconds);
             if losses.lock().unwrap_or_else(PoisonError::into_inner).admits(time, is_keyframe) {
                 return gst::PadProbeReturn::Ok;

@@ -31,8 +31,7 @@ pub fn can_encode_h265() -> bool {
 
 /// Writes `pictures`, all of the clip's size, to `output`.
 pub fn encode(output: &Path, settings: ClipSettings, pictures: impl Iterator<Item = RgbImage>) -> anyhow::Result<()> {
-    gst::init()?;
-    let ClipSettings { size: (width, height), fps, is_h265 } = settings;
+    let ClipSettings { fps, is_h265, .. } = settings;
     let encoder = if is_h265 {
         format!("x265enc tune=zerolatency speed-preset=veryfast key-int-max={fps} bitrate=3000 ! h265parse")
     } else {
@@ -40,6 +39,13 @@ pub fn encode(output: &Path, settings: ClipSettings, pictures: impl Iterator<Ite
         // do: the payloader puts parameter sets before each slice of a keyframe, which takes pictures of several apart.
         format!("x264enc threads=1 tune=zerolatency speed-preset=veryfast key-int-max={fps} pass=quant quantizer=20 ! h264parse")
     };
+    encode_by(&encoder, output, settings, pictures)
+}
+
+/// The same by an encoder of one's own, as `gst-launch` is told.
+pub fn encode_by(encoder: &str, output: &Path, settings: ClipSettings, pictures: impl Iterator<Item = RgbImage>) -> anyhow::Result<()> {
+    gst::init()?;
+    let ClipSettings { size: (width, height), fps, .. } = settings;
     let description = format!(
         "appsrc name=pictures format=time block=true max-buffers=8 caps=video/x-raw,format=RGB,width={width},height={height},framerate={fps}/1 \
          ! videoconvert ! video/x-raw,format=I420,colorimetry=bt709 ! {encoder} ! mp4mux ! filesink name=file"

@@ -13,7 +13,7 @@ use doorward::camera::{CameraState, OfflineReason, Transport};
 use doorward::ingest::{Decode, SourceSettings};
 
 use self::support::{
-    CameraProcess, FPS, FRAMES, Logs, Record, Recorder, SMALL, SeenFrame, Watched, clip, credential, settings, small_clip,
+    CameraProcess, FPS, FRAMES, Logs, Record, Recorder, SMALL, SeenFrame, Watched, clip, credential, refreshed_clip, settings, small_clip,
 };
 use crate::clip::{ClipSettings, can_encode_h265};
 
@@ -281,6 +281,18 @@ fn after_a_lost_packet_nothing_is_shown_until_the_next_keyframe() {
     assert!(gaps(&record).iter().all(|(_, next)| next % FPS == 0), "each second begins with a keyframe: {:?}", gaps(&record));
     assert!(record.damaged > 0 && record.late == 0, "what is skipped is counted by its cause: {}, {}", record.damaged, record.late);
     assert!(record.states.len() == 2, "no connection is lost to it: {:?}", record.states);
+}
+
+#[test]
+fn a_recovery_point_from_which_a_picture_becomes_whole_bit_by_bit_is_no_keyframe() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clip = refreshed_clip(folder.path());
+    let camera = CameraProcess::start(&["--file", &clip.to_string_lossy(), "--lose-every", "37"]);
+    let watched = Watched::begin(settings(&camera.url));
+    watched.recorder.wait("some gaps", SOON, |record| gaps(record).len() >= 4);
+    let record = watched.recorder.record();
+    println!("gaps {:?}, {} skipped", gaps(&record), record.damaged);
+    assert!(gaps(&record).iter().all(|&(_, next)| next == 0), "the first picture alone is a keyframe: {:?}", gaps(&record));
 }
 
 #[test]

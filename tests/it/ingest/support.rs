@@ -18,7 +18,7 @@ use doorward::ingest::{self, Decode, FrameSink, Sinks, SourceSettings, StateSink
 use image::{Rgb, RgbImage};
 use tokio_util::sync::CancellationToken;
 
-use crate::clip::{ClipSettings, encode};
+use crate::clip::{ClipSettings, encode, encode_by};
 use crate::rtsp_server::{TestCamera, serve};
 
 /// Frames of the first clip.
@@ -63,6 +63,15 @@ pub fn clip(settings: ClipSettings, numbers: std::ops::Range<u32>) -> PathBuf {
         encode(&partial, settings, numbers.map(|number| picture(number, settings.size))).expect("the clip is encoded");
         std::fs::rename(&partial, &file).expect("the clip is kept");
     }
+    file
+}
+
+/// The small clip with one keyframe, its first picture: then a column of intra blocks rolls over the pictures once a second, and
+/// each round begins with a recovery point.
+pub fn refreshed_clip(folder: &std::path::Path) -> PathBuf {
+    let encoder = format!("x264enc threads=1 tune=zerolatency intra-refresh=true key-int-max={FPS} pass=quant quantizer=20 ! h264parse");
+    let file = folder.join("refreshed.mp4");
+    encode_by(&encoder, &file, SMALL, (0..FRAMES).map(|number| picture(number, SMALL.size))).expect("the clip is encoded");
     file
 }
 
