@@ -2,7 +2,7 @@
 //!
 //! In: where visitors are seen. Out: events of the moment at which somebody was there, under the name that is known by now.
 //! While it is withheld that a visit begins, and then until its first shots have decided who it is, sightings are kept, at most
-//! [`WITHHELD_MAX`]: beyond that the newest takes the place of the one before, and the way between is straight.
+//! [`WITHHELD_MAX`]: then every other one goes, and the way between those that stay is straight.
 //! Must not know: why a start is withheld, how anybody is named.
 
 use super::path::Step;
@@ -10,8 +10,8 @@ use super::{Look, Standing, Visit, Visits};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventKind, TrackId};
 
-/// More sightings than a start is withheld for at 25 frames a second.
-const WITHHELD_MAX: usize = 64;
+/// More sightings than a decision takes by default at 25 frames a second.
+const WITHHELD_MAX: usize = 128;
 
 impl Visits {
     /// Tells what the visitor on `track` crossed, entered and left by where the face is now.
@@ -84,10 +84,26 @@ impl Visit {
         if self.is_withheld() {
             return;
         }
-        if self.withheld.len() >= WITHHELD_MAX {
-            self.withheld.pop();
-        }
+        self.thin_out();
         self.withheld.push((self.last, self.seen));
+    }
+
+    /// Adds the way of a visitor who turned out to be this one.
+    pub(super) fn withhold_way_of(&mut self, newer: Vec<(Look, Timestamp)>) {
+        for place in newer {
+            self.thin_out();
+            self.withheld.push(place);
+        }
+    }
+
+    fn thin_out(&mut self) {
+        if self.withheld.len() >= WITHHELD_MAX {
+            let mut stays = false;
+            self.withheld.retain(|_| {
+                stays = !stays;
+                stays
+            });
+        }
     }
 
     /// Whether there is a shot, which did not suffice to say who it is: the next ones do, or the deadline.

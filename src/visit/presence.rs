@@ -148,6 +148,7 @@ impl Visit {
         // Where frames are few a new track is believed three frames later.
         if newer.started.since(self.seen) > WALKED_ON_MAX.max(3 * newer.last.frames_apart) {
             self.path.forget_way();
+            self.withheld.clear();
         }
         self.track = newer.track;
         self.seen = self.seen.max(newer.seen);
@@ -162,7 +163,7 @@ impl Visit {
         self.passed |= newer.passed;
         // What was told of the newer path is not told again.
         self.path.go_on_as(newer.path);
-        self.withheld = newer.withheld;
+        self.withhold_way_of(newer.withheld);
         self.evidence.absorb(&newer.evidence);
         // What comes back may be a picture of who was here: only what it looks like itself counts.
         self.live = newer.live;

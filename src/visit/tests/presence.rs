@@ -166,6 +166,16 @@ fn a_way_before_the_start_is_told_by_the_name_where_the_first_shot_does_not_deci
     visits.take_told();
     let told = overdue(&mut visits, at_ms(23_200), undecidable);
     assert_eq!((kinds(&told)[0], passed(&told), told[1].subject), (EventKind::Unidentified, ON_THE_WAY.into(), None));
+    // On another track, to which the visit went on meanwhile.
+    let mut visits = walks_withheld(|_| false);
+    narrow(&mut visits, 20_900);
+    visits.take_told();
+    let third = TrackId(NEXT.0 + 1);
+    visits.sighted(on_the_way(third, 950), at_ms(21_300));
+    shoot(&mut visits, third, &template(0.0, 1.0), at_ms(21_300));
+    visits.decided(third, (decision(Some(2), 0.8), |_: &Decision| true), at_ms(21_350));
+    let told = visits.take_told();
+    assert_eq!((kinds(&told)[0], passed(&told)), (EventKind::Identified, ON_THE_WAY.into()));
     // At the end of the visit.
     let mut visits = walks_withheld(|_| false);
     narrow(&mut visits, 20_900);
@@ -224,7 +234,7 @@ fn one_sighting_in_a_zone_is_none_and_a_long_way_before_a_start_is_told_though_n
         visits.sighted(on_the_way(NEXT, 200 + n * 7 / 10), at_ms(20_000 + n));
     }
     let withheld = &visits.open[&NEXT].withheld;
-    assert!(withheld.len() <= 64, "{}", withheld.len());
+    assert!(withheld.len() <= 128, "{}", withheld.len());
     visits.overdue(at_ms(21_000), known);
     assert_eq!(passed(&visits.take_told()).iter().map(|(kind, _)| *kind).next(), Some(EventKind::Entry));
 }
