@@ -12,7 +12,7 @@ mod place;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use prost_types::Timestamp;
 use tonic::{Code, Status};
@@ -30,6 +30,10 @@ use place::Place;
 
 /// How long a broken connection waits to be made again, at first and at the most: a door has seconds to
 /// act.
+/// How long the picture of an event is waited for: longer than the daemon waits for one that it has no room for yet.
+const PICTURE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The same where the next event may be one to act on. Drawing takes tens of milliseconds.
+const PICTURE_WAIT_BEFORE_ACTING: Duration = Duration::from_millis(500);
 const RECONNECT_AFTER: Duration = Duration::from_millis(250);
 const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(1);
 
@@ -134,15 +138,12 @@ impl Watch {
                 eprintln!("{now}");
             }
             clock.heard(response.server_time.as_ref(), asked.take().unwrap_or_else(door::running_time));
-            // Acted on before anything is shown: a picture may be waited for.
-            if let Some(command) = &self.exec {
-                for event in &response.events {
+            for event in &response.events {
+                if let Some(command) = &self.exec {
                     // Remembered first: a command that ends this machine is not run again after it.
                     place.reached(&event.cursor)?;
                     act(command, event, &clock).await?;
                 }
-            }
-            for event in &response.events {
                 shown(out, event, response.server_time.as_ref(), self.kept_shots(daemon, event).await)?;
             }
             if let Some(position) = &response.position {
@@ -172,7 +173,9 @@ impl Watch {
 
     async fn kept_shots(&self, daemon: &Daemon, event: &pb::Event) -> Option<Shots> {
         let folder = self.snapshots.as_ref().filter(|_| !event.snapshot_id.is_empty())?;
-        kept_shots(daemon, folder, event).await
+        // The next event may be one to act on.
+        let wait_max = if self.exec.is_some() { PICTURE_WAIT_BEFORE_ACTING } else { PICTURE_WAIT_MAX };
+        kept_shots(daemon, (folder, wait_max), event).await
     }
 }
 
@@ -217,9 +220,11 @@ fn shown(out: Output, event: &pb::Event, server_time: Option<&Timestamp>, shots:
 }
 
 /// Fetches the pictures of an event. One that cannot be had is told, and the event goes on without.
-async fn kept_shots(daemon: &Daemon, folder: &Path, event: &pb::Event) -> Option<Shots> {
+async fn kept_shots(daemon: &Daemon, (folder, wait_max): (&Path, Duration), event: &pb::Event) -> Option<Shots> {
     let shots = shots_of(folder, event);
-    match fetch(daemon, &event.snapshot_id, &shots).await.context("the picture of an event") {
+    let fetched = tokio::time::timeout(wait_max, fetch(daemon, &event.snapshot_id, &shots)).await;
+    let fetched = fetched.map_err(|_| anyhow!("it is not there yet; `doorward snapshot {}` fetches it later", event.snapshot_id)).flatten();
+    match fetched.context("the picture of an event") {
         Ok(()) => Some(shots),
         Err(error) => {
             eprintln!("{}", failure::describe(&error).text);
