@@ -393,17 +393,18 @@ impl Pipeline {
     /// Draws the pictures of events that were told, and keeps them. Holds up no event and no session.
     async fn draw(&self, cells: Vec<Arc<SceneCell>>) -> Result<(), PipelineError> {
         for cell in cells {
-            let undrawn = cell.unwritten.lock().await.begin_drawing();
-            let count = undrawn.len();
-            let pictures = if count == 0 {
-                Vec::new()
-            } else {
-                tokio::task::spawn_blocking(|| undrawn.into_iter().filter_map(Undrawn::draw).collect()).await?
-            };
             let camera = cell.scene().camera().to_owned();
-            let mut unwritten = cell.unwritten.lock().await;
-            unwritten.drawn(count, pictures);
-            unwritten.write(&self.0.events, &camera).await?;
+            loop {
+                let undrawn = cell.unwritten.lock().await.begin_drawing();
+                if undrawn.is_empty() {
+                    break;
+                }
+                let drawn = tokio::task::spawn_blocking(|| undrawn.into_iter().filter_map(Undrawn::draw).collect()).await?;
+                let has_told_all = cell.unwritten.lock().await.has_told_all();
+                let unkept = if has_told_all { drawing::keep(drawn, &self.0.events).await? } else { drawn };
+                cell.unwritten.lock().await.drawn(unkept);
+            }
+            cell.unwritten.lock().await.write(&self.0.events, &camera).await?;
         }
         Ok(())
     }

@@ -2,14 +2,14 @@
 //!
 //! In: an event with the best shot that belongs to it. Out: the event, and after it its pictures as JPEG. From before the event is told
 //! until the picture is kept or given up, who asks for it waits.
-//! Must not know: when events and pictures are written.
+//! Must not know: when events are written, and pictures that have to wait.
 
 use super::best_shots::BestShot;
 use super::scene::Pending;
 use crate::event::{Event, SnapshotId};
-use crate::event_log::EventLog;
+use crate::event_log::{EventLog, EventLogError};
 use crate::picture::{self, Shown};
-use crate::store::{Coming, Snapshot};
+use crate::store::{Coming, Snapshot, StoreError};
 use crate::subject::SubjectUid;
 
 /// A best shot of an event, not drawn yet.
@@ -41,6 +41,14 @@ pub(super) fn split(pending: Pending, log: &EventLog) -> (Event, Option<Undrawn>
     }
     let undrawn = Undrawn { id, event: event.clone(), shot, coming: log.coming(vec![id]) };
     (event, Some(undrawn))
+}
+
+/// Keeps pictures of events that are in the log. Answers those that found no room.
+pub(super) async fn keep(pictures: Vec<Picture>, log: &EventLog) -> Result<Vec<Picture>, EventLogError> {
+    match log.put_snapshots(pictures.iter().map(|picture| (picture.event.clone(), picture.snapshot.clone())).collect()).await {
+        Err(EventLogError::Store(StoreError::Full)) => Ok(pictures),
+        outcome => outcome.map(|()| Vec::new()),
+    }
 }
 
 impl Undrawn {

@@ -22,8 +22,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How many events of a camera wait for room on a full disk, and how many pictures. The oldest go first; each is counted.
 const WAITING_MAX: usize = 4_096;
 const WAITING_PICTURES_MAX: usize = 64;
-/// How many best shots wait to be drawn: each holds a frame.
-const UNDRAWN_MAX: usize = 16;
+/// How many best shots wait to be drawn, or are being drawn: each holds a frame.
+const UNDRAWN_MAX: usize = 64;
 
 /// Events that are on their way to the log, or wait for room there.
 #[derive(Default)]
@@ -31,7 +31,7 @@ pub(super) struct Unwritten {
     events: VecDeque<Event>,
     /// Best shots of events that are in the log, or wait above.
     undrawn: VecDeque<Undrawn>,
-    /// How many others are being drawn.
+    /// How many others are being drawn and kept, by one who does so at a time.
     drawing: usize,
     pictures: VecDeque<Picture>,
     /// Whether it was said that these find no room.
@@ -75,7 +75,7 @@ impl Unwritten {
             self.events.push_back(event);
             self.undrawn.extend(undrawn);
         }
-        let excess = self.undrawn.len().saturating_sub(UNDRAWN_MAX);
+        let excess = (self.undrawn.len() + self.drawing).saturating_sub(UNDRAWN_MAX).min(self.undrawn.len());
         self.undrawn.drain(..excess);
         self.lost.pictures += excess;
         self.write_events(log).await
@@ -94,19 +94,24 @@ impl Unwritten {
         self.lost.names += excess;
     }
 
-    /// What is to be drawn now; [`drawn`](Self::drawn) has to follow.
+    /// What is to be drawn now; then [`drawn`](Self::drawn) has to follow. None while another draws, who comes back for it.
     pub(super) fn begin_drawing(&mut self) -> Vec<Undrawn> {
-        self.drawing += self.undrawn.len();
+        if self.drawing > 0 {
+            return Vec::new();
+        }
+        self.drawing = self.undrawn.len();
         self.undrawn.drain(..).collect()
     }
 
-    /// Takes what came of `count` best shots that were to be drawn.
-    pub(super) fn drawn(&mut self, count: usize, pictures: Vec<Picture>) {
-        self.drawing = self.drawing.saturating_sub(count);
-        if !pictures.is_empty() {
-            self.retry_pictures = None;
-        }
-        self.pictures.extend(pictures);
+    /// Whether the events of pictures that are drawn are in the log, so that they can be kept.
+    pub(super) fn has_told_all(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// What was to be drawn is drawn; these found no room yet.
+    pub(super) fn drawn(&mut self, unkept: Vec<Picture>) {
+        self.drawing = 0;
+        self.pictures.extend(unkept);
         let excess = self.pictures.len().saturating_sub(WAITING_PICTURES_MAX);
         self.pictures.drain(..excess);
         self.lost.pictures += excess;
@@ -125,7 +130,7 @@ impl Unwritten {
             let Self { events, pictures, named, lost, .. } = std::mem::take(self);
             let lost =
                 Lost { events: lost.events + events.len(), pictures: lost.pictures + pictures.len(), names: lost.names + named.len() };
-            lost.tell(camera, "the disk is full, and the camera is watched no longer");
+            lost.tell(camera, "the disk is full or the machine too slow, and the camera is watched no longer");
         }
         Ok(())
     }
@@ -140,7 +145,7 @@ impl Unwritten {
         let is_all_written = self.events.is_empty() && self.pictures.is_empty();
         // A picture has to be there before it is named.
         if is_all_written && self.undrawn.is_empty() && self.drawing == 0 && self.name_kept(log).await? {
-            std::mem::take(&mut self.lost).tell(camera, "more came while the disk was full than wait for room");
+            std::mem::take(&mut self.lost).tell(camera, "more came than wait while the disk is full, or than the machine can draw");
         }
         Ok(())
     }
@@ -259,7 +264,7 @@ mod tests {
     async fn pictures_get_their_names_though_no_event_comes_with_them() {
         let (_directory, store, log) = open().await;
         let mut unwritten = Unwritten { events: VecDeque::from([event()]), ..Unwritten::default() };
-        unwritten.drawn(0, vec![picture(&log, 1)]);
+        unwritten.drawn(vec![picture(&log, 1)]);
         unwritten.write(&log, "door").await.expect("written");
         assert_eq!(subject_of_kept(&store).await, Some(None));
         unwritten.tell((Vec::new(), vec![(ID, ANNA)]), &log).await.expect("nothing to write");
@@ -271,7 +276,7 @@ mod tests {
     async fn a_picture_that_finds_no_room_holds_up_no_event_and_is_of_whom_its_visit_turned_out_to_be() {
         let (_directory, store, log) = open().await;
         let mut unwritten = Unwritten { events: VecDeque::from([event()]), ..Unwritten::default() };
-        unwritten.drawn(0, vec![picture(&log, 1 << 20)]);
+        unwritten.drawn(vec![picture(&log, 1 << 20)]);
         store.limit_growth(Some(2)).await;
         unwritten.write(&log, "door").await.expect("the picture waits");
         unwritten.tell((Vec::new(), vec![(ID, ANNA)]), &log).await.expect("nothing to write");
@@ -290,7 +295,7 @@ mod tests {
         let mut unwritten = Unwritten { events: VecDeque::from([event()]), drawing: 1, ..Unwritten::default() };
         unwritten.tell((Vec::new(), vec![(ID, ANNA)]), &log).await.expect("written");
         unwritten.write_or_lose(&log, "door").await.expect("it waits for who draws");
-        unwritten.drawn(1, vec![picture(&log, 1)]);
+        unwritten.drawn(vec![picture(&log, 1)]);
         unwritten.write(&log, "door").await.expect("written");
         assert_eq!(subject_of_kept(&store).await, Some(Some(ANNA)));
     }

@@ -63,10 +63,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Full`] and others; none of them is kept then.
     pub async fn put_snapshots(&self, pictures: Vec<(Event, Snapshot)>) -> Result<(), StoreError> {
+        if pictures.is_empty() {
+            return Ok(());
+        }
         let counts = Arc::clone(&self.0.counts);
         let pictures: Vec<_> = pictures.into_iter().map(|(event, snapshot)| (event, hashed(snapshot))).collect();
         let work = move |db: &_| pictures.iter().try_for_each(|(event, snapshot)| put(db, snapshot, event, &counts));
-        self.0.writer.write(Effect::Keeps, work).await
+        self.0.writer.write(Effect::KeepsAlone, work).await
     }
 
     /// Says of pictures that were kept as nobody's whom their visits turned out to be of, so that they go with that person. Those of

@@ -25,6 +25,8 @@ const TRUNCATION_PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum Effect {
     /// It does not.
     Keeps,
+    /// It does not, and needs much room: it is written by itself, so that what needs little is not refused with it.
+    KeepsAlone,
     /// It does: the write-ahead log is emptied before the change is answered.
     Erases,
 }
@@ -148,7 +150,16 @@ impl Thread {
             {
                 batch.push(job);
             }
-            self.commit(batch);
+            let mut together = Vec::new();
+            for job in batch {
+                if job.0 == Effect::KeepsAlone {
+                    self.commit(std::mem::take(&mut together));
+                    self.commit(vec![job]);
+                } else {
+                    together.push(job);
+                }
+            }
+            self.commit(together);
         }
     }
 
