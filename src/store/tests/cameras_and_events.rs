@@ -12,6 +12,7 @@ use super::{keyed, no_answer, started, store};
 use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRect, Region, Role, Secret, Transport};
 use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
+use crate::store::writer::Effect;
 use crate::store::{CredentialChange, LogSpan, NewEvent, OpenVisit, Past, RequestKey, Retention, Snapshot, Store, StoreError, schema};
 use crate::subject::SubjectUid;
 use crate::telling::{EventRule, SnapshotPolicy, Telling};
@@ -221,6 +222,26 @@ fn kept(since: Timestamp, event_bytes_max: u64, snapshot_bytes_max: u64) -> Rete
 
 fn seconds(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
+}
+
+#[tokio::test]
+async fn a_picture_without_room_takes_no_event_with_it() {
+    let (_directory, store) = store();
+    let NewEvent { event, snapshot } = at(EventKind::Unidentified, 1);
+    let large = Snapshot { frame_jpeg: vec![2; 1 << 20], ..snapshot.expect("it has one") };
+    store.append_events(vec![NewEvent { event: event.clone(), snapshot: None }]).await.expect("appended");
+    store.limit_growth(Some(2)).await;
+    // While the writer is held up, both wait, to be written together.
+    let (go, held_up) = std::sync::mpsc::channel();
+    let busy = store.0.writer.write(Effect::Keeps, move |_| Ok(held_up.recv().unwrap_or_default()));
+    let picture = store.put_snapshots(vec![(event.clone(), large)]);
+    let small = store.append_events(vec![NewEvent { event: Event { snapshot: None, ..event }, snapshot: None }]);
+    let free = async {
+        tokio::task::yield_now().await;
+        go.send(()).expect("the writer waits");
+    };
+    let (busy, small, picture, ()) = tokio::join!(busy, small, picture, free);
+    assert_eq!((busy, small, picture), (Ok(()), Ok(2), Err(StoreError::Full)));
 }
 
 #[tokio::test]
