@@ -221,6 +221,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
             "docs/gallery-file.md says what a file must hold; one that `doorward gallery export` wrote does"
         }
         "VERSION_NOT_FOUND" => "`doorward gallery versions` lists those that are kept",
+        "INFERENCE_NO_ROOM" => "free the GPU's memory, which something else may hold, and try again; cameras go on meanwhile",
         "INFERENCE_BUSY" => "wait a moment and try again: cameras go before photos",
         "TOO_MANY_IMPORTS" => "wait until another import has ended, then run the command again",
         "CURSOR_TOO_OLD" => {

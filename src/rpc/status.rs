@@ -210,7 +210,8 @@ impl From<InferError> for Refusal {
         match error {
             InferError::Busy => Self::new(Code::ResourceExhausted, "INFERENCE_BUSY", message).retry_after(BUSY_RETRY),
             InferError::Stopped => stopping(),
-            InferError::Session(_) | InferError::NoRoom(_) => Self::new(Code::Internal, "INFERENCE_FAILED", message),
+            InferError::NoRoom(_) => Self::new(Code::ResourceExhausted, "INFERENCE_NO_ROOM", message).retry_after(BUSY_RETRY),
+            InferError::Session(_) => Self::new(Code::Internal, "INFERENCE_FAILED", message),
         }
     }
 }
