@@ -233,7 +233,7 @@ async fn a_picture_without_room_takes_no_event_with_it() {
     store.limit_growth(Some(2)).await;
     // While the writer is held up, both wait, to be written together.
     let (go, held_up) = std::sync::mpsc::sync_channel(1);
-    let busy = store.0.writer.write(Effect::Keeps, move |_| Ok(held_up.recv().unwrap_or_default()));
+    let busy = store.0.writer.write(Effect::Keeps, move |_| held_up.recv().map_err(|_| StoreError::Stopped));
     let picture = store.put_snapshots(vec![(event.clone(), large)]);
     let small = store.append_events(vec![NewEvent { event: Event { snapshot: None, ..event }, snapshot: None }]);
     let free = async {
