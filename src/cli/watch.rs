@@ -28,12 +28,12 @@ use crate::pb::subscribe_request::{Earliest, Now, Start};
 use door::DaemonClock;
 use place::Place;
 
-/// How long a broken connection waits to be made again, at first and at the most: a door has seconds to
-/// act.
 /// How long the picture of an event is waited for: longer than the daemon waits for one that it has no room for yet.
 const PICTURE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The same where the next event may be one to act on. Drawing takes tens of milliseconds.
 const PICTURE_WAIT_BEFORE_ACTING: Duration = Duration::from_millis(500);
+/// How long a broken connection waits to be made again, at first and at the most: a door has seconds to
+/// act.
 const RECONNECT_AFTER: Duration = Duration::from_millis(250);
 const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(1);
 
@@ -74,7 +74,8 @@ pub struct Watch {
     /// Fail when the connection breaks, instead of making it again
     #[arg(long)]
     no_reconnect: bool,
-    /// Save each best shot (face and whole frame, JPEG) in this folder and print its path
+    /// Save each best shot (face and whole frame, JPEG) in this folder and print its path; with --exec, one that takes longer than half a
+    /// second is left out, since the next event may be one to act on
     #[arg(long, value_name = "DIR")]
     snapshots: Option<PathBuf>,
 }
