@@ -393,7 +393,6 @@ impl Pipeline {
     /// Draws the pictures of events that were told, and keeps them. Holds up no event and no session.
     async fn draw(&self, cells: Vec<Arc<SceneCell>>) -> Result<(), PipelineError> {
         for cell in cells {
-            let camera = cell.scene().camera().to_owned();
             loop {
                 let undrawn = cell.unwritten.lock().await.begin_drawing();
                 if undrawn.is_empty() {
@@ -404,7 +403,11 @@ impl Pipeline {
                 let unkept = if has_told_all { drawing::keep(drawn, &self.0.events).await? } else { drawn };
                 cell.unwritten.lock().await.drawn(unkept);
             }
-            cell.unwritten.lock().await.write(&self.0.events, &camera).await?;
+            let mut unwritten = cell.unwritten.lock().await;
+            if !unwritten.is_settled() {
+                let camera = cell.scene().camera().to_owned();
+                unwritten.write(&self.0.events, &camera).await?;
+            }
         }
         Ok(())
     }
@@ -422,7 +425,7 @@ impl Pipeline {
         for cell in self.cells() {
             cell.scene().pass_time(self.0.clock.now(), &gallery);
             self.tell(&cell).await?;
-            if !cell.unwritten.lock().await.is_empty() {
+            if !cell.unwritten.lock().await.is_settled() {
                 unfinished.push(cell);
             }
         }

@@ -45,7 +45,7 @@ pub(super) struct Unwritten {
 }
 
 /// What was given up.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Lost {
     events: usize,
     pictures: usize,
@@ -117,9 +117,10 @@ impl Unwritten {
         self.lost.pictures += excess;
     }
 
-    /// Whether anything is to be drawn or waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.undrawn.is_empty() && self.pictures.is_empty() && self.named.is_empty()
+    /// Whether nothing is to be drawn, waits, or is to be told as lost.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_empty = self.events.is_empty() && self.undrawn.is_empty() && self.pictures.is_empty() && self.named.is_empty();
+        is_empty && self.lost == Lost::default()
     }
 
     /// Writes what waits for the last time; what still finds no room is lost, and told. Who draws meanwhile writes what comes of it.
