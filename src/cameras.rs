@@ -163,7 +163,7 @@ impl Cameras {
     /// repeated request answers with the camera as it is.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed.
+    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
     pub async fn create(
         &self,
         mut camera: Camera,
@@ -205,7 +205,7 @@ impl Cameras {
     /// on, unless its role, a line or a zone is another.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed.
+    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
     pub async fn update(&self, update: CameraUpdate) -> Result<Camera, CamerasError> {
         let _change = self.0.changing.lock().await;
         let old = self.current(&update.id)?;
@@ -241,7 +241,7 @@ impl Cameras {
     /// already deleted succeeds.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed.
+    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
     pub async fn delete(&self, id: &CameraId, etag: &str, request: Option<RequestKey>) -> Result<(), CamerasError> {
         let _change = self.0.changing.lock().await;
         if self.is_repeat(request.as_ref()).await? {
@@ -258,7 +258,7 @@ impl Cameras {
     /// Sets or removes the credential; the source connects anew with it.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed.
+    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
     pub async fn set_credential(
         &self,
         id: &CameraId,
