@@ -30,6 +30,7 @@ use crate::enrol::{EnrolError, Enrolment, EnrolmentParts, FolderWatch, OpenEncod
 use crate::event_log::EventLog;
 use crate::gallery::Gallery;
 use crate::infer::{Engine, EngineFacts};
+use crate::ingest;
 use crate::ingest::Decode;
 use crate::liveness::LivePolicy;
 use crate::photo::PhotoAnalyst;
@@ -39,7 +40,6 @@ use crate::rpc::{RpcParts, Server, ServerHandle};
 use crate::shutdown::{self, Signals, Tasks};
 use crate::store::{Retention, Store};
 use crate::telling;
-use crate::{ingest, rpc};
 
 pub use embedder::embedder;
 pub use replay::{Recording, replay};
@@ -97,27 +97,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Every stage, opened.
 struct Daemon {
-    store: Store,
-    events: EventLog,
+    stages: RpcParts,
     pipeline: Pipeline,
-    cameras: Cameras,
-    enrolment: Enrolment,
-    gallery: Gallery,
     server: ServerHandle,
-    clock: Arc<dyn Clock>,
     /// Ends what makes events; and, once they are told, what delivers them.
     stop_work: CancellationToken,
     stop_serving: CancellationToken,
 }
 
 impl Daemon {
-    /// Opens every stage in the order of what it needs.
+    /// Opens every stage in the order of what it needs, and fills the gallery. The server is the first: models may take minutes
+    /// to open, and it says meanwhile that the daemon is starting.
     async fn open(config: &Config, clock: Arc<dyn Clock>, tasks: &mut Tasks) -> anyhow::Result<Self> {
-        rpc::check_files(&config.server)?;
+        let start_time = clock.now();
+        let (stop_work, stop_serving) = (CancellationToken::new(), CancellationToken::new());
+        let server = open_server(config, stop_serving.clone(), tasks).await?;
         ingest::init()?;
         config.cameras.ca_file.as_deref().map_or(Ok(()), ingest::check_ca_file)?;
-        let listener = TcpListener::bind(config.server.listen).await;
-        let listener = listener.with_context(|| format!("cannot listen on {}: choose another server.listen", config.server.listen))?;
         let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
         let (engine, device, in_use) = inference::open(config, clock.now()).await?;
         let facts = engine.facts().clone();
@@ -144,12 +140,10 @@ impl Daemon {
         let shadow = shadow::open(config, &facts, &device).await?;
         let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone())
             .with_live_policy(LivePolicy::of(&config.recognition));
-        let stop_serving = CancellationToken::new();
         let on = (device.clone(), config.data_dir.clone());
         tasks.spawn("inference", inference::watch(engine.failed(), on, (Arc::clone(&clock), stop_serving.clone()), in_use));
         let mut pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
         let mut scene = SceneSettings::of(config, &policy);
-        let stop_work = CancellationToken::new();
         let mut known_shadow = None;
         if let Some(OpenShadow { known, settings, shadow, upkeep }) = shadow {
             (known_shadow, scene.shadow) = (Some(known), Some(settings));
@@ -158,57 +152,35 @@ impl Daemon {
         }
         let defaults = camera_defaults(config, scene, (device.device, &facts));
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
-
-        let parts = RpcParts {
-            enrolment: enrolment.clone(),
-            recogniser,
-            cameras: cameras.clone(),
-            events: events.clone(),
-            store: store.clone(),
-            gallery: gallery.clone(),
-            engine_facts: facts,
-            shadow: known_shadow,
-            clock: Arc::clone(&clock),
-        };
-        let server = Server::open(&config.server, listener, parts).await?;
-        let handle = server.handle();
-        tasks.spawn("the server", server.serve(stop_serving.clone().cancelled_owned()));
-        Ok(Self { store, events, pipeline, cameras, enrolment, gallery, server: handle, clock, stop_work, stop_serving })
+        enrolment.fill().await?;
+        let (engine_facts, shadow) = (facts, known_shadow);
+        let stages = RpcParts { start_time, enrolment, recogniser, cameras, events, store, gallery, engine_facts, shadow, clock };
+        Ok(Self { stages, pipeline, server, stop_work, stop_serving })
     }
 
-    /// Fills the gallery, then starts what works on its own. The server listens already: it says that
-    /// the daemon is starting.
+    /// Starts what works on its own, then lets calls in.
     async fn start(&self, config: &Config, tasks: &mut Tasks) -> anyhow::Result<()> {
-        self.enrolment.fill().await?;
-        targets::warn_of_unsupported(&self.enrolment.facts().await?.thresholds);
-        targets::warn_of_nobody(&config.recognition, &self.gallery);
-        let pipeline = self.pipeline.clone();
-        let stop = self.stop_work.clone();
-        tasks.spawn("the pipeline", async move { pipeline.run(stop).await });
-        let (cameras, stop) = (self.cameras.clone(), self.stop_work.clone());
-        tasks.spawn("the camera announcer", async move { cameras.announce(stop).await });
-        let kept = Kept::of(config);
-        tasks.spawn(
-            "the retention",
-            prune((self.events.clone(), self.store.clone()), Arc::clone(&self.clock), kept, self.stop_work.clone()),
-        );
-        let told = gallery_events::tell(
-            (self.store.clone(), self.events.clone()),
-            Arc::clone(&self.clock),
-            self.enrolment.version_changes(),
-            self.stop_work.clone(),
-        );
+        let RpcParts { enrolment, cameras, events, store, gallery, clock, .. } = &self.stages;
+        let stop = || self.stop_work.clone();
+        targets::warn_of_unsupported(&enrolment.facts().await?.thresholds);
+        targets::warn_of_nobody(&config.recognition, gallery);
+        let (pipeline, stopped) = (self.pipeline.clone(), stop());
+        tasks.spawn("the pipeline", async move { pipeline.run(stopped).await });
+        let (announcer, stopped) = (cameras.clone(), stop());
+        tasks.spawn("the camera announcer", async move { announcer.announce(stopped).await });
+        tasks.spawn("the retention", prune((events.clone(), store.clone()), Arc::clone(clock), Kept::of(config), stop()));
+        let told = gallery_events::tell((store.clone(), events.clone()), Arc::clone(clock), enrolment.version_changes(), stop());
         tasks.spawn("the gallery's events", told);
         if let Some(interval) = sd_notify::watchdog_enabled() {
-            tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, self.stop_work.clone()));
+            tasks.spawn("the watchdog", feed_watchdog(self.pipeline.clone(), interval / 3, stop()));
         }
         if let Some(reason) = telling::local_time_unknown() {
             tracing::warn!(%reason, "the local time zone is not known: schedules of cameras go by UTC; install tzdata and set /etc/localtime, or TZ");
         }
-        self.cameras.start().await?;
-        self.server.set_ready(true).await;
+        cameras.start().await?;
+        self.server.start(self.stages.clone()).await;
         // Not before, or what it says would be overwritten.
-        tasks.spawn("the health of the log", tell_health(self.events.disk_full(), self.server.clone(), self.stop_work.clone()));
+        tasks.spawn("the health of the log", tell_health(events.disk_full(), self.server.clone(), stop()));
         Ok(())
     }
 
@@ -227,7 +199,7 @@ impl Daemon {
 
     /// Reads the enrolment folder again and tells the log what came of it.
     async fn reload_people(&self) -> Result<ReloadReport, EnrolError> {
-        let outcome = self.enrolment.reload(false, false, "").await;
+        let outcome = self.stages.enrolment.reload(false, false, "").await;
         match &outcome {
             Ok(report) => {
                 for file in &report.refused {
@@ -256,8 +228,8 @@ impl Daemon {
     /// did not end in time.
     async fn stop(self, tasks: &mut Tasks) -> bool {
         let began = tokio::time::Instant::now();
-        self.server.set_ready(false).await;
-        let cameras_end = tokio::time::timeout(shutdown::DEADLINE / 2, self.cameras.stop()).await;
+        self.server.announce_end().await;
+        let cameras_end = tokio::time::timeout(shutdown::DEADLINE / 2, self.stages.cameras.stop()).await;
         match cameras_end {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "visits could not be ended; they end at the next start"),
@@ -265,7 +237,7 @@ impl Daemon {
         }
         self.stop_work.cancel();
         // Subscriptions end by themselves once they have delivered what is published.
-        self.events.close();
+        self.stages.events.close();
         self.stop_serving.cancel();
         let unfinished = tasks.drain(shutdown::DEADLINE.saturating_sub(began.elapsed())).await;
         for task in &unfinished {
@@ -273,6 +245,17 @@ impl Daemon {
         }
         !unfinished.is_empty()
     }
+}
+
+/// Binds the socket, reads what guards it, and serves: health and reflection alone, until the services stand.
+async fn open_server(config: &Config, stop: CancellationToken, tasks: &mut Tasks) -> anyhow::Result<ServerHandle> {
+    let listener = TcpListener::bind(config.server.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}: choose another server.listen", config.server.listen))?;
+    let server = Server::open(&config.server, listener).await?;
+    let handle = server.handle();
+    tracing::info!(listen = %handle.local_address(), "starting; health says so until the models are open and the gallery is filled");
+    tasks.spawn("the server", server.serve(stop.cancelled_owned()));
+    Ok(handle)
 }
 
 /// Cameras are decoded where inference looks at their pictures, so that no picture travels: where it fell back to, too.

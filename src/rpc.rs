@@ -66,7 +66,10 @@ mod tls;
 const SUBSCRIBERS_MAX: usize = 1_024;
 
 /// What the services stand on.
+#[derive(Clone)]
 pub struct RpcParts {
+    /// When the daemon was started.
+    pub start_time: Timestamp,
     /// Changes who is known.
     pub enrolment: Enrolment,
     /// Answers questions about pictures.
@@ -96,8 +99,6 @@ pub fn delivered(logged: &LoggedEvent, gallery: &Gallery) -> crate::pb::Event {
 /// What all services share.
 struct Shared {
     parts: RpcParts,
-    /// When the server was opened, and with it the daemon.
-    start_time: Timestamp,
     places: Arc<Semaphore>,
     encoded: Arc<encoded::EncodedEvents>,
     /// Held by the one check of the gallery that is under way.
@@ -118,37 +119,22 @@ impl Shared {
 }
 
 /// A bound server that does not answer yet.
-pub struct Server {
-    bound: Bound,
-    shared: Arc<Shared>,
-}
+pub struct Server(Bound);
 
 impl Server {
     /// Reads certificate, key and tokens. Clients may connect to `listener` and wait until
-    /// [`serve`](Self::serve). Until [`ServerHandle::set_ready`], health says `NOT_SERVING` and every
+    /// [`serve`](Self::serve). Until [`ServerHandle::start`], health says `NOT_SERVING` and every
     /// call of the services is refused as `UNAVAILABLE` (`STARTING`).
     ///
     /// # Errors
     /// [`RpcError`], naming the file.
-    pub async fn open(config: &ServerConfig, listener: TcpListener, parts: RpcParts) -> Result<Self, RpcError> {
-        let bound = Bound::open(config, listener).await?;
-        let start_time = parts.clock.now();
-        let shared = Shared {
-            parts,
-            start_time,
-            places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
-            encoded: Arc::new(encoded::EncodedEvents::new()),
-            imports: Arc::new(Semaphore::new(import::IMPORTS_MAX)),
-            check_turn: Mutex::default(),
-            message_bytes_max: config.message_bytes_max,
-            stopping: CancellationToken::new(),
-        };
-        Ok(Self { bound, shared: Arc::new(shared) })
+    pub async fn open(config: &ServerConfig, listener: TcpListener) -> Result<Self, RpcError> {
+        Bound::open(config, listener).await.map(Self)
     }
 
     /// Steers the server while it serves.
     pub fn handle(&self) -> ServerHandle {
-        self.bound.handle()
+        self.0.handle()
     }
 
     /// Serves until `shutdown`, then takes no more connections, ends every stream with
@@ -158,12 +144,23 @@ impl Server {
     /// # Errors
     /// [`RpcError::Failed`].
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), RpcError> {
-        let routes = routes(&self.shared, self.bound.message_bytes_max());
-        let stop = async {
-            shutdown.await;
-            self.shared.stopping.cancel();
+        self.0.serve(shutdown).await
+    }
+}
+
+impl ServerHandle {
+    /// Lets calls in to the services, which stand on `parts`, and says by health that they are served. To be called once.
+    pub async fn start(&self, parts: RpcParts) {
+        let shared = Shared {
+            parts,
+            places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            encoded: Arc::new(encoded::EncodedEvents::new()),
+            imports: Arc::new(Semaphore::new(import::IMPORTS_MAX)),
+            check_turn: Mutex::default(),
+            message_bytes_max: self.message_bytes_max(),
+            stopping: self.stopping().clone(),
         };
-        self.bound.serve(routes, stop).await
+        self.start_with(routes(&Arc::new(shared), self.message_bytes_max())).await;
     }
 }
 

@@ -198,9 +198,9 @@ impl Serving {
         let log = EventLog::open(store.clone(), RECENT_MAX).await?;
         let config = ServerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), connections_max: 4_096, ..ServerConfig::default() };
         let listener = tokio::net::TcpListener::bind(config.listen).await?;
-        let server = Server::open(&config, listener, parts(engine, store, &log, clock)).await?;
+        let server = Server::open(&config, listener).await?;
         let handle = server.handle();
-        handle.set_ready(true).await;
+        handle.start(parts(engine, store, &log, clock)).await;
         tokio::spawn(server.serve(std::future::pending()));
         Ok(Self { address: handle.local_address(), log, _data: data })
     }
@@ -222,6 +222,7 @@ fn parts(engine: Engine, store: Store, log: &EventLog, clock: Arc<dyn Clock>) ->
     });
     let pipeline = Pipeline::new(engine, gallery.clone(), log.clone(), Arc::clone(&clock));
     RpcParts {
+        start_time: clock.now(),
         enrolment,
         recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone()),
         cameras: Cameras::new(

@@ -1,13 +1,13 @@
 //! What every call passes through before its service: the token, the deadline, the reasons.
 //!
 //! In: any HTTP/2 request. Out: the service's answer, or a status with a reason.
-//! While the daemon starts, nothing is served but health and reflection.
+//! While the daemon starts there are no services yet: health and reflection alone answer.
 //! Denies by default: all but health wants a token where there is a token file, methods that do
 //! not exist included. The body of a call that is not let in is never read.
 //! Must not know: any service.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,11 +30,12 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// The layer around all services.
 #[derive(Clone, Debug)]
 pub(super) struct Gate<S> {
-    pub(super) inner: S,
+    /// Health and reflection, which need nothing of the daemon.
+    pub(super) always: S,
+    /// All others, once the daemon has started: before, its models are not open, or its gallery is not whole.
+    pub(super) services: Arc<OnceLock<S>>,
     /// `None` where no token file is configured, which only loopback allows.
     pub(super) tokens: Option<Arc<Tokens>>,
-    /// Set once the daemon has started: before, its gallery is not whole.
-    pub(super) started: Arc<AtomicBool>,
     /// How long a call may take until its answer begins: all of a unary call, the start of a stream.
     pub(super) deadline: Duration,
 }
@@ -49,24 +50,28 @@ where
     type Error = S::Error;
     type Future = BoxFuture<Self::Response, Self::Error>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // Which service it is for, the call tells.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        match self.admit(&request) {
-            // Streams watch whether their token stays in force.
-            Ok(Some(admission)) => drop(request.extensions_mut().insert(admission)),
-            Ok(None) => {}
+        let (admission, mut service) = match self.admit(&request) {
+            Ok((admission, service)) => (admission, service.clone()),
             Err(refused) => return Box::pin(async { Ok(refused.into_http()) }),
+        };
+        if let Some(admission) = admission {
+            // Streams watch whether their token stays in force.
+            request.extensions_mut().insert(admission);
         }
-        // The service that was asked whether it is ready is the one that is called.
-        let ready = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, ready);
         let path = request.uri().path().to_owned();
         let deadline = if path == UNHURRIED { FOREVER } else { self.deadline };
+        let answer = async move {
+            poll_fn(|cx| service.poll_ready(cx)).await?;
+            service.call(request).await
+        };
         Box::pin(async move {
-            match tokio::time::timeout(deadline, inner.call(request)).await {
+            match tokio::time::timeout(deadline, answer).await {
                 Ok(answer) => answer.map(|response| with_reason(&path, response)),
                 Err(_) => Ok(overdue(deadline).into_http()),
             }
@@ -75,18 +80,20 @@ where
 }
 
 impl<S> Gate<S> {
-    fn admit(&self, request: &http::Request<Body>) -> Result<Option<Admission>, Status> {
+    /// What a call is let in by, and the service that it is let in to.
+    fn admit(&self, request: &http::Request<Body>) -> Result<(Option<Admission>, &S), Status> {
         let path = request.uri().path();
         if path.starts_with(OPEN_PREFIX) {
-            return Ok(None);
+            return Ok((None, &self.always));
         }
         let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         let admission = self.tokens.as_ref().map(|tokens| tokens.admit(authorization)).transpose()?;
-        if self.started.load(Ordering::Acquire) || path.starts_with(REFLECTION_PREFIX) {
-            return Ok(admission);
+        if path.starts_with(REFLECTION_PREFIX) {
+            return Ok((admission, &self.always));
         }
-        let message = "the daemon is starting: its gallery is being filled; try again when its health says SERVING";
-        Err(Refusal::new(Code::Unavailable, "STARTING", message).into())
+        let message = "the daemon is starting: it opens its models and fills its gallery; try again when its health says SERVING";
+        let services = self.services.get().ok_or_else(|| Refusal::new(Code::Unavailable, "STARTING", message))?;
+        Ok((admission, services))
     }
 }
 

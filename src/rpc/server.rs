@@ -1,6 +1,7 @@
 //! Listens and serves: limits, TLS, tokens, health and reflection around whatever is served.
 //!
-//! In: the server's configuration, the services' routes. Out: a served socket and a handle on it.
+//! In: the server's configuration; the services' routes, which may come later than the first call. Out: a served socket and a
+//! handle on it.
 //! Over a limit: connections are closed and counted, streams wait in HTTP/2, long calls end with
 //! DEADLINE_EXCEEDED.
 //! Must not know: what the services do.
@@ -8,8 +9,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -132,8 +132,12 @@ pub struct ServerHandle {
     health: HealthReporter,
     tokens: Option<Arc<Tokens>>,
     identity: Option<Arc<Identity>>,
-    started: Arc<AtomicBool>,
+    /// Set once the daemon has started.
+    services: Arc<OnceLock<Routes>>,
+    /// Cancelled when the server ends: streams end by it.
+    stopping: CancellationToken,
     connections: Arc<ConnectionCounts>,
+    message_bytes_max: usize,
 }
 
 impl Bound {
@@ -142,8 +146,16 @@ impl Bound {
         let tokens = config.token_file.as_deref().map(Tokens::load).transpose()?.map(Arc::new);
         let identity = Identity::load(config)?.map(Arc::new);
         let address = listener.local_addr().map_err(RpcError::Socket)?;
-        let (started, connections) = (Arc::default(), Arc::default());
-        let handle = ServerHandle { address, health: HealthReporter::new(), tokens, identity, started, connections };
+        let handle = ServerHandle {
+            address,
+            health: HealthReporter::new(),
+            tokens,
+            identity,
+            services: Arc::default(),
+            stopping: CancellationToken::new(),
+            connections: Arc::default(),
+            message_bytes_max: config.message_bytes_max,
+        };
         handle.set_ready(false).await;
         Ok(Self { config: config.clone(), listener, handle })
     }
@@ -152,12 +164,9 @@ impl Bound {
         self.handle.clone()
     }
 
-    pub(super) fn message_bytes_max(&self) -> usize {
-        self.config.message_bytes_max
-    }
-
-    /// Serves `services`, health and reflection until `stop`, then answers what is under way.
-    pub(super) async fn serve(self, services: Routes, stop: impl Future<Output = ()>) -> Result<(), RpcError> {
+    /// Serves health and reflection, and the services once [`ServerHandle::start_with`] has brought them, until `stop`; then answers
+    /// what is under way.
+    pub(super) async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), RpcError> {
         let Self { config, listener, handle } = self;
         let interval = Duration::from_millis(config.keepalive_interval_ms);
         let hello = Duration::from_millis(config.handshake_timeout_ms);
@@ -171,13 +180,12 @@ impl Bound {
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let (tokens, started) = (handle.tokens.clone(), Arc::clone(&handle.started));
+        let (tokens, services) = (handle.tokens.clone(), Arc::clone(&handle.services));
         let deadline = Duration::from_millis(config.request_timeout_ms);
-        let gate = layer_fn(move |inner| Gate { inner, tokens: tokens.clone(), started: Arc::clone(&started), deadline });
+        let gate = layer_fn(move |always| Gate { always, services: Arc::clone(&services), tokens: tokens.clone(), deadline });
         let health = HealthServer::new(HealthService::from_health_reporter(handle.health.clone()));
-        let services = with_reflection(services.add_service(health))?;
-        let stopping = CancellationToken::new();
-        let (ends, ended) = (stopping.clone(), stopping.clone());
+        let always = with_reflection(Routes::new(health))?;
+        let (stopping, ended) = (handle.stopping.clone(), handle.stopping.clone());
         let acceptor = handle.identity.as_deref().map(Identity::acceptor).transpose()?;
         let incoming = Incoming::new(listener, limits, handle.connections.clone()).map(move |connection| {
             connection.map(|connection| match &acceptor {
@@ -187,10 +195,9 @@ impl Bound {
         });
         let stop = async {
             stop.await;
-            ends.cancel();
             handle.stop().await;
         };
-        let router = builder.layer(gate).add_routes(services);
+        let router = builder.layer(gate).add_routes(always);
         tokio::select! {
             outcome = router.serve_with_incoming_shutdown(incoming, stop) => outcome.map_err(|error| RpcError::Failed(error.to_string())),
             () = async { ended.cancelled().await; tokio::time::sleep(ENDING_MAX).await } => {
@@ -203,7 +210,7 @@ impl Bound {
 
 /// Adds reflection in both versions that clients speak, each with every descriptor set, that of
 /// error details included.
-fn with_reflection(services: Routes) -> Result<Routes, RpcError> {
+fn with_reflection(routes: Routes) -> Result<Routes, RpcError> {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .include_reflection_service(false)
@@ -214,7 +221,7 @@ fn with_reflection(services: Routes) -> Result<Routes, RpcError> {
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
     };
     let failed = |error: tonic_reflection::server::Error| RpcError::Failed(error.to_string());
-    Ok(services.add_service(builder().build_v1().map_err(failed)?).add_service(builder().build_v1alpha().map_err(failed)?))
+    Ok(routes.add_service(builder().build_v1().map_err(failed)?).add_service(builder().build_v1alpha().map_err(failed)?))
 }
 
 impl ServerHandle {
@@ -223,12 +230,29 @@ impl ServerHandle {
         self.address
     }
 
-    /// Says by health whether the daemon does its work: every service and "". The first time that it
-    /// does, calls are let in; they are when it stops, too, until the server ends.
-    pub async fn set_ready(&self, ready: bool) {
-        if ready {
-            self.started.store(true, Ordering::Release);
-        }
+    /// The longest message that a client may send, in bytes.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
+    /// Cancelled when the server is to end.
+    pub(super) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Lets calls in to `services` from now on, and says `SERVING`. They come once: later ones change nothing.
+    pub(super) async fn start_with(&self, services: Routes) {
+        self.services.get_or_init(|| services);
+        self.set_ready(true).await;
+    }
+
+    /// Says by health that the daemon is about to end. Calls are answered until the server ends, even so.
+    pub async fn announce_end(&self) {
+        self.set_ready(false).await;
+    }
+
+    /// Of every service, and "".
+    async fn set_ready(&self, ready: bool) {
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in SERVICES.into_iter().chain([""]) {
             self.health.set_service_status(service, status).await;
@@ -237,7 +261,7 @@ impl ServerHandle {
 
     /// Says by health whether events can be told: of the event service, and of the whole.
     pub async fn set_events_told(&self, told: bool) {
-        if !self.started.load(Ordering::Acquire) {
+        if self.services.get().is_none() {
             return;
         }
         let status = if told { ServingStatus::Serving } else { ServingStatus::NotServing };
@@ -246,9 +270,9 @@ impl ServerHandle {
         }
     }
 
-    /// Says `NOT_SERVING`, then ends the streams of those who watch health, which would hold the
-    /// end up for ever.
+    /// Ends the streams, says `NOT_SERVING`, then ends those who watch health, which would hold the end up for ever.
     async fn stop(&self) {
+        self.stopping.cancel();
         self.set_ready(false).await;
         let mut health = self.health.clone();
         for service in SERVICES.into_iter().chain([""]) {

@@ -56,7 +56,8 @@ impl ShadowService for ShadowApi {
         let known = self.known()?;
         let parts = &self.0.parts;
         let facts = parts.store.shadow_facts(&known.key).await?;
-        let (start_time, tally) = facts.map_or_else(|| (self.0.start_time, Tally::default()), |facts| (facts.start_time, facts.tally));
+        let (start_time, tally) =
+            facts.map_or_else(|| (self.0.parts.start_time, Tally::default()), |facts| (facts.start_time, facts.tally));
         let compared = match &known.gallery {
             Some(own) => own.borrow().clone(),
             None => Some(parts.gallery.current()),

@@ -26,8 +26,8 @@ impl SystemService for SystemApi {
         let online = cameras.iter().filter(|camera| matches!(camera.state, CameraState::Online { .. })).count();
         Ok(Response::new(GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            start_time: Some(time(self.0.start_time)),
-            uptime: Some(duration(parts.clock.now().since(self.0.start_time))),
+            start_time: Some(time(parts.start_time)),
+            uptime: Some(duration(parts.clock.now().since(parts.start_time))),
             inference: Some(inference(&parts.engine_facts)),
             models: parts.engine_facts.models.iter().map(model).collect(),
             gallery_version: gallery.version(),

@@ -22,6 +22,7 @@ mod replay;
 mod rpc;
 mod rtsp_server;
 mod shadow;
+mod starting;
 mod stills;
 mod store;
 mod support;

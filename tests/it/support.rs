@@ -69,15 +69,21 @@ impl Daemon {
 
     /// Starts a daemon on data that is there.
     pub async fn start_in(data_dir: &Path, settings: &[&str]) -> Self {
-        // The port is free at this moment, and nobody else on the machine is told of it.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let child = command(data_dir, &format!("127.0.0.1:{port}"), settings).stderr(Stdio::inherit()).spawn().expect("it starts");
-        let mut daemon = Self { child, server: format!("http://127.0.0.1:{port}"), data: None, data_dir: data_dir.into() };
+        let mut daemon = Self::begin(data_dir, settings);
         daemon.until_ready().await;
         daemon
     }
 
-    async fn until_ready(&mut self) {
+    /// Starts a daemon and does not wait for it.
+    pub fn begin(data_dir: &Path, settings: &[&str]) -> Self {
+        // The port is free at this moment, and nobody else on the machine is told of it.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let child = command(data_dir, &format!("127.0.0.1:{port}"), settings).stderr(Stdio::inherit()).spawn().expect("it starts");
+        Self { child, server: format!("http://127.0.0.1:{port}"), data: None, data_dir: data_dir.into() }
+    }
+
+    /// Waits until it answers.
+    pub async fn until_ready(&mut self) {
         let began = Instant::now();
         loop {
             if let Ok(channel) = self.endpoint().connect().await

@@ -46,7 +46,12 @@ fn tokens() -> Arc<Tokens> {
 }
 
 async fn call(inner: Fake, tokens: Option<Arc<Tokens>>, path: &str, authorization: Option<&str>) -> Option<Status> {
-    ask(Gate { inner, tokens, started: Arc::new(true.into()), deadline: Duration::from_secs(60) }, path, authorization).await
+    ask(gate(inner, tokens, true), path, authorization).await
+}
+
+fn gate(inner: Fake, tokens: Option<Arc<Tokens>>, has_started: bool) -> Gate<Fake> {
+    let services = Arc::new(if has_started { inner.clone().into() } else { OnceLock::new() });
+    Gate { always: inner, services, tokens, deadline: Duration::from_secs(60) }
 }
 
 async fn ask(mut gate: Gate<Fake>, path: &str, authorization: Option<&str>) -> Option<Status> {
@@ -82,17 +87,17 @@ async fn all_but_health_wants_the_token() {
 
 #[tokio::test]
 async fn while_the_daemon_starts_only_health_and_reflection_answer() {
-    let started = Arc::new(AtomicBool::new(false));
-    let gate = |tokens| Gate { inner: Fake::Answers, tokens, started: Arc::clone(&started), deadline: Duration::from_secs(60) };
+    let starting = |tokens| gate(Fake::Answers, tokens, false);
     let (health, list) = ("/grpc.health.v1.Health/Check", "/doorward.v1.GalleryService/ListSubjects");
-    let status = ask(gate(None), list, None).await;
+    let status = ask(starting(None), list, None).await;
     assert_eq!(status.as_ref().map(Status::code), Some(Code::Unavailable), "a client may try again");
     assert_eq!(reason(status).as_deref(), Some("STARTING"));
-    assert_eq!(reason(ask(gate(Some(tokens())), list, None).await).as_deref(), Some("TOKEN_MISSING"), "told to nobody else");
-    assert!(ask(gate(None), health, None).await.is_none());
-    assert!(ask(gate(None), "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None).await.is_none());
-    started.store(true, Ordering::Release);
-    assert!(ask(gate(None), list, None).await.is_none());
+    assert_eq!(reason(ask(starting(Some(tokens())), list, None).await).as_deref(), Some("TOKEN_MISSING"), "told to nobody else");
+    assert!(ask(starting(None), health, None).await.is_none());
+    assert!(ask(starting(None), "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None).await.is_none());
+    let begun = starting(None);
+    assert!(begun.services.set(Fake::Answers).is_ok());
+    assert!(ask(begun, list, None).await.is_none());
 }
 
 #[tokio::test]

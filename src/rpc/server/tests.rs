@@ -62,7 +62,7 @@ async fn open(config: &ServerConfig) -> Result<Bound, RpcError> {
 
 async fn start(config: ServerConfig) -> Running {
     let server = start_slowly(config).await;
-    server.handle.set_ready(true).await;
+    server.handle.start_with(sized(&server.handle)).await;
     server
 }
 
@@ -70,12 +70,15 @@ async fn start(config: ServerConfig) -> Running {
 async fn start_slowly(config: ServerConfig) -> Running {
     let bound = open(&config).await.expect("opened");
     let (address, handle) = (bound.handle().local_address(), bound.handle());
-    let services = Routes::new(RecognitionServiceServer::new(Sized).max_decoding_message_size(bound.message_bytes_max()));
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(bound.serve(services, async move {
+    let task = tokio::spawn(bound.serve(async move {
         let _ = stopped.await;
     }));
     Running { address, handle, stop, task }
+}
+
+fn sized(handle: &ServerHandle) -> Routes {
+    Routes::new(RecognitionServiceServer::new(Sized).max_decoding_message_size(handle.message_bytes_max()))
 }
 
 fn loopback() -> ServerConfig {
@@ -128,8 +131,12 @@ async fn health_says_when_the_daemon_is_ready_and_when_it_stops() {
     }
     let mut watch = health.watch(check("")).await.expect("watched").into_inner();
     assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(NOT_SERVING));
-    server.handle.set_ready(true).await;
+    let mut client = RecognitionServiceClient::new(plain(&server).await);
+    let refused = client.detect_faces(crate::pb::DetectFacesRequest::default()).await.expect_err("there is no service yet");
+    assert_eq!(refused.get_details_error_info().map(|info| info.reason).as_deref(), Some("STARTING"));
+    server.handle.start_with(sized(&server.handle)).await;
     assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(SERVING));
+    client.detect_faces(crate::pb::DetectFacesRequest::default()).await.expect("on the same connection");
     server.stop.send(()).expect("it runs");
     assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(NOT_SERVING));
     server.task.await.expect("no panic").expect("an orderly end, although a client still watches");
@@ -185,7 +192,7 @@ async fn a_renewed_certificate_is_shown_to_whoever_connects_next_and_a_bad_one_t
     assert!(server.handle.reload_certificate().expect("a pair"));
     assert!(secure(&server, new).await.is_ok());
     assert!(secure(&server, old).await.is_err(), "the old certificate is shown to nobody any more");
-    server.handle.set_ready(false).await;
+    server.handle.announce_end().await;
     assert_eq!(watch.message().await.expect("no error").map(|m| m.status), Some(NOT_SERVING), "the stream goes on");
 }
 

@@ -75,6 +75,7 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
     let enrolment = Enrolment::new(enrolment);
     let pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
     let parts = RpcParts {
+        start_time: clock.now(),
         enrolment,
         recogniser: Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone()),
         cameras: Cameras::new(
@@ -92,9 +93,9 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
     };
     let config = ServerConfig { listen, ..ServerConfig::default() };
     let listener = tokio::net::TcpListener::bind(config.listen).await.expect("bound");
-    let server = Server::open(&config, listener, parts).await.expect("opened");
+    let server = Server::open(&config, listener).await.expect("opened");
     let (handle, address) = (server.handle(), server.handle().local_address());
-    handle.set_ready(true).await;
+    handle.start(parts).await;
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(async move {
         let stopped = async move {
