@@ -1,8 +1,8 @@
 //! What a session thread does with a device: frames come there once, stay there, and go as soon as they are done.
 //!
 //! In: frames, faces in them, photos. Out: frames on the device, detections, measures, templates.
-//! A batch whose device fails is lost and said so; the next one finds the device opened anew. Where [`FAILURES_MAX`] in a row come
-//! to nothing the engine ends, with the reason: another start may choose another device.
+//! Work whose device fails says so; what is asked next finds the device opened anew, and who asked may be the first to. Where
+//! [`FAILURES_MAX`] in a row come to nothing the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
 use std::time::{Duration, Instant};
@@ -99,6 +99,7 @@ impl DeviceSession {
             Err(error @ (CudaError::BadSurface { .. } | CudaError::TooMany { .. })) => Err(error.into()),
             Err(error) => {
                 self.worker = None;
+                tracing::warn!(%error, "the device failed; what follows opens it anew");
                 Err(self.failed(kind, "fails at its work", error))
             }
         }
@@ -114,7 +115,7 @@ impl DeviceSession {
 }
 
 impl Inference for DeviceSession {
-    fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
+    fn place(&mut self, frames: &[Frame]) -> Result<Vec<Frame>, InferError> {
         self.with(Work::Place, |worker| {
             let placed: Result<Vec<_>, _> = frames
                 .iter()

@@ -72,12 +72,12 @@ fn crop(face: &FaceOnDevice) -> AlignedFace {
 }
 
 impl Inference for OnDevice {
-    fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
-        let place = |frame: Frame| {
+    fn place(&mut self, frames: &[Frame]) -> Result<Vec<Frame>, InferError> {
+        let place = |frame: &Frame| {
             let bytes = frame.copied().expect("it is in the host's memory").plane(0).to_vec();
             frame.moved_to_device(*frame.format(), Arc::new(Memory(bytes, Arc::clone(&self.copies)))).expect("it fits")
         };
-        Ok(frames.into_iter().map(place).collect())
+        Ok(frames.iter().map(place).collect())
     }
 
     fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
@@ -167,18 +167,19 @@ async fn a_device_that_does_not_measure_loses_the_frames_of_those_faces_and_they
     assert_eq!(kinds, [EventKind::Identified, EventKind::Identified, EventKind::Unidentified], "the others were enough");
 }
 
-/// Has no room for a batch in which the camera `odd` is, as long as its pictures are not by themselves; then for those neither.
-struct NoRoomForOne {
+/// Fails at a batch in which the camera `odd` is, and at its pictures by themselves.
+struct FailsAtOne {
     host: MadeUp,
+    error: fn(String) -> InferError,
     /// How many batches with frames of both were refused.
     refused: Arc<AtomicUsize>,
 }
 
-impl Inference for NoRoomForOne {
+impl Inference for FailsAtOne {
     fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
         if requests.iter().any(|request| request.frame.camera.as_str() == "odd") {
             self.refused.fetch_add(usize::from(requests.len() > 1), Ordering::Relaxed);
-            return Err(InferError::NoRoom("no session for pictures of this size".into()));
+            return Err((self.error)("no session for pictures of this size".into()));
         }
         self.host.detect(requests, lane)
     }
@@ -189,11 +190,16 @@ impl Inference for NoRoomForOne {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() {
+async fn a_camera_whose_pictures_fail_takes_no_frame_of_another_with_it() {
+    fails_at_one(InferError::NoRoom).await;
+    fails_at_one(InferError::Session).await;
+}
+
+async fn fails_at_one(error: fn(String) -> InferError) {
     let faults = Faults::default();
     let mut house = House::at_rest(faults, 1).await;
     let refused = Arc::new(AtomicUsize::new(0));
-    let sessions = vec![NoRoomForOne { host: MadeUp { faults, encoded: 0 }, refused: refused.clone() }];
+    let sessions = vec![FailsAtOne { host: MadeUp { faults, encoded: 0 }, error, refused: refused.clone() }];
     let engine = Engine::of_device_sessions(sessions, facts(1, faults), 4).expect("a thread");
     let gallery = Gallery::with_clock(space(), house.clock.clone());
     house.uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
