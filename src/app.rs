@@ -7,6 +7,7 @@
 mod embedder;
 mod gallery_events;
 mod inference;
+mod inference_events;
 mod last_run;
 mod reloads;
 mod replay;
@@ -42,6 +43,7 @@ use crate::store::{Retention, Store};
 use crate::telling;
 
 pub use embedder::embedder;
+use inference::Opened;
 pub use replay::{Recording, replay};
 use shadow::OpenShadow;
 pub use shadow::check as check_shadow;
@@ -115,7 +117,7 @@ impl Daemon {
         ingest::init()?;
         config.cameras.ca_file.as_deref().map_or(Ok(()), ingest::check_ca_file)?;
         let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
-        let (engine, device, in_use) = inference::open(config, clock.now()).await?;
+        let Opened { engine, device, is_replaced, in_use } = inference::open(config, clock.now()).await?;
         let facts = engine.facts().clone();
         tracing::info!(
             device = %facts.device, reason = %facts.device_reason, provider = %facts.provider, precision = %facts.precision,
@@ -141,7 +143,11 @@ impl Daemon {
         let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone())
             .with_live_policy(LivePolicy::of(&config.recognition));
         let on = (device.clone(), config.data_dir.clone());
-        tasks.spawn("inference", inference::watch(engine.failed(), on, (Arc::clone(&clock), stop_serving.clone()), in_use));
+        let ending = inference::watch(engine.failed(), on, (Arc::clone(&clock), stop_serving.clone()), in_use);
+        tasks.spawn("inference", inference_events::tell_end(ending, events.clone(), Arc::clone(&clock)));
+        let on = (engine.condition(), facts.clone(), is_replaced);
+        let told = inference_events::tell((store.clone(), events.clone()), Arc::clone(&clock), on, stop_work.clone());
+        tasks.spawn("the events of inference", told);
         let mut pipeline = Pipeline::new(engine, gallery.clone(), events.clone(), Arc::clone(&clock));
         let mut scene = SceneSettings::of(config, &policy);
         let mut known_shadow = None;

@@ -57,6 +57,10 @@ pub enum EventKind {
     EventCorrected,
     /// Somebody was enrolled, changed or erased: the gallery has another version.
     GalleryChanged,
+    /// Inference failed: frames may be lost, and nobody is looked for in them.
+    InferenceFailed,
+    /// Inference works again, or a device stands in for the one that it was to run on.
+    InferenceRestored,
     /// Frames arrive from a camera.
     CameraOnline,
     /// Frames no longer arrive from a camera.

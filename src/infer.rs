@@ -7,6 +7,7 @@
 mod align;
 mod border;
 mod compare;
+mod condition;
 pub mod cuda;
 mod cut;
 mod decode;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 pub use align::align;
 pub use border::with_border;
 pub use compare::{GraphDifference, compare_graphs};
+pub use condition::Condition;
 pub use cut::{CutFace, FaceOnDevice};
 pub use engine::{Engine, SessionPermit};
 pub use liveness::FaceInFrame;

@@ -69,8 +69,15 @@ impl Telling {
     }
 
     fn admits_in(&self, zone: &TimeZone, kind: EventKind, time: Timestamp) -> bool {
-        let of_camera = matches!(kind, EventKind::CameraOnline | EventKind::CameraOffline | EventKind::GalleryChanged);
-        of_camera || self.rules.is_empty() || self.rules.iter().any(|rule| rule.admits(kind, time, zone))
+        let of_nobody = matches!(
+            kind,
+            EventKind::CameraOnline
+                | EventKind::CameraOffline
+                | EventKind::GalleryChanged
+                | EventKind::InferenceFailed
+                | EventKind::InferenceRestored
+        );
+        of_nobody || self.rules.is_empty() || self.rules.iter().any(|rule| rule.admits(kind, time, zone))
     }
 }
 

@@ -59,23 +59,36 @@ impl Drop for InUse {
     }
 }
 
-/// The engine and the device that it runs on, which need not be the one that was found, and what is held while that is a GPU.
+/// What inference runs on.
+pub(super) struct Opened {
+    pub(super) engine: Engine,
+    /// The device that the engine runs on.
+    pub(super) device: ResolvedDevice,
+    /// Whether it is another one than was found to be there.
+    pub(super) is_replaced: bool,
+    /// Held while it is a GPU.
+    pub(super) in_use: Option<InUse>,
+}
+
+/// Opens the engine, on the device that is there or on the CPU in its place.
 ///
 /// # Errors
 /// What keeps it from opening.
-pub(super) async fn open(config: &Config, now: Timestamp) -> anyhow::Result<(Engine, ResolvedDevice, Option<InUse>)> {
-    let mut device = admitted(device::resolve(&config.infer.device)?, &config.data_dir, now);
+pub(super) async fn open(config: &Config, now: Timestamp) -> anyhow::Result<Opened> {
+    let found = device::resolve(&config.infer.device)?;
+    let wanted = found.device;
+    let mut device = admitted(found, &config.data_dir, now);
     // Before it is opened: that, too, may hang or crash.
     let mut in_use = may_be_replaced(&device).then(|| InUse::mark(&config.data_dir, device.device)).flatten();
-    let (infer, models_dir, wanted) = (config.infer.clone(), config.models_dir.clone(), device.clone());
+    let (infer, models_dir, on) = (config.infer.clone(), config.models_dir.clone(), device.clone());
     // Models take seconds to load, a TensorRT engine minutes: not where the runtime's other tasks wait.
-    let engine = tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &wanted)).await??;
+    let engine = tokio::task::spawn_blocking(move || Engine::open(&infer, &models_dir, &on)).await??;
     let facts = engine.facts();
     device = device.as_used(&facts.device, &facts.device_reason);
     if device.device == Device::Cpu {
         in_use = None;
     }
-    Ok((engine, device, in_use))
+    Ok(Opened { engine, is_replaced: device.device != wanted, device, in_use })
 }
 
 fn may_be_replaced(device: &ResolvedDevice) -> bool {

@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::pb;
 
 /// Every name.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "visit-started",
     "identified",
     "reasserted",
@@ -23,6 +23,8 @@ const NAMES: [&str; 14] = [
     "camera-offline",
     "gallery-changed",
     "event-corrected",
+    "inference-failed",
+    "inference-restored",
 ];
 
 /// The type of that name.

@@ -7,8 +7,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::condition::{Condition, Watched};
 use super::cuda::{self, CudaError, DeviceSession, Gpu, GpuChoice, GraphsError, GraphsPlan, Image};
 use super::job::Job;
 use super::meter::Meter;
@@ -46,6 +47,7 @@ struct Inner {
     idle: Arc<Semaphore>,
     facts: EngineFacts,
     meter: Arc<Meter>,
+    watched: Arc<Watched>,
     /// Whether frames are analysed on a device with memory of its own.
     is_on_device: bool,
     batch_max: usize,
@@ -160,8 +162,13 @@ impl Engine {
 
     fn start<I: Inference>(sessions: Vec<I>, facts: EngineFacts, meter: Arc<Meter>) -> std::io::Result<Self> {
         let idle = Arc::new(Semaphore::new(sessions.len()));
-        let threads = sessions.into_iter().map(|mut session| move |job: Job| job.run(&mut session)).collect();
-        Ok(Self(Arc::new(Inner { pool: Pool::start(threads)?, idle, facts, meter, is_on_device: false, batch_max: 1 })))
+        let watched = Arc::new(Watched::new());
+        let thread = |mut session: I| {
+            let watched = Arc::clone(&watched);
+            move |job: Job| job.run(&mut session, &watched)
+        };
+        let pool = Pool::start(sessions.into_iter().map(thread).collect())?;
+        Ok(Self(Arc::new(Inner { pool, idle, facts, meter, watched, is_on_device: false, batch_max: 1 })))
     }
 
     /// Faces of each frame, best score first, in pixels of the frame. One session does all frames
@@ -292,6 +299,11 @@ impl Engine {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// How the sessions do: it changes when work fails, and when it is done again.
+    pub fn condition(&self) -> watch::Receiver<Condition> {
+        self.0.watched.watch()
     }
 
     /// The most frames that a batch should hold: 1 on the CPU, where batching does not pay.

@@ -76,6 +76,22 @@ impl Store {
             .await
     }
 
+    /// What was told last of inference: that it failed, or that it was restored; `None` when neither is kept.
+    pub async fn last_of_inference(&self) -> Result<Option<LoggedEvent>, StoreError> {
+        let epoch = self.0.epoch;
+        self.0
+            .readers
+            .read(move |db| {
+                // In the words of the index.
+                let sql = "SELECT sequence, log_time_us, body FROM events WHERE kind IN ('inference_failed', 'inference_restored')
+                           ORDER BY sequence DESC LIMIT 1";
+                let mut newest = db.prepare_cached(sql)?;
+                let mut found = newest.query_and_then([], |row| logged(row, epoch))?;
+                found.next().transpose()
+            })
+            .await
+    }
+
     /// One event; `None` when it is not or no longer kept.
     pub async fn event(&self, sequence: u64) -> Result<Option<LoggedEvent>, StoreError> {
         let found = self.events_after(sequence.saturating_sub(1), 1).await?;
@@ -309,6 +325,8 @@ fn follow_visit(db: &Connection, event: &Event, body: &str) -> Result<(), StoreE
         | EventKind::Exit
         | EventKind::EventCorrected
         | EventKind::GalleryChanged
+        | EventKind::InferenceFailed
+        | EventKind::InferenceRestored
         | EventKind::CameraOnline
         | EventKind::CameraOffline => {}
     }
@@ -329,6 +347,8 @@ fn kind_name(kind: EventKind) -> &'static str {
         EventKind::VisitEnded => "visit_ended",
         EventKind::EventCorrected => EVENT_CORRECTED,
         EventKind::GalleryChanged => GALLERY_CHANGED,
+        EventKind::InferenceFailed => "inference_failed",
+        EventKind::InferenceRestored => "inference_restored",
         EventKind::CameraOnline => "camera_online",
         EventKind::CameraOffline => "camera_offline",
     }

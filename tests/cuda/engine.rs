@@ -203,6 +203,8 @@ fn a_device_that_failed_once_is_opened_anew_and_no_frame_is_lost() {
             // Frames that are on the device outlive the worker that brought them there.
             let found = engine.detect(Lane::Live, frames.iter().map(request).collect()).await.unwrap();
             assert_eq!((found[0].len(), opens.load(Ordering::Relaxed)), (1, 2));
+            let condition = engine.condition().borrow().clone();
+            assert!(condition.failures == 1 && condition.reason.contains("not ready") && condition.works, "{condition:?}");
         });
     });
 }

@@ -1,6 +1,6 @@
-//! A daemon whose models take long to open, as those of a GPU do while an engine is built.
+//! A daemon whose models take long to open, as those of a GPU do while an engine is built; and one that starts after inference failed.
 //!
-//! In: a model file that is a pipe, so that the daemon waits for its bytes as long as the test likes. Out: what is said meanwhile.
+//! In: a model file that is a pipe, so that the daemon waits for its bytes as long as the test likes; a log. Out: what is said.
 //! Must not know: what the models are.
 
 use std::fs::File;
@@ -9,8 +9,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use doorward::pb::GetStatusRequest;
+use doorward::clock::Timestamp;
+use doorward::event::{Event, EventKind};
+use doorward::pb::event_service_client::EventServiceClient;
+use doorward::pb::subscribe_request::{Earliest, Start};
 use doorward::pb::system_service_client::SystemServiceClient;
+use doorward::pb::{EventType, GetStatusRequest, SubscribeRequest};
+use doorward::store::{NewEvent, Store};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic_health::ServingStatus;
@@ -18,6 +23,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
+use crate::daemon::events_until;
 use crate::faces;
 use crate::support::{Daemon, resources};
 
@@ -91,4 +97,23 @@ async fn a_daemon_that_is_told_to_stop_while_models_are_opened_does_not_wait_for
     daemon.terminate();
     assert!(daemon.ended_within(Duration::from_secs(11)).await.success(), "an orderly end");
     drop(pipe);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_starts_after_inference_failed_tells_what_does_the_work_now() {
+    let Some(_) = resources("a daemon after a failure") else { return };
+    let data = tempfile::tempdir().expect("a folder");
+    let now = Timestamp::from_micros(1_000_000);
+    let event = Event { message: Some("the device is lost".into()), ..Event::new(EventKind::InferenceFailed, "", now) };
+    let store = Store::open(data.path()).expect("it opens");
+    store.append_events(vec![NewEvent { event, snapshot: None }]).await.expect("told");
+    drop(store);
+    let daemon = Daemon::start_in(data.path(), &["infer.device=cpu"]).await;
+    let types = vec![EventType::InferenceFailed.into(), EventType::InferenceRestored.into()];
+    let request = SubscribeRequest { start: Some(Start::Earliest(Earliest {})), types, ..SubscribeRequest::default() };
+    let mut stream = EventServiceClient::new(daemon.channel().await).subscribe(request).await.expect("subscribed").into_inner();
+    let events = events_until(&mut stream, |seen| seen.len() == 2).await;
+    let told: Vec<_> = events.iter().map(|event| (event.r#type(), event.message.as_str(), event.camera_id.as_str())).collect();
+    let restored = (EventType::InferenceRestored, "cpu does the work: configured", "");
+    assert_eq!(told, [(EventType::InferenceFailed, "the device is lost", ""), restored]);
 }

@@ -33,6 +33,8 @@ pub(in super::super) fn event_type(kind: EventKind) -> pb::EventType {
         EventKind::VisitEnded => pb::EventType::VisitEnded,
         EventKind::EventCorrected => pb::EventType::EventCorrected,
         EventKind::GalleryChanged => pb::EventType::GalleryChanged,
+        EventKind::InferenceFailed => pb::EventType::InferenceFailed,
+        EventKind::InferenceRestored => pb::EventType::InferenceRestored,
         EventKind::CameraOnline => pb::EventType::CameraOnline,
         EventKind::CameraOffline => pb::EventType::CameraOffline,
     }
@@ -55,6 +57,8 @@ pub(in super::super) fn event_kind(wire: pb::EventType) -> Option<EventKind> {
         | pb::EventType::CameraOnline
         | pb::EventType::CameraOffline
         | pb::EventType::GalleryChanged
+        | pb::EventType::InferenceFailed
+        | pb::EventType::InferenceRestored
         | pb::EventType::EventCorrected => return None,
     })
 }

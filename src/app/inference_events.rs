@@ -1,0 +1,236 @@
+//! Tells the log when inference fails, and when it works again.
+//!
+//! In: the engine's condition, what was told last. Out: `INFERENCE_FAILED` at the first failure, `INFERENCE_RESTORED` when there was
+//! none for [`QUIET`]: one that comes and goes is told once, not at the rate of frames.
+//! Must not know: what fails, sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, Timestamp};
+use crate::event::{Event, EventKind};
+use crate::event_log::{EventLog, EventLogError};
+use crate::infer::{Condition, EngineFacts};
+use crate::store::{NewEvent, Store, StoreError};
+
+/// So long nothing may have failed before inference is said to work.
+const QUIET: Duration = Duration::from_secs(10);
+/// How long a full disk is waited for.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// Tells of the start, where the last run ended by a failure or another device `is_replaced` by this one, then of every change, until
+/// told to stop.
+///
+/// # Errors
+/// [`EventLogError`], but for a full disk, which is waited for.
+pub(super) async fn tell(
+    (store, events): (Store, EventLog),
+    clock: Arc<dyn Clock>,
+    (condition, facts, is_replaced): (watch::Receiver<Condition>, EngineFacts, bool),
+    stop: CancellationToken,
+) -> Result<(), EventLogError> {
+    let told = |kind, message| append(events.clone(), event(kind, message, clock.now()));
+    let telling = async {
+        let last = store.last_of_inference().await?;
+        if is_replaced || last.is_some_and(|last| last.event.kind == EventKind::InferenceFailed) {
+            told(EventKind::InferenceRestored, format!("{} does the work: {}", facts.device, facts.device_reason)).await?;
+        }
+        follow(condition, &facts.device, told).await
+    };
+    stop.run_until_cancelled(telling).await.unwrap_or(Ok(()))
+}
+
+/// Waits as `ending` does, and tells of a failure that ends the daemon before it answers.
+pub(super) async fn tell_end(
+    ending: impl Future<Output = Result<(), String>>,
+    events: EventLog,
+    clock: Arc<dyn Clock>,
+) -> Result<(), String> {
+    let ended = ending.await;
+    if let Err(reason) = &ended {
+        let event = event(EventKind::InferenceFailed, format!("{reason}; the daemon ends by it"), clock.now());
+        // A full disk is not waited for: the daemon is to be started again.
+        if let Err(error) = events.append(vec![event]).await {
+            tracing::error!(%error, "the log could not be told that inference failed");
+        }
+    }
+    ended
+}
+
+async fn follow<E, T: Future<Output = Result<(), E>>>(
+    mut condition: watch::Receiver<Condition>,
+    device: &str,
+    told: impl Fn(EventKind, String) -> T,
+) -> Result<(), E> {
+    let mut known = 0;
+    loop {
+        let Some(Condition { failures, reason, .. }) = failed_since(&mut condition, known).await else { return Ok(()) };
+        told(EventKind::InferenceFailed, reason).await?;
+        let Some(failures) = restored(&mut condition, failures).await else { return Ok(()) };
+        let times = if failures - known == 1 { "once".into() } else { format!("{} times", failures - known) };
+        told(EventKind::InferenceRestored, format!("{device} does the work again; it had failed {times}")).await?;
+        known = failures;
+    }
+}
+
+/// Waits until nothing has failed for [`QUIET`] and work is done. Answers how often it had failed by then; `None` when the engine has
+/// gone.
+async fn restored(condition: &mut watch::Receiver<Condition>, mut failures: u64) -> Option<u64> {
+    loop {
+        match tokio::time::timeout(QUIET, failed_since(condition, failures)).await {
+            Ok(more) => failures = more?.failures,
+            // Where no work came since, it is not known whether it would be done.
+            Err(_) => {
+                let now = condition.wait_for(|now| now.works || now.failures > failures).await.ok()?.clone();
+                if now.failures == failures {
+                    return Some(failures);
+                }
+                failures = now.failures;
+            }
+        }
+    }
+}
+
+/// The next failure after so many; `None` when the engine has gone.
+async fn failed_since(condition: &mut watch::Receiver<Condition>, failures: u64) -> Option<Condition> {
+    condition.wait_for(|now| now.failures > failures).await.ok().map(|now| now.clone())
+}
+
+async fn append(events: EventLog, event: NewEvent) -> Result<(), EventLogError> {
+    loop {
+        match events.append(vec![event.clone()]).await {
+            Err(EventLogError::Store(StoreError::Full)) => tokio::time::sleep(ROOM_WAIT).await,
+            done => return done,
+        }
+    }
+}
+
+fn event(kind: EventKind, message: String, now: Timestamp) -> NewEvent {
+    let mut event = Event::new(kind, "", now);
+    event.message = Some(message);
+    NewEvent { event, snapshot: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::clock::SimulatedClock;
+    use crate::face::TemplateSpace;
+
+    /// What is told of a condition, and the condition.
+    struct House {
+        condition: watch::Sender<Condition>,
+        told: Arc<Mutex<Vec<(EventKind, String)>>>,
+    }
+
+    impl House {
+        fn new() -> Self {
+            let condition = watch::Sender::new(Condition { failures: 0, reason: String::new(), works: true });
+            let told: Arc<Mutex<Vec<_>>> = Arc::default();
+            let (kept, watched) = (Arc::clone(&told), condition.subscribe());
+            tokio::spawn(async move {
+                let tell = |kind, message| {
+                    kept.lock().expect("no panic").push((kind, message));
+                    std::future::ready(Ok::<_, Infallible>(()))
+                };
+                follow(watched, "cuda:0", tell).await
+            });
+            Self { condition, told }
+        }
+
+        fn fails(&self, reason: &str) {
+            self.condition.send_modify(|now| *now = Condition { failures: now.failures + 1, reason: reason.into(), works: false });
+        }
+
+        fn works(&self) {
+            self.condition.send_modify(|now| now.works = true);
+        }
+
+        /// What was told by so many seconds later.
+        async fn told_after(&self, seconds: u64) -> Vec<(EventKind, String)> {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            std::mem::take(&mut *self.told.lock().expect("no panic"))
+        }
+    }
+
+    fn failed(reason: &str) -> (EventKind, String) {
+        (EventKind::InferenceFailed, reason.into())
+    }
+
+    fn restored(times: &str) -> (EventKind, String) {
+        (EventKind::InferenceRestored, format!("cuda:0 does the work again; it had failed {times}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_at_once_and_its_end_when_nothing_failed_for_ten_seconds() {
+        let house = House::new();
+        assert_eq!(house.told_after(60).await, []);
+        house.fails("the device is lost");
+        assert_eq!(house.told_after(1).await, [failed("the device is lost")]);
+        house.works();
+        assert_eq!(house.told_after(8).await, []);
+        assert_eq!(house.told_after(2).await, [restored("once")]);
+        house.fails("again");
+        assert_eq!(house.told_after(1).await, [failed("again")], "the next one is news");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_at_every_frame_is_told_once_until_it_works() {
+        let house = House::new();
+        for _ in 0..250 {
+            house.fails("one camera's pictures");
+            house.works();
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        assert_eq!(house.told_after(0).await, [failed("one camera's pictures")]);
+        assert_eq!(house.told_after(11).await, [restored("250 times")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_said_to_work_before_it_did() {
+        let house = House::new();
+        house.fails("the device is lost");
+        assert_eq!(house.told_after(3600).await, [failed("the device is lost")], "no work came");
+        house.fails("it is still lost");
+        house.works();
+        assert_eq!(house.told_after(9).await, []);
+        assert_eq!(house.told_after(2).await, [restored("2 times")]);
+    }
+
+    /// The kinds and messages that a start tells: on the CPU, in another's place or not.
+    async fn told_at_start(store: &Store, is_replaced: bool) -> Vec<(EventKind, String)> {
+        let events = EventLog::open(store.clone(), 16).await.expect("it opens");
+        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::at(Timestamp::from_micros(5)));
+        let facts = EngineFacts { device_reason: "so it was set".into(), ..EngineFacts::made_up(TemplateSpace::new("s")) };
+        let before = store.last_of_inference().await.expect("read").map(|last| last.sequence);
+        // The engine has gone already: the start alone is told of.
+        let condition = watch::Sender::new(Condition { failures: 0, reason: String::new(), works: true }).subscribe();
+        tell((store.clone(), events), clock, (condition, facts, is_replaced), CancellationToken::new()).await.expect("told");
+        let last = store.last_of_inference().await.expect("read").filter(|last| Some(last.sequence) != before);
+        last.map(|last| (last.event.kind, last.event.message.clone().unwrap_or_default())).into_iter().collect()
+    }
+
+    #[tokio::test]
+    async fn a_start_after_a_failure_or_on_another_device_is_told_and_any_other_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("it opens");
+        let does_the_work = [(EventKind::InferenceRestored, "made up does the work: so it was set".to_owned())];
+        assert_eq!(told_at_start(&store, false).await, []);
+        assert_eq!(told_at_start(&store, true).await, does_the_work);
+        assert_eq!(told_at_start(&store, false).await, []);
+        let events = EventLog::open(store.clone(), 16).await.expect("it opens");
+        let ending = std::future::ready(Err("the device is lost".to_owned()));
+        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::at(Timestamp::from_micros(5)));
+        assert_eq!(tell_end(ending, events, clock).await, Err("the device is lost".into()));
+        let last = store.last_of_inference().await.expect("read").expect("it was told");
+        assert_eq!(last.event.message.as_deref(), Some("the device is lost; the daemon ends by it"));
+        assert_eq!(told_at_start(&store, false).await, does_the_work);
+        assert_eq!(told_at_start(&store, false).await, []);
+    }
+}
