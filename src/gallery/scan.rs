@@ -4,6 +4,9 @@
 //! probes, segments and cores.
 //! Drops: rows of subjects that have expired or are not asked for.
 //! Must not know: versions, templates' space.
+//!
+//! [`search`] is where a GPU would take part, should there ever be millions of subjects: it is asked with whole segments and
+//! several probes, and answers with exact similarities. Below that the host's memory is fast enough (`script/bench gallery`).
 
 use std::ops::Range;
 use std::sync::Arc;
