@@ -23,6 +23,7 @@ pub struct Condition {
 /// Hears of every piece of work. As long as all is well that costs the reading of a flag.
 #[derive(Debug)]
 pub(super) struct Watched {
+    /// Whether the condition is that it does not work: changed with it, under its lock, since several sessions tell.
     is_failing: AtomicBool,
     condition: watch::Sender<Condition>,
 }
@@ -38,13 +39,15 @@ impl Watched {
     pub(super) fn note<T>(&self, done: &Result<T, InferError>) {
         match done {
             Ok(_) if self.is_failing.load(Ordering::Relaxed) => {
-                self.is_failing.store(false, Ordering::Relaxed);
-                self.condition.send_modify(|condition| condition.works = true);
+                self.condition.send_modify(|condition| {
+                    condition.works = true;
+                    self.is_failing.store(false, Ordering::Relaxed);
+                });
             }
             Err(InferError::Session(reason) | InferError::NoRoom(reason)) => {
-                self.is_failing.store(true, Ordering::Relaxed);
                 self.condition.send_modify(|condition| {
                     *condition = Condition { failures: condition.failures + 1, reason: reason.clone(), works: false };
+                    self.is_failing.store(true, Ordering::Relaxed);
                 });
             }
             Ok(_) | Err(_) => {}
