@@ -237,8 +237,8 @@ pub trait Inference: Send + 'static {
     ///
     /// # Errors
     /// [`InferError::Session`] when the pictures are lost; the next may do better.
-    fn place(&mut self, frames: &[Frame]) -> Result<Vec<Frame>, InferError> {
-        Ok(frames.to_vec())
+    fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
+        Ok(frames)
     }
 
     /// What the pixels of each face say of how usable it is, in order.

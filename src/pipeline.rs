@@ -45,7 +45,7 @@ use crate::event_log::{EventLog, EventLogError};
 use crate::face::{Detection, Rect, Template};
 use crate::frame::Frame;
 use crate::gallery::Gallery;
-use crate::infer::{CutFace, Engine, FaceInFrame, InferError, Lane};
+use crate::infer::{Engine, FaceInFrame, InferError, Lane};
 
 use complaint::Complaint;
 use copying::{copied, show_onlookers};
@@ -137,13 +137,13 @@ impl SceneCell {
     }
 }
 
-/// The faces of a batch that were encoded: for each, the index of its frame.
+/// The faces of a batch that were to be encoded: for each, the index of its frame.
 struct Encoded {
     /// Which frames of the batch were looked at.
     looked_at: Vec<bool>,
     shots: Vec<(usize, Shot)>,
-    /// As many as shots, or none when inference failed.
-    templates: Vec<Template>,
+    /// As many as shots; `None` where inference failed.
+    templates: Vec<Option<Template>>,
     passage: Passage,
 }
 
@@ -235,16 +235,13 @@ impl Pipeline {
         if analysed.contains(&true) {
             let looked_at = analysed.clone();
             let wanted = self.track(&batch, &cells, (&found, &looked_at)).await;
-            let mut shots = self.shoot(&batch, &cells, (&found, &wanted)).await.unwrap_or_else(|| {
-                wanted.iter().for_each(|(index, _)| analysed[*index] = false);
-                Vec::new()
-            });
+            let (mut shots, lost) = self.shoot(&batch, &cells, (&found, &wanted)).await;
             // Without its live score a shot could name a picture as a person: both come, or neither.
             let is_scored = self.score_liveness(&batch, &mut shots).await;
-            let templates = if is_scored { self.encode(&shots).await } else { Vec::new() };
-            if templates.len() < shots.len() {
-                shots.iter().for_each(|(index, _)| analysed[*index] = false);
-            }
+            let templates = if is_scored { self.encode(&shots).await } else { vec![None; shots.len()] };
+            let unknown = shots.iter().zip(&templates).filter(|(_, template)| template.is_none()).map(|((index, _), _)| *index);
+            lost.into_iter().chain(unknown).for_each(|index| analysed[index] = false);
+            self.0.encoded.fetch_add(templates.iter().flatten().count() as u64, Ordering::Relaxed);
             let encoded = self.0.clock.now();
             self.0.intake.observe(batch.len(), encoded.since(taken));
             let passage = Passage { taken, detected, encoded, ..Passage::default() };
@@ -295,49 +292,28 @@ impl Pipeline {
         all
     }
 
-    /// Cuts out the wanted faces and keeps those that are good enough: for each, the frame it is in; `None` when that failed.
+    /// Cuts out the wanted faces and keeps those that are good enough: for each, the frame it is in; and the frames where that failed.
     async fn shoot(
         &self,
         batch: &[Frame],
         cells: &[Option<Arc<SceneCell>>],
         (found, wanted): (&[Vec<Detection>], &[(usize, Wanted)]),
-    ) -> Option<Vec<(usize, Shot)>> {
+    ) -> (Vec<(usize, Shot)>, Vec<usize>) {
         let faces: Vec<_> = wanted.iter().map(|(index, wanted)| (*index, found[*index][wanted.detection].landmarks)).collect();
-        let cut = match self.cut(batch, &faces).await {
-            Ok(cut) => cut,
-            Err(error) => {
-                self.0.failed.tell(&error, batch_frames(wanted), self.0.clock.now());
-                return None;
-            }
-        };
-        let mut shots = Vec::with_capacity(wanted.len());
-        for ((index, wanted), cut) in wanted.iter().zip(cut) {
+        let (mut shots, mut lost) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for ((index, wanted), cut) in wanted.iter().zip(self.cut(batch, &faces).await) {
             let Some(cell) = &cells[*index] else { continue };
+            let Some(cut) = cut else {
+                lost.push(*index);
+                continue;
+            };
             let (frame, face) = (&batch[*index], (&found[*index][..], *wanted));
             // From a device it is copied while nobody waits for the scene.
             let is_copied = frame.device_pixels().is_some() && cell.scene().wants_picture(face, &cut.1);
             let picture = if is_copied { copied(frame).await } else { None };
             shots.extend(cell.scene().shoot((frame, picture), face, cut).map(|shot| (*index, shot)));
         }
-        Some(shots)
-    }
-
-    /// Makes a template of each shot; none when inference failed.
-    async fn encode(&self, shots: &[(usize, Shot)]) -> Vec<Template> {
-        if shots.is_empty() {
-            return Vec::new();
-        }
-        let faces: Vec<CutFace> = shots.iter().map(|(_, shot)| shot.cut.clone()).collect();
-        match self.0.engine.encode(Lane::Live, faces).await {
-            Ok(templates) => {
-                self.0.encoded.fetch_add(templates.len() as u64, Ordering::Relaxed);
-                templates
-            }
-            Err(error) => {
-                self.0.failed.tell(&error, batch_frames(shots), self.0.clock.now());
-                Vec::new()
-            }
-        }
+        (shots, lost)
     }
 
     /// Asks how much the face of each shot looks alive, where that is wanted; whether it succeeded.
@@ -363,7 +339,7 @@ impl Pipeline {
     fn recognise(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>], encoded: Encoded) {
         let gallery = self.0.gallery.current();
         for ((index, mut shot), template) in encoded.shots.into_iter().zip(&encoded.templates) {
-            let Some(cell) = &cells[index] else { continue };
+            let (Some(cell), Some(template)) = (&cells[index], template) else { continue };
             let frame = &batch[index];
             let mut passage = Passage { captured: frame.capture_time, decoded: frame.decode_time, ..encoded.passage };
             if let Err(error) = cell.scene().learn((&mut shot, template), &gallery, &mut passage) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::condition::{Condition, Watched};
+use super::condition::{Condition, Watched, Work};
 use super::cuda::{self, CudaError, DeviceSession, Gpu, GpuChoice, GraphsError, GraphsPlan, Image};
 use super::job::Job;
 use super::meter::Meter;
@@ -47,7 +47,7 @@ struct Inner {
     idle: Arc<Semaphore>,
     facts: EngineFacts,
     meter: Arc<Meter>,
-    watched: Arc<Watched>,
+    watched: Watched,
     /// Whether frames are analysed on a device with memory of its own.
     is_on_device: bool,
     batch_max: usize,
@@ -162,12 +162,8 @@ impl Engine {
 
     fn start<I: Inference>(sessions: Vec<I>, facts: EngineFacts, meter: Arc<Meter>) -> std::io::Result<Self> {
         let idle = Arc::new(Semaphore::new(sessions.len()));
-        let watched = Arc::new(Watched::new());
-        let thread = |mut session: I| {
-            let watched = Arc::clone(&watched);
-            move |job: Job| job.run(&mut session, &watched)
-        };
-        let pool = Pool::start(sessions.into_iter().map(thread).collect())?;
+        let threads = sessions.into_iter().map(|mut session| move |job: Job| job.run(&mut session)).collect();
+        let (pool, watched) = (Pool::start(threads)?, Watched::new());
         Ok(Self(Arc::new(Inner { pool, idle, facts, meter, watched, is_on_device: false, batch_max: 1 })))
     }
 
@@ -177,8 +173,9 @@ impl Engine {
     /// # Errors
     /// [`InferError`].
     pub async fn detect(&self, lane: Lane, requests: Vec<DetectRequest>) -> Result<Vec<Vec<Detection>>, InferError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(lane, Job::Detect { requests, lane, reply }, answer).await
+        let (is_asked, (reply, answer)) = (!requests.is_empty(), oneshot::channel());
+        let found = self.ask(lane, Job::Detect { requests, lane, reply }, answer).await;
+        if is_asked { self.noted((lane, Work::Detect), found) } else { found }
     }
 
     /// The frames where they are analysed: on a GPU those that were decoded on the host are brought there, once.
@@ -190,7 +187,8 @@ impl Engine {
             return Ok(frames);
         }
         let (expected, (reply, answer)) = (frames.len(), oneshot::channel());
-        as_many(expected, self.ask(Lane::Live, Job::Place { frames, reply }, answer).await?)
+        let placed = self.ask(Lane::Live, Job::Place { frames, reply }, answer).await;
+        as_many(expected, self.noted((Lane::Live, Work::Place), placed)?)
     }
 
     /// What the pixels of faces on a device say of how usable they are, in order.
@@ -199,7 +197,8 @@ impl Engine {
     /// [`InferError`].
     pub async fn measure(&self, lane: Lane, faces: Vec<FaceOnDevice>) -> Result<Vec<Photometry>, InferError> {
         let (expected, (reply, answer)) = (faces.len(), oneshot::channel());
-        as_many(expected, self.ask(lane, Job::Measure { faces, reply }, answer).await?)
+        let measured = self.ask(lane, Job::Measure { faces, reply }, answer).await;
+        as_many(expected, self.noted((lane, Work::Measure), measured)?)
     }
 
     /// One template a face, in order: where that is set, the mean of the face's and its mirror image's.
@@ -218,7 +217,8 @@ impl Engine {
             faces.extend_from_within(..);
             faces[count..].iter_mut().for_each(|face| *face = face.mirrored());
         }
-        let mut templates = self.encode_each(lane, faces).await?;
+        let encoded = self.encode_each(lane, faces).await;
+        let mut templates = self.noted((lane, Work::Encode), encoded)?;
         if is_mirrored {
             let mirrored = templates.split_off(count);
             for (template, mirrored) in templates.iter_mut().zip(mirrored) {
@@ -264,7 +264,16 @@ impl Engine {
     pub async fn live_scores(&self, lane: Lane, faces: Vec<FaceInFrame>) -> Result<Vec<f32>, InferError> {
         let (reply, answer) = oneshot::channel();
         let expected = faces.len();
-        as_many(expected, self.ask(lane, Job::LiveScores { faces, reply }, answer).await?)
+        let scored = self.ask(lane, Job::LiveScores { faces, reply }, answer).await;
+        as_many(expected, self.noted((lane, Work::LiveScores), scored)?)
+    }
+
+    /// What came of work, of which [`condition`](Self::condition) tells where it is a camera's: whoever sent a photo is told himself.
+    fn noted<T>(&self, (lane, work): (Lane, Work), done: Result<T, InferError>) -> Result<T, InferError> {
+        if lane == Lane::Live {
+            self.0.watched.note(work, &done);
+        }
+        done
     }
 
     async fn ask<T>(&self, lane: Lane, job: Job, answer: oneshot::Receiver<Result<T, InferError>>) -> Result<T, InferError> {
@@ -301,7 +310,7 @@ impl Engine {
         }
     }
 
-    /// How the sessions do: it changes when work fails, and when it is done again.
+    /// How the sessions do at what cameras ask of them: it changes when work fails, and when it is done again.
     pub fn condition(&self) -> watch::Receiver<Condition> {
         self.0.watched.watch()
     }

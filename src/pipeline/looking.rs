@@ -1,45 +1,68 @@
-//! Finds the faces of a batch, and what can be found of it where that fails for all at once.
+//! Asks inference about a batch, and where that fails about each of its frames by itself.
 //!
-//! In: frames, each with its camera's scene. Out: the faces of each frame, and whether it was looked at.
-//! A frame that was not is lost and told; the others of its batch are not.
+//! In: frames, each with its camera's scene; faces in them. Out: the faces of each frame, a template of each shot, and what could not
+//! be had. A failure that has passed by then loses nothing, and a frame that fails by itself takes no other one with it: it is lost
+//! and told.
 //! Must not know: who follows the faces.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::scene::Shot;
 use super::{Pipeline, SceneCell};
-use crate::face::Detection;
+use crate::face::{Detection, Template};
 use crate::frame::Frame;
-use crate::infer::{DetectRequest, InferError, Lane};
+use crate::infer::{CutFace, DetectRequest, InferError, Lane};
 
 impl Pipeline {
     /// The faces of each frame, none of one that is watched no longer, and which frames were looked at.
     pub(super) async fn detect(&self, batch: &[Frame], cells: &[Option<Arc<SceneCell>>]) -> (Vec<Vec<Detection>>, Vec<bool>) {
-        let requests = || batch.iter().zip(cells).filter_map(|(frame, cell)| Some(cell.as_ref()?.scene().request(frame))).collect();
-        let mut found = self.detect_all(requests).await.into_iter();
+        let watched: Vec<_> = batch.iter().zip(cells).filter_map(|(frame, cell)| Some((frame, cell.as_ref()?))).collect();
+        let of = |range: Range<usize>| watched[range].iter().map(|(frame, cell)| cell.scene().request(frame)).collect();
+        let each = (0..watched.len()).map(|place| place..place + 1).collect();
+        let ask = |requests: Vec<DetectRequest>| self.0.engine.detect(Lane::Live, requests);
+        let mut found = self.of_each_frame(each, of, ask).await.into_iter();
         let of_frame = |cell: &Option<Arc<SceneCell>>| if cell.is_some() { found.next().flatten() } else { Some(Vec::new()) };
         let found: Vec<_> = cells.iter().map(of_frame).collect();
         let analysed = found.iter().map(Option::is_some).collect();
         (found.into_iter().map(Option::unwrap_or_default).collect(), analysed)
     }
 
-    /// The faces of each picture; `None` of those that are lost. What is asked is made again in the rare case that it is needed twice.
-    async fn detect_all(&self, requests: impl Fn() -> Vec<DetectRequest>) -> Vec<Option<Vec<Detection>>> {
-        let all = requests();
-        let count = all.len();
-        match self.0.engine.detect(Lane::Live, all).await {
-            Ok(found) => found.into_iter().map(Some).collect(),
-            // It may be one camera's pictures that there is no room for, or that a device fails at.
-            Err(InferError::NoRoom(_) | InferError::Session(_)) if count > 1 => {
-                let mut found = Vec::with_capacity(count);
-                for request in requests() {
-                    let alone = self.0.engine.detect(Lane::Live, vec![request]).await;
-                    found.push(alone.map_err(|error| self.lost(&error, 1)).ok().and_then(|mut found| found.pop()));
+    /// A template of each shot; `None` of those whose frame's cannot be had.
+    pub(super) async fn encode(&self, shots: &[(usize, Shot)]) -> Vec<Option<Template>> {
+        let of = |range: Range<usize>| shots[range].iter().map(|(_, shot)| shot.cut.clone()).collect();
+        let ask = |faces: Vec<CutFace>| self.0.engine.encode(Lane::Live, faces);
+        self.of_each_frame(frame_by_frame(shots), of, ask).await
+    }
+
+    /// The answers to questions of several frames, asked together, and where that fails each frame's by themselves: `None` to those of
+    /// a frame that fails by itself. `questions` are made by their places: again in the rare case that they are asked again.
+    pub(super) async fn of_each_frame<Q, A, F: Future<Output = Result<Vec<A>, InferError>>>(
+        &self,
+        frames: Vec<Range<usize>>,
+        questions: impl Fn(Range<usize>) -> Vec<Q>,
+        ask: impl Fn(Vec<Q>) -> F,
+    ) -> Vec<Option<A>> {
+        let Some(count) = frames.last().map(|last| last.end) else { return Vec::new() };
+        match ask(questions(0..count)).await {
+            Ok(answers) => answers.into_iter().map(Some).collect(),
+            Err(InferError::NoRoom(_) | InferError::Session(_)) => {
+                let mut answers = Vec::with_capacity(count);
+                for of_frame in frames {
+                    let asked = of_frame.len();
+                    match ask(questions(of_frame)).await {
+                        Ok(found) => answers.extend(found.into_iter().map(Some)),
+                        Err(error) => {
+                            self.lost(&error, 1);
+                            answers.extend(std::iter::repeat_with(|| None).take(asked));
+                        }
+                    }
                 }
-                found
+                answers
             }
             Err(error) => {
-                self.lost(&error, count);
-                vec![None; count]
+                self.lost(&error, frames.len());
+                std::iter::repeat_with(|| None).take(count).collect()
             }
         }
     }
@@ -47,4 +70,14 @@ impl Pipeline {
     fn lost(&self, error: &InferError, frames: usize) {
         self.0.failed.tell(error, frames, self.0.clock.now());
     }
+}
+
+/// The places of each frame's items among all of them, which stand in the order of the frames.
+pub(super) fn frame_by_frame<T>(items: &[(usize, T)]) -> Vec<Range<usize>> {
+    let mut begin = 0;
+    let of_frame = |items: &[(usize, T)]| {
+        begin += items.len();
+        begin - items.len()..begin
+    };
+    items.chunk_by(|(a, _), (b, _)| a == b).map(of_frame).collect()
 }

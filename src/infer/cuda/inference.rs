@@ -1,8 +1,8 @@
 //! What a session thread does with a device: frames come there once, stay there, and go as soon as they are done.
 //!
 //! In: frames, faces in them, photos. Out: frames on the device, detections, measures, templates.
-//! Work whose device fails says so; what is asked next finds the device opened anew, and who asked may be the first to. Where
-//! [`FAILURES_MAX`] in a row come to nothing the engine ends, with the reason: another start may choose another device.
+//! A batch whose device fails is lost and said so; the next one finds the device opened anew. Where [`FAILURES_MAX`] in a row come
+//! to nothing the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
 use std::time::{Duration, Instant};
@@ -115,7 +115,7 @@ impl DeviceSession {
 }
 
 impl Inference for DeviceSession {
-    fn place(&mut self, frames: &[Frame]) -> Result<Vec<Frame>, InferError> {
+    fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
         self.with(Work::Place, |worker| {
             let placed: Result<Vec<_>, _> = frames
                 .iter()
@@ -136,6 +136,10 @@ impl Inference for DeviceSession {
     }
 
     fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        // The watchdog asks for nothing, to see that this thread is alive: that says nothing of the device.
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
         self.with(Work::Detect, |worker| {
             let mut found = vec![Vec::new(); requests.len()];
             let mut there = Vec::new();

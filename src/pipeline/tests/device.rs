@@ -72,12 +72,12 @@ fn crop(face: &FaceOnDevice) -> AlignedFace {
 }
 
 impl Inference for OnDevice {
-    fn place(&mut self, frames: &[Frame]) -> Result<Vec<Frame>, InferError> {
-        let place = |frame: &Frame| {
+    fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
+        let place = |frame: Frame| {
             let bytes = frame.copied().expect("it is in the host's memory").plane(0).to_vec();
             frame.moved_to_device(*frame.format(), Arc::new(Memory(bytes, Arc::clone(&self.copies)))).expect("it fits")
         };
-        Ok(frames.iter().map(place).collect())
+        Ok(frames.into_iter().map(place).collect())
     }
 
     fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
