@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::event::{Event, LoggedEvent, SnapshotId};
-use crate::store::{Appended, Coming, LogSpan, NewEvent, RequestKey, Retention, Snapshot, Store, StoreError};
+use crate::store::{Appended, Coming, LogSpan, RequestKey, Retention, Snapshot, Store, StoreError};
 use crate::subject::SubjectUid;
 
 mod blocks;
@@ -168,7 +168,7 @@ impl EventLog {
     ///
     /// # Errors
     /// [`EventLogError::Store`]; nothing was written and nobody is told.
-    pub async fn append(&self, events: Vec<NewEvent>) -> Result<(), EventLogError> {
+    pub async fn append(&self, events: Vec<Event>) -> Result<(), EventLogError> {
         self.append_then(events, |_| ()).await
     }
 
@@ -177,7 +177,7 @@ impl EventLog {
     ///
     /// # Errors
     /// As [`append`](Self::append).
-    pub async fn append_then(&self, events: Vec<NewEvent>, told: impl FnOnce(Appended) + Send + 'static) -> Result<(), EventLogError> {
+    pub async fn append_then(&self, events: Vec<Event>, told: impl FnOnce(Appended) + Send + 'static) -> Result<(), EventLogError> {
         if events.is_empty() {
             return Ok(());
         }
@@ -196,7 +196,7 @@ impl EventLog {
     ///
     /// # Errors
     /// [`EventLogError::Store`], with [`StoreError::RequestRepeated`] for a request that was carried out.
-    pub async fn append_once(&self, event: NewEvent, request: Option<RequestKey>) -> Result<u64, EventLogError> {
+    pub async fn append_once(&self, event: Event, request: Option<RequestKey>) -> Result<u64, EventLogError> {
         let shared = Arc::clone(&self.shared);
         let publish = move |appended, events| shared.publish(appended, events);
         Ok(self.store.append_event_once(event, request, Box::new(publish)).await?)

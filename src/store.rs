@@ -1,9 +1,9 @@
 //! The embedded database: one data directory, locked; everything at rest passes through here.
 //!
-//! In: mutations, cameras, credentials, events with their pictures. Out: the same values, after a
+//! In: mutations, cameras, credentials, events and, after them, their pictures. Out: the same values, after a
 //! restart too. A call that changes something is answered only when it is on disk (WAL,
 //! `synchronous=FULL`); changes that are queued together share one transaction and its sync.
-//! Drops: the pictures of an event whose subject was erased before the event arrived; counted.
+//! Drops: the pictures of an event whose subject was erased before they arrived; counted.
 //! A caller that stops waiting takes nothing back: what was queued is still carried out.
 //! At rest nothing is encrypted: credentials and pictures are as safe as the directory (0700) and
 //! its files (0600).
@@ -183,15 +183,6 @@ pub struct Snapshot {
     pub crop_jpeg: Vec<u8>,
     /// The whole frame, JPEG.
     pub frame_jpeg: Vec<u8>,
-}
-
-/// An event to be written, with its pictures.
-#[derive(Clone, Debug)]
-pub struct NewEvent {
-    /// What happened.
-    pub event: Event,
-    /// Pictures, stored in the same transaction. Where there are none yet, [`Store::put_snapshots`] keeps them later.
-    pub snapshot: Option<Snapshot>,
 }
 
 /// Where appended events stand.

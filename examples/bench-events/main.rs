@@ -32,7 +32,7 @@ use doorward::photo::PhotoAnalyst;
 use doorward::pipeline::{Pipeline, SceneSettings};
 use doorward::recognise::Recogniser;
 use doorward::rpc::{RpcParts, Server};
-use doorward::store::{NewEvent, Store};
+use doorward::store::Store;
 use doorward::subject::SubjectUid;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
@@ -137,7 +137,7 @@ fn now_ns() -> u64 {
 }
 
 /// An event such as a camera makes: a visit that begins, is decided, and ends.
-fn event(number: u64) -> NewEvent {
+fn event(number: u64) -> Event {
     let kind = match number % 3 {
         1 => EventKind::VisitStarted,
         2 => EventKind::Unidentified,
@@ -158,7 +158,7 @@ fn event(number: u64) -> NewEvent {
         event.stage_times =
             Some(StageTimes { decode_ms: 8.1, wait_ms: 3.2, detect_ms: 6.4, encode_ms: 4.9, match_ms: 0.2, decide_ms: 0.01 });
     }
-    NewEvent { event, snapshot: None }
+    event
 }
 
 fn decision() -> Decision {
@@ -329,8 +329,7 @@ async fn saturated_plain(subscribers: usize, events: u64) -> anyhow::Result<serd
     let reading = Subscribers::start(address, subscribers, &[], events)?;
     let began = (now_ns(), cpu_ns());
     for number in 1..=events {
-        let NewEvent { event, .. } = event(number);
-        let _ = sender.send(Arc::new(plain_event(number, &event)));
+        let _ = sender.send(Arc::new(plain_event(number, &event(number))));
         while number % THICK == 0 && sender.len() as u64 > BEHIND_MAX {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::event::{Event, EventKind};
 use crate::event_log::{EventLog, EventLogError};
-use crate::store::{NewEvent, Store, StoreError, VersionInfo};
+use crate::store::{Store, StoreError, VersionInfo};
 
 /// How many versions are read at once.
 const READ_AT_ONCE: usize = 256;
@@ -58,7 +58,7 @@ async fn tell_after(store: &Store, events: &EventLog, (told, clock): (&mut u64, 
     }
 }
 
-fn event(version: &VersionInfo, clock: &dyn Clock) -> NewEvent {
+fn event(version: &VersionInfo, clock: &dyn Clock) -> Event {
     let mut event = Event::new(EventKind::GalleryChanged, "", version.time);
     event.decision_time_us = clock.now().as_micros();
     event.gallery_version = Some(version.version);
@@ -72,7 +72,7 @@ fn event(version: &VersionInfo, clock: &dyn Clock) -> NewEvent {
         change.samples_added,
         change.samples_removed
     ));
-    NewEvent { event, snapshot: None }
+    event
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::event::{Event, EventKind};
 use crate::event_log::{EventLog, EventLogError};
 use crate::infer::{Condition, EngineFacts};
-use crate::store::{NewEvent, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// So long nothing may have failed before inference is said to work.
 const QUIET: Duration = Duration::from_secs(10);
@@ -99,7 +99,7 @@ async fn failed_since(condition: &mut watch::Receiver<Condition>, failures: u64)
     condition.wait_for(|now| now.failures > failures).await.ok().map(|now| now.clone())
 }
 
-async fn append(events: EventLog, event: NewEvent) -> Result<(), EventLogError> {
+async fn append(events: EventLog, event: Event) -> Result<(), EventLogError> {
     loop {
         match events.append(vec![event.clone()]).await {
             Err(EventLogError::Store(StoreError::Full)) => tokio::time::sleep(ROOM_WAIT).await,
@@ -108,10 +108,8 @@ async fn append(events: EventLog, event: NewEvent) -> Result<(), EventLogError> 
     }
 }
 
-fn event(kind: EventKind, message: String, now: Timestamp) -> NewEvent {
-    let mut event = Event::new(kind, "", now);
-    event.message = Some(message);
-    NewEvent { event, snapshot: None }
+fn event(kind: EventKind, message: String, now: Timestamp) -> Event {
+    Event { message: Some(message), ..Event::new(kind, "", now) }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::clock::Clock;
 use crate::event::{EndReason, Event, EventKind, LoggedEvent};
 use crate::event_log::{EventLog, EventLogError};
-use crate::store::{NewEvent, OpenVisit, Store, StoreError};
+use crate::store::{OpenVisit, Store, StoreError};
 
 /// Tells the ends of everything that was told to begin and not to end.
 pub(super) async fn end_visits(store: &Store, events: &EventLog, clock: &dyn Clock) -> anyhow::Result<()> {
@@ -16,7 +16,7 @@ pub(super) async fn end_visits(store: &Store, events: &EventLog, clock: &dyn Clo
     let open = store.open_visits().await?;
     for visit in &open {
         let told = store.events_of_visit(visit.visit).await?;
-        ends.extend(ends_of(visit, &told, clock).into_iter().map(|event| NewEvent { event, snapshot: None }));
+        ends.extend(ends_of(visit, &told, clock));
     }
     if !ends.is_empty() {
         tracing::warn!(visits = open.len(), "the last run ended without ending its visits; they are ended now");
@@ -81,7 +81,7 @@ mod tests {
         let told = told.iter().map(|(kind, subject, region)| {
             let mut event = Event::new(*kind, "door", clock.now());
             (event.visit, event.subject, event.region) = (Some(VisitId(Uuid::from_u128(1))), *subject, region.map(Arc::from));
-            NewEvent { event, snapshot: None }
+            event
         });
         log.append(told.collect()).await.expect("appended");
         let before = log.position().sequence;

@@ -14,7 +14,7 @@ use crate::clock::{SimulatedClock, Timestamp};
 use crate::event::{Event, EventKind, LoggedEvent, TrackId};
 use crate::event_log::{EventLog, EventLogError, Position, Start, SubscribeError, Subscription, SubscriptionEnded};
 use crate::store::tests::poll_once;
-use crate::store::{LogSpan, NewEvent, Retention, Store, StoreError};
+use crate::store::{LogSpan, Retention, Store, StoreError};
 
 struct Bench {
     directory: TempDir,
@@ -31,10 +31,10 @@ async fn bench(recent_max: usize) -> Bench {
     Bench { directory, store, clock, log }
 }
 
-fn event(number: u64) -> NewEvent {
+fn event(number: u64) -> Event {
     let mut event = Event::new(EventKind::Unidentified, "door", Timestamp::from_micros(1));
     event.track = Some(TrackId(number));
-    NewEvent { event, snapshot: None }
+    event
 }
 
 fn sequences(events: &[LoggedEvent]) -> Vec<u64> {
@@ -55,12 +55,8 @@ async fn a_subscriber_gets_what_comes_after_it_began() {
     assert_eq!(ready(&mut subscription).await, None);
     clock.advance(Duration::from_micros(7));
     log.append(vec![event(2), event(3)]).await.expect("appended");
-    let logged = |sequence| LoggedEvent {
-        sequence,
-        epoch: store.epoch(),
-        log_time: Timestamp::from_micros(507),
-        event: Arc::new(event(sequence).event),
-    };
+    let logged =
+        |sequence| LoggedEvent { sequence, epoch: store.epoch(), log_time: Timestamp::from_micros(507), event: Arc::new(event(sequence)) };
     assert_eq!(subscription.next().await, Ok(vec![logged(2), logged(3)]));
     assert_eq!(ready(&mut subscription).await, None, "each once");
     assert_eq!(subscription.position(), log.position());
@@ -169,7 +165,7 @@ fn cut(bytes: u64) -> Retention {
 async fn what_cannot_be_had_whole_is_refused_and_told_with_what_is_kept() {
     let Bench { store, log, .. } = bench(1).await;
     log.append((1..=9).map(event).collect()).await.expect("appended");
-    let size = serde_json::to_string(&event(1).event).expect("JSON").len() as u64;
+    let size = serde_json::to_string(&event(1)).expect("JSON").len() as u64;
     log.prune(cut(4 * size)).await.expect("pruned");
     let span = LogSpan { oldest: 6, newest: 9 };
     assert_eq!(store.log_span().await, Ok(span));
@@ -269,7 +265,7 @@ async fn what_is_not_on_disk_is_not_published() {
     let mut subscription = log.subscribe();
     store.limit_growth(Some(0)).await;
     let mut large = event(1);
-    large.event.message = Some("x".repeat(1 << 20));
+    large.message = Some("x".repeat(1 << 20));
     assert_eq!(log.append(vec![event(0), large]).await, Err(EventLogError::Store(StoreError::Full)));
     assert_eq!(ready(&mut subscription).await, None);
     assert_eq!(log.position().sequence, 0);
@@ -284,7 +280,7 @@ async fn a_full_disk_is_told_when_it_begins_and_when_it_ends() {
     let mut disk_full = log.disk_full();
     store.limit_growth(Some(0)).await;
     let mut large = event(1);
-    large.event.message = Some("x".repeat(1 << 20));
+    large.message = Some("x".repeat(1 << 20));
     for _ in 0..2 {
         assert_eq!(log.append(vec![large.clone()]).await, Err(EventLogError::Store(StoreError::Full)));
     }

@@ -14,7 +14,7 @@ use super::drawing::{Picture, Undrawn, split};
 use super::scene::Pending;
 use crate::event::{Event, SnapshotId};
 use crate::event_log::{EventLog, EventLogError};
-use crate::store::{NewEvent, StoreError};
+use crate::store::StoreError;
 use crate::subject::SubjectUid;
 
 /// How long events and pictures wait before they are offered to a full disk again.
@@ -156,8 +156,7 @@ impl Unwritten {
             self.give_up_oldest();
             return Ok(());
         }
-        let events = self.events.iter().map(|event| NewEvent { event: event.clone(), snapshot: None });
-        if has_room(log.append(events.collect()).await)? {
+        if has_room(log.append(self.events.iter().cloned().collect()).await)? {
             self.events.clear();
             self.retry = None;
         } else {

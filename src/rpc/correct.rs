@@ -17,7 +17,7 @@ use crate::event::{Event, EventKind, LoggedEvent};
 use crate::event_log::EventLogError;
 use crate::pb::correct_event_request::Verdict;
 use crate::pb::{self, CorrectEventRequest, CorrectEventResponse};
-use crate::store::{NewEvent, RequestKey, StoreError};
+use crate::store::{RequestKey, StoreError};
 use crate::subject::{SubjectId, SubjectUid};
 
 /// The longest note.
@@ -54,7 +54,7 @@ pub(super) async fn correct(shared: &Shared, mut request: CorrectEventRequest) -
     event.was_stranger = matches!(request.verdict, Some(Verdict::WasStranger(_)));
     (event.snapshot, event.corrects) = (original.event.snapshot, Some(original.sequence));
     event.message = Some(request.note).filter(|note| !note.is_empty());
-    let sequence = match shared.parts.events.append_once(NewEvent { event, snapshot: None }, key.clone()).await {
+    let sequence = match shared.parts.events.append_once(event, key.clone()).await {
         Err(EventLogError::Store(StoreError::RequestRepeated)) => first_answer(shared, key.as_ref()).await?,
         outcome => outcome.map_err(Refusal::from)?,
     };

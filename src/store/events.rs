@@ -2,7 +2,7 @@
 //!
 //! In: events in order. Out: their sequences; the same events from any place in the order; open
 //! visits. Events are written once; retention cuts the log at its old end only.
-//! Must not know: subscribers, pictures' insides.
+//! Must not know: subscribers, pictures.
 
 use std::sync::Arc;
 
@@ -13,9 +13,7 @@ use crate::clock::Timestamp;
 use crate::event::{Event, EventKind, LoggedEvent, VisitId};
 use crate::store::failure::damaged;
 use crate::store::writer::Effect;
-use crate::store::{
-    Appended, Counts, LogSpan, NewEvent, OpenVisit, Past, RequestKey, Snapshot, Store, StoreError, Told, requests, snapshots,
-};
+use crate::store::{Appended, LogSpan, OpenVisit, Past, RequestKey, Store, StoreError, Told, requests};
 
 /// What a change of the gallery is called in its column.
 const GALLERY_CHANGED: &str = "gallery_changed";
@@ -25,13 +23,6 @@ const EVENT_CORRECTED: &str = "event_corrected";
 
 /// The most corrections of one event that are told: what was said last counts.
 const CORRECTIONS_MAX: usize = 100;
-
-/// An event, ready to be written.
-struct Prepared {
-    event: Arc<Event>,
-    body: String,
-    snapshot: Option<(Snapshot, [u8; 32])>,
-}
 
 impl Store {
     /// Names this log; made when the database was created.
@@ -134,7 +125,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Full`] and others; none of `events` is written then.
-    pub async fn append_events(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
+    pub async fn append_events(&self, events: Vec<Event>) -> Result<u64, StoreError> {
         self.append_events_then(events, Box::new(|_, _| ())).await
     }
 
@@ -145,11 +136,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`append_events`](Self::append_events).
-    pub async fn append_events_then(&self, events: Vec<NewEvent>, told: Told) -> Result<u64, StoreError> {
+    pub async fn append_events_then(&self, events: Vec<Event>, told: Told) -> Result<u64, StoreError> {
         let events = prepare(events)?;
-        let kept: Vec<_> = events.iter().map(|prepared| Arc::clone(&prepared.event)).collect();
-        let (counts, clock) = (Arc::clone(&self.0.counts), Arc::clone(&self.0.clock));
-        let work = move |db: &_| append(db, &events, clock.now(), &counts);
+        let kept: Vec<_> = events.iter().map(|(event, _)| Arc::clone(event)).collect();
+        let clock = Arc::clone(&self.0.clock);
+        let work = move |db: &_| append(db, &events, clock.now());
         let appended = self.0.writer.write_then(Effect::Keeps, work, Box::new(move |appended| told(*appended, kept))).await?;
         Ok(appended.first)
     }
@@ -159,13 +150,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::RequestRepeated`] for a key that is known; nothing is written then.
-    pub async fn append_event_once(&self, event: NewEvent, request: Option<RequestKey>, told: Told) -> Result<u64, StoreError> {
+    pub async fn append_event_once(&self, event: Event, request: Option<RequestKey>, told: Told) -> Result<u64, StoreError> {
         let events = prepare(vec![event])?;
-        let kept: Vec<_> = events.iter().map(|prepared| Arc::clone(&prepared.event)).collect();
-        let (counts, clock) = (Arc::clone(&self.0.counts), Arc::clone(&self.0.clock));
+        let kept: Vec<_> = events.iter().map(|(event, _)| Arc::clone(event)).collect();
+        let clock = Arc::clone(&self.0.clock);
         let work = move |db: &_| {
             requests::refuse_repeat(db, request.as_ref().map(|request| &*request.key))?;
-            let appended = append(db, &events, clock.now(), &counts)?;
+            let appended = append(db, &events, clock.now())?;
             if let Some(RequestKey { key, asked }) = request {
                 let answer = [&appended.first.to_le_bytes()[..], &asked].concat();
                 requests::keep(db, (&key, answer, appended.time), &[])?;
@@ -190,33 +181,33 @@ impl Store {
     }
 }
 
-/// Does on the caller's thread what needs no database.
+/// Does on the caller's thread what needs no database: answers each event with its body.
 ///
 /// # Errors
 /// [`StoreError::Contradiction`] for an event that could not be read again, such as one with a
 /// similarity that is no number: it would stand in the way of every later reader.
-fn prepare(events: Vec<NewEvent>) -> Result<Vec<Prepared>, StoreError> {
-    let prepare = |NewEvent { event, snapshot }: NewEvent| {
+fn prepare(events: Vec<Event>) -> Result<Vec<(Arc<Event>, String)>, StoreError> {
+    let prepare = |event: Event| {
         if !event.is_finite() {
             return Err(StoreError::Contradiction("an event cannot be kept as it is: one of its numbers is none".into()));
         }
         let unwritable = |e: serde_json::Error| StoreError::Contradiction(format!("an event cannot be kept as it is: {e}"));
         let body = serde_json::to_string(&event).map_err(unwritable)?;
         debug_assert!(serde_json::from_str::<Event>(&body).is_ok(), "{body} cannot be read again");
-        Ok(Prepared { event: Arc::new(event), body, snapshot: snapshot.map(snapshots::hashed) })
+        Ok((Arc::new(event), body))
     };
     events.into_iter().map(prepare).collect()
 }
 
 /// Writes `events` in order at `time` and answers where they stand.
-fn append(db: &Connection, events: &[Prepared], time: Timestamp, counts: &Counts) -> Result<Appended, StoreError> {
+fn append(db: &Connection, events: &[(Arc<Event>, String)], time: Timestamp) -> Result<Appended, StoreError> {
     let first = last_sequence(db)? + 1;
     let mut offset = end_offset(db)?;
     let mut insert = db.prepare_cached(
         "INSERT INTO events (kind, camera, capture_time_us, visit, subject, snapshot, body, log_time_us, log_offset)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
-    for Prepared { event, body, snapshot } in events {
+    for (event, body) in events {
         insert.execute(params![
             kind_name(event.kind),
             &*event.camera,
@@ -230,9 +221,6 @@ fn append(db: &Connection, events: &[Prepared], time: Timestamp, counts: &Counts
         ])?;
         offset += i64::try_from(body.len()).unwrap_or(i64::MAX);
         follow_visit(db, event, body)?;
-        if let Some(snapshot) = snapshot {
-            snapshots::put(db, snapshot, event, counts)?;
-        }
     }
     Ok(Appended { first, time })
 }

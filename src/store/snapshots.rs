@@ -1,6 +1,6 @@
 //! Best shots as rows.
 //!
-//! In: the pictures of an event, with the event or after it; whom earlier ones turned out to show. Out: the same pictures, until they
+//! In: the pictures of events, after them; whom earlier ones turned out to show. Out: the same pictures, until they
 //! are too old or whom they show is erased; who asks for one that is on its way waits for it. Drops: pictures of a subject who
 //! was erased before they came; counted.
 //! Must not know: JPEG.
@@ -118,18 +118,13 @@ fn snapshot(db: &Connection, id: SnapshotId) -> Result<Option<Snapshot>, StoreEr
 }
 
 /// With the SHA-256 of the crop, by which a sample made of it is known.
-pub(super) fn hashed(snapshot: Snapshot) -> (Snapshot, [u8; 32]) {
+fn hashed(snapshot: Snapshot) -> (Snapshot, [u8; 32]) {
     let hash = Sha256::digest(&snapshot.crop_jpeg).into();
     (snapshot, hash)
 }
 
 /// Keeps the pictures of `event`, given with the SHA-256 of the crop.
-pub(super) fn put(
-    db: &Connection,
-    (snapshot, crop_sha256): &(Snapshot, [u8; 32]),
-    event: &Event,
-    counts: &Counts,
-) -> Result<(), StoreError> {
+fn put(db: &Connection, (snapshot, crop_sha256): &(Snapshot, [u8; 32]), event: &Event, counts: &Counts) -> Result<(), StoreError> {
     // One that comes after its event was cut from the log would be tied to nobody.
     let mut is_told = db.prepare_cached("SELECT 1 FROM events WHERE snapshot = ?1")?;
     if !is_told.exists([snapshot.id.0.into_bytes()])? {

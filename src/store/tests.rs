@@ -19,7 +19,7 @@ use crate::event::{Event, EventKind, VisitId};
 use crate::face::{Quality, Template, TemplateSpace};
 use crate::mutation::Mutation;
 use crate::store::writer::Effect;
-use crate::store::{Answer, Call, NewEvent, Store, StoreError, StoredTemplate, schema};
+use crate::store::{Answer, Call, Store, StoreError, StoredTemplate, schema};
 use crate::subject::{Origin, Sample, SampleId, Subject, SubjectId, SubjectUid};
 
 mod backup;
@@ -92,10 +92,10 @@ fn put_sample(sample: &Sample, template: &Template, photo: &[u8]) -> Mutation {
     Mutation::PutSample { sample: sample.clone(), template: template.clone(), photo: photo.into() }
 }
 
-fn started(camera: &str) -> NewEvent {
+fn started(camera: &str) -> Event {
     let mut event = Event::new(EventKind::VisitStarted, camera, Timestamp::from_micros(1_000));
     event.visit = Some(VisitId(Uuid::new_v4()));
-    NewEvent { event, snapshot: None }
+    event
 }
 
 /// Polls `future` once: what it wants written is queued then.

@@ -23,7 +23,7 @@ use doorward::event_log::EventLog;
 use doorward::pb;
 use doorward::pb::event_service_client::EventServiceClient;
 use doorward::pb::subscribe_request::{Earliest, Start};
-use doorward::store::{NewEvent, Retention};
+use doorward::store::Retention;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -86,7 +86,7 @@ async fn write(log: EventLog, name: String, quiet: Arc<AtomicBool>) {
         let events = (written..written + count).map(|n| {
             let mut event = Event::new(EventKind::Unidentified, random.choice(CAMERAS).expect("there are some"), Timestamp::from_micros(1));
             event.message = Some(format!("{name}-{n}"));
-            NewEvent { event, snapshot: None }
+            event
         });
         log.append(events.collect()).await.expect("appended");
         say(&format!("ACK {name} {written} {count}"));

@@ -21,7 +21,7 @@ use doorward::gallery::Gallery;
 use doorward::infer::Engine;
 use doorward::photo::{PhotoAnalyst, PhotoError};
 use doorward::recognise::{Claim, RecogniseError, Recogniser, Wanted};
-use doorward::store::{NewEvent, Snapshot, Store, StoreError};
+use doorward::store::{Snapshot, Store, StoreError};
 use doorward::subject::SubjectId;
 use image::{ImageFormat, RgbImage};
 
@@ -281,7 +281,8 @@ async fn an_events_best_shot_enrols_its_visitor() {
         frame_jpeg: Vec::new(),
     };
     let event = Event { snapshot: Some(snapshot), ..Event::new(EventKind::Unidentified, "door", time) };
-    house.store.append_events(vec![NewEvent { event, snapshot: Some(pictures) }]).await.expect("stored");
+    house.store.append_events(vec![event.clone()]).await.expect("stored");
+    house.store.put_snapshots(vec![(event, pictures)]).await.expect("kept");
     house.enrolment.create_subject(new()).await.expect("enrolled");
     assert_eq!(house.who(&read(&photos, "obama3.jpg")).await.as_deref(), Ok("visitor"));
     let receipt = house.enrolment.delete_subject(&id("visitor"), "", "").await.expect("erased");

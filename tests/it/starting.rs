@@ -15,7 +15,7 @@ use doorward::pb::event_service_client::EventServiceClient;
 use doorward::pb::subscribe_request::{Earliest, Start};
 use doorward::pb::system_service_client::SystemServiceClient;
 use doorward::pb::{EventType, GetStatusRequest, SubscribeRequest};
-use doorward::store::{NewEvent, Store};
+use doorward::store::Store;
 use tempfile::TempDir;
 use tonic::Code;
 use tonic_health::ServingStatus;
@@ -106,7 +106,7 @@ async fn a_daemon_that_starts_after_inference_failed_tells_what_does_the_work_no
     let now = Timestamp::from_micros(1_000_000);
     let event = Event { message: Some("the device is lost".into()), ..Event::new(EventKind::InferenceFailed, "", now) };
     let store = Store::open(data.path()).expect("it opens");
-    store.append_events(vec![NewEvent { event, snapshot: None }]).await.expect("told");
+    store.append_events(vec![event]).await.expect("told");
     drop(store);
     let daemon = Daemon::start_in(data.path(), &["infer.device=cpu"]).await;
     let types = vec![EventType::InferenceFailed.into(), EventType::InferenceRestored.into()];

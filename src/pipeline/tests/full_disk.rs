@@ -4,7 +4,6 @@
 
 use super::*;
 use crate::event::Event;
-use crate::store::NewEvent;
 
 #[tokio::test(start_paused = true)]
 async fn recognition_goes_on_while_the_disk_is_full_and_what_happened_is_told_once_there_is_room() {
@@ -14,7 +13,7 @@ async fn recognition_goes_on_while_the_disk_is_full_and_what_happened_is_told_on
     let (store, events) = (house.store.clone(), house.events.clone());
     store.limit_growth(Some(0)).await;
     // The last pages have room for events as small as this one.
-    let small = NewEvent { event: Event::new(EventKind::CameraOnline, "elsewhere", house.clock.now()), snapshot: None };
+    let small = Event::new(EventKind::CameraOnline, "elsewhere", house.clock.now());
     while events.append(vec![small.clone()]).await.is_ok() {}
     let full_at = events.position().sequence;
     for _ in 0..10 {

@@ -13,7 +13,7 @@ use crate::camera::{Camera, CameraId, Credential, NormalisedPoint, NormalisedRec
 use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::event::{BoxInFrame, Candidate, Decision, Event, EventKind, Purpose, SnapshotId, TrackId, VisitId};
 use crate::store::writer::Effect;
-use crate::store::{CredentialChange, LogSpan, NewEvent, OpenVisit, Past, RequestKey, Retention, Snapshot, Store, StoreError, schema};
+use crate::store::{CredentialChange, LogSpan, OpenVisit, Past, RequestKey, Retention, Snapshot, Store, StoreError, schema};
 use crate::subject::SubjectUid;
 use crate::telling::{EventRule, SnapshotPolicy, Telling};
 
@@ -137,7 +137,7 @@ async fn a_log_has_a_new_epoch_once_after_a_backup_was_put_back() {
 
 /// A `VISIT_STARTED` event with every number that JSON could bend.
 fn detailed() -> Event {
-    let mut event = started("door").event;
+    let mut event = started("door");
     event.track = Some(TrackId(u64::MAX));
     event.box_in_frame = Some(BoxInFrame { x: 0.1, y: 1.0 / 3.0, width: f32::MIN_POSITIVE, height: 1.0 });
     event.shots.rejected.insert("blurred".into(), 4);
@@ -167,18 +167,17 @@ async fn visits_that_did_not_end_are_found_after_a_restart() {
     let open = detailed();
     let gone = started("door");
     let mut ended = Event::new(EventKind::VisitEnded, "door", Timestamp::from_micros(2_000));
-    ended.visit = gone.event.visit;
+    ended.visit = gone.visit;
     let mut identified = Event::new(EventKind::Identified, "door", Timestamp::from_micros(1_500));
     identified.visit = open.visit;
-    let bare = |event: &Event| NewEvent { event: event.clone(), snapshot: None };
-    assert_eq!(store.append_events(vec![gone, bare(&open)]).await, Ok(1));
-    assert_eq!(store.append_events(vec![bare(&identified), bare(&ended)]).await, Ok(3));
+    assert_eq!(store.append_events(vec![gone, open.clone()]).await, Ok(1));
+    assert_eq!(store.append_events(vec![identified, ended.clone()]).await, Ok(3));
     drop(store);
     let store = Store::open(directory.path()).expect("it opens again");
     let visit = open.visit.expect("it has one");
     assert_eq!(store.open_visits().await, Ok(vec![OpenVisit { visit, began: open }]));
     ended.visit = Some(visit);
-    store.append_events(vec![bare(&ended)]).await.expect("appended");
+    store.append_events(vec![ended]).await.expect("appended");
     assert_eq!(store.open_visits().await, Ok(vec![]));
 }
 
@@ -187,7 +186,7 @@ async fn an_event_that_could_not_be_read_again_is_refused() {
     let (_directory, store) = store();
     let mut event = detailed();
     event.decision.as_mut().expect("it has one").threshold = f32::NAN;
-    let outcome = store.append_events(vec![started("door"), NewEvent { event, snapshot: None }]).await;
+    let outcome = store.append_events(vec![started("door"), event]).await;
     assert!(matches!(outcome, Err(StoreError::Contradiction(_))), "{outcome:?}");
     assert_eq!(store.last_sequence().await, Ok(0));
 }
@@ -203,16 +202,35 @@ async fn the_epoch_names_the_log_for_ever() {
     assert_eq!(epoch.get_version_num(), 4);
 }
 
-/// An event of `kind` at `seconds`, with a snapshot.
-fn at(kind: EventKind, seconds: i64) -> NewEvent {
-    let time = Timestamp::from_micros(seconds * 1_000_000);
-    let mut event = Event::new(kind, "door", time);
+/// An event of `kind` at `second`, which names a picture.
+fn at(kind: EventKind, second: i64) -> Event {
+    let mut event = Event::new(kind, "door", seconds(second));
     event.visit = Some(VisitId(Uuid::new_v4()));
-    let snapshot = SnapshotId(Uuid::new_v4());
-    event.snapshot = Some(snapshot);
-    let pictures =
-        Snapshot { id: snapshot, camera: id("door"), capture_time: time, subject: None, crop_jpeg: vec![1], frame_jpeg: vec![2; 9] };
-    NewEvent { event, snapshot: Some(pictures) }
+    event.snapshot = Some(SnapshotId(Uuid::new_v4()));
+    event
+}
+
+fn picture_of(event: &Event) -> Snapshot {
+    Snapshot {
+        id: event.snapshot.expect("it names one"),
+        camera: id("door"),
+        capture_time: Timestamp::from_micros(event.capture_time_us),
+        subject: None,
+        crop_jpeg: vec![1],
+        frame_jpeg: vec![2; 9],
+    }
+}
+
+/// Appends `events` and keeps their pictures after them.
+async fn append(store: &Store, events: &[Event]) {
+    store.append_events(events.to_vec()).await.expect("appended");
+    let pictures = events.iter().map(|event| (event.clone(), picture_of(event)));
+    store.put_snapshots(pictures.collect()).await.expect("kept");
+}
+
+/// The picture that `event` names, if it is kept.
+async fn kept_of(store: &Store, event: &Event) -> Option<Snapshot> {
+    store.snapshot(event.snapshot.expect("it names one")).await.expect("it is readable")
 }
 
 /// Keeps what was logged and taken at `since` or later, in so much room.
@@ -224,18 +242,23 @@ fn seconds(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
 }
 
+/// How much room `event` takes in the log.
+fn size(event: &Event) -> u64 {
+    serde_json::to_string(event).expect("JSON").len() as u64
+}
+
 #[tokio::test]
 async fn a_picture_without_room_takes_no_event_with_it() {
     let (_directory, store) = store();
-    let NewEvent { event, snapshot } = at(EventKind::Unidentified, 1);
-    let large = Snapshot { frame_jpeg: vec![2; 1 << 20], ..snapshot.expect("it has one") };
-    store.append_events(vec![NewEvent { event: event.clone(), snapshot: None }]).await.expect("appended");
+    let event = at(EventKind::Unidentified, 1);
+    let large = Snapshot { frame_jpeg: vec![2; 1 << 20], ..picture_of(&event) };
+    store.append_events(vec![event.clone()]).await.expect("appended");
     store.limit_growth(Some(2)).await;
     // While the writer is held up, both wait, to be written together.
     let (go, held_up) = std::sync::mpsc::sync_channel(1);
     let busy = store.0.writer.write(Effect::Keeps, move |_| held_up.recv().map_err(|_| StoreError::Stopped));
     let picture = store.put_snapshots(vec![(event.clone(), large)]);
-    let small = store.append_events(vec![NewEvent { event: Event { snapshot: None, ..event }, snapshot: None }]);
+    let small = store.append_events(vec![Event { snapshot: None, ..event }]);
     let free = async {
         tokio::task::yield_now().await;
         go.send(()).expect("the writer waits");
@@ -252,21 +275,20 @@ async fn pruning_takes_what_is_old_and_sequences_never_return() {
     let store = open();
     store.mutate(vec![], keyed("old"), no_answer()).await.expect("committed");
     let old: Vec<_> = (0..600).map(|n| at(EventKind::Unidentified, n % 10)).collect();
-    store.append_events(old.clone()).await.expect("appended");
-    store.append_events(vec![at(EventKind::VisitStarted, 5)]).await.expect("appended");
+    append(&store, &old).await;
+    append(&store, &[at(EventKind::VisitStarted, 5)]).await;
     clock.advance(Duration::from_secs(10));
     let young = at(EventKind::Unidentified, 10);
-    store.append_events(vec![young.clone()]).await.expect("appended");
+    append(&store, std::slice::from_ref(&young)).await;
     clock.advance(Duration::from_secs(24 * 60 * 60));
     store.mutate(vec![], keyed("a day"), no_answer()).await.expect("committed");
     clock.advance(Duration::from_secs(1));
 
     store.prune(kept(seconds(10), u64::MAX, u64::MAX)).await.expect("pruned");
-    let snapshot = |event: &NewEvent| store.snapshot(event.event.snapshot.expect("it has one"));
     for event in &old {
-        assert_eq!(snapshot(event).await, Ok(None));
+        assert_eq!(kept_of(&store, event).await, None);
     }
-    assert_eq!(snapshot(&young).await, Ok(young.snapshot.clone()));
+    assert_eq!(kept_of(&store, &young).await, Some(picture_of(&young)));
     assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 602, newest: 602 }), "the event that a visit began with goes too");
     assert_eq!(store.open_visits().await.map(|v| v.len()), Ok(1), "and the visit is open all the same");
     assert_eq!(store.request_answer("old").await, Ok(None));
@@ -289,7 +311,7 @@ async fn a_clock_that_was_set_back_leaves_no_gap_in_what_is_kept() {
     };
     // A daemon's own clock never goes back; the machine's may, between two starts.
     for second in [100, 200, 50, 60, 300] {
-        open(second).append_events(vec![at(EventKind::Unidentified, second)]).await.expect("appended");
+        append(&open(second), &[at(EventKind::Unidentified, second)]).await;
     }
     let store = open(300);
     store.prune(kept(seconds(150), u64::MAX, u64::MAX)).await.expect("pruned");
@@ -305,36 +327,33 @@ async fn a_picture_goes_with_the_last_event_that_tells_whom_it_shows() {
     let store = Store::open_with_clock(directory.path(), Arc::clone(&clock) as Arc<dyn Clock>).expect("it opens");
     let (alone, first) = (at(EventKind::Unidentified, 0), at(EventKind::Unidentified, 0));
     let many: Vec<_> = (0..100).map(|_| at(EventKind::Unidentified, 0)).collect();
-    store.append_events([vec![alone.clone(), first.clone()], many.clone()].concat()).await.expect("appended");
+    append(&store, &[vec![alone.clone(), first.clone()], many.clone()].concat()).await;
     clock.advance(Duration::from_secs(10));
-    let again = NewEvent { event: first.event.clone(), snapshot: None };
-    store.append_events(vec![again]).await.expect("appended");
+    store.append_events(vec![first.clone()]).await.expect("appended");
 
     let keep = Retention { snapshots_since: seconds(-1), ..kept(seconds(5), u64::MAX, u64::MAX) };
     store.prune(keep).await.expect("pruned");
     assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 103, newest: 103 }));
-    let snapshot = |event: &NewEvent| store.snapshot(event.event.snapshot.expect("it has one"));
-    assert_eq!((snapshot(&alone).await, snapshot(&many[99]).await), (Ok(None), Ok(None)));
-    assert_eq!(snapshot(&first).await, Ok(first.snapshot.clone()), "a younger event names it");
+    assert_eq!((kept_of(&store, &alone).await, kept_of(&store, &many[99]).await), (None, None));
+    assert_eq!(kept_of(&store, &first).await, Some(picture_of(&first)), "a younger event names it");
     store.prune(Retention { events_since: seconds(20), ..keep }).await.expect("pruned");
-    assert_eq!(snapshot(&first).await, Ok(None));
+    assert_eq!(kept_of(&store, &first).await, None);
 }
 
 #[tokio::test]
 async fn what_takes_too_much_room_goes_oldest_first() {
     let (_directory, store) = store();
     let events: Vec<_> = (0..1_000).map(|n| at(EventKind::Unidentified, n)).collect();
-    let size = |event: &NewEvent| serde_json::to_string(&event.event).expect("JSON").len() as u64;
     for some in events.chunks(300) {
-        store.append_events(some.to_vec()).await.expect("appended");
+        append(&store, some).await;
     }
     let last_hundred: u64 = events[900..].iter().map(size).sum();
     let always = Timestamp::from_micros(i64::MIN);
     store.prune(kept(always, last_hundred, 20)).await.expect("pruned");
     assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 901, newest: 1_000 }));
-    let has_picture = async |event: &NewEvent| store.snapshot(event.event.snapshot.expect("one")).await.expect("read").is_some();
+    let has_picture = async |event| kept_of(&store, event).await.is_some();
     assert!(!has_picture(&events[997]).await && has_picture(&events[998]).await && has_picture(&events[999]).await, "ten bytes each");
-    store.append_events(vec![events[0].clone()]).await.expect("appended");
+    append(&store, &events[..1]).await;
     store.prune(kept(always, last_hundred, 20)).await.expect("pruned");
     let span = store.log_span().await.expect("read");
     assert!((901..=903).contains(&span.oldest) && span.newest == 1_001, "{span:?}");
@@ -343,7 +362,7 @@ async fn what_takes_too_much_room_goes_oldest_first() {
 #[tokio::test]
 async fn the_past_can_be_read_both_ways_and_by_time() {
     let (_directory, store) = store();
-    store.append_events((1..=9).map(|n| at(EventKind::Unidentified, n)).collect()).await.expect("appended");
+    append(&store, &(1..=9).map(|n| at(EventKind::Unidentified, n)).collect::<Vec<_>>()).await;
     let all = Past { after: 0, before: u64::MAX, since: seconds(0), until: seconds(99), newest_first: false };
     let read = async |past, limit| store.past_events(past, limit).await.expect("read").iter().map(|e| e.sequence).collect::<Vec<_>>();
     assert_eq!(read(all, 3).await, [1, 2, 3]);
@@ -362,7 +381,7 @@ async fn a_log_of_an_older_doorward_is_read_on_and_its_open_visits_stay_open() {
     std::fs::remove_file(&file).expect("removed");
     let mut old = rusqlite::Connection::open(&file).expect("it opens");
     schema::migrate(&mut old, &schema::MIGRATIONS[..5]).expect("as it was before");
-    let events = [started("door").event, at(EventKind::Unidentified, 7).event, started("back").event];
+    let events = [started("door"), at(EventKind::Unidentified, 7), started("back")];
     for event in &events {
         let body = serde_json::to_string(event).expect("JSON");
         let values = rusqlite::params![&*event.camera, event.capture_time_us, body];
@@ -377,8 +396,7 @@ async fn a_log_of_an_older_doorward_is_read_on_and_its_open_visits_stay_open() {
     assert_eq!(read.iter().map(|logged| (*logged.event).clone()).collect::<Vec<_>>(), events);
     assert_eq!(read[1].log_time, seconds(7), "about when it was decided");
     assert_eq!(store.open_visits().await, Ok(vec![OpenVisit { visit, began: events[2].clone() }]));
-    let size = |event: &Event| serde_json::to_string(event).expect("JSON").len() as u64;
-    store.append_events(vec![at(EventKind::Unidentified, 9)]).await.expect("appended");
+    append(&store, &[at(EventKind::Unidentified, 9)]).await;
     let last_two = size(&events[2]) + size(&store.event(4).await.expect("read").expect("kept").event);
     store.prune(kept(Timestamp::from_micros(i64::MIN), last_two, u64::MAX)).await.expect("pruned");
     assert_eq!(store.log_span().await, Ok(LogSpan { oldest: 3, newest: 4 }), "the sizes of old events are known");

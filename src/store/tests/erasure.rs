@@ -17,7 +17,7 @@ use crate::event::{Event, EventKind, SnapshotId, VisitId};
 use crate::face::Template;
 use crate::frame::CameraId;
 use crate::mutation::Mutation;
-use crate::store::{Call, Committed, NewEvent, Snapshot, Store, StoreError, people, schema};
+use crate::store::{Call, Committed, Snapshot, Store, StoreError, people, schema};
 use crate::subject::SubjectUid;
 
 /// Every eight bytes in a row that some file of a directory holds. Long values lie in several
@@ -45,8 +45,8 @@ fn random_bytes(random: &mut fastrand::Rng, length: usize) -> Vec<u8> {
     std::iter::repeat_with(|| random.u8(..)).take(length).collect()
 }
 
-/// An event with a snapshot whose pictures are random.
-fn seen(random: &mut fastrand::Rng, visit: VisitId, subject: Option<SubjectUid>) -> NewEvent {
+/// An event and its snapshot, whose pictures are random.
+fn seen(random: &mut fastrand::Rng, visit: VisitId, subject: Option<SubjectUid>) -> (Event, Snapshot) {
     let snapshot = Snapshot {
         id: SnapshotId(Uuid::new_v4()),
         camera: CameraId::parse("door").expect("a good id"),
@@ -59,11 +59,13 @@ fn seen(random: &mut fastrand::Rng, visit: VisitId, subject: Option<SubjectUid>)
     event.visit = Some(visit);
     event.subject = subject;
     event.snapshot = Some(snapshot.id);
-    NewEvent { event, snapshot: Some(snapshot) }
+    (event, snapshot)
 }
 
-fn snapshot_of(event: &NewEvent) -> &Snapshot {
-    event.snapshot.as_ref().expect("it has one")
+/// Appends events and keeps their pictures after them.
+async fn append(store: &Store, seen: &[(Event, Snapshot)]) {
+    store.append_events(seen.iter().map(|(event, _)| event.clone()).collect()).await.expect("appended");
+    store.put_snapshots(seen.to_vec()).await.expect("kept, or not");
 }
 
 #[tokio::test]
@@ -85,9 +87,9 @@ async fn an_erased_person_is_gone_from_every_file() {
     let answer = random_bytes(&mut random, 300);
     traces.push(answer.clone());
     store.mutate(mutations, keyed("create"), Box::new(move |_: &Committed| answer)).await.expect("committed");
-    let event = seen(&mut random, VisitId(Uuid::new_v4()), Some(anna.uid));
-    traces.extend([snapshot_of(&event).crop_jpeg.clone(), snapshot_of(&event).frame_jpeg.clone()]);
-    store.append_events(vec![event]).await.expect("appended");
+    let (event, picture) = seen(&mut random, VisitId(Uuid::new_v4()), Some(anna.uid));
+    traces.extend([picture.crop_jpeg.clone(), picture.frame_jpeg.clone()]);
+    append(&store, &[(event, picture)]).await;
     let before = Words::of(directory.path());
     let shares: Vec<f64> = traces.iter().chain(&kept).map(|trace| before.share(trace)).collect();
     assert!(shares.iter().all(|share| *share > 0.9), "what is stored is found: {shares:?}");
@@ -171,15 +173,15 @@ async fn a_picture_that_a_sample_was_made_of_goes_though_the_sample_went_before(
     let mut random = fastrand::Rng::with_seed(15);
     let anna = subject("anna");
     let unknown_then = seen(&mut random, VisitId(Uuid::new_v4()), None);
-    store.append_events(vec![unknown_then.clone()]).await.expect("appended");
-    let crop = &snapshot_of(&unknown_then).crop_jpeg;
+    append(&store, std::slice::from_ref(&unknown_then)).await;
+    let crop = &unknown_then.1.crop_jpeg;
     let mut given = sample(&anna, 1);
     given.content_sha256 = Sha256::digest(crop).into();
     commit(&store, vec![Mutation::PutSubject(anna.clone()), put_sample(&given, &template(&mut random), crop)]).await;
     commit(&store, vec![Mutation::EraseSample { subject: anna.uid, sample: given.id }]).await;
     let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], Call::default(), no_answer()).await.expect("erased");
     assert_eq!(erased.snapshots_erased, 1);
-    assert_eq!(store.snapshot(snapshot_of(&unknown_then).id).await, Ok(None));
+    assert_eq!(store.snapshot(unknown_then.1.id).await, Ok(None));
 }
 
 #[tokio::test]
@@ -194,42 +196,41 @@ async fn every_picture_that_shows_an_erased_person_goes() {
     let enrolled_from = seen(&mut random, visits[1], None);
     let same_visit = seen(&mut random, visits[1], None);
     let mut labelled = seen(&mut random, visits[2], None);
-    labelled.event.visit = None;
-    labelled.snapshot.as_mut().expect("it has one").subject = Some(anna.uid);
+    (labelled.0.visit, labelled.1.subject) = (None, Some(anna.uid));
     let strangers = [seen(&mut random, visits[3], None), seen(&mut random, visits[3], Some(bert.uid))];
     let shown = [named, before_known, enrolled_from.clone(), same_visit, labelled];
-    store.append_events(shown.iter().chain(&strangers).cloned().collect()).await.expect("appended");
+    append(&store, &[&shown[..], &strangers].concat()).await;
 
-    let crop = &snapshot_of(&enrolled_from).crop_jpeg;
+    let crop = &enrolled_from.1.crop_jpeg;
     let mut given = sample(&anna, 1);
     given.content_sha256 = Sha256::digest(crop).into();
     let put = [Mutation::PutSubject(anna.clone()), Mutation::PutSubject(bert), put_sample(&given, &template(&mut random), crop)];
     commit(&store, put.into()).await;
     let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], Call::default(), no_answer()).await.expect("erased");
     assert_eq!(erased.snapshots_erased, 5);
-    for event in &shown {
-        assert_eq!(store.snapshot(snapshot_of(event).id).await, Ok(None));
+    for (_, picture) in &shown {
+        assert_eq!(store.snapshot(picture.id).await, Ok(None));
     }
-    for event in &strangers {
-        assert_eq!(store.snapshot(snapshot_of(event).id).await.as_ref(), Ok(&event.snapshot));
+    for (_, picture) in strangers {
+        assert_eq!(store.snapshot(picture.id).await, Ok(Some(picture)));
     }
 
     let late = seen(&mut random, VisitId(Uuid::new_v4()), Some(anna.uid));
-    store.append_events(vec![late.clone()]).await.expect("the event is kept");
-    assert_eq!(store.snapshot(snapshot_of(&late).id).await, Ok(None), "its picture came too late to be erased");
+    append(&store, std::slice::from_ref(&late)).await;
+    assert_eq!(store.snapshot(late.1.id).await, Ok(None), "its picture came too late to be erased");
     assert_eq!(store.counts().snapshots_of_erased, 1);
 
     // She is still before the camera, and her visit goes on without a name.
     let mut revised = seen(&mut random, visits[0], None);
-    (revised.event.kind, revised.event.previous_subject) = (EventKind::IdentityRevised, Some(anna.uid));
+    (revised.0.kind, revised.0.previous_subject) = (EventKind::IdentityRevised, Some(anna.uid));
     let mut ended = seen(&mut random, visits[0], None);
-    ended.event.kind = EventKind::VisitEnded;
+    ended.0.kind = EventKind::VisitEnded;
     let stranger = seen(&mut random, visits[3], None);
-    store.append_events(vec![revised.clone(), ended.clone(), stranger.clone()]).await.expect("the events are kept");
-    for event in [&revised, &ended] {
-        assert_eq!(store.snapshot(snapshot_of(event).id).await, Ok(None));
+    append(&store, &[revised.clone(), ended.clone(), stranger.clone()]).await;
+    for (_, picture) in [revised, ended] {
+        assert_eq!(store.snapshot(picture.id).await, Ok(None));
     }
-    assert_eq!(store.snapshot(snapshot_of(&stranger).id).await.as_ref(), Ok(&stranger.snapshot));
+    assert_eq!(store.snapshot(stranger.1.id).await, Ok(Some(stranger.1)));
     assert_eq!(store.counts().snapshots_of_erased, 3);
 }
 
@@ -240,18 +241,18 @@ async fn a_picture_that_went_out_before_the_name_goes_with_whom_its_visit_turned
     let (anna, bert) = (subject("anna"), subject("bert"));
     commit(&store, vec![Mutation::PutSubject(anna.clone()), Mutation::PutSubject(bert.clone())]).await;
     let [hers, later, his] = [0; 3].map(|_| seen(&mut random, VisitId(Uuid::new_v4()), None));
-    store.append_events(vec![hers.clone(), later.clone(), his.clone()]).await.expect("appended");
-    let id = |event: &NewEvent| snapshot_of(event).id;
-    store.name_snapshots(vec![(id(&hers), anna.uid), (id(&his), bert.uid)]).await.expect("named");
+    append(&store, &[hers.clone(), later.clone(), his.clone()]).await;
+    let [hers, later, his] = [hers, later, his].map(|(_, picture)| picture);
+    store.name_snapshots(vec![(hers.id, anna.uid), (his.id, bert.uid)]).await.expect("named");
     let erased = store.mutate(vec![Mutation::EraseSubject(anna.uid)], Call::default(), no_answer()).await.expect("erased");
-    assert_eq!((erased.snapshots_erased, store.snapshot(id(&hers)).await), (1, Ok(None)));
+    assert_eq!((erased.snapshots_erased, store.snapshot(hers.id).await), (1, Ok(None)));
     // What is named after the erasure goes at once, with its bytes.
-    assert!(Words::of(directory.path()).share(&snapshot_of(&later).crop_jpeg) > 0.9);
-    store.name_snapshots(vec![(id(&later), anna.uid)]).await.expect("named");
-    assert_eq!(store.snapshot(id(&later)).await, Ok(None));
-    assert_eq!(Words::of(directory.path()).share(&snapshot_of(&later).crop_jpeg), 0.0);
-    let kept = store.snapshot(id(&his)).await.expect("read").expect("kept");
-    assert_eq!((kept.subject, &kept.crop_jpeg), (Some(bert.uid), &snapshot_of(&his).crop_jpeg));
+    assert!(Words::of(directory.path()).share(&later.crop_jpeg) > 0.9);
+    store.name_snapshots(vec![(later.id, anna.uid)]).await.expect("named");
+    assert_eq!(store.snapshot(later.id).await, Ok(None));
+    assert_eq!(Words::of(directory.path()).share(&later.crop_jpeg), 0.0);
+    let kept = store.snapshot(his.id).await.expect("read").expect("kept");
+    assert_eq!((kept.subject, &kept.crop_jpeg), (Some(bert.uid), &his.crop_jpeg));
 }
 
 #[tokio::test]
@@ -264,7 +265,9 @@ async fn bytes_that_a_reader_holds_go_when_it_stops() {
     reader.execute_batch("BEGIN; SELECT * FROM subjects;").expect("it reads");
     commit(&store, vec![Mutation::EraseSubject(anna.uid)]).await;
     assert!(Words::of(directory.path()).share(&photo) > 0.9, "another program holds the old state");
-    assert_eq!(store.append_events(vec![seen(&mut random, VisitId(Uuid::new_v4()), None)]).await, Ok(1), "nobody waits for it");
+    let (event, picture) = seen(&mut random, VisitId(Uuid::new_v4()), None);
+    assert_eq!(store.append_events(vec![event.clone()]).await, Ok(1), "nobody waits for it");
+    assert_eq!(store.put_snapshots(vec![(event, picture)]).await, Ok(()), "nor for its picture");
     reader.execute_batch("COMMIT").expect("it stops");
     let begin = Instant::now();
     while Words::of(directory.path()).share(&photo) > 0.0 {
@@ -301,22 +304,21 @@ async fn a_picture_that_follows_its_event_is_waited_for_and_comes_not_after_whom
     let (anna, bert) = (subject("anna"), subject("bert"));
     commit(&store, vec![Mutation::PutSubject(anna.clone()), Mutation::PutSubject(bert.clone())]).await;
     let told: Vec<_> = [anna.uid, bert.uid].map(|uid| seen(&mut random, VisitId(Uuid::new_v4()), Some(uid))).into();
-    let coming = store.coming(told.iter().map(|told| snapshot_of(told).id).collect());
-    store.append_events(told.iter().map(|told| NewEvent { event: told.event.clone(), snapshot: None }).collect()).await.expect("told");
-    let ask = |told: &NewEvent| {
-        let (store, id) = (store.clone(), snapshot_of(told).id);
+    let coming = store.coming(told.iter().map(|(_, picture)| picture.id).collect());
+    store.append_events(told.iter().map(|(event, _)| event.clone()).collect()).await.expect("told");
+    let ask = |(_, picture): &(Event, Snapshot)| {
+        let (store, id) = (store.clone(), picture.id);
         tokio::spawn(async move { store.snapshot(id).await })
     };
     let asked: Vec<_> = told.iter().map(ask).collect();
 
     store.mutate(vec![Mutation::EraseSubject(anna.uid)], Call::default(), no_answer()).await.expect("erased");
-    let pictures = told.iter().map(|told| (told.event.clone(), snapshot_of(told).clone()));
-    store.put_snapshots(pictures.collect()).await.expect("kept, or not");
+    store.put_snapshots(told.clone()).await.expect("kept, or not");
     drop(coming);
     let mut answers = Vec::new();
     for asked in asked {
         answers.push(asked.await.expect("it answers").expect("it is readable"));
     }
-    assert_eq!(answers, [None, told[1].snapshot.clone()], "who asked before it was there has it");
+    assert_eq!(answers, [None, Some(told[1].1.clone())], "who asked before it was there has it");
     assert_eq!(store.counts().snapshots_of_erased, 1);
 }

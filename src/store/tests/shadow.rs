@@ -69,7 +69,8 @@ async fn whoever_is_erased_takes_along_what_a_shadow_would_have_said_and_the_pic
         let snapshot = Snapshot { id, camera, capture_time, subject: None, crop_jpeg, frame_jpeg: vec![1] };
         pictures.push(id);
         let event = Event { snapshot: Some(id), ..Event::new(EventKind::Unidentified, "door", Timestamp::from_micros(1_000)) };
-        store.append_events(vec![NewEvent { event, snapshot: Some(snapshot) }]).await.expect("kept");
+        store.append_events(vec![event.clone()]).await.expect("told");
+        store.put_snapshots(vec![(event, snapshot)]).await.expect("kept");
     }
     let verdicts =
         vec![of(None, Some(&person), pictures[0]), of(Some(&other), Some(&person), pictures[1]), of(None, Some(&other), pictures[2])];

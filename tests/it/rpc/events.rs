@@ -17,17 +17,17 @@ use doorward::pb::correct_event_request::Verdict;
 use doorward::pb::event_service_client::EventServiceClient;
 use doorward::pb::gallery_service_client::GalleryServiceClient;
 use doorward::pb::subscribe_request::Start;
-use doorward::store::{NewEvent, Snapshot};
+use doorward::store::Snapshot;
 use doorward::subject::SubjectUid;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use super::served::{PATIENCE, Served, bytes, new_subject, reason, serve};
 
-fn happened(kind: EventKind, number: u64) -> NewEvent {
+fn happened(kind: EventKind, number: u64) -> Event {
     let mut event = Event::new(kind, "front", doorward::clock::Timestamp::from_micros(1_000_000));
     event.message = Some(format!("number {number}, {}", "x".repeat(200)));
-    NewEvent { event, snapshot: None }
+    event
 }
 
 async fn subscribe(served: &Served, request: pb::SubscribeRequest) -> tonic::Streaming<pb::SubscribeResponse> {
@@ -53,7 +53,7 @@ async fn events_are_delivered_with_names_until_the_person_is_erased() {
     let mut staff = subscribe(&served, pb::SubscribeRequest { watchlists: vec!["staff".into()], ..Default::default() }).await;
     let seen = |number| {
         let mut new = happened(EventKind::Identified, number);
-        new.event.subject = Some(SubjectUid(uid.parse().expect("a UUID")));
+        new.subject = Some(SubjectUid(uid.parse().expect("a UUID")));
         new
     };
     served.events.append(vec![happened(EventKind::CameraOnline, 1), seen(2)]).await.expect("written");
@@ -205,18 +205,19 @@ async fn the_past_is_listed_in_pages_and_one_event_by_its_cursor() {
     assert_eq!(reason(&none), "EVENT_NOT_FOUND");
 }
 
-/// An event of a visit that names `subject`, with a best shot that shows `jpeg`.
-fn shown(subject: Option<&str>, jpeg: &[u8]) -> NewEvent {
+/// Tells of a visit that names `subject`, with a best shot that shows `jpeg`.
+async fn show(served: &Served, subject: Option<&str>, jpeg: &[u8]) {
     let id = SnapshotId(uuid::Uuid::new_v4());
-    let mut new = happened(EventKind::Identified, 1);
-    new.event.message = None;
-    new.event.visit = Some(VisitId(uuid::Uuid::new_v4()));
-    new.event.subject = subject.map(|uid| SubjectUid(uid.parse().expect("a UUID")));
-    new.event.snapshot = Some(id);
+    let mut event = happened(EventKind::Identified, 1);
+    event.message = None;
+    event.visit = Some(VisitId(uuid::Uuid::new_v4()));
+    event.subject = subject.map(|uid| SubjectUid(uid.parse().expect("a UUID")));
+    event.snapshot = Some(id);
     let camera = CameraId::parse("front").expect("a good id");
     let capture_time = doorward::clock::Timestamp::from_micros(1_000_000);
-    new.snapshot = Some(Snapshot { id, camera, capture_time, subject: None, crop_jpeg: jpeg.to_vec(), frame_jpeg: Vec::new() });
-    new
+    let snapshot = Snapshot { id, camera, capture_time, subject: None, crop_jpeg: jpeg.to_vec(), frame_jpeg: Vec::new() };
+    served.events.append(vec![event.clone()]).await.expect("written");
+    served.events.put_snapshots(vec![(event, snapshot)]).await.expect("kept");
 }
 
 #[tokio::test]
@@ -231,7 +232,8 @@ async fn an_operator_corrects_an_event_and_the_gallery_learns_of_it() {
     let mut gallery = GalleryServiceClient::new(served.channel.clone());
     let created = gallery.create_subject(new_subject("obama", &obama)).await.expect("enrolled").into_inner();
     let uid = created.subject.expect("a subject").uid;
-    served.events.append(vec![shown(Some(&uid), &biden), shown(None, &obama2)]).await.expect("written");
+    show(&served, Some(&uid), &biden).await;
+    show(&served, None, &obama2).await;
     let cursor = |sequence| format!("{}-{sequence:x}", served.events.position().epoch.simple());
     let mut client = EventServiceClient::new(served.channel.clone());
     let mut correct = async |request: pb::CorrectEventRequest| client.correct_event(request).await.map(|answer| answer.into_inner());
@@ -296,7 +298,7 @@ async fn an_operator_corrects_an_event_and_the_gallery_learns_of_it() {
 #[tokio::test]
 async fn what_is_said_of_a_correction_is_said_of_the_event_that_it_was_about() {
     let Some(served) = serve("corrections of corrections", 64).await else { return };
-    served.events.append(vec![shown(None, b"a picture")]).await.expect("written");
+    show(&served, None, b"a picture").await;
     let cursor = |sequence| format!("{}-{sequence:x}", served.events.position().epoch.simple());
     let verdict = Some(Verdict::WasStranger(pb::correct_event_request::Stranger {}));
     let mut client = EventServiceClient::new(served.channel.clone());
@@ -319,7 +321,8 @@ async fn what_is_said_of_a_correction_is_said_of_the_event_that_it_was_about() {
 async fn a_request_id_that_was_used_for_another_change_is_refused() {
     let Some(served) = serve("request ids used twice", 64).await else { return };
     let request_id = || uuid::Uuid::new_v4().to_string();
-    served.events.append(vec![shown(None, b"a picture"), shown(None, b"another")]).await.expect("written");
+    show(&served, None, b"a picture").await;
+    show(&served, None, b"another").await;
     let cursor = |sequence| format!("{}-{sequence:x}", served.events.position().epoch.simple());
     let verdict = Some(Verdict::WasStranger(pb::correct_event_request::Stranger {}));
     let first = pb::CorrectEventRequest { cursor: cursor(1), verdict, request_id: request_id(), ..Default::default() };
@@ -361,7 +364,7 @@ async fn a_request_id_that_was_used_for_another_change_is_refused() {
 #[tokio::test]
 async fn whoever_is_rightly_unknown_is_confirmed_as_a_stranger() {
     let Some(served) = serve("strangers who are confirmed", 64).await else { return };
-    served.events.append(vec![shown(None, b"a picture")]).await.expect("written");
+    show(&served, None, b"a picture").await;
     let cursor = format!("{}-1", served.events.position().epoch.simple());
     let mut client = EventServiceClient::new(served.channel.clone());
     let verdict = Some(Verdict::WasStranger(pb::correct_event_request::Stranger {}));
@@ -446,7 +449,7 @@ async fn the_python_example_opens_the_door_only_while_it_is_not_too_late() {
         let mut event = Event::new(EventKind::Identified, camera, now);
         event.actionable_until_us = now.plus(actionable).as_micros();
         event.subject = Some(SubjectUid(uid));
-        NewEvent { event, snapshot: None }
+        event
     };
     // It subscribes from now on, and only its first line tells when that is.
     let opened = tokio::time::timeout(PATIENCE, async {
@@ -459,7 +462,7 @@ async fn the_python_example_opens_the_door_only_while_it_is_not_too_late() {
     });
     assert!(opened.await.expect("within a minute").contains("front"));
     let mut of_nobody = seen_at("erased", PATIENCE);
-    of_nobody.event.subject = Some(SubjectUid(uuid::Uuid::from_u128(1)));
+    of_nobody.subject = Some(SubjectUid(uuid::Uuid::from_u128(1)));
     let news = vec![seen_at("too-late", Duration::ZERO), of_nobody, seen_at("back", PATIENCE)];
     served.events.append(news).await.expect("written");
     loop {
