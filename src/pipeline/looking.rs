@@ -1,4 +1,4 @@
-//! Finds the faces of a batch, and what can be found of it where there is no room for all at once.
+//! Finds the faces of a batch, and what can be found of it where there is no room for all at once, or one picture cannot be read.
 //!
 //! In: frames, each with its camera's scene. Out: the faces of each frame, and whether it was looked at.
 //! A frame that was not is lost and told; the others of its batch are not.
@@ -28,8 +28,8 @@ impl Pipeline {
         let count = all.len();
         match self.0.engine.detect(Lane::Live, all).await {
             Ok(found) => found.into_iter().map(Some).collect(),
-            // It may be one camera's pictures that there is no room for.
-            Err(InferError::NoRoom(_)) if count > 1 => {
+            // It may be one camera's pictures that there is no room for, or that are none.
+            Err(InferError::NoRoom(_) | InferError::BadPicture(_)) if count > 1 => {
                 let mut found = Vec::with_capacity(count);
                 for request in requests() {
                     let alone = self.0.engine.detect(Lane::Live, vec![request]).await;

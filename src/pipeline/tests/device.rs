@@ -167,18 +167,19 @@ async fn a_device_that_does_not_measure_loses_the_frames_of_those_faces_and_they
     assert_eq!(kinds, [EventKind::Identified, EventKind::Identified, EventKind::Unidentified], "the others were enough");
 }
 
-/// Has no room for a batch in which the camera `odd` is, as long as its pictures are not by themselves; then for those neither.
-struct NoRoomForOne {
+/// Refuses a batch in which the camera `odd` is, as long as its pictures are not by themselves; then those, too.
+struct RefusesOne {
     host: MadeUp,
+    refusal: fn() -> InferError,
     /// How many batches with frames of both were refused.
     refused: Arc<AtomicUsize>,
 }
 
-impl Inference for NoRoomForOne {
+impl Inference for RefusesOne {
     fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
         if requests.iter().any(|request| request.frame.camera.as_str() == "odd") {
             self.refused.fetch_add(usize::from(requests.len() > 1), Ordering::Relaxed);
-            return Err(InferError::NoRoom("no session for pictures of this size".into()));
+            return Err((self.refusal)());
         }
         self.host.detect(requests, lane)
     }
@@ -188,12 +189,12 @@ impl Inference for NoRoomForOne {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() {
+/// Holds that of a camera whose pictures get this refusal and another one in the same batches only the first loses any.
+async fn only_the_odd_camera_loses_frames(refusal: fn() -> InferError) {
     let faults = Faults::default();
     let mut house = House::at_rest(faults, 1).await;
     let refused = Arc::new(AtomicUsize::new(0));
-    let sessions = vec![NoRoomForOne { host: MadeUp { faults, encoded: 0 }, refused: refused.clone() }];
+    let sessions = vec![RefusesOne { host: MadeUp { faults, encoded: 0 }, refusal, refused: refused.clone() }];
     let engine = Engine::of_device_sessions(sessions, facts(1, faults), 4).expect("a thread");
     let gallery = Gallery::with_clock(space(), house.clock.clone());
     house.uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
@@ -211,4 +212,14 @@ async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() 
     let kinds = decisions(&house.told(std::slice::from_ref(&door)).await).into_iter().map(|(kind, ..)| kind);
     let kinds: Vec<EventKind> = kinds.filter(|kind| *kind != EventKind::VisitEnded).collect();
     assert_eq!(kinds, [EventKind::Identified, EventKind::Identified, EventKind::Unidentified]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_there_is_no_room_for_takes_no_frame_of_another_with_it() {
+    only_the_odd_camera_loses_frames(|| InferError::NoRoom("no session for pictures of this size".into())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_whose_pictures_cannot_be_read_takes_no_frame_of_another_with_it() {
+    only_the_odd_camera_loses_frames(|| InferError::BadPicture("the kernels read NV12".into())).await;
 }
