@@ -86,7 +86,7 @@ pub fn on_device(frames: &[Frame], found: &[Vec<Detection>]) -> Vec<FaceOnDevice
     frames.iter().zip(found).map(of).collect()
 }
 
-fn is_near(found: &Photometry, expected: &Photometry) -> bool {
+pub fn is_near(found: &Photometry, expected: &Photometry) -> bool {
     let pairs = [(found.sharpness, expected.sharpness), (found.brightness, expected.brightness), (found.contrast, expected.contrast)];
     pairs.iter().all(|(found, expected)| (found - expected).abs() <= expected.abs() * PARTS_MAX)
 }

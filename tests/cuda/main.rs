@@ -18,6 +18,7 @@ mod faces;
 mod faults;
 mod flow;
 mod graphs;
+mod losses;
 mod neighbours;
 mod recognise;
 #[allow(dead_code, reason = "the integration tests need more of it")]
