@@ -12,12 +12,12 @@ use doorward::config::MirrorChoice;
 use doorward::face::{Detection, Template};
 use doorward::frame::{Frame, PixelFormat, PixelLayout, Size};
 use doorward::infer::cuda::{DeviceSession, Gpu};
-use doorward::infer::{CutFace, Engine, InferError, Lane, align};
+use doorward::infer::{CutFace, DetectRequest, Engine, InferError, Lane, align};
 use doorward::quality;
 
 use crate::driver::{StandIn, over_the_stand_in};
 use crate::engine::{decoded, facts, is_near, on_device, request};
-use crate::faults::image;
+use crate::faults::{CODES, GIVING_BACK, image};
 use crate::flow::{Decoder, manifest, noise, open};
 use crate::graphs::expected;
 
@@ -76,10 +76,15 @@ impl Sent {
         in_time(self.ask_in_any_time(engine)).await
     }
 
+    /// Asks for nothing but a frame to be brought to the device.
+    async fn ask_to_place(&self, engine: &Engine) -> Result<Vec<Frame>, InferError> {
+        in_time(engine.place(vec![self.host[0].clone()])).await
+    }
+
     async fn ask_in_any_time(&self, engine: &Engine) -> Vec<Answer> {
         let mut answers = Answers { engine, all: Vec::new() };
         self.ask_for_frames(&mut answers).await;
-        if let Some(found) = answers.take(Work::Detect, engine.detect(Lane::Photo, vec![request(&self.photo)]).await) {
+        if let Some(found) = answers.take(Work::Detect, engine.detect(Lane::Photo, vec![small(&self.photo)]).await) {
             let crop = align(&self.photo, &found[0][0].landmarks);
             let templates = engine.encode(Lane::Photo, vec![crop.clone()]).await;
             if let Some(templates) = answers.take(Work::Encode, templates) {
@@ -94,7 +99,7 @@ impl Sent {
         let batch = vec![self.host[0].clone(), decoded(&self.decoder, &self.host[1])];
         // What cannot be brought to the device is looked at from the host.
         let batch = answers.take(Work::Place, engine.place(batch.clone()).await).unwrap_or(batch);
-        let found = engine.detect(Lane::Live, batch.iter().map(request).collect()).await;
+        let found = engine.detect(Lane::Live, batch.iter().map(small).collect()).await;
         let Some(found) = answers.take(Work::Detect, found) else { return };
         assert!(found.iter().all(|faces| faces.len() == 1), "{found:?}");
         let crops: Vec<_> = self.host.iter().zip(&found).map(|(frame, faces)| align(frame, &faces[0].landmarks)).collect();
@@ -110,6 +115,11 @@ impl Sent {
             assert_eq!(templates, crops.iter().map(|crop| expected(crop, &manifest().space())).collect::<Vec<Template>>());
         }
     }
+}
+
+/// On a canvas that is soon filled.
+fn small(frame: &Frame) -> DetectRequest {
+    DetectRequest { detector_side: Some(160), ..request(frame) }
 }
 
 /// A face where its frame is.
@@ -267,5 +277,52 @@ fn everything_is_given_back_while_the_device_is_lost() {
                 stand_in.fail(None, 0, 0);
             }
         }
+    });
+}
+
+/// Holds that what was asked while one call failed was answered as it should be, and what is asked next is right.
+async fn goes_on(stand_in: &StandIn, (engine, sent): (&Engine, &Sent), place: &str) {
+    let answers = sent.ask(engine).await;
+    let failed = stand_in.failed().unwrap_or_else(|| panic!("there is no such call: {place}"));
+    for Answer { work, outcome, ended } in &answers {
+        let is_named = |error: &InferError| error.to_string().contains(&failed);
+        assert!(outcome.as_ref().err().is_none_or(is_named), "{place}, {failed}: {work:?} is answered by {outcome:?}");
+        assert_eq!(*ended, None, "{place}, {failed}");
+    }
+    let is_told = answers.iter().any(|answer| answer.outcome.is_err());
+    assert!(is_told || GIVING_BACK.contains(&failed.as_str()), "{place}, {failed}: nobody was told");
+    stand_in.fail(None, 0, 0);
+    for answer in sent.ask(engine).await {
+        assert!(answer.outcome.is_ok() && answer.ended.is_none(), "after {place}, {failed}: {answer:?}");
+    }
+    assert_eq!(stand_in.wrong(), None, "after {place}, {failed}");
+}
+
+#[test]
+fn an_engine_goes_on_after_any_call_that_fails_and_what_is_asked_next_is_right() {
+    const NAME: &str = "losses::an_engine_goes_on_after_any_call_that_fails_and_what_is_asked_next_is_right";
+    run(NAME, async |stand_in| {
+        let (engine, sent) = (engine(stand_in), Sent::new(stand_in));
+        let (calls, held) = settled(stand_in, (&engine, &sent)).await;
+        for nth in 1..=calls {
+            stand_in.fail(None, nth, CODES[nth as usize % CODES.len()]);
+            goes_on(stand_in, (&engine, &sent), &format!("call {nth} of {calls}")).await;
+        }
+        // The same while the device is opened anew, after a failure at the first thing that is asked.
+        let close = async || {
+            stand_in.fail(Some("cuMemcpyHtoDAsync"), 1, 999);
+            sent.ask_to_place(&engine).await.unwrap_err();
+            stand_in.fail(None, 0, 0);
+        };
+        close().await;
+        sent.ask_to_place(&engine).await.unwrap();
+        let opening = stand_in.calls_in_all();
+        for nth in 1..=opening {
+            close().await;
+            stand_in.fail(None, nth, CODES[nth as usize % CODES.len()]);
+            goes_on(stand_in, (&engine, &sent), &format!("call {nth} of {opening} of opening anew")).await;
+        }
+        assert!(stand_in.held() <= held, "no failure left anything behind: {} after {held}", stand_in.held());
+        println!("{calls} calls of a batch and a photo and {opening} of opening the device anew, each failed once");
     });
 }
