@@ -164,7 +164,7 @@ fn library((name, file, need, package, others, version): Wanted) -> LibraryFact 
             std::mem::forget(library);
             Ok(told)
         }
-        Err(words) => Err(match others.iter().find(|other| open(other).is_ok()) {
+        Err(words) => Err(match others.iter().find(|other| is_absent(file, &words) && open(other).is_ok()) {
             Some(other) => format!("{file} is not there; {other} is, of another version, which cannot be used"),
             None => format!("{file} cannot be loaded: {words}"),
         }),
@@ -176,6 +176,12 @@ fn open(file: &str) -> Result<Library, String> {
     // SAFETY: these are NVIDIA's libraries, whose initialisers run in every program that uses CUDA.
     // The loader's own words, which say what is missing, are the error's cause.
     unsafe { Library::new(file) }.map_err(|error| error.source().map_or_else(|| error.to_string(), ToString::to_string))
+}
+
+/// Whether a library is not there at all, by the loader's words: one that is found and damaged they name by its path, and one that
+/// lacks another by the other's name.
+fn is_absent(file: &str, words: &str) -> bool {
+    words.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
 }
 
 fn version_of(library: &Library, version: Version) -> String {

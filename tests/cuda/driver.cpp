@@ -215,6 +215,13 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
     return SUCCESS;
 }
 
+int cuDeviceTotalMem_v2(size_t *bytes, int) {
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    if (int code = begin("cuDeviceTotalMem", false)) return code;
+    *bytes = size_t{8} << 30;
+    return SUCCESS;
+}
+
 int cuStreamCreate(Stream **stream, unsigned int flags) {
     BEGIN("cuStreamCreate");
     if (flags != 1 && !is_gstreamer(__builtin_return_address(0))) accuse("a stream that waits for the default one");

@@ -70,12 +70,17 @@ pub fn is_child(test: &str, folders: &[&Path], variables: &[(&str, &Path)]) -> b
 
 /// Runs `body` over the stand-in, in a process of its own.
 pub fn over_the_stand_in(test: &str, variables: &[(&str, &Path)], body: impl FnOnce(&'static StandIn)) {
+    over_the_stand_in_beside(test, (&[], variables), body);
+}
+
+/// The same where the loader finds the libraries of more folders.
+pub fn over_the_stand_in_beside(test: &str, (folders, variables): (&[&Path], &[(&str, &Path)]), body: impl FnOnce(&'static StandIn)) {
     if std::env::var_os(IN_CHILD).is_some() {
         return body(StandIn::loaded());
     }
     let Some(driver) = driver_dir(test) else { return };
     let nvrtc = nvrtc_dir("kernels compiled for the stand-in's device");
-    let folders: Vec<&Path> = std::iter::once(driver).chain(nvrtc.as_deref()).collect();
+    let folders: Vec<&Path> = std::iter::once(driver).chain(folders.iter().copied()).chain(nvrtc.as_deref()).collect();
     is_child(test, &folders, variables);
 }
 

@@ -18,6 +18,7 @@ mod faces;
 mod faults;
 mod flow;
 mod graphs;
+mod libraries;
 mod losses;
 mod neighbours;
 mod recognise;
