@@ -121,13 +121,15 @@ fn resolve_with(choice: &DeviceChoice, probe: impl Fn() -> Cuda) -> Result<Resol
 /// Everything that was looked at, for people.
 pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
     let fact = |what: &str, found: String, mend: String| DeviceFact { what: what.to_owned(), found, mend };
+    let mend_of = |obstacle: Option<(String, String)>| obstacle.map_or_else(String::new, |(_, mend)| mend);
     let Driver::Works { version, devices } = &cuda.driver else {
-        let (found, mend) = cuda.obstacle(0).unwrap_or_default();
+        let (found, mend) = cuda.driver.obstacle().unwrap_or_default();
         return vec![fact("driver", found, mend)];
     };
-    let mut facts = vec![fact("driver", format!("for CUDA {}, {} devices", cuda::dotted(*version), devices.len()), String::new())];
-    for (ordinal, _) in devices.iter().enumerate() {
-        facts.push(fact(&format!("cuda:{ordinal}"), gpu_words(cuda, ordinal as u32), String::new()));
+    let found = format!("for CUDA {}, {} devices", cuda::dotted(*version), devices.len());
+    let mut facts = vec![fact("driver", found, mend_of(cuda.driver.obstacle()))];
+    for (ordinal, gpu) in devices.iter().enumerate() {
+        facts.push(fact(&format!("cuda:{ordinal}"), gpu_words(cuda, ordinal as u32), mend_of(gpu.obstacle())));
     }
     for library in &cuda.libraries {
         facts.push(match &library.found {
@@ -140,8 +142,7 @@ pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
 }
 
 fn gpu_words(cuda: &Cuda, ordinal: u32) -> String {
-    let Driver::Works { devices, .. } = &cuda.driver else { return String::new() };
-    devices.get(ordinal as usize).map_or_else(String::new, |gpu| {
+    cuda.driver.devices().get(ordinal as usize).map_or_else(String::new, |gpu| {
         let (major, minor) = gpu.compute;
         format!("{}, compute capability {major}.{minor}, {} MiB", gpu.name, gpu.memory_bytes >> 20)
     })
@@ -181,7 +182,7 @@ mod tests {
         for (cuda, words) in [
             (without_driver(Driver::Missing), "libcuda.so is not there"),
             (without_driver(Driver::Broken("CUDA_ERROR_NO_DEVICE".into())), "CUDA_ERROR_NO_DEVICE"),
-            (machine(vec![], &[]), "0 devices"),
+            (machine(vec![], &[]), "knows no device"),
             (machine(vec![gpu((7, 0))], &[]), "compute capability 7.0, and 7.5 is needed"),
             (machine(vec![gpu((8, 9))], &["cuDNN"]), "cuDNN: lib.so.1 is not there"),
             (Cuda { driver: Driver::Works { version: 11_080, devices: vec![gpu((8, 9))] }, libraries: vec![] }, "for CUDA 11.8, and 12"),
@@ -189,6 +190,25 @@ mod tests {
             let resolved = resolved(cuda);
             assert!(resolved.device == Device::Cpu && resolved.reason.contains(words), "{words}: {}", resolved.reason);
         }
+    }
+
+    #[test]
+    fn whatever_keeps_the_gpu_from_being_used_is_a_fact_with_its_mend() {
+        for cuda in [
+            without_driver(Driver::Missing),
+            without_driver(Driver::Broken("CUDA_ERROR_NO_DEVICE".into())),
+            Cuda { driver: Driver::Works { version: 11_080, devices: vec![gpu((8, 9))] }, libraries: vec![] },
+            machine(vec![], &[]),
+            machine(vec![gpu((7, 0))], &[]),
+            machine(vec![gpu((8, 9))], &["cuDNN"]),
+        ] {
+            let (_, mend) = cuda.obstacle(0).expect("it cannot be used");
+            assert!(facts(&cuda).iter().any(|fact| fact.mend == mend), "{mend}: {:?}", facts(&cuda));
+        }
+        assert!(
+            facts(&machine(vec![gpu((8, 9))], &[])).iter().all(|fact| fact.mend.is_empty()),
+            "where nothing does, nothing is to be mended"
+        );
     }
 
     #[test]
