@@ -98,12 +98,11 @@ pub fn resolve(choice: &DeviceChoice) -> Result<ResolvedDevice, DeviceError> {
 }
 
 fn resolve_with(choice: &DeviceChoice, probe: impl Fn() -> Cuda) -> Result<ResolvedDevice, DeviceError> {
-    let ordinal = match choice {
-        DeviceChoice::Cpu => return Ok(ResolvedDevice::cpu("configured")),
-        DeviceChoice::Auto => 0,
-        DeviceChoice::Cuda(ordinal) => *ordinal,
-    };
+    if *choice == DeviceChoice::Cpu {
+        return Ok(ResolvedDevice::cpu("configured"));
+    }
     let cuda = probe();
+    let ordinal = if let DeviceChoice::Cuda(ordinal) = choice { *ordinal } else { first_usable(&cuda) };
     let facts = facts(&cuda);
     let is_auto = *choice == DeviceChoice::Auto;
     match cuda.obstacle(ordinal) {
@@ -116,6 +115,11 @@ fn resolve_with(choice: &DeviceChoice, probe: impl Fn() -> Cuda) -> Result<Resol
             Ok(ResolvedDevice { device: Device::Cuda(ordinal), reason, facts, without_tensorrt, may_fall_back: is_auto })
         }
     }
+}
+
+/// The first device that can be used; where none can, the first one is spoken of.
+fn first_usable(cuda: &Cuda) -> u32 {
+    (0..cuda.driver.devices().len() as u32).find(|ordinal| cuda.obstacle(*ordinal).is_none()).unwrap_or(0)
 }
 
 /// Everything that was looked at, for people.
@@ -190,6 +194,19 @@ mod tests {
             let resolved = resolved(cuda);
             assert!(resolved.device == Device::Cpu && resolved.reason.contains(words), "{words}: {}", resolved.reason);
         }
+    }
+
+    #[test]
+    fn auto_passes_over_a_gpu_that_cannot_be_used_where_another_one_can() {
+        let resolved = |choice, devices: &[Gpu]| resolve_with(&choice, || machine(devices.to_vec(), &[]));
+        let (old, usable) = (gpu((7, 0)), Gpu { name: "H200".into(), ..gpu((9, 0)) });
+        let second = resolved(DeviceChoice::Auto, &[old.clone(), usable.clone(), usable.clone()]).expect("auto never fails");
+        assert!(second.device == Device::Cuda(1) && second.reason.contains("H200"), "{second:?}");
+        let passed_over = second.facts.iter().find(|fact| fact.what == "cuda:0").expect("it was looked at");
+        assert!(passed_over.mend.contains("Turing"), "{passed_over:?}");
+        let none = resolved(DeviceChoice::Auto, &[old.clone(), gpu((6, 1))]).expect("auto never fails");
+        assert!(none.device == Device::Cpu && none.reason.contains("compute capability 7.0"), "the first one is spoken of: {none:?}");
+        assert!(resolved(DeviceChoice::Cuda(0), &[old, usable]).is_err(), "whoever names one gets no other");
     }
 
     #[test]
