@@ -98,12 +98,11 @@ pub fn resolve(choice: &DeviceChoice) -> Result<ResolvedDevice, DeviceError> {
 }
 
 fn resolve_with(choice: &DeviceChoice, probe: impl Fn() -> Cuda) -> Result<ResolvedDevice, DeviceError> {
-    let ordinal = match choice {
-        DeviceChoice::Cpu => return Ok(ResolvedDevice::cpu("configured")),
-        DeviceChoice::Auto => 0,
-        DeviceChoice::Cuda(ordinal) => *ordinal,
-    };
+    if *choice == DeviceChoice::Cpu {
+        return Ok(ResolvedDevice::cpu("configured"));
+    }
     let cuda = probe();
+    let ordinal = if let DeviceChoice::Cuda(ordinal) = choice { *ordinal } else { first_usable(&cuda) };
     let facts = facts(&cuda);
     let is_auto = *choice == DeviceChoice::Auto;
     match cuda.obstacle(ordinal) {
@@ -118,16 +117,23 @@ fn resolve_with(choice: &DeviceChoice, probe: impl Fn() -> Cuda) -> Result<Resol
     }
 }
 
+/// The first device that can be used; where none can, the first one is spoken of.
+fn first_usable(cuda: &Cuda) -> u32 {
+    (0..cuda.driver.devices().len() as u32).find(|ordinal| cuda.obstacle(*ordinal).is_none()).unwrap_or(0)
+}
+
 /// Everything that was looked at, for people.
 pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
     let fact = |what: &str, found: String, mend: String| DeviceFact { what: what.to_owned(), found, mend };
+    let mend_of = |obstacle: Option<(String, String)>| obstacle.map_or_else(String::new, |(_, mend)| mend);
     let Driver::Works { version, devices } = &cuda.driver else {
-        let (found, mend) = cuda.obstacle(0).unwrap_or_default();
+        let (found, mend) = cuda.driver.obstacle().unwrap_or_default();
         return vec![fact("driver", found, mend)];
     };
-    let mut facts = vec![fact("driver", format!("for CUDA {}, {} devices", cuda::dotted(*version), devices.len()), String::new())];
-    for (ordinal, _) in devices.iter().enumerate() {
-        facts.push(fact(&format!("cuda:{ordinal}"), gpu_words(cuda, ordinal as u32), String::new()));
+    let found = format!("for CUDA {}, {} devices", cuda::dotted(*version), devices.len());
+    let mut facts = vec![fact("driver", found, mend_of(cuda.driver.obstacle()))];
+    for (ordinal, gpu) in devices.iter().enumerate() {
+        facts.push(fact(&format!("cuda:{ordinal}"), gpu_words(cuda, ordinal as u32), mend_of(gpu.obstacle())));
     }
     for library in &cuda.libraries {
         facts.push(match &library.found {
@@ -140,8 +146,7 @@ pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
 }
 
 fn gpu_words(cuda: &Cuda, ordinal: u32) -> String {
-    let Driver::Works { devices, .. } = &cuda.driver else { return String::new() };
-    devices.get(ordinal as usize).map_or_else(String::new, |gpu| {
+    cuda.driver.devices().get(ordinal as usize).map_or_else(String::new, |gpu| {
         let (major, minor) = gpu.compute;
         format!("{}, compute capability {major}.{minor}, {} MiB", gpu.name, gpu.memory_bytes >> 20)
     })
@@ -181,7 +186,7 @@ mod tests {
         for (cuda, words) in [
             (without_driver(Driver::Missing), "libcuda.so is not there"),
             (without_driver(Driver::Broken("CUDA_ERROR_NO_DEVICE".into())), "CUDA_ERROR_NO_DEVICE"),
-            (machine(vec![], &[]), "0 devices"),
+            (machine(vec![], &[]), "knows no device"),
             (machine(vec![gpu((7, 0))], &[]), "compute capability 7.0, and 7.5 is needed"),
             (machine(vec![gpu((8, 9))], &["cuDNN"]), "cuDNN: lib.so.1 is not there"),
             (Cuda { driver: Driver::Works { version: 11_080, devices: vec![gpu((8, 9))] }, libraries: vec![] }, "for CUDA 11.8, and 12"),
@@ -189,6 +194,38 @@ mod tests {
             let resolved = resolved(cuda);
             assert!(resolved.device == Device::Cpu && resolved.reason.contains(words), "{words}: {}", resolved.reason);
         }
+    }
+
+    #[test]
+    fn auto_passes_over_a_gpu_that_cannot_be_used_where_another_one_can() {
+        let resolved = |choice, devices: &[Gpu]| resolve_with(&choice, || machine(devices.to_vec(), &[]));
+        let (old, usable) = (gpu((7, 0)), Gpu { name: "H200".into(), ..gpu((9, 0)) });
+        let second = resolved(DeviceChoice::Auto, &[old.clone(), usable.clone(), usable.clone()]).expect("auto never fails");
+        assert!(second.device == Device::Cuda(1) && second.reason.contains("H200"), "{second:?}");
+        let passed_over = second.facts.iter().find(|fact| fact.what == "cuda:0").expect("it was looked at");
+        assert!(passed_over.mend.contains("Turing"), "{passed_over:?}");
+        let none = resolved(DeviceChoice::Auto, &[old.clone(), gpu((6, 1))]).expect("auto never fails");
+        assert!(none.device == Device::Cpu && none.reason.contains("compute capability 7.0"), "the first one is spoken of: {none:?}");
+        assert!(resolved(DeviceChoice::Cuda(0), &[old, usable]).is_err(), "whoever names one gets no other");
+    }
+
+    #[test]
+    fn whatever_keeps_the_gpu_from_being_used_is_a_fact_with_its_mend() {
+        for cuda in [
+            without_driver(Driver::Missing),
+            without_driver(Driver::Broken("CUDA_ERROR_NO_DEVICE".into())),
+            Cuda { driver: Driver::Works { version: 11_080, devices: vec![gpu((8, 9))] }, libraries: vec![] },
+            machine(vec![], &[]),
+            machine(vec![gpu((7, 0))], &[]),
+            machine(vec![gpu((8, 9))], &["cuDNN"]),
+        ] {
+            let (_, mend) = cuda.obstacle(0).expect("it cannot be used");
+            assert!(facts(&cuda).iter().any(|fact| fact.mend == mend), "{mend}: {:?}", facts(&cuda));
+        }
+        assert!(
+            facts(&machine(vec![gpu((8, 9))], &[])).iter().all(|fact| fact.mend.is_empty()),
+            "where nothing does, nothing is to be mended"
+        );
     }
 
     #[test]

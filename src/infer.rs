@@ -171,6 +171,9 @@ pub enum InferError {
     /// There was no room for all that was asked at once: less of it may go through.
     #[error("inference failed: {0}")]
     NoRoom(String),
+    /// A picture is none that can be analysed where it is: the others may go through by themselves.
+    #[error("inference failed: {0}")]
+    BadPicture(String),
 }
 
 /// Inference cannot begin.

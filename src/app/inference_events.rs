@@ -1,13 +1,14 @@
 //! Tells the log when inference fails, and when it works again.
 //!
-//! In: the engine's condition, what was told last. Out: `INFERENCE_FAILED` at the first failure, `INFERENCE_RESTORED` when there was
-//! none for [`QUIET`]: one that comes and goes is told once, not at the rate of frames.
+//! In: the engine's condition, what was told last. Out: `INFERENCE_FAILED` at the first failure and every [`AGAIN`] while there are
+//! more, `INFERENCE_RESTORED` when there was none for [`QUIET`]: one that comes and goes is not told at the rate of frames.
 //! Must not know: what fails, sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
@@ -18,6 +19,10 @@ use crate::store::{Store, StoreError};
 
 /// So long nothing may have failed before inference is said to work.
 const QUIET: Duration = Duration::from_secs(10);
+/// So often it is told that inference still fails: what made it fail first may be the lesser of two faults.
+const AGAIN: Duration = Duration::from_secs(600);
+/// How long the log may take for the last event of a daemon that ends.
+const LAST_EVENT_MAX: Duration = Duration::from_secs(3);
 /// How long a full disk is waited for.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
@@ -52,9 +57,11 @@ pub(super) async fn tell_end(
     let ended = ending.await;
     if let Err(reason) = &ended {
         let event = event(EventKind::InferenceFailed, format!("{reason}; the daemon ends by it"), clock.now());
-        // A full disk is not waited for: the daemon is to be started again.
-        if let Err(error) = events.append(vec![event]).await {
-            tracing::error!(%error, "the log could not be told that inference failed");
+        // A disk that is full, or hangs, is not waited for: the daemon is to be started again.
+        match tokio::time::timeout(LAST_EVENT_MAX, events.append(vec![event])).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the log could not be told that inference failed"),
+            Err(_) => tracing::error!("the log could not be told within {LAST_EVENT_MAX:?} that inference failed"),
         }
     }
     ended
@@ -69,28 +76,34 @@ async fn follow<E, T: Future<Output = Result<(), E>>>(
     loop {
         let Some(Condition { failures, reason, .. }) = failed_since(&mut condition, known).await else { return Ok(()) };
         told(EventKind::InferenceFailed, reason).await?;
-        let Some(failures) = restored(&mut condition, failures).await else { return Ok(()) };
-        let times = if failures - known == 1 { "once".into() } else { format!("{} times", failures - known) };
-        told(EventKind::InferenceRestored, format!("{device} does the work again; it had failed {times}")).await?;
-        known = failures;
+        let (mut last, mut since) = (failures, Instant::now());
+        while let Some(more) = failed_before_restored(&mut condition, last).await {
+            let Some(Condition { failures, reason, .. }) = more else { return Ok(()) };
+            last = failures;
+            if since.elapsed() >= AGAIN {
+                told(EventKind::InferenceFailed, format!("{reason}; {}", failed(last - known))).await?;
+                since = Instant::now();
+            }
+        }
+        told(EventKind::InferenceRestored, format!("{device} does the work again; {}", failed(last - known))).await?;
+        known = last;
     }
 }
 
-/// Waits until nothing has failed for [`QUIET`] and work is done. Answers how often it had failed by then; `None` when the engine has
-/// gone.
-async fn restored(condition: &mut watch::Receiver<Condition>, mut failures: u64) -> Option<u64> {
-    loop {
-        match tokio::time::timeout(QUIET, failed_since(condition, failures)).await {
-            Ok(more) => failures = more?.failures,
-            // Where no work came since, it is not known whether it would be done.
-            Err(_) => {
-                let now = condition.wait_for(|now| now.works || now.failures > failures).await.ok()?.clone();
-                if now.failures == failures {
-                    return Some(failures);
-                }
-                failures = now.failures;
-            }
-        }
+fn failed(pieces: u64) -> String {
+    if pieces == 1 { "one piece of work had failed".into() } else { format!("{pieces} pieces of work had failed") }
+}
+
+/// The next failure after so many; `None` where nothing fails for [`QUIET`] and work is done. Within: `None` when the engine has gone.
+async fn failed_before_restored(condition: &mut watch::Receiver<Condition>, failures: u64) -> Option<Option<Condition>> {
+    if let Ok(more) = tokio::time::timeout(QUIET, failed_since(condition, failures)).await {
+        return Some(more);
+    }
+    // Where no work came since, it is not known whether it would be done.
+    match condition.wait_for(|now| now.works || now.failures > failures).await {
+        Ok(now) if now.failures == failures => None,
+        Ok(now) => Some(Some(now.clone())),
+        Err(_) => Some(None),
     }
 }
 
@@ -157,12 +170,12 @@ mod tests {
         }
     }
 
-    fn failed(reason: &str) -> (EventKind, String) {
+    fn told_of(reason: &str) -> (EventKind, String) {
         (EventKind::InferenceFailed, reason.into())
     }
 
-    fn restored(times: &str) -> (EventKind, String) {
-        (EventKind::InferenceRestored, format!("cuda:0 does the work again; it had failed {times}"))
+    fn restored(failed: &str) -> (EventKind, String) {
+        (EventKind::InferenceRestored, format!("cuda:0 does the work again; {failed} had failed"))
     }
 
     #[tokio::test(start_paused = true)]
@@ -170,12 +183,12 @@ mod tests {
         let house = House::new();
         assert_eq!(house.told_after(60).await, []);
         house.fails("the device is lost");
-        assert_eq!(house.told_after(1).await, [failed("the device is lost")]);
+        assert_eq!(house.told_after(1).await, [told_of("the device is lost")]);
         house.works();
         assert_eq!(house.told_after(8).await, []);
-        assert_eq!(house.told_after(2).await, [restored("once")]);
+        assert_eq!(house.told_after(2).await, [restored("one piece of work")]);
         house.fails("again");
-        assert_eq!(house.told_after(1).await, [failed("again")], "the next one is news");
+        assert_eq!(house.told_after(1).await, [told_of("again")], "the next one is news");
     }
 
     #[tokio::test(start_paused = true)]
@@ -186,19 +199,32 @@ mod tests {
             house.works();
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
-        assert_eq!(house.told_after(0).await, [failed("one camera's pictures")]);
-        assert_eq!(house.told_after(11).await, [restored("250 times")]);
+        assert_eq!(house.told_after(0).await, [told_of("one camera's pictures")]);
+        assert_eq!(house.told_after(11).await, [restored("250 pieces of work")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_on_failing_is_told_again_every_ten_minutes() {
+        let house = House::new();
+        for second in 0..1_500 {
+            house.fails(if second < 700 { "one camera's pictures" } else { "the device is lost" });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let after = |failed, reason: &str| told_of(&format!("{reason}; {failed} pieces of work had failed"));
+        let told = [told_of("one camera's pictures"), after(601, "one camera's pictures"), after(1_201, "the device is lost")];
+        assert_eq!(house.told_after(0).await, told);
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_not_said_to_work_before_it_did() {
         let house = House::new();
         house.fails("the device is lost");
-        assert_eq!(house.told_after(3600).await, [failed("the device is lost")], "no work came");
+        assert_eq!(house.told_after(3600).await, [told_of("the device is lost")], "no work came");
         house.fails("it is still lost");
         house.works();
-        assert_eq!(house.told_after(9).await, []);
-        assert_eq!(house.told_after(2).await, [restored("2 times")]);
+        let again = told_of("it is still lost; 2 pieces of work had failed");
+        assert_eq!(house.told_after(9).await, [again], "the last word of it was an hour ago");
+        assert_eq!(house.told_after(2).await, [restored("2 pieces of work")]);
     }
 
     /// The kinds and messages that a start tells: on the CPU, in another's place or not.

@@ -164,7 +164,7 @@ fn library((name, file, need, package, others, version): Wanted) -> LibraryFact 
             std::mem::forget(library);
             Ok(told)
         }
-        Err(words) => Err(match others.iter().find(|other| open(other).is_ok()) {
+        Err(words) => Err(match others.iter().find(|other| is_absent(file, &words) && open(other).is_ok()) {
             Some(other) => format!("{file} is not there; {other} is, of another version, which cannot be used"),
             None => format!("{file} cannot be loaded: {words}"),
         }),
@@ -176,6 +176,12 @@ fn open(file: &str) -> Result<Library, String> {
     // SAFETY: these are NVIDIA's libraries, whose initialisers run in every program that uses CUDA.
     // The loader's own words, which say what is missing, are the error's cause.
     unsafe { Library::new(file) }.map_err(|error| error.source().map_or_else(|| error.to_string(), ToString::to_string))
+}
+
+/// Whether a library is not there at all, by the loader's words: one that is found and damaged they name by its path, and one that
+/// lacks another by the other's name.
+fn is_absent(file: &str, words: &str) -> bool {
+    words.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
 }
 
 fn version_of(library: &Library, version: Version) -> String {
@@ -202,40 +208,21 @@ fn version_of(library: &Library, version: Version) -> String {
     told.map_or_else(String::new, |(major, minor)| format!("{major}.{minor}"))
 }
 
+/// Why something cannot be used, and the mend.
+type Obstacle = (String, String);
+
 impl Cuda {
     /// Why device `ordinal` cannot be used, with the mend; `None` where it can.
-    pub fn obstacle(&self, ordinal: u32) -> Option<(String, String)> {
-        let because = |what: String, mend: &str| Some((what, mend.to_owned()));
-        let (version, devices) = match &self.driver {
-            Driver::Missing => {
-                return because(
-                    "libcuda.so is not there, so no NVIDIA driver is installed".into(),
-                    "apt-get install nvidia-driver, then restart",
-                );
-            }
-            Driver::Broken(words) => {
-                return because(
-                    format!("the NVIDIA driver does not work: {words}"),
-                    "nvidia-smi says more; after an upgrade of the driver the machine must restart",
-                );
-            }
-            Driver::Works { version, devices } => (*version, devices),
-        };
-        if version < DRIVER_MIN {
-            return because(
-                format!("the NVIDIA driver is for CUDA {}, and 12 is needed", dotted(version)),
-                "install a driver of version 525 or newer",
-            );
+    pub fn obstacle(&self, ordinal: u32) -> Option<Obstacle> {
+        if let Some(obstacle) = self.driver.obstacle() {
+            return Some(obstacle);
         }
+        let devices = self.driver.devices();
         let Some(gpu) = devices.get(ordinal as usize) else {
             return because(format!("the NVIDIA driver knows {} devices, numbered from 0", devices.len()), "nvidia-smi -L lists them");
         };
-        if gpu.compute < COMPUTE_MIN {
-            let (major, minor) = gpu.compute;
-            return because(
-                format!("{} has compute capability {major}.{minor}, and 7.5 is needed", gpu.name),
-                "use a GPU of the Turing generation (2018) or newer",
-            );
+        if let Some(obstacle) = gpu.obstacle() {
+            return Some(obstacle);
         }
         let missing = self.libraries.iter().find(|library| library.need == Need::All && library.found.is_err())?;
         let words = missing.found.as_ref().err().cloned().unwrap_or_default();
@@ -246,6 +233,51 @@ impl Cuda {
     pub fn tensorrt(&self) -> Result<(), String> {
         let missing = self.libraries.iter().find(|library| library.need == Need::TensorRt && library.found.is_err());
         missing.map_or(Ok(()), |library| Err(library.found.as_ref().err().cloned().unwrap_or_default()))
+    }
+}
+
+fn because(what: String, mend: &str) -> Option<Obstacle> {
+    Some((what, mend.to_owned()))
+}
+
+impl Driver {
+    /// Why no device can be used by it, with the mend.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Self::Missing => {
+                because("libcuda.so is not there, so no NVIDIA driver is installed".into(), "apt-get install nvidia-driver, then restart")
+            }
+            Self::Broken(words) => because(
+                format!("the NVIDIA driver does not work: {words}"),
+                "nvidia-smi says more; after an upgrade of the driver the machine must restart",
+            ),
+            Self::Works { version, .. } if *version < DRIVER_MIN => because(
+                format!("the NVIDIA driver is for CUDA {}, and 12 is needed", dotted(*version)),
+                "install a driver of version 525 or newer",
+            ),
+            Self::Works { devices, .. } if devices.is_empty() => because(
+                "the NVIDIA driver works and knows no device".into(),
+                "nvidia-smi -L lists those of the machine; in a container they have to be handed in",
+            ),
+            Self::Works { .. } => None,
+        }
+    }
+
+    /// Those that it knows.
+    pub(super) fn devices(&self) -> &[Gpu] {
+        match self {
+            Self::Works { devices, .. } => devices,
+            Self::Missing | Self::Broken(_) => &[],
+        }
+    }
+}
+
+impl Gpu {
+    /// Why it cannot be used whatever is installed, with the mend.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        let (major, minor) = self.compute;
+        let what = || format!("{} has compute capability {major}.{minor}, and 7.5 is needed", self.name);
+        if self.compute < COMPUTE_MIN { because(what(), "use a GPU of the Turing generation (2018) or newer") } else { None }
     }
 }
 

@@ -138,7 +138,11 @@ impl CudaError {
 impl From<CudaError> for InferError {
     fn from(error: CudaError) -> Self {
         let words = error.to_string();
-        if error.is_of_the_batch() { Self::NoRoom(words) } else { Self::Session(words) }
+        match error {
+            CudaError::BadSurface { .. } => Self::BadPicture(words),
+            _ if error.is_of_the_batch() => Self::NoRoom(words),
+            _ => Self::Session(words),
+        }
     }
 }
 

@@ -278,8 +278,10 @@ impl Engine {
 
     async fn ask<T>(&self, lane: Lane, job: Job, answer: oneshot::Receiver<Result<T, InferError>>) -> Result<T, InferError> {
         self.0.pool.submit(lane, job).await?;
-        // Without an answer the thread has panicked, or the engine is ending.
-        answer.await.unwrap_or_else(|_| Err(self.0.pool.ended()))
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.0.pool.unanswered().await),
+        }
     }
 
     /// Waits until a session is idle.

@@ -85,8 +85,15 @@ impl<J: Send + 'static> Pool<J> {
         Ok(())
     }
 
-    /// Why a job of this pool is not answered.
-    pub(super) fn ended(&self) -> InferError {
+    /// Why a job that was taken was dropped without an answer, once that is known: as long as somebody can ask, only a panic does so,
+    /// and a thread that panics lets go of its job before it tells the reason.
+    pub(super) async fn unanswered(&self) -> InferError {
+        let _ = self.failure().wait_for(Option::is_some).await;
+        self.ended()
+    }
+
+    /// Why this pool takes no more jobs.
+    fn ended(&self) -> InferError {
         self.shared.failure.borrow().clone().map_or(InferError::Stopped, InferError::Session)
     }
 
@@ -205,6 +212,35 @@ mod tests {
         assert!(answer.await.is_err());
         let late = pool.submit(Lane::Live, Box::new(|| ())).await;
         assert!(matches!(late, Err(InferError::Session(words)) if words == reason));
+    }
+
+    #[tokio::test]
+    async fn whoever_asked_for_what_a_thread_panics_at_is_told_the_reason_too() {
+        /// Keeps a thread at its panic, after the answer was given up and before anybody is told why.
+        struct Keeps(mpsc::Receiver<()>);
+        impl Drop for Keeps {
+            fn drop(&mut self) {
+                // The end of the test ends the wait.
+                let _ = self.0.recv();
+            }
+        }
+        let pool = pool(1);
+        let (reply, answer) = oneshot::channel::<()>();
+        let (release, keeps) = mpsc::sync_channel(1);
+        let both = (reply, Keeps(keeps));
+        let panics = Box::new(move || {
+            let (_reply, _keeps) = &both;
+            panic!("the device is gone");
+        });
+        pool.submit(Lane::Live, panics).await.expect("it is open");
+        assert!(answer.await.is_err());
+        let mut why = std::pin::pin!(pool.unanswered());
+        tokio::select! {
+            biased;
+            early = &mut why => panic!("nobody knows yet, and it is said: {early}"),
+            () = std::future::ready(()) => release.send(()).expect("it is kept"),
+        }
+        assert!(matches!(why.await, InferError::Session(words) if words.contains("the device is gone")));
     }
 
     #[tokio::test]

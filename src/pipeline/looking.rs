@@ -46,7 +46,8 @@ impl Pipeline {
         let Some(count) = frames.last().map(|last| last.end) else { return Vec::new() };
         match ask(questions(0..count)).await {
             Ok(answers) => answers.into_iter().map(Some).collect(),
-            Err(InferError::NoRoom(_) | InferError::Session(_)) => {
+            // It may be one camera's pictures that there is no room for, that are none, or that a device fails at; or a failure that passes.
+            Err(InferError::NoRoom(_) | InferError::Session(_) | InferError::BadPicture(_)) => {
                 let mut answers = Vec::with_capacity(count);
                 for of_frame in frames {
                     let asked = of_frame.len();

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use super::convert;
 use super::status::{Refusal, bad_field};
 use crate::cameras::Cameras;
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::gallery::Gallery;
 use crate::pb;
 use crate::store::Store;
@@ -91,7 +91,8 @@ impl Filter {
 
     /// Whether `event` passes; its subject is looked up where a filter asks for it.
     pub(super) fn lets_through(&self, event: &Event, gallery: &Gallery) -> bool {
-        let (any_camera, any_type) = (self.cameras.is_empty(), self.types.is_empty());
+        let is_of_all = matches!(event.kind, EventKind::InferenceFailed | EventKind::InferenceRestored);
+        let (any_camera, any_type) = (self.cameras.is_empty() || is_of_all, self.types.is_empty());
         (any_camera || self.cameras.contains(&*event.camera))
             && (any_type || self.types.contains(&convert::event::event_type(event.kind)))
             && self.lets_through_subject(event, gallery)
@@ -122,5 +123,26 @@ impl<'a> From<&'a pb::ListEventsRequest> for Wanted<'a> {
     fn from(request: &'a pb::ListEventsRequest) -> Self {
         let pb::ListEventsRequest { camera_ids, types, subject_ids, watchlists, .. } = request;
         Self { camera_ids, types, subject_ids, watchlists }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::face::TemplateSpace;
+
+    #[test]
+    fn whoever_asks_for_a_camera_hears_that_nobody_is_looked_for_and_whoever_asks_for_somebody_does_not() {
+        let gallery = Gallery::new(TemplateSpace::new("s"));
+        let passes = |filter: &Filter, kind, camera| filter.lets_through(&Event::new(kind, camera, Timestamp::from_micros(1)), &gallery);
+        let of_door = Filter { cameras: HashSet::from(["door".to_owned()]), ..Filter::default() };
+        assert!(passes(&of_door, EventKind::InferenceFailed, "") && passes(&of_door, EventKind::InferenceRestored, ""));
+        assert!(passes(&of_door, EventKind::CameraOffline, "door") && !passes(&of_door, EventKind::CameraOffline, "yard"));
+        assert!(!passes(&of_door, EventKind::GalleryChanged, ""), "that is of no camera");
+        let identified = Filter { types: HashSet::from([pb::EventType::Identified]), ..of_door };
+        assert!(!passes(&identified, EventKind::InferenceFailed, ""), "nobody asked for it");
+        let of_somebody = Filter { subjects: HashSet::from(["anna".to_owned()]), ..Filter::default() };
+        assert!(!passes(&of_somebody, EventKind::InferenceFailed, ""));
     }
 }

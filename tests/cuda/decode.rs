@@ -335,6 +335,30 @@ fn frames_whose_strides_lie_are_refused_and_the_cpu_decodes_in_the_end() {
 }
 
 #[test]
+fn a_camera_whose_strides_lie_takes_no_frame_of_another_with_it() {
+    with_gstreamer("decode::a_camera_whose_strides_lie_takes_no_frame_of_another_with_it", &[], |stand_in, folder| {
+        let file = clip(folder, SIZE);
+        let pictures = teach(stand_in, &file);
+        let decode = Decode::on_cuda(0);
+        let healthy = Watched::begin(std::slice::from_ref(&file), decode.clone(), 1);
+        healthy.taker.wait("a second of frames", |seen| seen.offered >= 25);
+        // Its surfaces are there; those that are made from now on say that their rows are closer than they are long.
+        stand_in.pitch(320);
+        let lying = Watched::begin(&[file], decode.clone(), 1);
+        lying.taker.wait("refused frames", |seen| seen.refused >= 10);
+        drop(healthy.taker.take());
+        healthy.taker.wait("frames in the meantime", |seen| seen.offered >= 25);
+        lying.taker.wait("frames of the CPU", |seen| seen.offered >= 1);
+        assert!(lying.end().frames[0].device_pixels().is_none(), "rows of 322 bytes do not fit 320");
+        let seen = healthy.end();
+        assert_eq!((seen.refused, seen.damaged, seen.states.len()), (0, 0, 0), "nothing was heard of the other: {:?}", seen.states);
+        which(&seen.frames[0], &pictures);
+        drop((seen, decode));
+        assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
+    });
+}
+
+#[test]
 fn a_camera_that_the_device_refuses_is_decoded_by_the_cpu_and_its_state_says_why() {
     with_gstreamer("decode::a_camera_that_the_device_refuses_is_decoded_by_the_cpu_and_its_state_says_why", &[], |stand_in, folder| {
         let file = clip(folder, SIZE);

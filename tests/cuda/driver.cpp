@@ -1,7 +1,7 @@
 //! A stand-in for NVIDIA's driver: libcuda.so with the functions that doorward calls, and no device.
 //!
 //! In: calls of the driver's interface. Out: what they would do, as late as the interface allows.
-//! With contexts.hpp; and with gstreamer.hpp and decoder.hpp for what GStreamer calls, one file in the end.
+//! With contexts.hpp, told.hpp for the tests, and gstreamer.hpp and decoder.hpp for what GStreamer calls, one file in the end.
 //! Device memory is apart: the address that is handed out cannot be read or written by the host, and
 //! kernels run through a second mapping of the same memory. Queued work is done when somebody waits
 //! for it and not before, so whoever reads, frees or writes again without waiting is found out.
@@ -69,6 +69,8 @@ static uint64_t calls_in_all, bytes_up, bytes_down, bytes_read, wrong;
 static std::string what_was_wrong, fail_name, failed;
 static uint64_t fail_at;
 static int fail_code;
+// Whether all calls from that one on fail.
+static bool is_for_good;
 static int the_letterbox, the_align, the_measure, the_module;
 
 static void accuse(const std::string &what) {
@@ -76,13 +78,19 @@ static void accuse(const std::string &what) {
     if (what_was_wrong.empty()) what_was_wrong = what;
 }
 
+// A lost device does nothing any more of what was queued.
+static void lose() {
+    for (Stream *stream : streams) stream->work.clear();
+}
+
 // Counts a call and says whether it is to fail.
 static int begin(const char *name, bool needs_context) {
     calls[name]++;
     calls_in_all++;
     const uint64_t number = fail_name.empty() ? calls_in_all : (fail_name == name ? calls[name] : 0);
-    if (fail_at != 0 && number == fail_at) {
-        failed = name;
+    if (fail_at != 0 && (number == fail_at || (is_for_good && number > fail_at))) {
+        if (failed.empty()) failed = name;
+        if (is_for_good) lose();
         return fail_code;
     }
     if (needs_context && !is_alive(current())) {
@@ -204,6 +212,13 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
     if (int code = begin("cuDeviceGetAttribute", false)) return code;
     if (attribute != 75 && attribute != 76 && attribute != 14) return INVALID_VALUE;
     *value = attribute == 75 ? 8 : (attribute == 76 ? 6 : 512);
+    return SUCCESS;
+}
+
+int cuDeviceTotalMem_v2(size_t *bytes, int) {
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    if (int code = begin("cuDeviceTotalMem", false)) return code;
+    *bytes = size_t{8} << 30;
     return SUCCESS;
 }
 
@@ -431,78 +446,4 @@ int cuLaunchKernel(int *function, unsigned int x, unsigned int y, unsigned int z
 
 #include "gstreamer.hpp"
 #include "decoder.hpp"
-
-extern "C" {
-
-// What follows is for tests.
-
-// Calls of one function, by its name without a version; of all for none.
-uint64_t stub_calls(const char *name) {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    return name ? calls[name] : calls_in_all;
-}
-
-// Bytes copied up (0), down (1), and read by what stands for a session on the device (2).
-uint64_t stub_bytes(int way) {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    return way == 0 ? bytes_up : (way == 1 ? bytes_down : bytes_read);
-}
-
-// The flags that the primary context was retained with.
-uint64_t stub_context_flags() {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    return flags;
-}
-
-// Everything that was made and not given back.
-uint64_t stub_held() {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    return device.size() + pinned.size() + streams.size() + events.size() + contexts.size() + decoders.size() + static_cast<uint64_t>(modules + retained);
-}
-
-// What was done that a real driver would punish, or nothing.
-const char *stub_wrong() {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    return wrong ? what_was_wrong.c_str() : nullptr;
-}
-
-// Lets the `nth` call from the beginning fail with `code`, of all functions or of one; 0 lets none fail.
-void stub_fail(const char *name, uint64_t nth, int code) {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    calls.clear();
-    calls_in_all = 0;
-    failed.clear();
-    fail_name = name ? name : "";
-    fail_at = nth;
-    fail_code = code;
-}
-
-// The function that was made to fail, or nothing.
-const char *stub_failed() {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    return failed.empty() ? nullptr : failed.c_str();
-}
-
-// How much work is queued and not done.
-uint64_t stub_queued() {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    uint64_t queued = 0;
-    for (Stream *stream : streams) queued += stream->work.size();
-    return queued;
-}
-
-// Reads device memory as a session on the device does: after what is queued in its stream.
-void stub_read(Stream *stream, uint64_t address, void *to, size_t bytes) {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    run(stream);
-    std::memcpy(to, device_memory(address), bytes);
-    bytes_read += bytes;
-}
-
-// Writes device memory as a decoder or a session on the device does, at once.
-void stub_write(uint64_t address, const void *from, size_t bytes) {
-    std::lock_guard<std::recursive_mutex> lock(guard);
-    if (is_to_be_read(*memory_at(address))) accuse("a surface is let go of while a queued kernel reads it");
-    std::memcpy(device_memory(address), from, bytes);
-}
-}
+#include "told.hpp"

@@ -70,12 +70,17 @@ pub fn is_child(test: &str, folders: &[&Path], variables: &[(&str, &Path)]) -> b
 
 /// Runs `body` over the stand-in, in a process of its own.
 pub fn over_the_stand_in(test: &str, variables: &[(&str, &Path)], body: impl FnOnce(&'static StandIn)) {
+    over_the_stand_in_beside(test, (&[], variables), body);
+}
+
+/// The same where the loader finds the libraries of more folders.
+pub fn over_the_stand_in_beside(test: &str, (folders, variables): (&[&Path], &[(&str, &Path)]), body: impl FnOnce(&'static StandIn)) {
     if std::env::var_os(IN_CHILD).is_some() {
         return body(StandIn::loaded());
     }
     let Some(driver) = driver_dir(test) else { return };
     let nvrtc = nvrtc_dir("kernels compiled for the stand-in's device");
-    let folders: Vec<&Path> = std::iter::once(driver).chain(nvrtc.as_deref()).collect();
+    let folders: Vec<&Path> = std::iter::once(driver).chain(folders.iter().copied()).chain(nvrtc.as_deref()).collect();
     is_child(test, &folders, variables);
 }
 
@@ -89,12 +94,13 @@ pub fn image(gpu: &Gpu) -> Image {
     }
 }
 
-// SAFETY: the types that driver.cpp states; each call says what its arguments have to be.
+// SAFETY: the types that told.hpp states; each call says what its arguments have to be.
 type OfName = unsafe extern "C" fn(*const c_char) -> u64;
 type OfWay = unsafe extern "C" fn(c_int) -> u64;
 type Number = unsafe extern "C" fn() -> u64;
 type Words = unsafe extern "C" fn() -> *const c_char;
 type Fail = unsafe extern "C" fn(*const c_char, u64, c_int);
+type Lose = unsafe extern "C" fn(u64, c_int);
 type Read = unsafe extern "C" fn(*mut c_void, u64, *mut f32, usize);
 type Write = unsafe extern "C" fn(u64, *const u8, usize);
 // SAFETY: as above, in decoder.hpp and gstreamer.hpp.
@@ -115,7 +121,7 @@ impl StandIn {
     }
 
     fn symbol<T: Copy>(&self, name: &str) -> T {
-        // SAFETY: each caller names the type that driver.cpp has for it.
+        // SAFETY: each caller names the type that told.hpp has for it.
         *unsafe { self.0.get::<T>(name.as_bytes()) }.unwrap()
     }
 
@@ -193,6 +199,14 @@ impl StandIn {
         unsafe { fail(name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()), nth, code) };
     }
 
+    /// Loses the device: the `nth` call from now on and all that follow fail with `code`, and nothing that is queued is done, until
+    /// the next [`fail`](Self::fail).
+    pub fn lose(&self, nth: u64, code: c_int) {
+        let lose = self.symbol::<Lose>("stub_lose");
+        // SAFETY: any numbers are allowed.
+        unsafe { lose(nth, code) };
+    }
+
     fn set(&self, name: &str, number: u64) {
         // SAFETY: any number is allowed.
         unsafe { self.symbol::<Set>(name)(number) };
@@ -221,7 +235,7 @@ impl StandIn {
         self.number("stub_unknown")
     }
 
-    /// The function that was made to fail.
+    /// The first function that was made to fail.
     pub fn failed(&self) -> Option<String> {
         self.words("stub_failed")
     }

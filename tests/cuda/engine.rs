@@ -23,7 +23,7 @@ const SUMS_BYTES: usize = 80 * 4 * 8;
 /// How far measures may be from the host's, in parts: sums are rounded in another order.
 const PARTS_MAX: f32 = 1e-6;
 
-fn facts(mirror: MirrorChoice) -> EngineFacts {
+pub fn facts(mirror: MirrorChoice) -> EngineFacts {
     let said = || "over the stand-in".to_owned();
     EngineFacts {
         device: said(),
@@ -43,7 +43,7 @@ fn facts(mirror: MirrorChoice) -> EngineFacts {
     }
 }
 
-fn opened(stand_in: &'static StandIn) -> Result<Worker, CudaError> {
+pub fn opened(stand_in: &'static StandIn) -> Result<Worker, CudaError> {
     let gpu = Gpu::open(0)?;
     open(&gpu, &image(&gpu), stand_in)
 }
@@ -67,17 +67,17 @@ fn engine(stand_in: &'static StandIn, mirror: MirrorChoice) -> Engine {
     Engine::of_device_sessions(vec![session], facts(mirror), 4).unwrap()
 }
 
-fn request(frame: &Frame) -> DetectRequest {
+pub fn request(frame: &Frame) -> DetectRequest {
     DetectRequest { frame: frame.clone(), detector_side: Some(320), region_of_interest: None, score_min: None, face_pixels_min: 0 }
 }
 
 /// A frame of a decoder on the device.
-fn decoded(decoder: &Decoder, like: &Frame) -> Frame {
+pub fn decoded(decoder: &Decoder, like: &Frame) -> Frame {
     let surface = decoder.decode();
     Frame::on_device(like.camera.clone(), like.capture_time, *surface.format(), surface.pixels().clone()).unwrap()
 }
 
-fn on_device(frames: &[Frame], found: &[Vec<Detection>]) -> Vec<FaceOnDevice> {
+pub fn on_device(frames: &[Frame], found: &[Vec<Detection>]) -> Vec<FaceOnDevice> {
     let of = |(frame, faces): (&Frame, &Vec<Detection>)| FaceOnDevice {
         frame: frame.clone(),
         landmarks: faces[0].landmarks,
@@ -86,7 +86,7 @@ fn on_device(frames: &[Frame], found: &[Vec<Detection>]) -> Vec<FaceOnDevice> {
     frames.iter().zip(found).map(of).collect()
 }
 
-fn is_near(found: &Photometry, expected: &Photometry) -> bool {
+pub fn is_near(found: &Photometry, expected: &Photometry) -> bool {
     let pairs = [(found.sharpness, expected.sharpness), (found.brightness, expected.brightness), (found.contrast, expected.contrast)];
     pairs.iter().all(|(found, expected)| (found - expected).abs() <= expected.abs() * PARTS_MAX)
 }

@@ -12,9 +12,9 @@ use crate::flow::{Decoder, are_of, look, manifest, noise, open, request};
 use crate::graphs::{fails_once, graphs};
 
 /// What a driver may answer: no memory, a kernel that failed, a lost device.
-const CODES: [i32; 3] = [2, 719, 999];
+pub const CODES: [i32; 3] = [2, 719, 999];
 /// Calls whose failure nobody can be told of, since they give something back or wait once more.
-const GIVING_BACK: [&str; 9] = [
+pub const GIVING_BACK: [&str; 9] = [
     "cuMemFree",
     "cuMemFreeHost",
     "cuStreamDestroy",
@@ -33,7 +33,7 @@ fn small(surface: Surface) -> SurfaceRequest {
 }
 
 /// Stands for compiled kernels.
-fn image() -> Image {
+pub fn image() -> Image {
     Image::new(b"// .entry letterbox_nv12 .entry align_nv12 .entry measure_crops\n".to_vec()).unwrap()
 }
 

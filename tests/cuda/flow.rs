@@ -80,9 +80,14 @@ impl Decoder {
     }
 
     pub fn decode(&self) -> Surface {
+        Surface::new(*self.frame.format(), self.pixels()).unwrap()
+    }
+
+    /// The picture's memory, without a word of how it lies there.
+    pub fn pixels(&self) -> Arc<dyn DevicePixels> {
         self.stand_in.write(self.memory.address(), self.frame.plane(0));
         let (memory, stand_in, returned) = (self.memory.clone(), self.stand_in, self.returned.clone());
-        Surface::new(*self.frame.format(), Arc::new(Decoded { memory, stand_in, returned })).unwrap()
+        Arc::new(Decoded { memory, stand_in, returned })
     }
 }
 

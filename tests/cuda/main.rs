@@ -18,6 +18,9 @@ mod faces;
 mod faults;
 mod flow;
 mod graphs;
+mod libraries;
+mod losses;
+mod neighbours;
 mod recognise;
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/rtsp_server.rs"]

@@ -13,10 +13,10 @@ use canned::{Canned, JPEG};
 
 /// What a run of the binary gave.
 #[derive(Debug)]
-struct Ran {
-    exit_code: i32,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub exit_code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 fn run_with(arguments: &[&str], stdin: &str) -> Ran {
@@ -33,7 +33,7 @@ fn run_with(arguments: &[&str], stdin: &str) -> Ran {
     Ran { exit_code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
-fn run(arguments: &[&str]) -> Ran {
+pub fn run(arguments: &[&str]) -> Ran {
     run_with(arguments, "")
 }
 

@@ -12,6 +12,7 @@ mod daemon;
 mod decisions;
 mod enrol;
 mod faces;
+mod gpu;
 mod import;
 mod ingest;
 mod liveness;

@@ -102,7 +102,14 @@ impl Daemon {
     /// What a daemon says that does not start.
     pub fn refusal(data_dir: &Path, settings: &[&str]) -> String {
         let mut child = command(data_dir, "127.0.0.1:0", settings).stderr(Stdio::piped()).spawn().expect("it starts");
-        let mut said = String::new();
+        let (began, mut said) = (Instant::now(), String::new());
+        while child.try_wait().expect("it can be asked").is_none() {
+            if began.elapsed() > READY_MAX {
+                child.kill().and_then(|()| child.wait()).expect("it is killed");
+                panic!("it was to refuse, and runs");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         child.stderr.take().expect("its log").read_to_string(&mut said).expect("text");
         assert!(!child.wait().expect("it ends").success(), "it was to refuse: {said}");
         said

@@ -166,42 +166,14 @@ struct Setup {
 }
 
 impl Setup {
-    /// The session that runs what the profile holds. An engine that was kept and cannot be used is built anew.
-    fn open(&self, mut cache: Option<&mut EngineFolder>, stream: &Arc<Stream>) -> Result<Runner, GraphsError> {
-        let provider = self.choice.provider;
-        let was_warm = cache.as_deref().is_some_and(|cache| cache.is_warm);
-        if provider == GpuProvider::TensorRt && !self.may_build {
-            // What is kept, or nothing: whoever waits in the midst of work is recognised by nobody meanwhile.
-            return if was_warm {
-                self.built(provider, cache.as_deref(), stream)
-            } else {
-                Err(GraphsError::NotKept(self.model.name.clone()))
-            };
-        }
-        let mut opened = self.built(provider, cache.as_deref(), stream);
-        if let (true, Some(cache), Err(error)) = (was_warm, &mut cache, &opened) {
-            // It may be the engine, or a lack of memory, or a library that went: the engine goes only where another one opens.
-            cache.set_aside(&format!("it cannot be used: {error}"))?;
-            let anew = self.built(provider, Some(cache), stream);
-            match anew {
-                Ok(_) => cache.drop_what_was_set_aside(),
-                Err(_) => cache.bring_back()?,
-            }
-            opened = anew;
-        }
-        if let (Some(cache), Ok(_)) = (&mut cache, &opened)
-            && let Err(error) = cache.seal()
-        {
-            // The engine runs. Without its seal it is built anew at the next start.
-            tracing::warn!(%error, "an engine runs and could not be kept");
-        }
-        opened
+    /// TensorRT's session, which runs what the profile holds. An engine that was kept and cannot be used is built anew.
+    fn open(&self, cache: Option<&mut EngineFolder>, stream: &Arc<Stream>) -> Result<Runner, GraphsError> {
+        engines::kept_or_built(cache, (&self.model.name, self.may_build), |cache| self.built(cache, stream))
     }
 
-    fn built(&self, provider: GpuProvider, cache: Option<&EngineFolder>, stream: &Arc<Stream>) -> Result<Runner, GraphsError> {
+    fn built(&self, cache: Option<&EngineFolder>, stream: &Arc<Stream>) -> Result<Runner, GraphsError> {
         let model = self.model.name.as_str();
-        let is_built = provider == GpuProvider::TensorRt && cache.is_none_or(|cache| !cache.is_warm);
-        if is_built {
+        if cache.is_none_or(|cache| !cache.is_warm) {
             tracing::warn!(
                 model,
                 kept_in = cache.map(|cache| cache.path().display().to_string()),
@@ -209,7 +181,7 @@ impl Setup {
             );
         }
         let tell = |elapsed: Duration| tracing::info!(model, elapsed_s = elapsed.as_secs(), "still opening the model on the GPU");
-        progress::told(TOLD_EVERY, tell, || self.opened(provider, cache, stream))
+        progress::told(TOLD_EVERY, tell, || self.opened(GpuProvider::TensorRt, cache, stream))
     }
 
     fn opened(&self, provider: GpuProvider, cache: Option<&EngineFolder>, stream: &Arc<Stream>) -> Result<Runner, GraphsError> {

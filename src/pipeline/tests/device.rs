@@ -167,39 +167,75 @@ async fn a_device_that_does_not_measure_loses_the_frames_of_those_faces_and_they
     assert_eq!(kinds, [EventKind::Identified, EventKind::Identified, EventKind::Unidentified], "the others were enough");
 }
 
-/// Fails at a batch in which the camera `odd` is, and at its pictures by themselves.
+/// What a session is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Detect,
+    Measure,
+    Encode,
+}
+
+/// Fails at one step for a batch in which the camera `odd` is, and for its pictures by themselves.
 struct FailsAtOne {
-    host: MadeUp,
+    there: OnDevice,
+    step: Step,
     error: fn(String) -> InferError,
-    /// How many batches with frames of both were refused.
+    /// How often something of other cameras was refused with it.
     refused: Arc<AtomicUsize>,
 }
 
-impl Inference for FailsAtOne {
-    fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
-        if requests.iter().any(|request| request.frame.camera.as_str() == "odd") {
-            self.refused.fetch_add(usize::from(requests.len() > 1), Ordering::Relaxed);
-            return Err((self.error)("no session for pictures of this size".into()));
+impl FailsAtOne {
+    fn refuses<'a>(&self, step: Step, mut frames: impl Iterator<Item = &'a Frame> + Clone) -> Result<(), InferError> {
+        let is_odd = |frame: &Frame| frame.camera.as_str() == "odd";
+        if step != self.step || !frames.clone().any(is_odd) {
+            return Ok(());
         }
-        self.host.detect(requests, lane)
+        self.refused.fetch_add(usize::from(!frames.all(is_odd)), Ordering::Relaxed);
+        Err((self.error)("it is odd".into()))
+    }
+}
+
+impl Inference for FailsAtOne {
+    fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
+        self.there.place(frames)
+    }
+
+    fn detect(&mut self, requests: &[DetectRequest], lane: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        self.refuses(Step::Detect, requests.iter().map(|request| &request.frame))?;
+        self.there.detect(requests, lane)
+    }
+
+    fn measure(&mut self, faces: &[FaceOnDevice]) -> Result<Vec<Photometry>, InferError> {
+        self.refuses(Step::Measure, faces.iter().map(|face| &face.frame))?;
+        self.there.measure(faces)
     }
 
     fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
-        self.host.encode(faces)
+        self.there.encode(faces)
+    }
+
+    fn encode_on_device(&mut self, faces: &[FaceOnDevice]) -> Result<Vec<Template>, InferError> {
+        self.refuses(Step::Encode, faces.iter().map(|face| &face.frame))?;
+        self.there.encode_on_device(faces)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_whose_pictures_fail_takes_no_frame_of_another_with_it() {
-    fails_at_one(InferError::NoRoom).await;
-    fails_at_one(InferError::Session).await;
+    for step in [Step::Detect, Step::Measure, Step::Encode] {
+        for error in [InferError::NoRoom, InferError::Session, InferError::BadPicture] as [fn(String) -> InferError; 3] {
+            println!("{step:?}: {}", error("it is odd".into()));
+            fails_at_one(step, error).await;
+        }
+    }
 }
 
-async fn fails_at_one(error: fn(String) -> InferError) {
+async fn fails_at_one(step: Step, error: fn(String) -> InferError) {
     let faults = Faults::default();
     let mut house = House::at_rest(faults, 1).await;
     let refused = Arc::new(AtomicUsize::new(0));
-    let sessions = vec![FailsAtOne { host: MadeUp { faults, encoded: 0 }, error, refused: refused.clone() }];
+    let there = OnDevice { host: MadeUp { faults, encoded: 0 }, measured: Arc::default(), copies: Arc::default() };
+    let sessions = vec![FailsAtOne { there, step, error, refused: refused.clone() }];
     let engine = Engine::of_device_sessions(sessions, facts(1, faults), 4).expect("a thread");
     let gallery = Gallery::with_clock(space(), house.clock.clone());
     house.uids = BTreeMap::from([1, 2].map(|number| (number, enrol(&gallery, number))));
@@ -210,11 +246,15 @@ async fn fails_at_one(error: fn(String) -> InferError) {
     until("all frames came", || feeding.is_finished()).await;
     house.clock.advance(Duration::from_secs(2));
     until("all frames are looked at", || house.pipeline.is_idle()).await;
-    let lost = |camera| house.pipeline.frame_counts(camera).expect("it is watched").dropped_failed;
+    let counts = |camera| house.pipeline.frame_counts(camera).expect("it is watched");
     assert!(refused.load(Ordering::Relaxed) > 0, "some batches held frames of both");
-    assert_eq!(lost(&door), 0, "its frames went through by themselves");
-    assert!(lost(&odd) > 0 && house.pipeline.frame_counts(&odd).expect("it is watched").analysed == 0);
-    let kinds = decisions(&house.told(std::slice::from_ref(&door)).await).into_iter().map(|(kind, ..)| kind);
-    let kinds: Vec<EventKind> = kinds.filter(|kind| *kind != EventKind::VisitEnded).collect();
-    assert_eq!(kinds, [EventKind::Identified, EventKind::Identified, EventKind::Unidentified]);
+    assert_eq!(counts(&door).dropped_failed, 0, "its frames went through by themselves");
+    assert!(counts(&odd).dropped_failed > 0 && (step != Step::Detect || counts(&odd).analysed == 0));
+    let told = house.told(&[odd.clone(), door.clone()]).await;
+    let of = |camera: &CameraId| {
+        let events = told.iter().map(|logged| &logged.event).filter(|event| *event.camera == *camera.as_str());
+        events.map(|event| event.kind).filter(|kind| !matches!(kind, EventKind::VisitStarted | EventKind::VisitEnded)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&door), [EventKind::Identified, EventKind::Identified, EventKind::Unidentified]);
+    assert!(!of(&odd).contains(&EventKind::Identified), "{:?}", of(&odd));
 }

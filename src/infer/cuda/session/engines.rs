@@ -1,6 +1,6 @@
 //! Keeps the engines that TensorRT built: one folder for a model, a GPU and everything else that an engine depends on.
 //!
-//! In: a folder, a [`Key`]. Out: an [`EngineFolder`] that holds a whole engine, or nothing yet.
+//! In: a folder, a [`Key`], what opens or builds an engine there. Out: an [`EngineFolder`] that holds a whole engine, or nothing yet.
 //! Drops: folders of the same model and GPU with another key that no process runs, and folders that are not as they were left; each is
 //! logged.
 //! Must not know: sessions, what an engine is.
@@ -184,6 +184,38 @@ impl EngineFolder {
         self.is_warm = true;
         Ok(())
     }
+}
+
+/// What `open` makes of the engine that `cache` keeps, or of one that it builds where none is kept. One that is kept and cannot be used
+/// goes where another one could be built, which is kept in its place. Where none may be built, that of `model` is taken or nothing:
+/// whoever waits in the midst of work is recognised by nobody meanwhile.
+pub(super) fn kept_or_built<E>(
+    mut cache: Option<&mut EngineFolder>,
+    (model, may_build): (&str, bool),
+    open: impl Fn(Option<&EngineFolder>) -> Result<E, GraphsError>,
+) -> Result<E, GraphsError> {
+    let was_warm = cache.as_deref().is_some_and(|cache| cache.is_warm);
+    if !may_build {
+        return if was_warm { open(cache.as_deref()) } else { Err(GraphsError::NotKept(model.to_owned())) };
+    }
+    let mut opened = open(cache.as_deref());
+    if let (true, Some(cache), Err(error)) = (was_warm, &mut cache, &opened) {
+        // It may be the engine, or a lack of memory, or a library that went: the engine goes only where another one opens.
+        cache.set_aside(&format!("it cannot be used: {error}"))?;
+        let anew = open(Some(cache));
+        match anew {
+            Ok(_) => cache.drop_what_was_set_aside(),
+            Err(_) => cache.bring_back()?,
+        }
+        opened = anew;
+    }
+    if let (Some(cache), Ok(_)) = (&mut cache, &opened)
+        && let Err(error) = cache.seal()
+    {
+        // The engine runs. Without its seal it is built anew at the next start.
+        tracing::warn!(%error, "an engine runs and could not be kept");
+    }
+    opened
 }
 
 /// Where an engine waits until another one was built.

@@ -215,6 +215,132 @@ fn an_engine_that_tensorrt_refuses_goes_only_where_another_one_was_built() {
     assert!(open().is_warm && count() == 1, "whoever built it was ended");
 }
 
+const ENGINE: &str = "TensorrtExecutionProvider_1_sm89.engine";
+/// An engine that is whole and that nobody can use, and one that was built just now.
+const OLD: [u8; 100] = [7; 100];
+const NEW: [u8; 80] = [9; 80];
+
+/// Stands for TensorRT: builds an engine where none is kept, unless nothing can be built, and refuses one that is of no use to it.
+struct Builder {
+    can_build: bool,
+    /// How often an engine was opened, and how often built.
+    counts: [AtomicUsize; 2],
+}
+
+impl Builder {
+    fn new(can_build: bool) -> Self {
+        Self { can_build, counts: Default::default() }
+    }
+
+    fn open(&self, folder: Option<&EngineFolder>) -> Result<Vec<u8>, GraphsError> {
+        let refused = |reason: &str| {
+            let (model, reason) = ("yunet".to_owned(), reason.to_owned());
+            Err(GraphsError::Provider { model, provider: "TensorRT", precision: "fp16", reason })
+        };
+        let kept = folder.filter(|folder| folder.is_warm).map(|folder| fs::read(folder.path().join(ENGINE)).expect("it is whole"));
+        match kept {
+            Some(kept) => {
+                self.counts[0].fetch_add(1, Ordering::Relaxed);
+                if kept == OLD { refused("it was serialised by another version") } else { Ok(kept) }
+            }
+            None if !self.can_build => refused("there is no memory to build in"),
+            None => {
+                self.counts[1].fetch_add(1, Ordering::Relaxed);
+                folder.into_iter().for_each(|folder| fs::write(folder.path().join(ENGINE), NEW).expect("written"));
+                Ok(NEW.to_vec())
+            }
+        }
+    }
+
+    /// What comes of opening the engine that is kept below `root`, as at a start or in the midst of work.
+    fn opened(&self, root: &Path, may_build: bool) -> Result<Vec<u8>, GraphsError> {
+        let mut folder = EngineFolder::open(root, &Key::new(&parts()), None)?;
+        engines::kept_or_built(Some(&mut folder), ("yunet", may_build), |folder| self.open(folder))
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.counts[0].load(Ordering::Relaxed), self.counts[1].load(Ordering::Relaxed))
+    }
+}
+
+#[test]
+fn a_kept_engine_that_cannot_be_used_is_built_anew_once_and_the_new_one_is_kept() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let folder = built(root.path(), &Key::new(&parts()));
+    let builder = Builder::new(true);
+    assert_eq!(builder.opened(root.path(), true).expect("another is built"), NEW);
+    assert_eq!(builder.counts(), (1, 1));
+    for _ in 0..2 {
+        assert_eq!(builder.opened(root.path(), true).expect("it is kept"), NEW);
+    }
+    assert_eq!(builder.counts(), (3, 1), "the next starts take what is kept");
+    let left = fs::read_dir(root.path()).expect("it is there").filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir()));
+    assert!(left.count() == 1 && folder.exists(), "the old one is gone");
+}
+
+#[test]
+fn a_kept_engine_whose_file_is_damaged_is_built_anew_and_read_by_nobody() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let builder = Builder::new(true);
+    assert_eq!(builder.opened(root.path(), true).expect("there was none"), NEW);
+    let folder = EngineFolder::open(root.path(), &Key::new(&parts()), None).expect("it is there").path().to_owned();
+    fs::write(folder.join(ENGINE), &NEW[..40]).expect("written");
+    assert_eq!(builder.opened(root.path(), true).expect("another is built"), NEW);
+    assert_eq!(builder.counts(), (0, 2));
+}
+
+#[test]
+fn a_kept_engine_stays_where_no_other_can_be_built_and_the_reason_of_that_is_told() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let folder = built(root.path(), &Key::new(&parts()));
+    let error = Builder::new(false).opened(root.path(), true).expect_err("neither can be had").to_string();
+    assert!(error.contains("TensorRT") && error.contains("there is no memory to build in"), "{error}");
+    assert_eq!(fs::read(folder.join(ENGINE)).expect("it is there"), OLD);
+    assert!(EngineFolder::open(root.path(), &Key::new(&parts()), None).expect("it is there").is_warm);
+    let error = Builder::new(false).opened(&root.path().join("empty"), true).expect_err("it cannot be built").to_string();
+    assert!(error.contains("there is no memory to build in"), "{error}");
+}
+
+#[test]
+fn in_the_midst_of_work_a_kept_engine_is_taken_or_nothing() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let builder = Builder::new(true);
+    let error = builder.opened(root.path(), false).expect_err("there is none");
+    assert!(matches!(&error, GraphsError::NotKept(model) if model == "yunet"), "{error}");
+    let none = engines::kept_or_built(None, ("yunet", false), |folder| builder.open(folder));
+    assert!(matches!(none, Err(GraphsError::NotKept(_))), "no folder keeps any");
+    assert_eq!(builder.counts(), (0, 0));
+    builder.opened(root.path(), true).expect("it is built");
+    assert_eq!(builder.opened(root.path(), false).expect("it is kept"), NEW);
+
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let folder = built(root.path(), &Key::new(&parts()));
+    let builder = Builder::new(true);
+    let error = builder.opened(root.path(), false).expect_err("it cannot be used").to_string();
+    assert!(error.contains("it was serialised by another version"), "{error}");
+    assert_eq!(
+        (builder.counts(), fs::read(folder.join(ENGINE)).expect("it is there")),
+        ((1, 0), OLD.to_vec()),
+        "the next start sees to it"
+    );
+}
+
+#[test]
+fn an_engine_that_cannot_be_kept_is_run_all_the_same_and_built_anew_by_the_next_start() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let builder = Builder::new(true);
+    let mut folder = EngineFolder::open(root.path(), &Key::new(&parts()), None).expect("it is made");
+    // A folder stands where the seal would be written.
+    fs::create_dir(folder.path().join("SHA256SUMS")).expect("made");
+    let opened = engines::kept_or_built(Some(&mut folder), ("yunet", true), |folder| builder.open(folder));
+    assert_eq!(opened.expect("it runs"), NEW);
+    drop(folder);
+    assert_eq!(builder.opened(root.path(), true).expect("it is built"), NEW);
+    assert_eq!(builder.counts(), (0, 2));
+    let without_folder = engines::kept_or_built(None, ("yunet", true), |folder| builder.open(folder));
+    assert_eq!((without_folder.expect("it is built"), builder.counts().1), (NEW.to_vec(), 3), "nothing has to be kept");
+}
+
 #[test]
 fn nobody_else_looks_into_the_engines_and_a_place_that_cannot_be_written_is_named() {
     let root = tempfile::tempdir().expect("a temporary directory");
