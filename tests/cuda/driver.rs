@@ -164,6 +164,11 @@ impl StandIn {
         unsafe { self.symbol::<Number>(name)() }
     }
 
+    /// How many bytes of the device's memory are taken.
+    pub fn device_bytes(&self) -> u64 {
+        self.number("stub_device_bytes")
+    }
+
     /// The flags that the primary context has.
     pub fn context_flags(&self) -> u64 {
         self.number("stub_context_flags")

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should panic, in its helpers too")]
 
+mod budget;
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/clip.rs"]
 mod clip;

@@ -19,6 +19,14 @@ uint64_t stub_bytes(int way) {
     return way == 0 ? bytes_up : (way == 1 ? bytes_down : bytes_read);
 }
 
+// Bytes of device memory that were asked for and not given back.
+uint64_t stub_device_bytes() {
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    uint64_t bytes = 0;
+    for (const auto &[address, memory] : device) bytes += memory.bytes;
+    return bytes;
+}
+
 // The flags that the primary context was retained with.
 uint64_t stub_context_flags() {
     std::lock_guard<std::recursive_mutex> lock(guard);
