@@ -132,8 +132,11 @@ pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
     };
     let found = format!("for CUDA {}, {} devices", cuda::dotted(*version), devices.len());
     let mut facts = vec![fact("driver", found, mend_of(cuda.driver.obstacle()))];
+    // Where one can be used nobody has to mend the others.
+    let has_usable = cuda.obstacle(first_usable(cuda)).is_none();
     for (ordinal, gpu) in devices.iter().enumerate() {
-        facts.push(fact(&format!("cuda:{ordinal}"), gpu_words(cuda, ordinal as u32), mend_of(gpu.obstacle())));
+        let obstacle = gpu.obstacle().filter(|_| !has_usable);
+        facts.push(fact(&format!("cuda:{ordinal}"), gpu_words(cuda, ordinal as u32), mend_of(obstacle)));
     }
     for library in &cuda.libraries {
         facts.push(match &library.found {
@@ -203,7 +206,7 @@ mod tests {
         let second = resolved(DeviceChoice::Auto, &[old.clone(), usable.clone(), usable.clone()]).expect("auto never fails");
         assert!(second.device == Device::Cuda(1) && second.reason.contains("H200"), "{second:?}");
         let passed_over = second.facts.iter().find(|fact| fact.what == "cuda:0").expect("it was looked at");
-        assert!(passed_over.mend.contains("Turing"), "{passed_over:?}");
+        assert!(passed_over.found.contains("7.0") && passed_over.mend.is_empty(), "nobody has to mend it: {passed_over:?}");
         let none = resolved(DeviceChoice::Auto, &[old.clone(), gpu((6, 1))]).expect("auto never fails");
         assert!(none.device == Device::Cpu && none.reason.contains("compute capability 7.0"), "the first one is spoken of: {none:?}");
         assert!(resolved(DeviceChoice::Cuda(0), &[old, usable]).is_err(), "whoever names one gets no other");

@@ -171,6 +171,9 @@ pub enum InferError {
     /// There was no room for all that was asked at once: less of it may go through.
     #[error("inference failed: {0}")]
     NoRoom(String),
+    /// A device failed, or its engines are being built, and it is not open at this moment: it is tried again in a second.
+    #[error("inference failed: {0}")]
+    NotNow(String),
     /// A picture is none that can be analysed where it is: the others may go through by themselves.
     #[error("inference failed: {0}")]
     BadPicture(String),

@@ -45,7 +45,7 @@ use crate::event_log::{EventLog, EventLogError};
 use crate::face::{Detection, Rect, Template};
 use crate::frame::Frame;
 use crate::gallery::Gallery;
-use crate::infer::{Engine, FaceInFrame, InferError, Lane};
+use crate::infer::{Engine, InferError, Lane};
 
 use complaint::Complaint;
 use copying::{copied, show_onlookers};
@@ -235,12 +235,12 @@ impl Pipeline {
         if analysed.contains(&true) {
             let looked_at = analysed.clone();
             let wanted = self.track(&batch, &cells, (&found, &looked_at)).await;
-            let (mut shots, lost) = self.shoot(&batch, &cells, (&found, &wanted)).await;
+            let (shots, uncut) = self.shoot(&batch, &cells, (&found, &wanted)).await;
             // Without its live score a shot could name a picture as a person: both come, or neither.
-            let is_scored = self.score_liveness(&batch, &mut shots).await;
-            let templates = if is_scored { self.encode(&shots).await } else { vec![None; shots.len()] };
+            let (shots, unscored) = self.score_liveness(&batch, shots).await;
+            let templates = self.encode(&shots).await;
             let unknown = shots.iter().zip(&templates).filter(|(_, template)| template.is_none()).map(|((index, _), _)| *index);
-            lost.into_iter().chain(unknown).for_each(|index| analysed[index] = false);
+            uncut.into_iter().chain(unscored).chain(unknown).for_each(|index| analysed[index] = false);
             self.0.encoded.fetch_add(templates.iter().flatten().count() as u64, Ordering::Relaxed);
             let encoded = self.0.clock.now();
             self.0.intake.observe(batch.len(), encoded.since(taken));
@@ -314,25 +314,6 @@ impl Pipeline {
             shots.extend(cell.scene().shoot((frame, picture), face, cut).map(|shot| (*index, shot)));
         }
         (shots, lost)
-    }
-
-    /// Asks how much the face of each shot looks alive, where that is wanted; whether it succeeded.
-    async fn score_liveness(&self, batch: &[Frame], shots: &mut [(usize, Shot)]) -> bool {
-        let followed: Vec<usize> = (0..shots.len()).filter(|place| shots[*place].1.track.is_some()).collect();
-        if followed.is_empty() || !self.0.engine.has_live_scores() {
-            return true;
-        }
-        let face = |place: &usize| FaceInFrame { frame: batch[shots[*place].0].clone(), face: shots[*place].1.face };
-        match self.0.engine.live_scores(Lane::Live, followed.iter().map(face).collect()).await {
-            Ok(scores) => {
-                followed.into_iter().zip(scores).for_each(|(place, score)| shots[place].1.live_score = Some(score));
-                true
-            }
-            Err(error) => {
-                self.0.failed.tell(&error, batch_frames(shots), self.0.clock.now());
-                false
-            }
-        }
     }
 
     /// Looks the visitors up, decides, and ends what is over. The whole batch sees one gallery.
@@ -464,9 +445,4 @@ impl Pipeline {
     fn cells(&self) -> Vec<Arc<SceneCell>> {
         self.scenes().values().cloned().collect()
     }
-}
-
-/// How many frames these faces are from.
-fn batch_frames<T>(faces: &[(usize, T)]) -> usize {
-    faces.chunk_by(|(a, _), (b, _)| a == b).count()
 }

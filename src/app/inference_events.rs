@@ -1,7 +1,8 @@
 //! Tells the log when inference fails, and when it works again.
 //!
 //! In: the engine's condition, what was told last. Out: `INFERENCE_FAILED` at the first failure and every [`AGAIN`] while there are
-//! more, `INFERENCE_RESTORED` when there was none for [`QUIET`]: one that comes and goes is not told at the rate of frames.
+//! more, `INFERENCE_RESTORED` when there was none for [`QUIET`] and what failed was done since: one that comes and goes is not told
+//! at the rate of frames.
 //! Must not know: what fails, sessions.
 
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::store::{Store, StoreError};
 
 /// So long nothing may have failed before inference is said to work.
 const QUIET: Duration = Duration::from_secs(10);
+/// So long nobody may have asked for what failed before it is said to work as far as anybody knows: a door may be quiet all night.
+const UNASKED: Duration = Duration::from_secs(60);
 /// So often it is told that inference still fails: what made it fail first may be the lesser of two faults.
 const AGAIN: Duration = Duration::from_secs(600);
 /// How long the log may take for the last event of a daemon that ends.
@@ -74,7 +77,9 @@ async fn follow<E, T: Future<Output = Result<(), E>>>(
 ) -> Result<(), E> {
     let mut known = 0;
     loop {
-        let Some(Condition { failures, reason, .. }) = failed_since(&mut condition, known).await else { return Ok(()) };
+        let Ok(Condition { failures, reason, .. }) = condition.wait_for(|now| now.failures > known).await.map(|now| now.clone()) else {
+            return Ok(());
+        };
         told(EventKind::InferenceFailed, reason).await?;
         let (mut last, mut since) = (failures, Instant::now());
         while let Some(more) = failed_before_restored(&mut condition, last).await {
@@ -85,7 +90,7 @@ async fn follow<E, T: Future<Output = Result<(), E>>>(
                 since = Instant::now();
             }
         }
-        told(EventKind::InferenceRestored, format!("{device} does the work again; {}", failed(last - known))).await?;
+        told(EventKind::InferenceRestored, format!("{device} does what is asked again; {}", failed(last - known))).await?;
         known = last;
     }
 }
@@ -94,22 +99,30 @@ fn failed(pieces: u64) -> String {
     if pieces == 1 { "one piece of work had failed".into() } else { format!("{pieces} pieces of work had failed") }
 }
 
-/// The next failure after so many; `None` where nothing fails for [`QUIET`] and work is done. Within: `None` when the engine has gone.
+/// The next failure after so many; `None` where nothing fails for [`QUIET`] and work is done, of each kind that failed unless nobody
+/// asks for it for [`UNASKED`]. Within: `None` when the engine has gone.
 async fn failed_before_restored(condition: &mut watch::Receiver<Condition>, failures: u64) -> Option<Option<Condition>> {
-    if let Ok(more) = tokio::time::timeout(QUIET, failed_since(condition, failures)).await {
-        return Some(more);
+    if let Ok(more) = tokio::time::timeout(QUIET, failed_before(condition, failures, |_| false)).await {
+        return more;
     }
-    // Where no work came since, it is not known whether it would be done.
-    match condition.wait_for(|now| now.works || now.failures > failures).await {
-        Ok(now) if now.failures == failures => None,
-        Ok(now) => Some(Some(now.clone())),
-        Err(_) => Some(None),
+    if let Ok(ended) = tokio::time::timeout(UNASKED - QUIET, failed_before(condition, failures, |now| now.does_all)).await {
+        return ended;
     }
+    // Where no work came at all, it is not known whether it would be done.
+    failed_before(condition, failures, |now| now.does_some).await
 }
 
-/// The next failure after so many; `None` when the engine has gone.
-async fn failed_since(condition: &mut watch::Receiver<Condition>, failures: u64) -> Option<Condition> {
-    condition.wait_for(|now| now.failures > failures).await.ok().map(|now| now.clone())
+/// The next failure after so many; `None` where the condition is restored before. Within: `None` when the engine has gone.
+async fn failed_before(
+    condition: &mut watch::Receiver<Condition>,
+    failures: u64,
+    is_restored: fn(&Condition) -> bool,
+) -> Option<Option<Condition>> {
+    match condition.wait_for(|now| now.failures > failures || is_restored(now)).await {
+        Ok(now) if now.failures > failures => Some(Some(now.clone())),
+        Ok(_) => None,
+        Err(_) => Some(None),
+    }
 }
 
 async fn append(events: EventLog, event: Event) -> Result<(), EventLogError> {
@@ -140,9 +153,13 @@ mod tests {
         told: Arc<Mutex<Vec<(EventKind, String)>>>,
     }
 
+    fn well() -> Condition {
+        Condition { failures: 0, reason: String::new(), does_some: true, does_all: true }
+    }
+
     impl House {
         fn new() -> Self {
-            let condition = watch::Sender::new(Condition { failures: 0, reason: String::new(), works: true });
+            let condition = watch::Sender::new(well());
             let told: Arc<Mutex<Vec<_>>> = Arc::default();
             let (kept, watched) = (Arc::clone(&told), condition.subscribe());
             tokio::spawn(async move {
@@ -156,11 +173,15 @@ mod tests {
         }
 
         fn fails(&self, reason: &str) {
-            self.condition.send_modify(|now| *now = Condition { failures: now.failures + 1, reason: reason.into(), works: false });
+            let fail = |now: &mut Condition| {
+                *now = Condition { failures: now.failures + 1, reason: reason.into(), does_some: false, does_all: false };
+            };
+            self.condition.send_modify(fail);
         }
 
-        fn works(&self) {
-            self.condition.send_modify(|now| now.works = true);
+        /// Something was done: what failed, or only other work.
+        fn works(&self, does_all: bool) {
+            self.condition.send_modify(|now| (now.does_some, now.does_all) = (true, does_all));
         }
 
         /// What was told by so many seconds later.
@@ -175,7 +196,7 @@ mod tests {
     }
 
     fn restored(failed: &str) -> (EventKind, String) {
-        (EventKind::InferenceRestored, format!("cuda:0 does the work again; {failed} had failed"))
+        (EventKind::InferenceRestored, format!("cuda:0 does what is asked again; {failed} had failed"))
     }
 
     #[tokio::test(start_paused = true)]
@@ -184,7 +205,7 @@ mod tests {
         assert_eq!(house.told_after(60).await, []);
         house.fails("the device is lost");
         assert_eq!(house.told_after(1).await, [told_of("the device is lost")]);
-        house.works();
+        house.works(true);
         assert_eq!(house.told_after(8).await, []);
         assert_eq!(house.told_after(2).await, [restored("one piece of work")]);
         house.fails("again");
@@ -196,7 +217,7 @@ mod tests {
         let house = House::new();
         for _ in 0..250 {
             house.fails("one camera's pictures");
-            house.works();
+            house.works(true);
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
         assert_eq!(house.told_after(0).await, [told_of("one camera's pictures")]);
@@ -216,12 +237,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_failed_is_awaited_for_a_minute_and_not_for_ever() {
+        let house = House::new();
+        house.fails("no face can be encoded");
+        house.works(false);
+        assert_eq!(house.told_after(20).await, [told_of("no face can be encoded")], "faces are found, and nobody is known");
+        house.works(true);
+        assert_eq!(house.told_after(1).await, [restored("one piece of work")]);
+        house.fails("no face can be encoded");
+        house.works(false);
+        assert_eq!(house.told_after(59).await, [told_of("no face can be encoded")]);
+        assert_eq!(house.told_after(2).await, [restored("one piece of work")], "nobody came who could be encoded");
+        house.fails("no face can be encoded");
+        assert_eq!(house.told_after(1).await, [told_of("no face can be encoded")], "it is told anew");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn it_is_not_said_to_work_before_it_did() {
         let house = House::new();
         house.fails("the device is lost");
         assert_eq!(house.told_after(3600).await, [told_of("the device is lost")], "no work came");
         house.fails("it is still lost");
-        house.works();
+        house.works(true);
         let again = told_of("it is still lost; 2 pieces of work had failed");
         assert_eq!(house.told_after(9).await, [again], "the last word of it was an hour ago");
         assert_eq!(house.told_after(2).await, [restored("2 pieces of work")]);
@@ -234,7 +271,7 @@ mod tests {
         let facts = EngineFacts { device_reason: "so it was set".into(), ..EngineFacts::made_up(TemplateSpace::new("s")) };
         let before = store.last_of_inference().await.expect("read").map(|last| last.sequence);
         // The engine has gone already: the start alone is told of.
-        let condition = watch::Sender::new(Condition { failures: 0, reason: String::new(), works: true }).subscribe();
+        let condition = watch::Sender::new(well()).subscribe();
         tell((store.clone(), events), clock, (condition, facts, is_replaced), CancellationToken::new()).await.expect("told");
         let last = store.last_of_inference().await.expect("read").filter(|last| Some(last.sequence) != before);
         last.map(|last| (last.event.kind, last.event.message.clone().unwrap_or_default())).into_iter().collect()

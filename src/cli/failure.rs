@@ -222,7 +222,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         }
         "VERSION_NOT_FOUND" => "`doorward gallery versions` lists those that are kept",
         "INFERENCE_NO_ROOM" => "free the GPU's memory, which something else may hold, and try again; cameras go on meanwhile",
-        "INFERENCE_BUSY" => "wait a moment and try again: cameras go before photos",
+        "INFERENCE_BUSY" | "INFERENCE_NOT_NOW" => "wait a moment and try again: cameras go first, or a GPU is opened anew",
         "TOO_MANY_IMPORTS" => "wait until another import has ended, then run the command again",
         "CURSOR_TOO_OLD" => {
             "what came next was deleted (events.retention_days, events.size_max_mb): note the gap, and begin with --from earliest and without the old --resume file"

@@ -194,7 +194,7 @@ fn note(
 pub(super) async fn patiently(prepare: &Prepare, photo: Arc<[u8]>, busy_wait: Duration) -> Result<Prepared, EnrolError> {
     for _ in 0..BUSY_ATTEMPTS_MAX {
         match prepare(Arc::clone(&photo)).await {
-            Err(EnrolError::Photo(PhotoError::Infer(InferError::Busy))) => tokio::time::sleep(busy_wait).await,
+            Err(EnrolError::Photo(PhotoError::Infer(InferError::Busy | InferError::NotNow(_)))) => tokio::time::sleep(busy_wait).await,
             outcome => return outcome,
         }
     }

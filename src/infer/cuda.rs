@@ -140,6 +140,7 @@ impl From<CudaError> for InferError {
         let words = error.to_string();
         match error {
             CudaError::BadSurface { .. } => Self::BadPicture(words),
+            CudaError::EnginesHeld(_) => Self::NotNow(words),
             _ if error.is_of_the_batch() => Self::NoRoom(words),
             _ => Self::Session(words),
         }

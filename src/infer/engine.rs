@@ -187,8 +187,7 @@ impl Engine {
             return Ok(frames);
         }
         let (expected, (reply, answer)) = (frames.len(), oneshot::channel());
-        let placed = self.ask(Lane::Live, Job::Place { frames, reply }, answer).await;
-        as_many(expected, self.noted((Lane::Live, Work::Place), placed)?)
+        as_many(expected, self.ask(Lane::Live, Job::Place { frames, reply }, answer).await?)
     }
 
     /// What the pixels of faces on a device say of how usable they are, in order.

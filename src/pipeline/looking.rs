@@ -1,7 +1,7 @@
 //! Asks inference about a batch, and where that fails about each of its frames by itself.
 //!
-//! In: frames, each with its camera's scene; faces in them. Out: the faces of each frame, a template of each shot, and what could not
-//! be had. A failure that has passed by then loses nothing, and a frame that fails by itself takes no other one with it: it is lost
+//! In: frames, each with its camera's scene; faces in them. Out: the faces of each frame, live scores and templates of shots, and what
+//! could not be had. A failure that has passed by then loses nothing, and a frame that fails by itself takes no other one with it: it is lost
 //! and told.
 //! Must not know: who follows the faces.
 
@@ -12,7 +12,7 @@ use super::scene::Shot;
 use super::{Pipeline, SceneCell};
 use crate::face::{Detection, Template};
 use crate::frame::Frame;
-use crate::infer::{CutFace, DetectRequest, InferError, Lane};
+use crate::infer::{CutFace, DetectRequest, FaceInFrame, InferError, Lane};
 
 impl Pipeline {
     /// The faces of each frame, none of one that is watched no longer, and which frames were looked at.
@@ -33,6 +33,31 @@ impl Pipeline {
         let of = |range: Range<usize>| shots[range].iter().map(|(_, shot)| shot.cut.clone()).collect();
         let ask = |faces: Vec<CutFace>| self.0.engine.encode(Lane::Live, faces);
         self.of_each_frame(frame_by_frame(shots), of, ask).await
+    }
+
+    /// Says of each shot how much its face looks alive, where that is wanted: the shots of which it is known, and the frames of others.
+    pub(super) async fn score_liveness(&self, batch: &[Frame], mut shots: Vec<(usize, Shot)>) -> (Vec<(usize, Shot)>, Vec<usize>) {
+        let is_followed = |shot: &Shot| self.0.engine.has_live_scores() && shot.track.is_some();
+        let followed: Vec<_> =
+            shots.iter().enumerate().filter(|(_, (_, shot))| is_followed(shot)).map(|(place, (index, _))| (*index, place)).collect();
+        let of = |range: Range<usize>| {
+            let face = |(index, place): &(usize, usize)| FaceInFrame { frame: batch[*index].clone(), face: shots[*place].1.face };
+            followed[range].iter().map(face).collect()
+        };
+        let ask = |faces: Vec<FaceInFrame>| self.0.engine.live_scores(Lane::Live, faces);
+        let scores = self.of_each_frame(frame_by_frame(&followed), of, ask).await;
+        let mut unscored = Vec::new();
+        // From behind, so that places stay what they are.
+        for ((index, place), score) in followed.into_iter().zip(scores).rev() {
+            match score {
+                Some(score) => shots[place].1.live_score = Some(score),
+                None => {
+                    unscored.push(index);
+                    shots.remove(place);
+                }
+            }
+        }
+        (shots, unscored)
     }
 
     /// The answers to questions of several frames, asked together, and where that fails each frame's by themselves: `None` to those of

@@ -211,6 +211,7 @@ impl From<InferError> for Refusal {
             InferError::Busy => Self::new(Code::ResourceExhausted, "INFERENCE_BUSY", message).retry_after(BUSY_RETRY),
             InferError::Stopped => stopping(),
             InferError::NoRoom(_) => Self::new(Code::ResourceExhausted, "INFERENCE_NO_ROOM", message).retry_after(BUSY_RETRY),
+            InferError::NotNow(_) => Self::new(Code::Unavailable, "INFERENCE_NOT_NOW", message).retry_after(BUSY_RETRY),
             InferError::Session(_) | InferError::BadPicture(_) => Self::new(Code::Internal, "INFERENCE_FAILED", message),
         }
     }

@@ -206,7 +206,7 @@ fn a_device_that_failed_is_opened_anew_and_the_next_batch_goes_through() {
             let found = engine.detect(Lane::Live, frames.iter().map(request).collect()).await.unwrap();
             assert_eq!((found[0].len(), opens.load(Ordering::Relaxed)), (1, 2));
             let condition = engine.condition().borrow().clone();
-            assert!(condition.failures == 1 && condition.reason.contains("not ready") && condition.works, "{condition:?}");
+            assert!(condition.failures == 1 && condition.reason.contains("not ready") && condition.does_all, "{condition:?}");
         });
     });
 }

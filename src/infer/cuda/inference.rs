@@ -1,7 +1,7 @@
 //! What a session thread does with a device: frames come there once, stay there, and go as soon as they are done.
 //!
 //! In: frames, faces in them, photos. Out: frames on the device, detections, measures, templates.
-//! A batch whose device fails is lost and said so; the next one finds the device opened anew. Where [`FAILURES_MAX`] in a row come
+//! Work whose device fails is said to, and what is asked next finds the device opened anew. Where [`FAILURES_MAX`] in a row come
 //! to nothing the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
@@ -68,7 +68,7 @@ impl DeviceSession {
         let worker = match self.worker.take() {
             Some(worker) => worker,
             None if self.next_try.is_some_and(|at| Instant::now() < at) => {
-                return Err(InferError::Session("the device failed, and is opened anew in a moment".into()));
+                return Err(InferError::NotNow("the device failed, and is opened anew in a moment".into()));
             }
             None => match (self.open)() {
                 Ok(worker) => {

@@ -36,6 +36,7 @@ fn enrolment() -> Vec<(EnrolError, Code, &'static str)> {
         (PhotoError::Infer(InferError::Busy).into(), Code::ResourceExhausted, "INFERENCE_BUSY"),
         (PhotoError::Infer(InferError::Stopped).into(), Code::Unavailable, "STOPPING"),
         (PhotoError::Infer(InferError::NoRoom("x".into())).into(), Code::ResourceExhausted, "INFERENCE_NO_ROOM"),
+        (PhotoError::Infer(InferError::NotNow("x".into())).into(), Code::Unavailable, "INFERENCE_NOT_NOW"),
         (PhotoError::Infer(InferError::Session("x".into())).into(), Code::Internal, "INFERENCE_FAILED"),
         (EnrolError::PossibleDuplicate { other: anna(), similarity: 0.8 }, Code::AlreadyExists, "POSSIBLE_DUPLICATE"),
         (EnrolError::SubjectExists(anna()), Code::AlreadyExists, "SUBJECT_EXISTS"),
