@@ -155,6 +155,15 @@ static bool lies_in(const Surface &surface, const Memory &memory) {
     return surface.luma < first + memory.bytes && surface.chroma >= first;
 }
 
+// What a kernel that is launched now is told of pictures: it lies in device memory, or is on its way there.
+static const char *pictures_at(const Stream *stream, uint64_t array) {
+    const Work *copied = nullptr;
+    for (const Work &work : stream->work)
+        if (work.to) copied = &work;
+    const bool is_queued = copied && memory_at(copied->to) == memory_at(array);
+    return is_queued ? static_cast<const char *>(copied->host) + (array - copied->to) : static_cast<const char *>(device_memory(array));
+}
+
 // Whether a kernel that is queued will read a picture in this memory. Its parameters may be queued, too.
 static bool is_to_be_read(const Memory &memory) {
     for (Stream *stream : streams) {
@@ -422,11 +431,23 @@ int cuLaunchKernel(int *function, unsigned int x, unsigned int y, unsigned int z
     }
     // The driver copies parameters before it comes back; what they point at is read when the kernel runs.
     Address array = parameter<Address>(parameters, 0);
-    Tensor tensor = parameter<Tensor>(parameters, 1);
-    const bool is_measure = function == &the_measure;
-    const char *name = function == &the_letterbox ? "letterbox_nv12" : is_measure ? "measure_crops" : "align_nv12";
+    const bool is_letterbox = function == &the_letterbox, is_measure = function == &the_measure;
+    const char *name = is_letterbox ? "letterbox_nv12" : is_measure ? "measure_crops" : "align_nv12";
+    Tensor tensor = {};
+    std::set<uint64_t> addresses = {array};
+    if (is_letterbox) {
+        const char *at = pictures_at(stream, array);
+        for (unsigned int picture = 0; picture < z; picture++) {
+            Letterbox letterbox;
+            std::memcpy(&letterbox, at + picture * sizeof letterbox, sizeof letterbox);
+            addresses.insert(letterbox.canvas.values);
+        }
+    } else {
+        tensor = parameter<Tensor>(parameters, 1);
+        addresses.insert(tensor.values);
+    }
     std::set<uint64_t> devices;
-    for (uint64_t address : {array, tensor.values})
+    for (uint64_t address : addresses)
         if (Memory *memory = memory_at(address)) devices.insert(reinterpret_cast<uint64_t>(memory->handed));
     stream->work.push_back({[=]() mutable {
                                 void *both[] = {&array, &tensor};
@@ -438,7 +459,7 @@ int cuLaunchKernel(int *function, unsigned int x, unsigned int y, unsigned int z
                             // Only the other two are told of pictures there.
                             is_measure ? 0 : array,
                             z,
-                            function == &the_letterbox});
+                            is_letterbox});
     return SUCCESS;
 }
 

@@ -243,7 +243,9 @@ fn frames_of_many_shapes_go_in_one_batch_and_photos_do_not() {
                 })
                 .collect();
             let surfaces = frames.iter().map(|frame| worker.upload(frame).unwrap()).collect::<Vec<_>>();
+            let launches = stand_in.calls("cuLaunchKernel");
             let mut batch = worker.prepare(surfaces.into_iter().map(request).collect()).unwrap();
+            assert_eq!(stand_in.calls("cuLaunchKernel"), launches + 1, "one launch for all frames");
             assert!(are_of(&frames, &look(&mut worker, &mut batch).unwrap()), "round {round}");
         }
         assert!(stand_in.calls("cuMemFree") > freed, "tensors of canvases that were used long ago are freed");

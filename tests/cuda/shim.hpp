@@ -41,7 +41,7 @@ static bool run_kernel(const char *name, Dim3 grid, Dim3 block, void **parameter
                     for (threadIdx.y = 0; threadIdx.y < block.y; threadIdx.y++)
                         for (threadIdx.x = 0; threadIdx.x < block.x; threadIdx.x++) {
                             if (is_letterbox)
-                                letterbox_nv12(parameter<Address>(parameters, 0), parameter<Tensor>(parameters, 1));
+                                letterbox_nv12(parameter<Address>(parameters, 0));
                             else if (is_align)
                                 align_nv12(parameter<Address>(parameters, 0), parameter<Tensor>(parameters, 1));
                             else

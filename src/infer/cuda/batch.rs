@@ -103,11 +103,11 @@ impl Slot {
 }
 
 /// The bytes of one picture's tensor.
-fn bytes_of(canvas: Size) -> usize {
+pub(super) fn bytes_of(canvas: Size) -> usize {
     3 * canvas.width as usize * canvas.height as usize * size_of::<f32>()
 }
 
-/// The frames of a batch that share a canvas: one launch, one run of the detector.
+/// The frames of a batch that share a canvas: one run of the detector.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) canvas: Size,
@@ -137,7 +137,7 @@ pub struct Batch {
     pub(super) placements: Vec<Placement>,
     pub(super) groups: Vec<Group>,
     /// Always there until the batch is dropped.
-    slot: Option<Slot>,
+    pub(super) slot: Option<Slot>,
     home: FreeSlots,
     /// The streams that may still read the surfaces.
     readers: Vec<Arc<Stream>>,
@@ -161,10 +161,6 @@ impl Batch {
 
     pub(super) fn slot(&self) -> Option<&Slot> {
         self.slot.as_ref()
-    }
-
-    pub(super) fn slot_mut(&mut self) -> Option<&mut Slot> {
-        self.slot.as_mut()
     }
 
     /// Says that `stream` is about to read the surfaces.

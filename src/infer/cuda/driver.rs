@@ -239,11 +239,11 @@ impl Kernels {
         Ok(kernels)
     }
 
-    /// Queues the letterbox kernel over `frames` frames on a canvas of `(width, height)`.
+    /// Queues the letterbox kernel over frames of `size`: the width and height of the largest canvas, and how many there are.
     ///
     /// # Safety
     /// `parameters` are the kernel's, and what they point at lives until the stream has come by.
-    pub(super) unsafe fn letterbox(&self, stream: &Stream, size: [u32; 3], parameters: [*mut c_void; 2]) -> Result<(), CudaError> {
+    pub(super) unsafe fn letterbox(&self, stream: &Stream, size: [u32; 3], parameters: [*mut c_void; 1]) -> Result<(), CudaError> {
         // A thread makes two by two pixels.
         let grid = [size[0].div_ceil(2 * BLOCK_SIDE), size[1].div_ceil(2 * BLOCK_SIDE), size[2]];
         // SAFETY: the caller's.
@@ -274,7 +274,11 @@ impl Kernels {
 
 /// # Safety
 /// `parameters` are those of `kernel`, and what they point at lives until the stream has come by.
-unsafe fn launch(kernel: sys::CUfunction, stream: &Stream, (grid, parameters): ([u32; 3], [*mut c_void; 2])) -> Result<(), CudaError> {
+unsafe fn launch<const N: usize>(
+    kernel: sys::CUfunction,
+    stream: &Stream,
+    (grid, parameters): ([u32; 3], [*mut c_void; N]),
+) -> Result<(), CudaError> {
     let mut parameters = parameters;
     let [x, y, z] = grid;
     let block = BLOCK_SIDE;

@@ -65,9 +65,11 @@ struct Taps {
     int unused;
 };
 
-// A frame, the region of it that is looked at, and the part of the canvas that it fills.
+// A frame, where it goes, the region of it that is looked at, and the part of the canvas that it fills.
 struct Letterbox {
     Surface surface;
+    // This frame's own planes: frames of one batch may have canvases of several sizes.
+    Tensor canvas;
     int x;
     int y;
     int width;
@@ -94,7 +96,7 @@ struct Face {
 };
 
 static_assert(sizeof(Surface) == 56 && sizeof(Tensor) == 40 && sizeof(Tap) == 4, "the host lays them out so");
-static_assert(sizeof(Taps) == 24 && sizeof(Letterbox) == 176 && sizeof(Face) == 88, "the host lays them out so");
+static_assert(sizeof(Taps) == 24 && sizeof(Letterbox) == 216 && sizeof(Face) == 88, "the host lays them out so");
 
 __device__ __forceinline__ float clamped(float value, float low, float high) {
     return value < low ? low : (value > high ? high : value);
@@ -153,15 +155,14 @@ __device__ __forceinline__ const Tap *taps_of(const Taps &taps, int sample) {
 }
 
 // A thread fills two by two pixels of a canvas, which share their chroma. One frame lies behind the
-// other along z.
-extern "C" __global__ void letterbox_nv12(Address frames, Tensor tensor) {
+// other along z; the grid is as large as the largest canvas.
+extern "C" __global__ void letterbox_nv12(Address frames) {
     const int column = 2 * static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
     const int row = 2 * static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y);
-    if (column >= tensor.width || row >= tensor.height) {
+    const Letterbox &frame = DEVICE_POINTER(const Letterbox, frames)[blockIdx.z];
+    if (column >= frame.canvas.width || row >= frame.canvas.height) {
         return;
     }
-    const int picture = static_cast<int>(blockIdx.z);
-    const Letterbox &frame = DEVICE_POINTER(const Letterbox, frames)[picture];
     const Surface &surface = frame.surface;
     const unsigned char *luma = DEVICE_POINTER(const unsigned char, surface.luma) + static_cast<size_t>(frame.y) * surface.luma_stride + frame.x;
     float shift[3] = {0.0f, 0.0f, 0.0f};
@@ -187,7 +188,7 @@ extern "C" __global__ void letterbox_nv12(Address frames, Tensor tensor) {
                 rgb[component] = level(clamped(stretch + shift[component], 0.0f, 255.0f));
             }
         }
-        store(tensor, picture, x, y, rgb);
+        store(frame.canvas, 0, x, y, rgb);
     }
 }
 

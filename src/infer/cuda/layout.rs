@@ -73,7 +73,7 @@ impl SurfaceLayout {
     }
 }
 
-/// `Tensor` of kernels.cu: passed by value.
+/// `Tensor` of kernels.cu.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TensorLayout {
@@ -152,6 +152,7 @@ struct TapsLayout {
 #[derive(Clone, Copy, Debug)]
 struct LetterboxLayout {
     surface: SurfaceLayout,
+    canvas: TensorLayout,
     x: i32,
     y: i32,
     width: i32,
@@ -183,10 +184,8 @@ unsafe impl Plain for FaceLayout {}
 unsafe impl Plain for TapLayout {}
 
 const _: () = assert!(size_of::<SurfaceLayout>() == 56 && size_of::<TensorLayout>() == 40 && size_of::<TapLayout>() == 4);
-const _: () = assert!(size_of::<TapsLayout>() == 24 && size_of::<LetterboxLayout>() == 176 && size_of::<FaceLayout>() == 88);
+const _: () = assert!(size_of::<TapsLayout>() == 24 && size_of::<LetterboxLayout>() == 216 && size_of::<FaceLayout>() == 88);
 
-/// How far two frames' parameters are apart, in bytes.
-pub(super) const LETTERBOX_BYTES: usize = size_of::<LetterboxLayout>();
 /// How far two faces' parameters are apart, in bytes.
 pub(super) const FACE_BYTES: usize = size_of::<FaceLayout>();
 
@@ -212,18 +211,19 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Lays out how each frame is letterboxed. Frames of one geometry share their tables.
-    pub(super) fn letterboxes<'a>(&mut self, frames: impl Iterator<Item = (&'a Surface, &'a Placement)>) {
+    /// Lays out how each frame is letterboxed, and into which planes. Frames of one geometry share their tables.
+    pub(super) fn letterboxes<'a>(&mut self, frames: impl Iterator<Item = (&'a Surface, &'a Placement, TensorLayout)>) {
         self.letterboxes.clear();
         self.tables.clear();
         self.taps.clear();
-        for (surface, placement) in frames {
+        for (surface, placement, canvas) in frames {
             let half = |length: u32| length.div_ceil(2) as usize;
             let (region, content) = (placement.region, placement.content);
             let columns = [self.table(region.width as usize, content.width as usize), self.table(half(region.width), half(content.width))];
             let rows = [self.table(region.height as usize, content.height as usize), self.table(half(region.height), half(content.height))];
             self.letterboxes.push(LetterboxLayout {
                 surface: SurfaceLayout::of(surface),
+                canvas,
                 x: placement.origin.0 as i32,
                 y: placement.origin.1 as i32,
                 width: region.width as i32,

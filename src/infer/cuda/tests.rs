@@ -122,12 +122,14 @@ fn greatest_difference(found: &[f32], expected: &[f32], input: &InputEntry) -> f
 
 /// Letterboxes all frames at once by the kernel and one by one by the host.
 fn letterbox_difference(library: &Library, frames: &[(Noise, Placement)], input: &InputEntry) -> f32 {
-    let canvas = frames[0].1.canvas;
-    let values = 3 * (canvas.width * canvas.height) as usize;
-    // What an earlier picture left behind must not be seen.
-    let mut tensor = vec![77.0_f32; values * frames.len()];
+    let values = |canvas: Size| 3 * (canvas.width * canvas.height) as usize;
+    // What an earlier picture left behind must not be seen, nor may a picture reach beyond its own.
+    let mut tensors: Vec<Vec<f32>> = frames.iter().map(|(_, placement)| vec![77.0; values(placement.canvas)]).collect();
     let mut parameters = Parameters::default();
-    parameters.letterboxes(frames.iter().map(|(noise, placement)| (&noise.surface, placement)));
+    let own = frames.iter().zip(&mut tensors).map(|((noise, placement), tensor)| {
+        (&noise.surface, placement, TensorLayout::new(tensor.as_mut_ptr() as u64, placement.canvas, input))
+    });
+    parameters.letterboxes(own);
     // Eight bytes at a time, so that it is aligned as device memory is.
     let mut memory = vec![0_u64; parameters.letterbox_bytes().div_ceil(8)];
     let mut address = memory.as_mut_ptr() as u64;
@@ -137,11 +139,11 @@ fn letterbox_difference(library: &Library, frames: &[(Noise, Placement)], input:
         eight[..chunk.len()].copy_from_slice(chunk);
         *place = u64::from_ne_bytes(eight);
     }
-    let mut layout = TensorLayout::new(tensor.as_mut_ptr() as u64, canvas, input);
-    let grid = [canvas.width.div_ceil(32), canvas.height.div_ceil(32), frames.len() as u32];
-    run(library, c"letterbox_nv12", (grid, &mut [(&raw mut address).cast(), (&raw mut layout).cast()]));
-    let mut expected = vec![55.0_f32; values];
-    let differences = tensor.chunks(values).zip(frames).map(|(found, (noise, placement))| {
+    let largest = |side: fn(Size) -> u32| frames.iter().map(|(_, placement)| side(placement.canvas)).max().unwrap_or(0);
+    let grid = [largest(|canvas| canvas.width).div_ceil(32), largest(|canvas| canvas.height).div_ceil(32), frames.len() as u32];
+    run(library, c"letterbox_nv12", (grid, &mut [(&raw mut address).cast()]));
+    let differences = tensors.iter().zip(frames).map(|(found, (noise, placement))| {
+        let mut expected = vec![55.0_f32; values(placement.canvas)];
         Letterbox::default().fill_tensor(&noise.frame, placement, &mut Target { input, values: &mut expected });
         greatest_difference(found, &expected, input)
     });
@@ -176,6 +178,23 @@ fn the_kernel_letterboxes_as_the_host_does() {
         }
     }
     println!("letterbox: {frames} frames, greatest difference {greatest} levels");
+}
+
+#[test]
+fn frames_of_several_canvases_go_in_one_launch() {
+    let Some(library) = kernels("the letterbox kernel on several canvases") else { return };
+    let mut random = fastrand::Rng::with_seed(16);
+    let frames = [((1920, 1080), 640), ((1080, 1920), 640), ((99, 77), 160), ((640, 480), 320), ((333, 201), 32)];
+    let batch = frames.map(|((width, height), side)| {
+        let size = Size { width, height };
+        (Noise::new(&mut random, size), Placement::new(size, None, side, CanvasShape::Fitted))
+    });
+    let canvases: std::collections::HashSet<_> =
+        batch.iter().map(|(_, placement)| (placement.canvas.width, placement.canvas.height)).collect();
+    assert_eq!(canvases.len(), 5, "each has its own");
+    for input in inputs() {
+        assert!(letterbox_difference(library, &batch, &input) <= DIFFERENCE_MAX);
+    }
 }
 
 #[test]

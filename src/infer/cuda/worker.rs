@@ -7,10 +7,10 @@
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::batch::{Batch, FaceRequest, FreeSlots, Slot, SurfaceRequest};
+use super::batch::{Batch, FaceRequest, FreeSlots, Group, Slot, SurfaceRequest, bytes_of};
 use super::driver::{Event, Gpu, Kernels, Stream};
 use super::graph::{DeviceGraph, DeviceTensor, RunError};
-use super::layout::{FACE_BYTES, LETTERBOX_BYTES, Parameters, SUMS_BYTES, TensorLayout, photometry};
+use super::layout::{FACE_BYTES, Parameters, SUMS_BYTES, TensorLayout, photometry};
 use super::memory::{DeviceBuffer, PinnedBuffer, Staging};
 use super::upload::SurfacePool;
 use super::{CudaError, Image, Surface};
@@ -128,7 +128,7 @@ impl Worker {
         self.pool.upload(frame)
     }
 
-    /// Queues the letterboxing of a batch, one launch for all frames that share a canvas, and comes
+    /// Queues the letterboxing of a batch, one launch for all frames, and comes
     /// back at once. The surfaces must be whole, or come from [`upload`](Self::upload).
     ///
     /// # Errors
@@ -156,29 +156,27 @@ impl Worker {
         self.preparing.gpu().bind()?;
         // What is queued from here on reads the surfaces, also where a later call fails.
         batch.is_read_in(&self.preparing);
-        let order: Vec<usize> = batch.groups.iter().flat_map(|group| group.members.iter().copied()).collect();
-        let frames: Vec<(Surface, Placement)> =
-            order.iter().map(|place| (batch.requests[*place].surface.clone(), batch.placements[*place])).collect();
-        let groups = batch.groups.clone();
-        let Some(slot) = batch.slot_mut() else { return Ok(()) };
-        slot.reserve(&groups, self.frames_max)?;
-        slot.parameters.letterboxes(frames.iter().map(|(surface, placement)| (surface, placement)));
+        let Batch { requests, placements, groups, slot: Some(slot), .. } = batch else { return Ok(()) };
+        slot.reserve(groups, self.frames_max)?;
+        let (mut frames, mut largest) = (Vec::with_capacity(requests.len()), Size { width: 0, height: 0 });
+        for Group { canvas, members } in groups.iter() {
+            let Some((tensor, _)) = slot.tensor(*canvas) else { continue };
+            largest = Size { width: largest.width.max(canvas.width), height: largest.height.max(canvas.height) };
+            for (item, place) in members.iter().enumerate() {
+                let own = TensorLayout::new(tensor + (item * bytes_of(*canvas)) as u64, *canvas, &self.detector.model.input);
+                frames.push((&requests[*place].surface, &placements[*place], own));
+            }
+        }
+        let size = [largest.width, largest.height, frames.len() as u32];
+        slot.parameters.letterboxes(frames.into_iter());
         let bytes = slot.parameters.letterbox_bytes();
         slot.staging.reserve(bytes)?;
-        let address = slot.staging.device().address();
+        let mut address = slot.staging.device().address();
         let parameters = slot.parameters.letterboxes_at(address);
         slot.staging.send(bytes, |pinned| pinned.copy_from_slice(parameters))?;
-        let mut first = address;
-        for group in &groups {
-            let Some((tensor, _)) = slot.tensor(group.canvas) else { continue };
-            let mut layout = TensorLayout::new(tensor, group.canvas, &self.detector.model.input);
-            let size = [group.canvas.width, group.canvas.height, group.members.len() as u32];
-            let arguments: [*mut c_void; 2] = [(&raw mut first).cast(), (&raw mut layout).cast()];
-            // SAFETY: the arguments are the kernel's: an address and a tensor. The parameters, the tensor
-            // and the surfaces are held by the batch, which waits for this stream before it lets go.
-            unsafe { self.kernels.letterbox(&self.preparing, size, arguments) }?;
-            first += (group.members.len() * LETTERBOX_BYTES) as u64;
-        }
+        // SAFETY: the argument is the kernel's: an address. The parameters, the tensors and the surfaces are held by the batch,
+        // which waits for this stream before it lets go.
+        unsafe { self.kernels.letterbox(&self.preparing, size, [(&raw mut address).cast()]) }?;
         slot.prepared.record(&self.preparing)
     }
 
