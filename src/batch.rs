@@ -252,9 +252,9 @@ impl Slots {
 
     /// A camera's frame has left the pipeline; `analysed` is false when inference failed. One that was taken before the camera was
     /// forgotten and watched anew is none of the new slot's.
-    pub fn done(&mut self, frame: &Frame, analysed: bool) {
-        let slot = self.cameras.get_mut(&frame.camera);
-        if let Some(slot) = slot.filter(|slot| slot.in_flight == Some(frame.capture_time)) {
+    pub fn done(&mut self, (camera, capture_time): (&CameraId, Timestamp), analysed: bool) {
+        let slot = self.cameras.get_mut(camera);
+        if let Some(slot) = slot.filter(|slot| slot.in_flight == Some(capture_time)) {
             slot.in_flight = None;
             if analysed {
                 slot.counts.analysed += 1;

@@ -247,14 +247,17 @@ impl Pipeline {
             let passage = Passage { taken, detected, encoded, ..Passage::default() };
             self.recognise(&batch, &cells, Encoded { looked_at, shots, templates, passage });
         }
+        let frames: Vec<_> = batch.iter().map(|frame| (frame.camera.clone(), frame.capture_time)).collect();
+        // A decoder waits for its surfaces; the log may take long.
+        drop(batch);
         for cell in cells.iter().flatten() {
             self.tell(cell).await?;
         }
         if let Some(shadow) = self.0.shadow.get() {
             shadow.take_over(&cells);
         }
-        for (frame, analysed) in batch.iter().zip(analysed) {
-            self.0.intake.done(frame, analysed);
+        for ((camera, capture_time), analysed) in frames.iter().zip(analysed) {
+            self.0.intake.done((camera, *capture_time), analysed);
         }
         self.end(number);
         Ok(cells.into_iter().flatten().collect())

@@ -27,6 +27,10 @@ fn slots(frames_max: usize, cameras: &[(&str, Role)]) -> Slots {
     slots
 }
 
+fn done(slots: &mut Slots, frame: &Frame, analysed: bool) {
+    slots.done((&frame.camera, frame.capture_time), analysed);
+}
+
 #[test]
 fn the_newest_frame_wins_and_the_older_one_is_counted() {
     let mut slots = slots(1, &[("a", Role::Interior)]);
@@ -35,7 +39,7 @@ fn the_newest_frame_wins_and_the_older_one_is_counted() {
     let batch = slots.take();
     assert_eq!(batch.len(), 1);
     assert_eq!(batch[0].capture_time, at_ms(40));
-    slots.done(&batch[0], true);
+    done(&mut slots, &batch[0], true);
     let counts = slots.counts(&camera("a")).expect("it is watched");
     assert_eq!((counts.received, counts.dropped_newer, counts.analysed), (2, 1, 1));
 }
@@ -48,7 +52,7 @@ fn a_camera_has_one_frame_in_flight_so_that_results_keep_their_order() {
     slots.offer(frame("a", 40), at_ms(40));
     assert_eq!(slots.readiness(at_ms(1_000)), Readiness::Empty);
     assert!(slots.take().is_empty());
-    slots.done(&frame("a", 0), true);
+    done(&mut slots, &frame("a", 0), true);
     assert_eq!(slots.readiness(at_ms(40)), Readiness::Now);
 }
 
@@ -66,7 +70,7 @@ fn measured(slots: &mut Slots, times: &[(usize, u64)]) {
 fn lively(slots: &mut Slots, cameras: &[(&str, Role)]) {
     cameras.iter().for_each(|(name, _)| assert_eq!(slots.offer(frame(name, -100), at_ms(-100)), Offer::Taken));
     while slots.readiness(at_ms(100)) != Readiness::Empty {
-        slots.take().iter().for_each(|frame| slots.done(frame, true));
+        slots.take().iter().for_each(|frame| done(slots, frame, true));
     }
 }
 
@@ -129,7 +133,7 @@ fn nobody_waits_for_a_camera_that_never_gave_anything_or_whose_next_frame_is_not
     let slow = SlotSettings { role: Role::Interior, analysis_fps_max: Some(2.0), policy: SlotPolicy::NewestWins };
     slots.watch(&camera("b"), slow);
     assert_eq!(slots.offer(frame("b", 0), at_ms(0)), Offer::Taken);
-    slots.take().iter().for_each(|frame| slots.done(frame, true));
+    slots.take().iter().for_each(|frame| done(&mut slots, frame, true));
     slots.offer(frame("a", 40), at_ms(40));
     assert_eq!(slots.readiness(at_ms(40)), Readiness::Now, "the other may give nothing before half a second has passed");
 }
@@ -156,7 +160,7 @@ fn a_fast_camera_loses_no_frame_by_waiting_for_a_slow_one() {
         if slots.readiness(at_ms(now)) == Readiness::Now {
             let batch = slots.take();
             taken += usize::from(batch.len() == 2);
-            batch.iter().for_each(|frame| slots.done(frame, true));
+            batch.iter().for_each(|frame| done(&mut slots, frame, true));
         }
     }
     for (name, _) in TWO {
@@ -199,11 +203,11 @@ fn no_frame_is_late_for_having_waited() {
                 assert!(ended - first <= 20, "a frame of {first} was waited with until {began} and done at {ended}");
             }
             slots.observe(batch.len(), Duration::from_millis((2 + batch.len()) as u64));
-            batch.iter().for_each(|frame| slots.done(frame, true));
+            batch.iter().for_each(|frame| done(&mut slots, frame, true));
             now = ended + random.i64(0..30);
             // What is left over of a round goes before the next.
             while slots.readiness(at_ms(now)) != Readiness::Empty {
-                slots.take().iter().for_each(|frame| slots.done(frame, true));
+                slots.take().iter().for_each(|frame| done(&mut slots, frame, true));
             }
         }
         assert!(sizes > 300, "batches were made: {sizes}");
@@ -220,7 +224,7 @@ fn under_overload_cameras_get_shares_by_their_role_and_nobody_starves() {
         }
         for taken in slots.take() {
             *served.entry(taken.camera.to_string()).or_default() += 1;
-            slots.done(&taken, true);
+            done(&mut slots, &taken, true);
         }
     }
     assert_eq!((served["door"], served["hall"], served["yard"]), (400, 100, 100));
@@ -239,7 +243,7 @@ fn a_camera_that_was_silent_for_long_does_not_take_everything_when_it_returns() 
     let mut slots = slots(1, &[("a", Role::Interior), ("b", Role::Interior)]);
     for turn in 0..100 {
         slots.offer(frame("a", turn), at_ms(turn));
-        slots.take().iter().for_each(|frame| slots.done(frame, true));
+        slots.take().iter().for_each(|frame| done(&mut slots, frame, true));
     }
     let mut served = HashMap::new();
     for turn in 100..120 {
@@ -247,7 +251,7 @@ fn a_camera_that_was_silent_for_long_does_not_take_everything_when_it_returns() 
         slots.offer(frame("b", turn), at_ms(turn));
         let taken = slots.take().remove(0);
         *served.entry(taken.camera.to_string()).or_insert(0) += 1;
-        slots.done(&taken, true);
+        done(&mut slots, &taken, true);
     }
     assert_eq!(served["a"].max(served["b"]), 10, "{served:?}");
 }
@@ -263,7 +267,7 @@ fn the_analysis_rate_is_kept_over_a_jittery_stream() {
         if slots.offer(frame("a", time), at_ms(time)) == Offer::Taken {
             let batch = slots.take();
             taken += batch.len();
-            batch.iter().for_each(|frame| slots.done(frame, true));
+            batch.iter().for_each(|frame| done(&mut slots, frame, true));
         }
     }
     assert!((48..=51).contains(&taken), "{taken} frames in ten seconds at five a second");
@@ -315,7 +319,7 @@ fn a_frame_of_a_removed_camera_goes_nowhere() {
     slots.forget(&camera("a"));
     assert_eq!(slots.offer(frame("a", 1), at_ms(1)), Offer::UnknownCamera);
     assert!(slots.take().is_empty());
-    slots.done(&frame("a", 0), true);
+    done(&mut slots, &frame("a", 0), true);
 }
 
 #[test]
@@ -327,10 +331,10 @@ fn a_frame_from_before_a_camera_was_watched_anew_frees_and_counts_nothing_of_the
     slots.watch(&camera("a"), SlotSettings { role: Role::Interior, analysis_fps_max: None, policy: SlotPolicy::NewestWins });
     slots.offer(frame("a", 40), at_ms(40));
     let new = slots.take().remove(0);
-    slots.done(&old, false);
+    done(&mut slots, &old, false);
     slots.offer(frame("a", 80), at_ms(80));
     assert!(slots.take().is_empty(), "one frame of the camera is still being analysed");
-    slots.done(&new, true);
+    done(&mut slots, &new, true);
     let counts = slots.counts(&camera("a")).expect("it is watched");
     assert_eq!((counts.analysed, counts.dropped_failed, slots.take().len()), (1, 0, 1));
 }

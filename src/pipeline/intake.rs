@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::batch::{BatchPolicy, Offer, Readiness, SlotSettings, Slots};
 use crate::camera::{CameraId, FrameCounts, Skipped};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::frame::Frame;
 use crate::ingest::FrameSink;
 
@@ -82,7 +82,7 @@ impl Intake {
     }
 
     /// A camera's frame has left the pipeline.
-    pub fn done(&self, frame: &Frame, analysed: bool) {
+    pub fn done(&self, frame: (&CameraId, Timestamp), analysed: bool) {
         self.slots().done(frame, analysed);
         self.changed.notify_one();
     }

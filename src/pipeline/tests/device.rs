@@ -4,6 +4,7 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use crate::event::Event;
 use crate::face::Photometry;
 use crate::frame::DevicePixels;
 use crate::infer::{FaceOnDevice, align};
@@ -12,12 +13,21 @@ use crate::quality;
 /// The host's memory, standing for a device's.
 struct Memory(Vec<u8>, Arc<Copies>);
 
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.1.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// How often pictures came back from the device, and how often the scene was locked all the while.
 #[derive(Default)]
 struct Copies {
     pipeline: OnceLock<Weak<Shared>>,
     all: AtomicUsize,
     under_lock: AtomicUsize,
+    /// Pictures that were brought to the device, and those whose memory is held there.
+    placed: AtomicUsize,
+    held: AtomicUsize,
 }
 
 impl Copies {
@@ -75,6 +85,8 @@ impl Inference for OnDevice {
     fn place(&mut self, frames: Vec<Frame>) -> Result<Vec<Frame>, InferError> {
         let place = |frame: Frame| {
             let bytes = frame.copied().expect("it is in the host's memory").plane(0).to_vec();
+            self.copies.held.fetch_add(1, Ordering::Relaxed);
+            self.copies.placed.fetch_add(1, Ordering::Relaxed);
             frame.moved_to_device(*frame.format(), Arc::new(Memory(bytes, Arc::clone(&self.copies)))).expect("it fits")
         };
         Ok(frames.into_iter().map(place).collect())
@@ -157,6 +169,41 @@ async fn a_picture_is_copied_from_a_device_while_nobody_waits_for_the_scene() {
     let counted = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     // Eight frames of one visit have one best shot, as they are alike.
     assert_eq!((counted(&copies.all), counted(&copies.under_lock)), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decoder_has_its_surface_back_before_what_was_seen_in_it_is_on_disk() {
+    let (house, _, copies) = on_device(Faults::default()).await;
+    let door = camera("door");
+    let sink = house.watch(&door, SlotPolicy::NewestWins);
+    let ((go, held_up), (entered, mut is_held_up)) = (std::sync::mpsc::sync_channel::<()>(1), tokio::sync::oneshot::channel());
+    let (events, elsewhere) = (house.events.clone(), Event::new(EventKind::CameraOnline, "elsewhere", house.clock.now()));
+    let busy = tokio::spawn(async move {
+        let hold_up = move |_| {
+            entered.send(()).expect("it is awaited");
+            held_up.recv().expect("it is sent");
+        };
+        events.append_then(vec![elsewhere], hold_up).await
+    });
+    (&mut is_held_up).await.expect("the log's own thread waits");
+    let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+    for number in 1.. {
+        sink.offer(frame(&door, house.clock.now(), Some(1), 40));
+        let is_let_go = || read(&copies.placed) == number && read(&copies.held) == 0;
+        until("its memory is let go of", is_let_go).await;
+        if house.pipeline.frame_counts(&door).expect("it is watched").analysed < number as u64 {
+            // Somebody was seen: the batch waits for the log. Nothing that still runs ends it.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if !house.pipeline.is_idle() {
+                break;
+            }
+        }
+        house.clock.advance(FRAME_EVERY);
+    }
+    go.send(()).expect("it waits");
+    busy.await.expect("no panic").expect("written");
+    until("the batch has left", || house.pipeline.is_idle()).await;
+    assert!(!house.told(&[door]).await.is_empty(), "it was told");
 }
 
 #[tokio::test(flavor = "multi_thread")]
