@@ -71,7 +71,7 @@ pub struct LibraryFact {
 pub struct Cuda {
     /// The driver.
     pub driver: Driver,
-    /// The libraries; none is looked for without a driver.
+    /// The libraries.
     pub libraries: Vec<LibraryFact>,
 }
 
@@ -82,7 +82,7 @@ enum Version {
     Untold,
     /// `int f(int* version)`, counted like 12080.
     CudaRuntime(&'static [u8]),
-    /// `size_t f()`, counted by ten thousands: 90800 is 9.8.
+    /// `size_t f()`, counted by ten thousands: 90801 is 9.8.1.
     Returned(&'static [u8]),
     /// `int f(int* major, int* minor)`.
     Pair(&'static [u8]),
@@ -116,11 +116,11 @@ const WANTED: [Wanted; 8] = [
     ("TensorRT's parser", "libnvonnxparser.so.10", Need::TensorRt, "libnvonnxparsers10", &[], Version::Untold),
 ];
 
-/// Looks. Libraries that are found stay loaded: whoever uses the GPU loads them anyway.
+/// Looks. Libraries that are found stay loaded where there is a driver: whoever uses the GPU loads them anyway.
 pub fn probe() -> Cuda {
     let driver = driver();
-    let libraries = if matches!(driver, Driver::Works { .. }) { WANTED.into_iter().map(library).collect() } else { Vec::new() };
-    Cuda { driver, libraries }
+    let is_used = driver.obstacle().is_none();
+    Cuda { driver, libraries: WANTED.into_iter().map(|wanted| library(wanted, is_used)).collect() }
 }
 
 fn driver() -> Driver {
@@ -156,12 +156,14 @@ fn gpu(ordinal: i32) -> Result<Gpu, cudarc::driver::DriverError> {
     })
 }
 
-fn library((name, file, need, package, others, version): Wanted) -> LibraryFact {
+fn library((name, file, need, package, others, version): Wanted, is_used: bool) -> LibraryFact {
     let found = match open(file) {
         Ok(library) => {
             let told = version_of(&library, version);
-            // It is loaded again when it is needed, or by what needs it; closing it now would only cost time.
-            std::mem::forget(library);
+            if is_used {
+                // It is loaded again when it is needed, or by what needs it; closing it now would only cost time.
+                std::mem::forget(library);
+            }
             Ok(told)
         }
         Err(words) => Err(match others.iter().find(|other| is_absent(file, &words) && open(other).is_ok()) {
@@ -197,7 +199,8 @@ fn version_of(library: &Library, version: Version) -> String {
             }
             Version::Returned(symbol) => {
                 let call = library.get::<extern "C" fn() -> usize>(symbol);
-                call.ok().map(|call| call() as c_int).map(|counted| (counted / 10_000, counted % 10_000 / 100))
+                let parts = |counted: usize| format!("{}.{}.{}", counted / 10_000, counted % 10_000 / 100, counted % 100);
+                return call.map_or_else(|_| String::new(), |call| parts(call()));
             }
             Version::Pair(symbol) => {
                 let call = library.get::<extern "C" fn(*mut c_int, *mut c_int) -> c_int>(symbol);

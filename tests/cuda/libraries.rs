@@ -26,7 +26,7 @@ extern "C" {
 int cudaRuntimeGetVersion(int *version) { return *version = 12080, 0; }
 int nvrtcVersion(int *major, int *minor) { return *major = 12, *minor = 8, 0; }
 size_t cudnnGetVersion() { return 90800; }
-size_t getInferLibVersion() { return 100800; }
+size_t getInferLibVersion() { return 100801; }
 }
 "#;
 
@@ -106,7 +106,7 @@ fn tensorrt_of_another_version_is_named_beside_the_one_that_is_needed_and_the_gp
         assert!(fact.found.contains("libnvinfer.so.10: cannot open"), "nothing of it is there: {fact:?}");
         folder.holds(&[&NEEDED[..], &TENSORRT, &["libnvinfer.so.8"]].concat());
         let fact = told("TensorRT");
-        assert!(fact.found.contains("10.8") && fact.mend.is_empty(), "both may be there: {fact:?}");
+        assert!(fact.found.contains("10.8.1") && fact.mend.is_empty(), "both may be there: {fact:?}");
         assert_eq!(device::resolve(&DeviceChoice::Auto).unwrap().without_tensorrt, None);
     });
 }

@@ -16,7 +16,7 @@ fn parts() -> KeyParts<'static> {
         model: "yunet",
         graph_sha256: "aa",
         gpu: "L4, compute capability 8.9",
-        tensorrt: "10.8",
+        tensorrt: "10.8.0",
         runtime: "r",
         precision: "fp16",
         profile: "1x3",
@@ -100,7 +100,7 @@ fn an_engine_is_bound_to_everything_that_it_depends_on() {
     let others = [
         KeyParts { graph_sha256: "ab", ..parts() },
         KeyParts { gpu: "L4, compute capability 9.0", ..parts() },
-        KeyParts { tensorrt: "10.9", ..parts() },
+        KeyParts { tensorrt: "10.8.1", ..parts() },
         KeyParts { runtime: "s", ..parts() },
         KeyParts { precision: "f32", ..parts() },
         KeyParts { profile: "2x3", ..parts() },
