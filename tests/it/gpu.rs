@@ -4,6 +4,8 @@
 //! Prints what is left out where a GPU can be used, or the models are missing.
 //! Must not know: how a device is looked for; only what the look finds on this machine.
 
+use std::process::Command;
+
 use doorward::config::DeviceChoice;
 use doorward::device::{self, Device, Driver};
 use doorward::pb::GetStatusRequest;
@@ -129,4 +131,15 @@ async fn a_daemon_under_auto_without_a_usable_gpu_runs_on_the_cpu_and_its_status
     let status = SystemServiceClient::new(chosen.channel().await).get_status(GetStatusRequest {}).await.expect("it answers").into_inner();
     let inference = status.inference.expect("it infers");
     assert_eq!((inference.device_reason.as_str(), inference.device_facts.len()), ("configured", 0), "nobody looked for a GPU");
+}
+
+#[test]
+fn the_program_needs_no_library_for_gpus_to_start() {
+    // The loader lists what it would load, and starts nothing.
+    let listed = Command::new(env!("CARGO_BIN_EXE_doorward")).env("LD_TRACE_LOADED_OBJECTS", "1").output().expect("the loader runs");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("libgstreamer-1.0"), "it is the loader's list: {listed}");
+    for library in ["libcuda", "libcudart", "libcudnn", "libcublas", "libnvrtc", "libnvinfer", "libgstcuda", "libonnxruntime"] {
+        assert!(!listed.contains(library), "{library}: {listed}");
+    }
 }
