@@ -22,6 +22,7 @@ mod graphs;
 mod libraries;
 mod losses;
 mod neighbours;
+mod pipeline;
 mod recognise;
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/rtsp_server.rs"]
