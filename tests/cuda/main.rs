@@ -19,6 +19,7 @@ mod faces;
 mod faults;
 mod flow;
 mod graphs;
+mod held;
 mod libraries;
 mod losses;
 mod neighbours;
