@@ -51,6 +51,10 @@ pub struct Taker {
 }
 
 impl Taker {
+    pub fn new(keeps: usize) -> Self {
+        Self { keeps, seen: Mutex::default(), changed: Condvar::new() }
+    }
+
     fn change(&self, change: impl FnOnce(&mut Seen)) {
         change(&mut self.seen.lock().unwrap());
         self.changed.notify_all();
@@ -92,6 +96,15 @@ impl StateSink for Taker {
     }
 }
 
+/// Serves a camera, in this process; answers how it is watched.
+pub fn served(camera: TestCamera, decode: Decode) -> SourceSettings {
+    let (told, url) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || serve(&camera, |url| told.send(url.to_owned()).unwrap()));
+    let url = url.recv_timeout(SOON).unwrap().parse().unwrap();
+    let camera = CameraId::parse("door").unwrap();
+    SourceSettings { camera, url, credential: None, transport: Transport::Tcp, ca_file: None, decode }
+}
+
 /// A camera that is watched over the device, in this process.
 pub struct Watched {
     pub taker: Arc<Taker>,
@@ -110,18 +123,8 @@ impl Watched {
         let arguments =
             std::iter::once("test-camera".into()).chain(files.iter().flat_map(|file| ["--file".into(), file.clone().into_os_string()]));
         let camera = TestCamera { lose_every, ..TestCamera::parse_from::<_, std::ffi::OsString>(arguments) };
-        let (told, url) = std::sync::mpsc::sync_channel(1);
-        std::thread::spawn(move || serve(&camera, |url| told.send(url.to_owned()).unwrap()));
-        let url = url.recv_timeout(SOON).unwrap().parse().unwrap();
-        let taker = Arc::new(Taker { keeps, seen: Mutex::default(), changed: Condvar::new() });
-        let settings = SourceSettings {
-            camera: CameraId::parse("door").unwrap(),
-            url,
-            credential: None,
-            transport: Transport::Tcp,
-            ca_file: None,
-            decode,
-        };
+        let settings = served(camera, decode);
+        let taker = Arc::new(Taker::new(keeps));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let cancel = CancellationToken::new();
         let sinks = Sinks { frames: taker.clone(), states: taker.clone() };
@@ -202,7 +205,7 @@ fn teach_codec(stand_in: &StandIn, file: &Path, is_h265: bool) -> Vec<Frame> {
 }
 
 /// A clip of 25 pictures that differ.
-fn clip(folder: &Path, size: (u32, u32)) -> PathBuf {
+pub fn clip(folder: &Path, size: (u32, u32)) -> PathBuf {
     clip_of(folder, ClipSettings { size, fps: 25, is_h265: false })
 }
 

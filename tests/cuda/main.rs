@@ -19,9 +19,11 @@ mod faces;
 mod faults;
 mod flow;
 mod graphs;
+mod held;
 mod libraries;
 mod losses;
 mod neighbours;
+mod pipeline;
 mod recognise;
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/rtsp_server.rs"]

@@ -54,6 +54,8 @@ const OWN_SESSIONS_MAX: usize = 24;
 const FACES_USUAL: usize = 8;
 /// How long a device that is opened anew waits for whoever holds the engines: longer, and the watchdog takes it for stuck.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(3);
+/// The side of the picture that the detector is looked at with, which it cuts down by 32.
+const SMALL: usize = 64;
 /// How often it is told that an engine is still being built.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -87,7 +89,9 @@ pub fn graphs(plan: &GraphsPlan<'_>, stream: &Arc<Stream>) -> Result<Graphs, Gra
     let usual = Placement::new(Size { width: 1920, height: 1080 }, None, side, CanvasShape::Fitted).canvas;
     let detector = Profile::of_detector(side as usize, (usual.height as usize, usual.width as usize), frames_max);
     let encoder = Profile::of_encoder(ALIGNED_SIDE, FACES_USUAL, FACES_MAX);
-    Ok(Graphs { detector: Box::new(opening.graph(Role::Detector, detector)?), encoder: Box::new(opening.graph(Role::Encoder, encoder)?) })
+    // Both are held to what they must be before either is opened: the detector's engine may take minutes to build.
+    let checked = (opening.checked(Role::Detector, (SMALL, SMALL))?, opening.checked(Role::Encoder, (ALIGNED_SIDE, ALIGNED_SIDE))?);
+    Ok(Graphs { detector: Box::new(opening.graph(checked.0, detector)?), encoder: Box::new(opening.graph(checked.1, encoder)?) })
 }
 
 /// What both graphs are opened with.
@@ -99,12 +103,28 @@ struct Opening<'a> {
     stream: &'a Arc<Stream>,
 }
 
-impl Opening<'_> {
-    fn graph(&self, role: Role, profile: Profile) -> Result<GraphSession, GraphsError> {
+/// A graph that is what the manifest says of it, and takes any number of pictures.
+struct Checked<'a> {
+    model: &'a ModelEntry,
+    path: PathBuf,
+    contract: Contract,
+}
+
+impl<'a> Opening<'a> {
+    /// Looks at a graph on the CPU, with pictures of this height and width.
+    fn checked(&self, role: Role, size: (usize, usize)) -> Result<Checked<'a>, GraphsError> {
         let manifest = self.plan.manifest;
         let model = if role == Role::Detector { &manifest.detector.model } else { &manifest.encoder.model };
         let path = manifest.prepared(role)?.path;
-        let contract = Contract::open(&self.environment, &path, model)?;
+        let mut contract = Contract::open(&self.environment, &path, model)?;
+        // What was found at the start holds when the device is opened anew, and then everybody waits.
+        if self.plan.may_build && !contract.takes_two(size) {
+            return Err(GraphsError::StaticBatch { model: model.name.clone(), graph: path, batch: 1 });
+        }
+        Ok(Checked { model, path, contract })
+    }
+
+    fn graph(&self, Checked { model, path, contract }: Checked<'_>, profile: Profile) -> Result<GraphSession, GraphsError> {
         let setup = Setup {
             environment: self.environment.clone(),
             graph: path,

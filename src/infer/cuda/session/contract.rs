@@ -51,17 +51,28 @@ impl Contract {
     }
 
     /// What one picture of this height and width makes; the graph runs once for it.
-    pub(super) fn outputs(&mut self, (height, width): (usize, usize)) -> Result<Vec<OutputShape>, String> {
-        let mut run = || -> ort::Result<Vec<OutputShape>> {
-            let picture = Tensor::from_array(([1, 3, height, width], vec![0.0_f32; 3 * height * width]))?;
-            let outputs = self.session.run(ort::inputs![self.input.as_str() => picture])?;
-            let shape = |(name, value): (&str, ort::value::ValueRef<'_>)| {
-                let (shape, _) = value.try_extract_tensor::<f32>()?;
-                Ok(OutputShape { name: name.to_owned(), each: shape.iter().skip(1).map(|side| *side as usize).collect() })
-            };
-            outputs.iter().map(shape).collect()
+    pub(super) fn outputs(&mut self, size: (usize, usize)) -> Result<Vec<OutputShape>, String> {
+        let shapes = self.shapes(1, size).map_err(|error| error.to_string())?;
+        let of_one = |(name, shape): (String, Vec<usize>)| OutputShape { name, each: shape.into_iter().skip(1).collect() };
+        Ok(shapes.into_iter().map(of_one).collect())
+    }
+
+    /// Whether two pictures of this height and width make two answers. A graph that was exported for one may say so in a constant
+    /// alone, where its input does not tell.
+    pub(super) fn takes_two(&mut self, size: (usize, usize)) -> bool {
+        self.shapes(2, size).is_ok_and(|shapes| shapes.iter().all(|(_, shape)| shape.first() == Some(&2)))
+    }
+
+    /// The outputs' names and shapes for so many pictures.
+    fn shapes(&mut self, pictures: usize, (height, width): (usize, usize)) -> ort::Result<Vec<(String, Vec<usize>)>> {
+        let values = vec![0.0_f32; pictures * 3 * height * width];
+        let pictures = Tensor::from_array(([pictures, 3, height, width], values))?;
+        let outputs = self.session.run(ort::inputs![self.input.as_str() => pictures])?;
+        let shape = |(name, value): (&str, ort::value::ValueRef<'_>)| {
+            let (shape, _) = value.try_extract_tensor::<f32>()?;
+            Ok((name.to_owned(), shape.iter().map(|side| *side as usize).collect()))
         };
-        run().map_err(|error| error.to_string())
+        outputs.iter().map(shape).collect()
     }
 }
 

@@ -439,7 +439,9 @@ fn a_graph_is_held_to_the_manifest_and_tells_its_shapes_without_a_gpu() {
             }
         }
     }
+    assert!(contract.takes_two((64, 64)));
     let mut contract = Contract::open(&environment, &prepared(Role::Encoder), encoder).expect("it is as stated");
+    assert!(contract.takes_two((ALIGNED_SIDE, ALIGNED_SIDE)));
     let outputs = contract.outputs((ALIGNED_SIDE, ALIGNED_SIDE)).expect("it runs");
     assert!(outputs.iter().any(|output| output.name == manifest.encoder.output && output.each == [manifest.encoder.dimension]));
 
