@@ -39,7 +39,7 @@ const UNUSABLE_MAX: u32 = 50;
 /// What a connection says of itself.
 #[derive(Debug)]
 pub(super) enum Signal {
-    /// The first frame was decoded.
+    /// The first frame was decoded and can be used.
     FirstFrame,
     /// It is over.
     Failed(Failure),
@@ -111,10 +111,25 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+        end(&self.pipeline);
         if let Some(bus) = self.pipeline.bus() {
             bus.unset_sync_handler();
         }
+    }
+}
+
+/// Ends all elements. Where the driver does not take a decoder back, that refuses to end, and those before it are not asked: to
+/// drop them running would end the process. So each is ended by itself, the source last, and what does not end even then is kept.
+fn end(pipeline: &gst::Pipeline) {
+    if pipeline.set_state(gst::State::Null).is_ok() {
+        return;
+    }
+    for element in pipeline.children() {
+        let _ = element.set_state(gst::State::Null);
+    }
+    if pipeline.set_state(gst::State::Null).is_err() {
+        tracing::error!("a decoder cannot be ended and is left behind: the driver takes nothing back; nvidia-smi says more");
+        std::mem::forget(pipeline.clone());
     }
 }
 
@@ -291,7 +306,7 @@ impl Chain {
         let Parts { settings, frames, .. } = self.parts.clone();
         let (pictures, signal) = (self.pictures.clone(), self.signal.clone());
         let (mut reader, decoder) = (SampleReader::new(self.decoder.clone()), self.decoder.clone());
-        let (mut sequence, mut unusable) = (0, 0);
+        let (mut sequence, mut unusable, mut is_first_told) = (0, 0, false);
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -303,7 +318,7 @@ impl Chain {
                         (frame.capture_time, frame.camera_delay) = (stamp.capture.time, stamp.capture.delay);
                         frames.offer(frame);
                         unusable = 0;
-                        if stamp.is_first {
+                        if !std::mem::replace(&mut is_first_told, true) {
                             let _ = signal.try_send(Signal::FirstFrame);
                         }
                     }
@@ -383,21 +398,28 @@ mod tests {
     use crate::frame::Frame;
     use crate::ingest::Decode;
 
-    #[derive(Default)]
-    struct Refused(AtomicUsize);
+    /// Pictures as they follow from each other without chroma, and with it.
+    const LYING: usize = 64 * 48;
+    const WHOLE: usize = LYING * 3 / 2;
 
-    impl FrameSink for Refused {
+    #[derive(Default)]
+    struct Counted {
+        offered: AtomicUsize,
+        refused: AtomicUsize,
+    }
+
+    impl FrameSink for Counted {
         fn offer(&self, _: Frame) {
-            panic!("every picture lies");
+            self.offered.fetch_add(1, Ordering::Relaxed);
         }
 
         fn refused(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// A chain without its parser and its decoder, which gives pictures whose chroma has no room.
-    fn lying(frames: &Arc<Refused>) -> (gst::Pipeline, gst_app::AppSrc, mpsc::Receiver<Signal>) {
+    /// A chain without its parser and its decoder, which is given pictures of 64x48.
+    fn chain(frames: &Arc<Counted>) -> (gst::Pipeline, gst_app::AppSrc, mpsc::Receiver<Signal>) {
         let settings = SourceSettings {
             camera: CameraId::parse("door").expect("a good id"),
             url: "rtsp://localhost/door".parse().expect("a good URL"),
@@ -421,20 +443,37 @@ mod tests {
         (pipeline, source, signals)
     }
 
-    #[test]
-    fn a_camera_whose_pictures_all_lie_is_given_up_in_words_that_name_the_lie_also_on_the_processor() {
-        gst::init().expect("GStreamer starts");
-        let frames = Arc::new(Refused::default());
-        let (pipeline, source, mut signals) = lying(&frames);
+    /// What is told first of pictures of so many bytes.
+    fn first_signal(frames: &Arc<Counted>, pictures: &[usize]) -> Option<Signal> {
+        let (pipeline, source, mut signals) = chain(frames);
         pipeline.set_state(gst::State::Playing).expect("it begins");
-        for _ in 0..UNUSABLE_MAX {
-            source.push_buffer(gst::Buffer::from_slice(vec![9_u8; 64 * 48])).expect("it is taken");
+        for bytes in pictures {
+            source.push_buffer(gst::Buffer::from_slice(vec![9_u8; *bytes])).expect("it is taken");
         }
         let signal = signals.blocking_recv();
         pipeline.set_state(gst::State::Null).expect("it ends");
+        signal
+    }
+
+    #[test]
+    fn a_camera_whose_pictures_all_lie_is_given_up_in_words_that_name_the_lie_also_on_the_processor() {
+        gst::init().expect("GStreamer starts");
+        let frames = Arc::new(Counted::default());
+        let signal = first_signal(&frames, &[LYING; UNUSABLE_MAX as usize]);
         let Some(Signal::Failed(failure)) = signal else { panic!("{signal:?}") };
         let words = "no picture of cpu can be used: a 64x48 I420 picture does not fit in 3072 bytes by the strides it states, [64, 32, 32]";
         assert_eq!((failure.reason, failure.message.as_str()), (OfflineReason::Undecodable, words));
-        assert_eq!(frames.0.load(Ordering::Relaxed), UNUSABLE_MAX as usize);
+        assert_eq!(frames.refused.load(Ordering::Relaxed), UNUSABLE_MAX as usize);
+    }
+
+    #[test]
+    fn the_first_frame_is_the_first_that_can_be_used() {
+        gst::init().expect("GStreamer starts");
+        let frames = Arc::new(Counted::default());
+        // Were the second not told as the first, the fifty that follow would end the connection before anything is told.
+        let pictures: Vec<usize> = [LYING, WHOLE].into_iter().chain([LYING; UNUSABLE_MAX as usize]).collect();
+        let signal = first_signal(&frames, &pictures);
+        assert!(matches!(signal, Some(Signal::FirstFrame)), "{signal:?}");
+        assert_eq!(frames.offered.load(Ordering::Relaxed), 1);
     }
 }

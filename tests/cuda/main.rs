@@ -23,6 +23,7 @@ mod libraries;
 mod losses;
 mod neighbours;
 mod recognise;
+mod refusals;
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/rtsp_server.rs"]
 mod rtsp_server;
