@@ -64,6 +64,17 @@ pub enum PixelLayout {
     Rgb8,
 }
 
+impl PixelLayout {
+    /// How many planes it has.
+    fn planes(self) -> usize {
+        match self {
+            Self::I420 => 3,
+            Self::Nv12 => 2,
+            Self::Rgb8 => 1,
+        }
+    }
+}
+
 /// The matrix between YCbCr and RGB (ITU-R BT.601 or BT.709).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColourMatrix {
@@ -192,12 +203,13 @@ impl PixelFormat {
 
 /// Why pixels and their description do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a {width}x{height} {layout:?} picture does not fit in {bytes} bytes by the strides it states")]
+#[error("a {width}x{height} {layout:?} picture does not fit in {bytes} bytes by the strides it states, {strides:?}")]
 pub struct BadPixels {
     width: u32,
     height: u32,
     layout: PixelLayout,
     bytes: usize,
+    strides: Vec<usize>,
 }
 
 /// One decoded picture. Clones share the pixels.
@@ -295,8 +307,9 @@ impl Frame {
 
 fn fits(format: &PixelFormat, bytes: usize) -> Result<(), BadPixels> {
     if format.bytes_needed().is_none_or(|needed| needed > bytes) {
-        let Size { width, height } = format.size;
-        return Err(BadPixels { width, height, layout: format.layout, bytes });
+        let (Size { width, height }, layout) = (format.size, format.layout);
+        let strides = format.planes[..layout.planes()].iter().map(|plane| plane.stride).collect();
+        return Err(BadPixels { width, height, layout, bytes, strides });
     }
     Ok(())
 }
@@ -363,7 +376,8 @@ mod tests {
         let camera = CameraId::parse("c").expect("a good id");
         assert!(Frame::new(camera.clone(), Timestamp::default(), format, pixels.clone()).is_ok());
         format.planes[0].stride = 11;
-        assert!(Frame::new(camera.clone(), Timestamp::default(), format, pixels.clone()).is_err());
+        let said = Frame::new(camera.clone(), Timestamp::default(), format, pixels.clone()).expect_err("11 bytes hold no 4 pixels");
+        assert_eq!(said.to_string(), "a 4x2 Rgb8 picture does not fit in 24 bytes by the strides it states, [11]");
         format.planes[0].stride = 13;
         assert!(Frame::new(camera, Timestamp::default(), format, pixels).is_err());
     }

@@ -7,6 +7,7 @@
 mod driver;
 mod library;
 mod surface;
+mod warnings;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -90,6 +91,8 @@ impl SharedContext {
         let library = Library::loaded()?;
         let decoders = [decoder_of("nvh264", ordinal)?, decoder_of("nvh265", ordinal)?];
         let primary = Primary::retain(ordinal)?;
+        // Once the plugin is loaded: that it looks for what only encoders need is no news.
+        warnings::listen();
         let wrapped = library.wrap(&primary)?;
         Ok(Self { ordinal, decoders, wrapped, library, primary })
     }

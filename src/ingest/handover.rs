@@ -1,6 +1,6 @@
 //! Wraps a decoded GStreamer sample as a frame's pixels, without a copy, in the host's memory or in a device's.
 //!
-//! In: a sample. Out: its pixels and how they lie, or that its caps cannot be believed.
+//! In: a sample. Out: its pixels and how they lie, or in words what of it cannot be believed.
 //! The decoder's buffer stays mapped until the last clone of the frame is dropped; the decoder's
 //! pool grows meanwhile.
 //! Must not know: cameras, times, who takes the frame.
@@ -38,57 +38,67 @@ impl SampleReader {
         Self { decoder, known: None }
     }
 
-    /// The frame in `sample`, captured at time 0; `None` when its caps, its layout and its bytes do
-    /// not fit together.
-    pub(super) fn read(&mut self, sample: &gst::Sample, camera: &CameraId) -> Option<Frame> {
+    /// The frame in `sample`, captured at time 0.
+    ///
+    /// # Errors
+    /// What does not fit together of its caps, its layout and its bytes, in words for whoever keeps the camera.
+    pub(super) fn read(&mut self, sample: &gst::Sample, camera: &CameraId) -> Result<Frame, String> {
         let decoder = self.decoder.clone();
         let info = self.info(sample)?;
-        let buffer = sample.buffer_owned()?;
+        let buffer = sample.buffer_owned().ok_or("it comes without bytes")?;
         let stated = match buffer.meta::<gst_video::VideoMeta>() {
-            Some(meta) if (meta.format(), meta.width(), meta.height()) != (info.format(), info.width(), info.height()) => return None,
+            Some(meta) if (meta.format(), meta.width(), meta.height()) != (info.format(), info.width(), info.height()) => {
+                return Err(contradiction(info, &meta));
+            }
             Some(meta) => Some(pixel_format(info, meta.offset(), meta.stride())?),
             None => None,
         };
         match decoder {
             Decoder::Cpu => {
-                let format = stated.map_or_else(|| pixel_format(info, info.offset(), info.stride()), Some)?;
-                let pixels = MappedPixels(buffer.into_mapped_buffer_readable().ok()?);
-                Frame::new(camera.clone(), Timestamp::default(), format, Arc::new(pixels)).ok()
+                let format = stated.map_or_else(|| pixel_format(info, info.offset(), info.stride()), Ok)?;
+                let pixels = MappedPixels(buffer.into_mapped_buffer_readable().map_err(|_| "its bytes cannot be mapped")?);
+                Frame::new(camera.clone(), Timestamp::default(), format, Arc::new(pixels)).map_err(|bad| bad.to_string())
             }
             Decoder::Cuda(shared) => {
-                let surface = Surface::map(buffer, &shared).inspect_err(|why| tracing::debug!(%camera, %why, "a frame is refused")).ok()?;
+                let surface = Surface::map(buffer, &shared)?;
                 // Caps know nothing of a device's strides.
                 let (offsets, strides) = surface.layout();
-                let format = stated.map_or_else(|| pixel_format(info, &offsets, &strides), Some)?;
-                Frame::on_device(camera.clone(), Timestamp::default(), format, Arc::new(surface)).ok()
+                let format = stated.map_or_else(|| pixel_format(info, &offsets, &strides), Ok)?;
+                Frame::on_device(camera.clone(), Timestamp::default(), format, Arc::new(surface)).map_err(|bad| bad.to_string())
             }
         }
     }
 
-    fn info(&mut self, sample: &gst::Sample) -> Option<&gst_video::VideoInfo> {
-        let caps = sample.caps_owned()?;
+    fn info(&mut self, sample: &gst::Sample) -> Result<&gst_video::VideoInfo, String> {
+        let caps = sample.caps_owned().ok_or("it comes without caps")?;
         // Streams hardly ever change their caps: parsing them for each frame would be waste.
         if self.known.as_ref().is_none_or(|(known, _)| known.as_ptr() != caps.as_ptr()) {
-            let info = gst_video::VideoInfo::from_caps(&caps).ok()?;
+            let info = gst_video::VideoInfo::from_caps(&caps).map_err(|_| format!("its caps describe no picture: {caps}"))?;
             self.known = Some((caps, info));
         }
-        self.known.as_ref().map(|(_, info)| info)
+        self.known.as_ref().map(|(_, info)| info).ok_or_else(|| "it comes without caps".into())
     }
 }
 
-fn pixel_format(info: &gst_video::VideoInfo, offsets: &[usize], strides: &[i32]) -> Option<PixelFormat> {
+fn contradiction(info: &gst_video::VideoInfo, meta: &gst_video::VideoMeta) -> String {
+    let (caps, memory) = ((info.width(), info.height(), info.format()), (meta.width(), meta.height(), meta.format()));
+    format!("its caps state {}x{} {}, and its memory {}x{} {}", caps.0, caps.1, caps.2, memory.0, memory.1, memory.2)
+}
+
+fn pixel_format(info: &gst_video::VideoInfo, offsets: &[usize], strides: &[i32]) -> Result<PixelFormat, String> {
     let layout = match info.format() {
         gst_video::VideoFormat::I420 => PixelLayout::I420,
         gst_video::VideoFormat::Nv12 => PixelLayout::Nv12,
-        _ => return None,
+        other => return Err(format!("it is {other}, and I420 or NV12 is read")),
     };
     let mut planes = [Plane::default(); 3];
     for (plane, (&offset, &stride)) in planes.iter_mut().zip(offsets.iter().zip(strides)) {
-        *plane = Plane { offset, stride: usize::try_from(stride).ok()? };
+        let stride = usize::try_from(stride).map_err(|_| format!("its rows run backwards, by a stride of {stride}"))?;
+        *plane = Plane { offset, stride };
     }
     let size = Size { width: info.width(), height: info.height() };
     let colours = info.colorimetry();
-    Some(PixelFormat { size, layout, matrix: colour_matrix(colours.matrix(), size.height), range: colour_range(colours.range()), planes })
+    Ok(PixelFormat { size, layout, matrix: colour_matrix(colours.matrix(), size.height), range: colour_range(colours.range()), planes })
 }
 
 fn colour_matrix(stated: gst_video::VideoColorMatrix, rows: u32) -> ColourMatrix {
@@ -123,7 +133,7 @@ mod tests {
         gst::Sample::builder().caps(&caps).buffer(&gst::Buffer::from_slice(vec![9_u8; bytes])).build()
     }
 
-    fn read(sample: &gst::Sample) -> Option<Frame> {
+    fn read(sample: &gst::Sample) -> Result<Frame, String> {
         SampleReader::new(Decoder::Cpu).read(sample, &CameraId::parse("door").expect("a good id"))
     }
 
@@ -147,9 +157,22 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_whose_caps_lie_is_refused() {
-        assert!(read(&sample(gst_video::VideoFormat::I420, "bt601", 64 * 48)).is_none(), "too few bytes");
-        assert!(read(&sample(gst_video::VideoFormat::Yuy2, "bt601", 64 * 48 * 2)).is_none(), "another layout");
+    fn a_sample_whose_caps_lie_is_refused_in_words_that_name_the_lie() {
+        let said = |sample: &gst::Sample| read(sample).expect_err("it lies");
+        let words = "a 64x48 I420 picture does not fit in 3072 bytes by the strides it states, [64, 32, 32]";
+        assert_eq!(said(&sample(gst_video::VideoFormat::I420, "bt601", 64 * 48)), words, "too few bytes");
+        assert_eq!(said(&sample(gst_video::VideoFormat::Yuy2, "bt601", 64 * 48 * 2)), "it is YUY2, and I420 or NV12 is read");
+        let whole = sample(gst_video::VideoFormat::I420, "bt601", 64 * 48 * 3 / 2);
+        let mut buffer = whole.buffer_owned().expect("a buffer");
+        let flags = gst_video::VideoFrameFlags::empty();
+        gst_video::VideoMeta::add(buffer.make_mut(), flags, gst_video::VideoFormat::Nv12, 64, 46).expect("a smaller picture fits");
+        let caps = whole.caps_owned().expect("caps");
+        let contradicted = gst::Sample::builder().caps(&caps).buffer(&buffer).build();
+        assert_eq!(said(&contradicted), "its caps state 64x48 I420, and its memory 64x46 NV12");
+        assert_eq!(said(&gst::Sample::builder().caps(&caps).build()), "it comes without bytes");
+        assert_eq!(said(&gst::Sample::builder().buffer(&buffer).build()), "it comes without caps");
+        let sound = gst::Caps::new_empty_simple("audio/x-raw");
+        assert_eq!(said(&gst::Sample::builder().caps(&sound).buffer(&buffer).build()), "its caps describe no picture: audio/x-raw");
     }
 
     #[test]
@@ -161,7 +184,8 @@ mod tests {
         assert_eq!((format.layout, format.size), (PixelLayout::Nv12, Size { width: 641, height: 359 }));
         assert_eq!(format.planes[1], Plane { offset: 1024 * 360, stride: 1024 });
         assert_eq!(format.bytes_needed(), Some(1024 * 360 + 1024 * 179 + 642), "an odd picture has as many pairs as rounding up gives");
-        assert_eq!(pixel_format(&info(64, 48), &[0, 3072, 0, 0], &[-64, 64, 0, 0]), None, "a stride that runs backwards");
+        let backwards = pixel_format(&info(64, 48), &[0, 3072, 0, 0], &[-64, 64, 0, 0]);
+        assert_eq!(backwards, Err("its rows run backwards, by a stride of -64".into()));
         let short = pixel_format(&info(64, 48), &[0, 3072, 0, 0], &[64, 62, 0, 0]).expect("a layout");
         assert_eq!(short.bytes_needed(), None, "chroma rows that do not fit their stride");
     }

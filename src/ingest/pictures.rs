@@ -35,8 +35,6 @@ pub(super) struct Observations {
 pub(super) struct Stamp {
     pub(super) decode_time: Timestamp,
     pub(super) capture: Capture,
-    /// Whether it is the first of its connection.
-    pub(super) is_first: bool,
 }
 
 /// See the file's head.
@@ -137,8 +135,8 @@ impl Pictures {
         let rtp_time = self.rtp_time(pts);
         let decode_time = self.clock.now();
         let capture = lock(&self.capture).capture(rtp_time, decode_time);
-        let is_first = lock(&self.observations).seen.frame.replace(decode_time).is_none();
-        Stamp { decode_time, capture, is_first }
+        lock(&self.observations).seen.frame = Some(decode_time);
+        Stamp { decode_time, capture }
     }
 
     fn rtp_time(&self, pts: Option<gst::ClockTime>) -> Option<u32> {

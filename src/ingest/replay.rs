@@ -42,7 +42,13 @@ pub(super) fn replay(file: &Path, camera: &CameraId, frames: &dyn FrameSink, clo
         let raw_time = || RAW_SPACING.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
         let at = begin.plus(presentation_time(sample).unwrap_or_else(raw_time));
         clock.advance_to(at);
-        let Some(mut frame) = reader.read(sample, camera) else { return frames.refused() };
+        let mut frame = match reader.read(sample, camera) {
+            Ok(frame) => frame,
+            Err(why) => {
+                tracing::debug!(file = %file.display(), number, %why, "a picture is refused");
+                return frames.refused();
+            }
+        };
         // Should two pictures claim one time, the clock still never goes back.
         let now = clock.now();
         (frame.sequence, frame.capture_time, frame.decode_time) = (number, now, now);

@@ -33,13 +33,13 @@ const TEARDOWN_MAX: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// The watchdog is quicker; this only bounds what it does not see.
 const TCP_TIMEOUT_US: u64 = 10_000_000;
 
-/// After so many of a device's pictures in a row that cannot be used, none will be: the camera must not stay blind.
+/// After so many pictures in a row that cannot be used, none will be: the camera must not stay blind, nor be called online.
 const UNUSABLE_MAX: u32 = 50;
 
 /// What a connection says of itself.
 #[derive(Debug)]
 pub(super) enum Signal {
-    /// The first frame was decoded.
+    /// The first frame was decoded and can be used.
     FirstFrame,
     /// It is over.
     Failed(Failure),
@@ -111,10 +111,25 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+        end(&self.pipeline);
         if let Some(bus) = self.pipeline.bus() {
             bus.unset_sync_handler();
         }
+    }
+}
+
+/// Ends all elements. Where the driver does not take a decoder back, that refuses to end, and those before it are not asked: to
+/// drop them running would end the process. So each is ended by itself, the source last, and what does not end even then is kept.
+fn end(pipeline: &gst::Pipeline) {
+    if pipeline.set_state(gst::State::Null).is_ok() {
+        return;
+    }
+    for element in pipeline.children() {
+        let _ = element.set_state(gst::State::Null);
+    }
+    if pipeline.set_state(gst::State::Null).is_err() {
+        tracing::error!("a decoder cannot be ended and is left behind: the driver takes nothing back; nvidia-smi says more");
+        std::mem::forget(pipeline.clone());
     }
 }
 
@@ -290,28 +305,29 @@ impl Chain {
     fn deliver(&self) -> gst_app::AppSinkCallbacks {
         let Parts { settings, frames, .. } = self.parts.clone();
         let (pictures, signal) = (self.pictures.clone(), self.signal.clone());
-        let decoder = self.decoder.clone();
-        let (mut reader, mut sequence, mut unusable) = (SampleReader::new(decoder.clone()), 0, 0);
+        let (mut reader, decoder) = (SampleReader::new(self.decoder.clone()), self.decoder.clone());
+        let (mut sequence, mut unusable, mut is_first_told) = (0, 0, false);
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 let pts = sample.buffer().and_then(gst::BufferRef::pts);
                 let stamp = pictures.decoded(pts);
                 match reader.read(&sample, &settings.camera) {
-                    Some(mut frame) => {
+                    Ok(mut frame) => {
                         (frame.sequence, frame.decode_time) = (sequence, stamp.decode_time);
                         (frame.capture_time, frame.camera_delay) = (stamp.capture.time, stamp.capture.delay);
                         frames.offer(frame);
                         unusable = 0;
-                        if stamp.is_first {
+                        if !std::mem::replace(&mut is_first_told, true) {
                             let _ = signal.try_send(Signal::FirstFrame);
                         }
                     }
-                    None => {
+                    Err(why) => {
+                        tracing::debug!(camera = %settings.camera, %why, "a picture is refused");
                         frames.refused();
                         unusable += 1;
-                        if unusable == UNUSABLE_MAX && matches!(decoder, Decoder::Cuda(_)) {
-                            let message = format!("no picture of {decoder} can be used; the log at level debug says why");
+                        if unusable == UNUSABLE_MAX {
+                            let message = format!("no picture of {decoder} can be used: {why}");
                             let _ = signal.try_send(Signal::Failed(Failure::new(OfflineReason::Undecodable, message)));
                         }
                     }
@@ -367,5 +383,97 @@ impl Chain {
             frames.skipped(Skipped::Damaged);
             gst::PadProbeReturn::Handled
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use gstreamer_video as gst_video;
+
+    use super::*;
+    use crate::camera::CameraId;
+    use crate::clock::SystemClock;
+    use crate::frame::Frame;
+    use crate::ingest::Decode;
+
+    /// Pictures as they follow from each other without chroma, and with it.
+    const LYING: usize = 64 * 48;
+    const WHOLE: usize = LYING * 3 / 2;
+
+    #[derive(Default)]
+    struct Counted {
+        offered: AtomicUsize,
+        refused: AtomicUsize,
+    }
+
+    impl FrameSink for Counted {
+        fn offer(&self, _: Frame) {
+            self.offered.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn refused(&self) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A chain without its parser and its decoder, which is given pictures of 64x48.
+    fn chain(frames: &Arc<Counted>) -> (gst::Pipeline, gst_app::AppSrc, mpsc::Receiver<Signal>) {
+        let settings = SourceSettings {
+            camera: CameraId::parse("door").expect("a good id"),
+            url: "rtsp://localhost/door".parse().expect("a good URL"),
+            credential: None,
+            transport: Transport::Tcp,
+            ca_file: None,
+            decode: Decode::on_cpu(),
+        };
+        let parts = Parts { settings, frames: frames.clone(), clock: Arc::new(SystemClock::new()), capture: Arc::default() };
+        let (signal, signals) = mpsc::channel(SIGNALS_MAX);
+        let pictures = Arc::new(Pictures::new(&parts));
+        let chain = Chain { parts, decoder: Decoder::Cpu, pictures, signal };
+        // A sink that lets every picture pass.
+        let sink = appsink(Delivery::Every, &Decoder::Cpu);
+        sink.set_callbacks(chain.deliver());
+        let caps = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 64, 48).build().and_then(|info| info.to_caps());
+        let source = gst_app::AppSrc::builder().caps(&caps.expect("a picture")).format(gst::Format::Time).build();
+        let pipeline = gst::Pipeline::new();
+        pipeline.add_many([source.upcast_ref::<gst::Element>(), sink.upcast_ref()]).expect("they are new");
+        source.link(&sink).expect("a sink takes I420");
+        (pipeline, source, signals)
+    }
+
+    /// What is told first of pictures of so many bytes.
+    fn first_signal(frames: &Arc<Counted>, pictures: &[usize]) -> Option<Signal> {
+        let (pipeline, source, mut signals) = chain(frames);
+        pipeline.set_state(gst::State::Playing).expect("it begins");
+        for bytes in pictures {
+            source.push_buffer(gst::Buffer::from_slice(vec![9_u8; *bytes])).expect("it is taken");
+        }
+        let signal = signals.blocking_recv();
+        pipeline.set_state(gst::State::Null).expect("it ends");
+        signal
+    }
+
+    #[test]
+    fn a_camera_whose_pictures_all_lie_is_given_up_in_words_that_name_the_lie_also_on_the_processor() {
+        gst::init().expect("GStreamer starts");
+        let frames = Arc::new(Counted::default());
+        let signal = first_signal(&frames, &[LYING; UNUSABLE_MAX as usize]);
+        let Some(Signal::Failed(failure)) = signal else { panic!("{signal:?}") };
+        let words = "no picture of cpu can be used: a 64x48 I420 picture does not fit in 3072 bytes by the strides it states, [64, 32, 32]";
+        assert_eq!((failure.reason, failure.message.as_str()), (OfflineReason::Undecodable, words));
+        assert_eq!(frames.refused.load(Ordering::Relaxed), UNUSABLE_MAX as usize);
+    }
+
+    #[test]
+    fn the_first_frame_is_the_first_that_can_be_used() {
+        gst::init().expect("GStreamer starts");
+        let frames = Arc::new(Counted::default());
+        // Were the second not told as the first, the fifty that follow would end the connection before anything is told.
+        let pictures: Vec<usize> = [LYING, WHOLE].into_iter().chain([LYING; UNUSABLE_MAX as usize]).collect();
+        let signal = first_signal(&frames, &pictures);
+        assert!(matches!(signal, Some(Signal::FirstFrame)), "{signal:?}");
+        assert_eq!(frames.offered.load(Ordering::Relaxed), 1);
     }
 }

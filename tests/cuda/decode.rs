@@ -43,6 +43,24 @@ pub struct Seen {
     pub damaged: usize,
 }
 
+impl Seen {
+    /// Why it was offline, the first time that it was.
+    pub fn offline(&self) -> Option<(OfflineReason, &str)> {
+        self.states.iter().find_map(|state| match state {
+            CameraState::Offline { reason, message, .. } => Some((*reason, message.as_str())),
+            _ => None,
+        })
+    }
+
+    /// What decoded it when it was last online.
+    pub fn decoding(&self) -> Option<&Decoding> {
+        self.states.iter().rev().find_map(|state| match state {
+            CameraState::Online { decoding, .. } => Some(decoding),
+            _ => None,
+        })
+    }
+}
+
 /// Keeps the first frames of a camera; later ones are let go of at once.
 pub struct Taker {
     keeps: usize,
@@ -332,6 +350,14 @@ fn frames_whose_strides_lie_are_refused_and_the_cpu_decodes_in_the_end() {
         let seen = watched.end();
         assert!(seen.frames.iter().all(|frame| frame.device_pixels().is_none()), "rows of 322 bytes do not fit 320");
         assert!(seen.refused >= 50, "a device that never gives a usable picture is left: {}", seen.refused);
+        let named = |said: &str| {
+            said.contains("the decoder of cuda:0 refuses: no picture of cuda:0 can be used: a 322x242 Nv12 picture does not fit in ")
+                && said.ends_with(" bytes by the strides it states, [320, 320]")
+        };
+        let offline = seen.offline().filter(|(reason, _)| *reason == OfflineReason::Undecodable);
+        assert!(offline.is_some_and(|(_, said)| named(said)), "the lie is named: {offline:?}");
+        let decoding = seen.decoding();
+        assert!(matches!(decoding, Some(Decoding::InPlaceOfDevice(said)) if named(said)), "also while the CPU decodes: {decoding:?}");
         drop(seen);
         assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
     });
@@ -373,24 +399,14 @@ fn a_camera_that_the_device_refuses_is_decoded_by_the_cpu_and_its_state_says_why
         let second = Watched::begin(&[file], decode.clone(), 12);
         second.taker.wait("frames of the second camera", |seen| seen.offered >= 12);
         let seen = second.end();
-        let offline = seen.states.iter().find_map(|state| match state {
-            CameraState::Offline { reason, message, .. } => Some((*reason, message.as_str())),
-            _ => None,
-        });
-        let (reason, message) = offline.expect("the device had one decoder, and the first camera has it");
+        let (reason, message) = seen.offline().expect("the device had one decoder, and the first camera has it");
         println!("{message}");
         assert_eq!(reason, OfflineReason::Undecodable);
         assert!(
             message.starts_with("from now on decoded by the CPU until it connects again after 10 min: the decoder of cuda:0 refuses: "),
             "{message}"
         );
-        let online = |seen: &Seen| {
-            seen.states.iter().rev().find_map(|state| match state {
-                CameraState::Online { decoding, .. } => Some(decoding.clone()),
-                _ => None,
-            })
-        };
-        let by_cpu = online(&seen).expect("its frames came");
+        let by_cpu = seen.decoding().expect("its frames came");
         let words = "decoded by the CPU until it connects again after 10 min: the decoder of cuda:0 refuses: ";
         assert!(matches!(&by_cpu, Decoding::InPlaceOfDevice(said) if said.starts_with(words)), "{by_cpu:?}");
         for frame in &seen.frames {
@@ -398,7 +414,7 @@ fn a_camera_that_the_device_refuses_is_decoded_by_the_cpu_and_its_state_says_why
         }
         let first = first.end();
         assert!(first.frames[0].device_pixels().is_some(), "the first camera stays on the device");
-        assert_eq!(online(&first), Some(Decoding::OnDevice("cuda:0".into())));
+        assert_eq!(first.decoding(), Some(&Decoding::OnDevice("cuda:0".into())));
         drop((first, seen, decode));
         assert_eq!((stand_in.held(), stand_in.wrong()), (0, None));
     });

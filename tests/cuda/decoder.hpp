@@ -147,14 +147,20 @@ int cuvidCreateDecoder(Decoder **decoder, const char *info) {
     std::memcpy(&made->width, info + 96, sizeof made->width);
     std::memcpy(&made->height, info + 104, sizeof made->height);
     made->pitch = (made->width + 511) / 512 * 512;
+    if (int code = cuMemAlloc_v2(&made->surface, made->pitch * (made->height + (made->height + 1) / 2))) {
+        delete made;
+        return code;
+    }
     decoders.insert(*decoder = made);
-    return cuMemAlloc_v2(&made->surface, made->pitch * (made->height + (made->height + 1) / 2));
+    return SUCCESS;
 }
 
 int cuvidDestroyDecoder(Decoder *decoder) {
     BEGIN_GIVING_BACK("cuvidDestroyDecoder");
     if (!decoders.erase(decoder)) return INVALID_VALUE;
     if (decoder->is_mapped) accuse("a decoder is destroyed while its picture is mapped");
+    // A real one waits for what still writes its pictures.
+    run_default();
     cuMemFree_v2(decoder->surface);
     delete decoder;
     return answer;
@@ -181,8 +187,13 @@ int cuvidMapVideoFrame64(Decoder *decoder, int index, uint64_t *address, unsigne
     auto work = [=] {
         for (size_t row = 0; row < rows; row++) std::memcpy(to + row * apart, picture->nv12.data() + row * picture->width, picture->width);
     };
-    if (!streams.count(stream)) return INVALID_VALUE;
-    stream->work.push_back({work, nullptr, {decoder->surface}, 0, 0, 0, false});
+    // A decoder without a stream of its own writes in the default one, which is waited for here.
+    if (!stream)
+        work();
+    else if (streams.count(stream))
+        stream->work.push_back({work, nullptr, {decoder->surface}, 0, 0, 0, false});
+    else
+        return INVALID_VALUE;
     decoder->is_mapped = true;
     *address = decoder->surface;
     *pitch = static_cast<unsigned int>(apart);
@@ -190,10 +201,11 @@ int cuvidMapVideoFrame64(Decoder *decoder, int index, uint64_t *address, unsigne
 }
 
 int cuvidUnmapVideoFrame64(Decoder *decoder, uint64_t address) {
-    BEGIN("cuvidUnmapVideoFrame");
-    if (is_used(nullptr, address)) accuse("a decoder's picture is unmapped while a queued copy reads it");
+    BEGIN_GIVING_BACK("cuvidUnmapVideoFrame");
+    // GStreamer does not wait where a copy has failed: nobody sees what it has copied by then.
+    if (is_used(nullptr, address) && failed != "cuMemcpy2DAsync") accuse("a decoder's picture is unmapped while a queued copy reads it");
     decoder->is_mapped = false;
-    return SUCCESS;
+    return answer;
 }
 
 NEVER(cuvidCtxLockCreate)

@@ -59,12 +59,23 @@ static int copy_rows(const Copy2D &copy, Stream *stream) {
 
 extern "C" {
 
-int cuGetErrorName(int, const char **name) { return *name = "an error", SUCCESS; }
+int cuGetErrorName(int code, const char **name) {
+    *name = code == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : (code == 719 ? "CUDA_ERROR_LAUNCH_FAILED" : (code == 999 ? "CUDA_ERROR_UNKNOWN" : "an error"));
+    return SUCCESS;
+}
 int cuGetErrorString(int, const char **words) { return *words = "an error", SUCCESS; }
 
-int cuDriverGetVersion(int *version) { return *version = 12080, SUCCESS; }
+int cuDriverGetVersion(int *version) {
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    if (int code = begin("cuDriverGetVersion", false)) return code;
+    return *version = 12080, SUCCESS;
+}
 
-int cuDeviceGetName(char *name, int bytes, int) { return std::snprintf(name, static_cast<size_t>(bytes), "stand-in"), SUCCESS; }
+int cuDeviceGetName(char *name, int bytes, int) {
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    if (int code = begin("cuDeviceGetName", false)) return code;
+    return std::snprintf(name, static_cast<size_t>(bytes), "stand-in"), SUCCESS;
+}
 
 int cuDeviceCanAccessPeer(int *can, int, int) { return *can = 0, SUCCESS; }
 

@@ -25,6 +25,7 @@ mod losses;
 mod neighbours;
 mod pipeline;
 mod recognise;
+mod refusals;
 #[allow(dead_code, reason = "the integration tests need more of it")]
 #[path = "../it/rtsp_server.rs"]
 mod rtsp_server;
