@@ -9,7 +9,7 @@ mod cuda;
 use std::fmt;
 
 use crate::config::DeviceChoice;
-pub use cuda::{Cuda, Driver, Gpu, LibraryFact, Need, probe};
+pub use cuda::{Cuda, Driver, Gpu, LibraryFact, Need, missing_libraries, probe};
 
 /// A device that inference can run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,14 +128,7 @@ pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
     let mend_of = |obstacle: Option<(String, String)>| obstacle.map_or_else(String::new, |(_, mend)| mend);
     let Driver::Works { version, devices } = &cuda.driver else {
         let (found, mend) = cuda.driver.obstacle().unwrap_or_default();
-        // Whoever has no GPU is told in one line what a GPU would need besides.
-        let missing: Vec<_> = cuda.libraries.iter().filter(|library| library.found.is_err()).collect();
-        let names = |of: fn(&LibraryFact) -> &str, between| missing.iter().map(|library| of(library)).collect::<Vec<_>>().join(between);
-        let libraries = (!missing.is_empty()).then(|| {
-            let found = format!("{} are not there or cannot be loaded", names(|library| library.name, ", "));
-            fact("libraries", found, format!("apt-get install {}", names(|library| library.package, " ")))
-        });
-        return std::iter::once(fact("driver", found, mend)).chain(libraries).collect();
+        return vec![fact("driver", found, mend)];
     };
     let found = format!("for CUDA {}, {} devices", cuda::dotted(*version), devices.len());
     let mut facts = vec![fact("driver", found, mend_of(cuda.driver.obstacle()))];

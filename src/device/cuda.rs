@@ -71,7 +71,7 @@ pub struct LibraryFact {
 pub struct Cuda {
     /// The driver.
     pub driver: Driver,
-    /// The libraries.
+    /// The libraries; none is looked for without a driver.
     pub libraries: Vec<LibraryFact>,
 }
 
@@ -116,11 +116,19 @@ const WANTED: [Wanted; 8] = [
     ("TensorRT's parser", "libnvonnxparser.so.10", Need::TensorRt, "libnvonnxparsers10", &[], Version::Untold),
 ];
 
-/// Looks. Libraries that are found stay loaded where there is a driver: whoever uses the GPU loads them anyway.
+/// Looks. Libraries that are found stay loaded: whoever uses the GPU loads them anyway.
 pub fn probe() -> Cuda {
     let driver = driver();
-    let is_used = driver.obstacle().is_none();
-    Cuda { driver, libraries: WANTED.into_iter().map(|wanted| library(wanted, is_used)).collect() }
+    let libraries = if matches!(driver, Driver::Works { .. }) { WANTED.into_iter().map(library).collect() } else { Vec::new() };
+    Cuda { driver, libraries }
+}
+
+/// The libraries that cannot be loaded, where there may be no driver: for the doctor. They are asked for nothing, since cuDNN ends a
+/// process whose parts do not fit together, and they stay loaded, since not all of them can be unloaded.
+pub fn missing_libraries() -> Vec<LibraryFact> {
+    let untold =
+        WANTED.into_iter().map(|(name, file, need, package, others, _)| library((name, file, need, package, others, Version::Untold)));
+    untold.filter(|library| library.found.is_err()).collect()
 }
 
 fn driver() -> Driver {
@@ -156,14 +164,12 @@ fn gpu(ordinal: i32) -> Result<Gpu, cudarc::driver::DriverError> {
     })
 }
 
-fn library((name, file, need, package, others, version): Wanted, is_used: bool) -> LibraryFact {
+fn library((name, file, need, package, others, version): Wanted) -> LibraryFact {
     let found = match open(file) {
         Ok(library) => {
             let told = version_of(&library, version);
-            if is_used {
-                // It is loaded again when it is needed, or by what needs it; closing it now would only cost time.
-                std::mem::forget(library);
-            }
+            // It is loaded again when it is needed, or by what needs it; closing it now would only cost time.
+            std::mem::forget(library);
             Ok(told)
         }
         Err(words) => Err(match others.iter().find(|other| is_absent(file, &words) && open(other).is_ok()) {

@@ -129,6 +129,14 @@ impl Failure {
         }
     }
 
+    /// The same; where nothing could be decoded, with why the last picture was refused, if one came.
+    pub(super) fn with_refusal(self, why: Option<String>) -> Self {
+        match why.filter(|_| self.reason == OfflineReason::Undecodable) {
+            Some(why) => Self { message: format!("{}: {why}", self.message), ..self },
+            None => self,
+        }
+    }
+
     /// The same, with nothing of `credential` in its message.
     pub(super) fn scrubbed(self, credential: Option<&Credential>) -> Self {
         let message = scrub(&self.message, credential).chars().take(MESSAGE_CHARS_MAX).collect();
@@ -204,6 +212,13 @@ mod tests {
         assert!(is_of_decoder(Death::NothingDecodes));
         assert!(!is_of_decoder(Death::NoKeyframe), "another decoder would wait as long");
         assert!(!is_of_decoder(Death::PacketsCeased));
+    }
+
+    #[test]
+    fn where_nothing_decodes_the_last_refusal_is_named() {
+        let of = |death| Failure::from_death(death, Progress::default()).with_refusal(Some("it is YUY2".into())).message;
+        assert!(of(Death::NothingDecodes).ends_with("could be decoded for 5 s: it is YUY2"), "{}", of(Death::NothingDecodes));
+        assert!(!of(Death::PacketsCeased).contains("YUY2"), "no picture came");
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(super) struct Pictures {
     clock: Arc<dyn Clock>,
     capture: Arc<Mutex<CaptureClock>>,
     observations: Mutex<Observations>,
+    refusal: Mutex<Option<String>>,
     /// Presentation time (as the jitter buffer made it) and RTP time of the newest pictures.
     rtp_times: Mutex<VecDeque<(gst::ClockTime, u32)>>,
     numbers: Mutex<Numbers>,
@@ -53,6 +54,7 @@ impl Pictures {
             clock: parts.clock.clone(),
             capture: parts.capture.clone(),
             observations: Mutex::default(),
+            refusal: Mutex::default(),
             rtp_times: Mutex::default(),
             numbers: Mutex::default(),
         };
@@ -130,13 +132,27 @@ impl Pictures {
         lock(&self.observations).seen.skipped = Some(self.clock.now());
     }
 
-    /// A picture left the decoder.
+    /// A picture left the decoder, which may be none that can be used.
     pub(super) fn decoded(&self, pts: Option<gst::ClockTime>) -> Stamp {
         let rtp_time = self.rtp_time(pts);
         let decode_time = self.clock.now();
         let capture = lock(&self.capture).capture(rtp_time, decode_time);
-        lock(&self.observations).seen.frame = Some(decode_time);
         Stamp { decode_time, capture }
+    }
+
+    /// A picture that was decoded at this time can be used.
+    pub(super) fn used(&self, decode_time: Timestamp) {
+        lock(&self.observations).seen.frame = Some(decode_time);
+    }
+
+    /// A picture cannot be used, for this reason.
+    pub(super) fn refused(&self, why: String) {
+        *lock(&self.refusal) = Some(why);
+    }
+
+    /// Why a picture could not be used last, if any could not.
+    pub(super) fn refusal(&self) -> Option<String> {
+        lock(&self.refusal).clone()
     }
 
     fn rtp_time(&self, pts: Option<gst::ClockTime>) -> Option<u32> {

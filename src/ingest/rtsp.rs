@@ -107,6 +107,11 @@ impl Connection {
     pub(super) fn observations(&self) -> Observations {
         self.pictures.observations()
     }
+
+    /// Why a picture was refused last, if any was.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.pictures.refusal()
+    }
 }
 
 impl Drop for Connection {
@@ -128,7 +133,7 @@ fn end(pipeline: &gst::Pipeline) {
         let _ = element.set_state(gst::State::Null);
     }
     if pipeline.set_state(gst::State::Null).is_err() {
-        tracing::error!("a decoder cannot be ended and is left behind: the driver takes nothing back; nvidia-smi says more");
+        tracing::error!("a camera's decoder cannot be ended and is left behind; where it is a GPU's, nvidia-smi says more");
         std::mem::forget(pipeline.clone());
     }
 }
@@ -317,6 +322,7 @@ impl Chain {
                         (frame.sequence, frame.decode_time) = (sequence, stamp.decode_time);
                         (frame.capture_time, frame.camera_delay) = (stamp.capture.time, stamp.capture.delay);
                         frames.offer(frame);
+                        pictures.used(stamp.decode_time);
                         unusable = 0;
                         if !std::mem::replace(&mut is_first_told, true) {
                             let _ = signal.try_send(Signal::FirstFrame);
@@ -330,6 +336,7 @@ impl Chain {
                             let message = format!("no picture of {decoder} can be used: {why}");
                             let _ = signal.try_send(Signal::Failed(Failure::new(OfflineReason::Undecodable, message)));
                         }
+                        pictures.refused(why);
                     }
                 }
                 sequence += 1;
@@ -419,7 +426,7 @@ mod tests {
     }
 
     /// A chain without its parser and its decoder, which is given pictures of 64x48.
-    fn chain(frames: &Arc<Counted>) -> (gst::Pipeline, gst_app::AppSrc, mpsc::Receiver<Signal>) {
+    fn chain(frames: &Arc<Counted>) -> (gst::Pipeline, gst_app::AppSrc, (mpsc::Receiver<Signal>, Arc<Pictures>)) {
         let settings = SourceSettings {
             camera: CameraId::parse("door").expect("a good id"),
             url: "rtsp://localhost/door".parse().expect("a good URL"),
@@ -431,7 +438,7 @@ mod tests {
         let parts = Parts { settings, frames: frames.clone(), clock: Arc::new(SystemClock::new()), capture: Arc::default() };
         let (signal, signals) = mpsc::channel(SIGNALS_MAX);
         let pictures = Arc::new(Pictures::new(&parts));
-        let chain = Chain { parts, decoder: Decoder::Cpu, pictures, signal };
+        let chain = Chain { parts, decoder: Decoder::Cpu, pictures: pictures.clone(), signal };
         // A sink that lets every picture pass.
         let sink = appsink(Delivery::Every, &Decoder::Cpu);
         sink.set_callbacks(chain.deliver());
@@ -440,30 +447,31 @@ mod tests {
         let pipeline = gst::Pipeline::new();
         pipeline.add_many([source.upcast_ref::<gst::Element>(), sink.upcast_ref()]).expect("they are new");
         source.link(&sink).expect("a sink takes I420");
-        (pipeline, source, signals)
+        (pipeline, source, (signals, pictures))
     }
 
-    /// What is told first of pictures of so many bytes.
-    fn first_signal(frames: &Arc<Counted>, pictures: &[usize]) -> Option<Signal> {
-        let (pipeline, source, mut signals) = chain(frames);
+    /// What is told first of pictures of so many bytes, and whether the watchdog has seen a frame by then.
+    fn first_signal(frames: &Arc<Counted>, pictures: &[usize]) -> (Option<Signal>, bool) {
+        let (pipeline, source, (mut signals, seen)) = chain(frames);
         pipeline.set_state(gst::State::Playing).expect("it begins");
         for bytes in pictures {
             source.push_buffer(gst::Buffer::from_slice(vec![9_u8; *bytes])).expect("it is taken");
         }
         let signal = signals.blocking_recv();
         pipeline.set_state(gst::State::Null).expect("it ends");
-        signal
+        (signal, seen.observations().seen.frame.is_some())
     }
 
     #[test]
     fn a_camera_whose_pictures_all_lie_is_given_up_in_words_that_name_the_lie_also_on_the_processor() {
         gst::init().expect("GStreamer starts");
         let frames = Arc::new(Counted::default());
-        let signal = first_signal(&frames, &[LYING; UNUSABLE_MAX as usize]);
+        let (signal, is_alive) = first_signal(&frames, &[LYING; UNUSABLE_MAX as usize]);
         let Some(Signal::Failed(failure)) = signal else { panic!("{signal:?}") };
         let words = "no picture of cpu can be used: a 64x48 I420 picture does not fit in 3072 bytes by the strides it states, [64, 32, 32]";
         assert_eq!((failure.reason, failure.message.as_str()), (OfflineReason::Undecodable, words));
         assert_eq!(frames.refused.load(Ordering::Relaxed), UNUSABLE_MAX as usize);
+        assert!(!is_alive, "however slowly they come, it is not called online");
     }
 
     #[test]
@@ -472,8 +480,8 @@ mod tests {
         let frames = Arc::new(Counted::default());
         // Were the second not told as the first, the fifty that follow would end the connection before anything is told.
         let pictures: Vec<usize> = [LYING, WHOLE].into_iter().chain([LYING; UNUSABLE_MAX as usize]).collect();
-        let signal = first_signal(&frames, &pictures);
-        assert!(matches!(signal, Some(Signal::FirstFrame)), "{signal:?}");
+        let (signal, is_alive) = first_signal(&frames, &pictures);
+        assert!(matches!(signal, Some(Signal::FirstFrame)) && is_alive, "{signal:?}");
         assert_eq!(frames.offered.load(Ordering::Relaxed), 1);
     }
 }

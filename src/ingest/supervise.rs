@@ -151,7 +151,10 @@ async fn follow(connection: &mut Connection, parts: &Parts, teller: &mut Teller,
                 is_online = false;
                 teller.tell(CameraState::Stalled { since });
             }
-            Verdict::Dead(death) => return Some(ended(Failure::from_death(death, observations.progress), first_frame, connection)),
+            Verdict::Dead(death) => {
+                let failure = Failure::from_death(death, observations.progress).with_refusal(connection.refusal());
+                return Some(ended(failure, first_frame, connection));
+            }
             _ => {}
         }
         tokio::select! {

@@ -75,7 +75,7 @@ fn the_doctor_says_what_keeps_auto_from_the_gpu_with_the_mend_and_is_content_wit
     let missing: Vec<&Value> = of(&told, "gpu").filter(|check| check["verdict"] == "doubtful").collect();
     assert!(missing.iter().all(|check| !words(check, "mend").is_empty()), "{missing:?}");
     assert!(missing.iter().any(|check| words(check, "mend") == mend), "{mend:?} is what mends it: {told:?}");
-    for library in device::probe().libraries.iter().filter(|library| library.found.is_err()) {
+    for library in device::missing_libraries() {
         let is_told = |check: &&&Value| words(check, "found").contains(library.name) && words(check, "mend").contains(library.package);
         assert!(missing.iter().any(|check| is_told(&check)), "{library:?} is missing as well: {told:?}");
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{Check, Verdict};
 use crate::config::{Config, DecodeChoice, InferConfig};
-use crate::device::{Device, DeviceFact, ResolvedDevice};
+use crate::device::{Device, DeviceFact, LibraryFact, ResolvedDevice};
 use crate::infer::{Engine, EngineFacts};
 use crate::ingest::PluginFact;
 use crate::models::{Manifest, Sound};
@@ -115,7 +115,16 @@ fn gpu(facts: &[DeviceFact]) -> Vec<Check> {
         found: format!("{}: {}", fact.what, fact.found),
         mend: fact.mend.clone(),
     };
-    facts.iter().map(check).collect()
+    let libraries = if facts.len() == 1 { libraries(&device::missing_libraries()) } else { None };
+    facts.iter().map(check).chain(libraries).collect()
+}
+
+/// What a GPU would need besides its driver, in one line, where the driver is all that was looked for.
+fn libraries(missing: &[LibraryFact]) -> Option<Check> {
+    let all = |of: fn(&LibraryFact) -> &str, between| missing.iter().map(of).collect::<Vec<_>>().join(between);
+    let found = format!("libraries: {} are not there or cannot be loaded", all(|library| library.name, ", "));
+    let mend = format!("apt-get install {}", all(|library| library.package, " "));
+    (!missing.is_empty()).then_some(Check { what: "gpu", verdict: Verdict::Doubtful, found, mend })
 }
 
 /// What decoding on a GPU stands on: without it the CPU decodes and the GPU analyses.

@@ -118,8 +118,12 @@ impl<'a> Opening<'a> {
         let path = manifest.prepared(role)?.path;
         let mut contract = Contract::open(&self.environment, &path, model)?;
         // What was found at the start holds when the device is opened anew, and then everybody waits.
-        if self.plan.may_build && !contract.takes_two(size) {
-            return Err(GraphsError::StaticBatch { model: model.name.clone(), graph: path, batch: 1 });
+        if self.plan.may_build {
+            let failed = |reason| GraphsError::Provider { model: model.name.clone(), provider: "CPU", precision: "f32", reason };
+            contract.outputs(size).map_err(failed)?;
+            if !contract.takes_two(size) {
+                return Err(GraphsError::StaticBatch { model: model.name.clone(), graph: path, batch: 1 });
+            }
         }
         Ok(Checked { model, path, contract })
     }
