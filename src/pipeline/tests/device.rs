@@ -171,12 +171,31 @@ async fn a_picture_is_copied_from_a_device_while_nobody_waits_for_the_scene() {
     assert_eq!((counted(&copies.all), counted(&copies.under_lock)), (2, 0));
 }
 
+/// Somebody stands at the door for one frame more.
+async fn stands(house: &House, sink: &dyn FrameSink) {
+    sink.offer(frame(&camera("door"), house.clock.now(), Some(1), 40));
+    until("the frame has left", || house.pipeline.is_idle()).await;
+    house.clock.advance(FRAME_EVERY);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decoder_has_its_surface_back_before_what_was_seen_in_it_is_on_disk() {
-    let (house, _, copies) = on_device(Faults::default()).await;
     let door = camera("door");
+    // How many frames come before the one in which something is to be told.
+    let (house, ..) = on_device(Faults::default()).await;
+    let (sink, mut before) = (house.watch(&door, SlotPolicy::NewestWins), 0);
+    stands(&house, &*sink).await;
+    while house.events.position().sequence == 0 {
+        before += 1;
+        stands(&house, &*sink).await;
+    }
+
+    let (house, _, copies) = on_device(Faults::default()).await;
     let sink = house.watch(&door, SlotPolicy::NewestWins);
-    let ((go, held_up), (entered, mut is_held_up)) = (std::sync::mpsc::sync_channel::<()>(1), tokio::sync::oneshot::channel());
+    for _ in 0..before {
+        stands(&house, &*sink).await;
+    }
+    let ((go, held_up), (entered, is_held_up)) = (std::sync::mpsc::sync_channel::<()>(1), tokio::sync::oneshot::channel());
     let (events, elsewhere) = (house.events.clone(), Event::new(EventKind::CameraOnline, "elsewhere", house.clock.now()));
     let busy = tokio::spawn(async move {
         let hold_up = move |_| {
@@ -185,21 +204,11 @@ async fn a_decoder_has_its_surface_back_before_what_was_seen_in_it_is_on_disk() 
         };
         events.append_then(vec![elsewhere], hold_up).await
     });
-    (&mut is_held_up).await.expect("the log's own thread waits");
+    is_held_up.await.expect("the log's own thread waits");
+    sink.offer(frame(&door, house.clock.now(), Some(1), 40));
     let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-    for number in 1.. {
-        sink.offer(frame(&door, house.clock.now(), Some(1), 40));
-        let is_let_go = || read(&copies.placed) == number && read(&copies.held) == 0;
-        until("its memory is let go of", is_let_go).await;
-        if house.pipeline.frame_counts(&door).expect("it is watched").analysed < number as u64 {
-            // Somebody was seen: the batch waits for the log. Nothing that still runs ends it.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            if !house.pipeline.is_idle() {
-                break;
-            }
-        }
-        house.clock.advance(FRAME_EVERY);
-    }
+    until("its memory is let go of", || read(&copies.placed) == before + 1 && read(&copies.held) == 0).await;
+    assert!(!house.pipeline.is_idle(), "the batch waits for the log");
     go.send(()).expect("it waits");
     busy.await.expect("no panic").expect("written");
     until("the batch has left", || house.pipeline.is_idle()).await;
