@@ -83,7 +83,6 @@ impl Engine {
         let sessions = gpu_sessions(config.sessions);
         let facts = EngineFacts {
             device_reason: format!("{}; {}", device.reason, choice.provider_reason),
-            provider: choice.provider.name().into(),
             precision: choice.precision.name().into(),
             precision_reason: choice.precision_reason.clone(),
             runtime_version: manifest.runtime_of(device.device).map_or_else(String::new, |runtime| runtime.name.clone()),
@@ -107,7 +106,9 @@ impl Engine {
             }))
         };
         let workers = as_many_as_fit(sessions, open)?;
-        let facts = EngineFacts { sessions: workers.len(), ..facts };
+        // What runs each graph is what the runtime says of it, and not what it was asked for.
+        let provider = workers.first().map_or_else(String::new, DeviceSession::runs_on);
+        let facts = EngineFacts { sessions: workers.len(), provider, ..facts };
         Self::of_device_sessions(workers, facts, GPU_BATCH_MAX).map_err(OpenError::Threads)
     }
 

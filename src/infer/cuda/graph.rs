@@ -123,6 +123,11 @@ pub trait DeviceGraph: Send {
     /// Where the graph has no such output.
     fn output(&self, name: &str) -> Result<&[f32], String>;
 
+    /// What runs the graph, for people.
+    fn runs_on(&self) -> String {
+        String::new()
+    }
+
     /// Frees what is kept only so that a later run need not allocate it, but for what was needed a moment ago.
     fn give_back_unused(&mut self) {}
 }

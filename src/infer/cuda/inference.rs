@@ -54,6 +54,11 @@ impl DeviceSession {
         Ok(Self { open, worker, failures: [0; WORKS], tries_apart: TRIES_APART, next_try: None })
     }
 
+    /// What runs the graphs, for people; nothing where the device is closed.
+    pub fn runs_on(&self) -> String {
+        self.worker.as_ref().map_or_else(String::new, Worker::runs_on)
+    }
+
     /// The same, with another time between tries to open the device anew.
     #[must_use]
     pub fn with_tries_apart(self, tries_apart: Duration) -> Self {

@@ -8,6 +8,7 @@
 //! and few shapes are run ([`room`](super::graph::room)).
 //! Must not know: surfaces, what outputs mean. The CPU is never taken in place of the GPU.
 
+mod assignment;
 mod canvas;
 mod choice;
 mod contract;
@@ -220,7 +221,21 @@ impl Setup {
             stream: stream.handle(),
         };
         // SAFETY: the stream is of the device, and `GraphSession` holds it until its runners are gone.
-        unsafe { Runner::open(&plan, input) }.map_err(|error| self.failed(provider, error.to_string()))
+        let runner = unsafe { Runner::open(&plan, input) }.map_err(|error| self.failed(provider, error.to_string()))?;
+        let assignment = runner.assignment();
+        if let Some(reason) = assignment.refusal(provider) {
+            return Err(self.failed(provider, reason));
+        }
+        let left = assignment.left_by(provider);
+        if !left.is_empty() {
+            tracing::warn!(
+                model = self.model.name,
+                provider = provider.name(),
+                nodes = left.join(", "),
+                "the provider leaves nodes of the graph to another one, which is slower"
+            );
+        }
+        Ok(runner)
     }
 
     fn failed(&self, provider: GpuProvider, reason: String) -> GraphsError {
@@ -432,6 +447,11 @@ impl DeviceGraph for GraphSession {
         // SAFETY: any four bytes are an f32.
         let (before, values, after) = unsafe { bytes.align_to::<f32>() };
         if before.is_empty() && after.is_empty() { Ok(values) } else { Err("the outputs are not aligned".into()) }
+    }
+
+    fn runs_on(&self) -> String {
+        // Without an engine each session runs all of the graph, or is an error.
+        self.engine.as_ref().map_or_else(|| GpuProvider::Cuda.name().to_owned(), |engine| engine.assignment().words(GpuProvider::TensorRt))
     }
 
     fn give_back_unused(&mut self) {

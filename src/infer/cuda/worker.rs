@@ -251,6 +251,12 @@ impl Worker {
         self.graphs.encoder.give_back_unused();
     }
 
+    /// What runs the graphs, for people.
+    pub fn runs_on(&self) -> String {
+        let (detector, encoder) = (self.graphs.detector.runs_on(), self.graphs.encoder.runs_on());
+        if detector == encoder { detector } else { format!("{detector} (detector), {encoder} (encoder)") }
+    }
+
     /// The most frames of a batch.
     pub fn frames_max(&self) -> usize {
         self.frames_max

@@ -15,6 +15,7 @@ use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::{Shape, TensorRefMut};
 use ort::{AsPointer, ortsys};
 
+use super::assignment::{self, Assignment};
 use super::choice::GpuProvider;
 use super::options::{self, Options};
 
@@ -48,6 +49,7 @@ pub(super) struct Runner {
     /// Whose memory the addresses are of.
     memory: MemoryInfo<'static>,
     input: CString,
+    assignment: Assignment,
 }
 
 impl Runner {
@@ -67,7 +69,7 @@ impl Runner {
         }
         // Behind TensorRT it runs what that leaves, still on the GPU.
         providers.push(cuda.build().error_on_failure());
-        let session = Session::builder(plan.environment)?
+        let session = assignment::recorded(Session::builder(plan.environment)?)?
             .with_intra_threads(1)?
             .with_inter_threads(1)?
             .with_disable_cpu_fallback()?
@@ -84,13 +86,20 @@ impl Runner {
         // What fails comes back as an error, which is told at most every few seconds: the runtime's log would have it for every batch.
         options.set_log_level(LogLevel::Fatal)?;
         let input = CString::new(input).map_err(|_| ort::Error::new("the input's name holds a zero"))?;
-        Ok(Self { session, options, memory, input })
+        let assignment = Assignment::of(&session)?;
+        Ok(Self { session, options, memory, input, assignment })
     }
 
     /// A runner whose addresses are the host's, for tests of how bindings are used.
     #[cfg(test)]
     pub(super) fn on_host(environment: &Environment, graph: &Path, input: &str) -> ort::Result<Self> {
-        Self::of(Session::builder(environment)?.with_intra_threads(1)?.commit_from_file(graph)?, MemoryInfo::default(), input)
+        let builder = assignment::recorded(Session::builder(environment)?)?;
+        Self::of(builder.with_intra_threads(1)?.commit_from_file(graph)?, MemoryInfo::default(), input)
+    }
+
+    /// What runs each node.
+    pub(super) fn assignment(&self) -> &Assignment {
+        &self.assignment
     }
 
     /// Binds an input and outputs, each by its address and shape, for as many runs as there will be: a fresh binding for

@@ -420,6 +420,25 @@ fn a_binding_sees_what_is_written_after_it_was_made_and_writes_where_it_was_told
 }
 
 #[test]
+fn the_runtime_says_which_provider_runs_every_node_and_another_than_was_asked_for_is_refused() {
+    let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
+    let Ok(environment) = onnx::runtime(&manifest, Device::Cpu).map(|runtime| runtime.environment) else {
+        println!("LEFT OUT: what runs each node: the runtime library is not in models/; run script/bootstrap");
+        return;
+    };
+    let graph = manifest.prepared(Role::Encoder).expect("the models are there").path;
+    let runner = Runner::on_host(&environment, &graph, &manifest.encoder.model.input.name).expect("it opens");
+    let assignment = runner.assignment();
+    let on_host = assignment.nodes_of("CPUExecutionProvider");
+    assert!(on_host > 20 && on_host == assignment.nodes(), "all of the encoder: {assignment}");
+    for provider in [GpuProvider::TensorRt, GpuProvider::Cuda] {
+        let refusal = assignment.refusal(provider).expect("neither runs anything");
+        assert!(refusal.contains(&on_host.to_string()) && refusal.contains("CPUExecutionProvider"), "{refusal}");
+        assert!(assignment.left_by(provider).contains(&"Conv"), "{:?}", assignment.left_by(provider));
+    }
+}
+
+#[test]
 fn a_graph_is_held_to_the_manifest_and_tells_its_shapes_without_a_gpu() {
     let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
     let Ok(environment) = onnx::runtime(&manifest, Device::Cpu).map(|runtime| runtime.environment) else {
