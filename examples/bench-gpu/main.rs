@@ -15,15 +15,15 @@ mod faces;
 mod rig;
 #[path = "../../tests/it/stills.rs"]
 mod stills;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::Parser;
 use doorward::config::PrecisionChoice;
 use doorward::face::Detection;
@@ -34,6 +34,7 @@ use serde_json::{Value, json};
 
 use rig::{Rig, request};
 use stills::{Showing, show};
+use trace::Doing;
 
 /// What is missing is no failure of what was measured.
 const NO_GPU: u8 = 3;
@@ -42,6 +43,10 @@ const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 const STEPS: [&str; 5] = ["decode", "upload", "kernels", "detector", "encoder"];
 /// The picture of a usual camera.
 const SIZE: (u32, u32) = (1920, 1080);
+/// The bytes of its smallest plane: whoever brings pixels back brings at least as many a frame.
+const SMALLEST_PLANE: u32 = SIZE.0 * SIZE.1 / 2;
+/// How long it is recorded what the device does.
+const RECORDED: Duration = Duration::from_millis(500);
 /// The clip that is decoded: each photo for a second, moving a little.
 const SHOWING: Showing = Showing { size: SIZE, fps: 25, seconds_per_photo: 1.0, seconds_between: 0.0 };
 
@@ -80,10 +85,11 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("{}: {} in {}; {}", rig.gpu_words(), choice.provider.name(), choice.precision.name(), choice.provider_reason);
     let began = Instant::now();
     let frames = photos.iter().map(frame).collect::<anyhow::Result<_>>()?;
-    let mut bench = Bench { worker: rig.worker()?, frames, decode: None, copies: Arc::default() };
+    let unrecorded = trace::obstacle();
+    let mut bench = Bench { workers: [rig.worker()?, rig.worker()?], frames, decode: None, unrecorded };
     let opened_s = began.elapsed().as_secs_f64();
     println!("opened in {opened_s:.1} s; pictures of {}x{}, uploaded from the host", SIZE.0, SIZE.1);
-    println!("\"there\" is frames a second of pictures that are on the GPU already, as its decoder leaves them");
+    println!("\"there\" is frames a second of pictures that are on the GPU already, as its decoder leaves them; \"two\" of two threads");
     match decode_s(&arguments.decoder, &photos) {
         Ok(seconds) => {
             println!("{}: {:.2} ms a picture, in a unit of its own beside all else", arguments.decoder, 1e3 * seconds);
@@ -91,17 +97,33 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Err(error) => println!("the share of decoding is left out: {error:#}"),
     }
-    println!("{:>6} {:>10} {:>10} {}", "batch", "frames/s", "there", STEPS.map(|step| format!("{step:>9}")).join(" "));
+    println!("{:>6} {:>10} {:>10} {:>10} {}", "batch", "frames/s", "there", "two", STEPS.map(|step| format!("{step:>9}")).join(" "));
     let lasting = Duration::from_secs_f64(arguments.seconds);
     let batches = BATCHES.into_iter().map(|batch| bench.measured(batch, lasting)).collect::<anyhow::Result<Vec<_>>>()?;
-    let copies = bench.copies.load(Ordering::Relaxed);
+    match &bench.unrecorded {
+        None => tell_device(&batches),
+        Some(reason) => println!("what the device does, and the bytes that come back to the host, are left out: {reason}"),
+    }
     let result = json!({
-        "gpu": rig.gpu_words(), "provider": choice.provider.name(), "precision": choice.precision.name(), "opened_s": opened_s,
-        "decoder": arguments.decoder, "decode_ms": bench.decode.map(|seconds| 1e3 * seconds), "detector_side": rig.config.detector_side, "batches": batches, "pixel_copies_to_host": copies,
+        "gpu": rig.gpu_words(), "provider": bench.workers[0].runs_on(), "precision": choice.precision.name(), "opened_s": opened_s,
+        "decoder": arguments.decoder, "decode_ms": bench.decode.map(|seconds| 1e3 * seconds), "detector_side": rig.config.detector_side,
+        "batches": batches, "unrecorded": bench.unrecorded,
     });
     println!("{result}");
-    ensure!(copies == 0, "{copies} pictures were copied back to the host, and none may be");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the device did, by its own records, for two threads at once.
+fn tell_device(batches: &[Value]) {
+    println!("by the device's own records, for two threads, a frame: microseconds of each copy and kernel, and bytes that came back");
+    let columns = ["busy_us_a_frame", "kernels_us", "graphs_us", "copies_us", "copies_to_host_us", "bytes_to_host_a_frame"];
+    let heads = ["busy", "kernels", "graphs", "copies", "to host", "bytes"];
+    println!("{:>6} {} {:>11}", "batch", heads.map(|head| format!("{head:>9}")).join(" "), "overlapped");
+    for row in batches {
+        let (batch, device) = (&row["batch"], &row["device"]);
+        let cells = columns.map(|column| format!("{:>9.0}", device[column].as_f64().unwrap_or_default())).join(" ");
+        println!("{batch:>6} {cells} {:>9.0} %", 100.0 * device["overlapped"].as_f64().unwrap_or_default());
+    }
 }
 
 /// How many seconds a picture takes to be decoded, of a clip of photos.
@@ -133,20 +155,45 @@ fn frame(file: &PathBuf) -> anyhow::Result<Frame> {
 }
 
 struct Bench {
-    worker: Worker,
+    /// Two, as the daemon has: while one waits for its graphs, the device works for the other.
+    workers: [Worker; 2],
     frames: Vec<Frame>,
     /// Seconds that a picture takes to be decoded, where there is a decoder.
     decode: Option<f64>,
-    copies: Arc<AtomicUsize>,
+    /// Why it is not recorded what the device does, where it cannot be.
+    unrecorded: Option<String>,
+}
+
+/// What a worker did in some time.
+#[derive(Default)]
+struct Run {
+    frames: usize,
+    faces: usize,
+    seconds: f64,
+    /// With those of the first batches, which are not measured.
+    frames_in_all: usize,
+}
+
+impl Run {
+    fn frames_per_s(&self) -> f64 {
+        self.frames as f64 / self.seconds
+    }
 }
 
 impl Bench {
     /// Frames a second, uploaded and on the device already, and the shares of the time, step by step.
     fn measured(&mut self, batch: usize, lasting: Duration) -> anyhow::Result<Value> {
-        let (frames_per_s, faces_per_frame) = self.throughput(batch, lasting, None)?;
-        let there = self.requests(batch, &mut 0)?;
-        let (frames_per_s_there, _) = self.throughput(batch, lasting, Some(&there))?;
+        let frames = self.frames.clone();
+        let [first, _] = &mut self.workers;
+        let mut at = 0;
+        let uploaded = looked_at(first, lasting, |worker| {
+            at += batch;
+            requests(worker, &frames, (batch, at - batch))
+        })?;
+        let there = requests(first, &frames, (batch, 0))?;
+        let alone = looked_at(first, lasting, |_| Ok(there.clone()))?;
         drop(there);
+        let two = self.both(batch, lasting)?;
         let decode = self.decode.unwrap_or_default() * batch as f64;
         let [upload, kernels, detector, encoder] = self.steps(batch)?;
         let steps = [decode, upload, kernels, detector, encoder];
@@ -154,53 +201,61 @@ impl Bench {
         let is_measured = |step: &str| step != "decode" || self.decode.is_some();
         let shares = STEPS.into_iter().zip(steps).filter(|(step, _)| is_measured(step)).map(|(step, seconds)| (step, seconds / all));
         let shares: BTreeMap<_, _> = shares.collect();
+        let device = self.device(batch)?;
         let words = |step| shares.get(step).map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
         let percent = STEPS.map(|step| format!("{:>9}", words(step))).join(" ");
-        println!("{batch:>6} {frames_per_s:>10.1} {frames_per_s_there:>10.1} {percent}");
+        let (uploaded, alone, two, faces) =
+            (uploaded.frames_per_s(), alone.frames_per_s(), two.frames_per_s(), uploaded.faces as f64 / uploaded.frames.max(1) as f64);
+        println!("{batch:>6} {uploaded:>10.1} {alone:>10.1} {two:>10.1} {percent}");
         Ok(json!({
-            "batch": batch, "frames_per_s": frames_per_s, "frames_per_s_there": frames_per_s_there,
-            "faces_per_frame": faces_per_frame, "step_by_step_ms": 1e3 * (all - decode),
-            "share": shares,
+            "batch": batch, "frames_per_s": uploaded, "frames_per_s_there": alone, "frames_per_s_there_by_two": two,
+            "faces_per_frame": faces, "step_by_step_ms": 1e3 * (all - decode), "share": shares, "device": device,
         }))
     }
 
-    /// Frames a second and faces a frame, with one batch prepared while another is looked at: of pictures that are `there`, or of
-    /// pictures that are uploaded each time.
-    fn throughput(&mut self, batch: usize, lasting: Duration, there: Option<&Vec<SurfaceRequest>>) -> anyhow::Result<(f64, f64)> {
-        let mut at = 0;
-        let mut prepared = |bench: &mut Self| match there {
-            Some(requests) => Ok(bench.worker.prepare(requests.clone())?),
-            None => bench.prepared(batch, &mut at),
-        };
-        let mut next = prepared(self)?;
-        let (mut frames, mut faces, mut began) = (0, 0, Instant::now());
-        let mut warming = 3;
-        while warming > 0 || began.elapsed() < lasting {
-            let mut now = std::mem::replace(&mut next, prepared(self)?);
-            let found = self.worker.detect(&mut now)?;
-            let wanted = wanted(&found);
-            self.worker.encode(&mut now, &wanted)?;
-            drop(now);
-            if warming > 0 {
-                (warming, began) = (warming - 1, Instant::now());
-            } else {
-                (frames, faces) = (frames + batch, faces + wanted.len());
-            }
+    /// Both workers at once, each with pictures that are on the device already.
+    fn both(&mut self, batch: usize, lasting: Duration) -> anyhow::Result<Run> {
+        let frames = &self.frames;
+        let runs = std::thread::scope(|scope| {
+            let threads = self.workers.each_mut().map(|worker| {
+                scope.spawn(move || {
+                    let there = requests(worker, frames, (batch, 0))?;
+                    looked_at(worker, lasting, |_| Ok(there.clone()))
+                })
+            });
+            threads.map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))))
+        });
+        let [one, other] = runs;
+        let (one, other) = (one?, other?);
+        let frames_per_s = one.frames_per_s() + other.frames_per_s();
+        let frames = one.frames + other.frames;
+        Ok(Run {
+            frames,
+            faces: one.faces + other.faces,
+            seconds: frames as f64 / frames_per_s,
+            frames_in_all: one.frames_in_all + other.frames_in_all,
+        })
+    }
+
+    /// What the device did for both workers at once, by its own records.
+    fn device(&mut self, batch: usize) -> anyhow::Result<Value> {
+        if self.unrecorded.is_some() {
+            return Ok(Value::Null);
         }
-        drop(next);
-        Ok((frames as f64 / began.elapsed().as_secs_f64(), faces as f64 / frames.max(1) as f64))
-    }
-
-    fn requests(&self, batch: usize, at: &mut usize) -> anyhow::Result<Vec<SurfaceRequest>> {
-        let chosen = self.frames.iter().cycle().skip(*at).take(batch);
-        let requests = chosen.map(|frame| Ok(request(&self.worker, frame, &self.copies)?)).collect();
-        *at = (*at + batch) % self.frames.len();
-        requests
-    }
-
-    fn prepared(&mut self, batch: usize, at: &mut usize) -> anyhow::Result<Batch> {
-        let requests = self.requests(batch, at)?;
-        Ok(self.worker.prepare(requests)?)
+        let (record, run) = trace::recorded(|| self.both(batch, RECORDED))?;
+        let frames = run.frames_in_all as f64;
+        let bytes_to_host = record.bytes_to_host as f64 / frames;
+        ensure!(
+            bytes_to_host < f64::from(SMALLEST_PLANE) && record.bytes_to_host > 0,
+            "{bytes_to_host} bytes a frame came back to the host, where boxes, landmarks and templates may, and pixels may not"
+        );
+        let us_a_frame = |doing| record.by_doing_ns.get(&doing).copied().unwrap_or_default() as f64 / 1e3 / frames;
+        Ok(json!({
+            "bytes_to_host_a_frame": bytes_to_host, "largest_copy_to_host": record.largest_to_host,
+            "busy_us_a_frame": record.busy_ns as f64 / 1e3 / frames, "overlapped": record.overlapped_ns as f64 / record.busy_ns.max(1) as f64,
+            "kernels_us": us_a_frame(Doing::Kernels), "graphs_us": us_a_frame(Doing::Graphs),
+            "copies_us": us_a_frame(Doing::Copies), "copies_to_host_us": us_a_frame(Doing::CopiesToHost),
+        }))
     }
 
     /// Seconds of upload, letterboxing, detector and encoder (with alignment), each waited for. What cannot be waited for by
@@ -209,26 +264,62 @@ impl Bench {
         const ROUNDS: usize = 20;
         let mut sums = [0.0; 4];
         let seconds = |began: Instant| began.elapsed().as_secs_f64();
+        let Self { workers: [worker, _], frames, .. } = self;
         for _ in 0..ROUNDS {
             let began = Instant::now();
-            let requests = self.requests(batch, &mut 0)?;
-            drop(self.worker.prepare(requests.clone())?);
+            let requests = requests(worker, frames, (batch, 0))?;
+            drop(worker.prepare(requests.clone())?);
             let with_upload = seconds(began);
             let began = Instant::now();
-            drop(self.worker.prepare(requests.clone())?);
+            drop(worker.prepare(requests.clone())?);
             let kernels = seconds(began);
             let began = Instant::now();
-            let mut prepared = self.worker.prepare(requests)?;
-            let found = self.worker.detect(&mut prepared)?;
+            let mut prepared = worker.prepare(requests)?;
+            let found = worker.detect(&mut prepared)?;
             let detector = seconds(began);
             let began = Instant::now();
-            self.worker.encode(&mut prepared, &wanted(&found))?;
+            worker.encode(&mut prepared, &wanted(&found))?;
             for (sum, own) in sums.iter_mut().zip([with_upload - kernels, kernels, detector - kernels, seconds(began)]) {
                 *sum += own.max(0.0) / ROUNDS as f64;
             }
         }
         Ok(sums)
     }
+}
+
+/// Looks at batches of what `requests` gives, with one prepared while another is looked at.
+fn looked_at(
+    worker: &mut Worker,
+    lasting: Duration,
+    mut requests: impl FnMut(&Worker) -> anyhow::Result<Vec<SurfaceRequest>>,
+) -> anyhow::Result<Run> {
+    let mut prepared = |worker: &mut Worker| -> anyhow::Result<Batch> {
+        let requests = requests(worker)?;
+        Ok(worker.prepare(requests)?)
+    };
+    let mut next = prepared(worker)?;
+    let (mut run, mut began) = (Run::default(), Instant::now());
+    let mut warming = 3;
+    while warming > 0 || began.elapsed() < lasting {
+        let mut now = std::mem::replace(&mut next, prepared(worker)?);
+        let found = worker.detect(&mut now)?;
+        let wanted = wanted(&found);
+        worker.encode(&mut now, &wanted)?;
+        run.frames_in_all += now.len();
+        if warming > 0 {
+            (warming, began) = (warming - 1, Instant::now());
+        } else {
+            (run.frames, run.faces) = (run.frames + now.len(), run.faces + wanted.len());
+        }
+    }
+    run.seconds = began.elapsed().as_secs_f64();
+    Ok(run)
+}
+
+/// So many frames, from one place in all of them on, queued for the worker's device.
+fn requests(worker: &Worker, frames: &[Frame], (batch, at): (usize, usize)) -> anyhow::Result<Vec<SurfaceRequest>> {
+    let chosen = frames.iter().cycle().skip(at % frames.len()).take(batch);
+    chosen.map(|frame| Ok(request(worker, frame, &Arc::default())?)).collect()
 }
 
 /// Every face of every frame.

@@ -23,6 +23,7 @@ mod held;
 mod libraries;
 mod losses;
 mod neighbours;
+mod overlap;
 mod pipeline;
 mod recognise;
 mod refusals;

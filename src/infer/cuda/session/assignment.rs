@@ -30,6 +30,7 @@ impl Assignment {
     pub(super) fn of(session: &Session) -> ort::Result<Self> {
         let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let (mut parts, mut count) = (ptr::null(), 0);
+        // SAFETY: the session is alive, and the runtime writes only the two places that it is given; so below.
         ortsys![unsafe Session_GetEpGraphAssignmentInfo(session.ptr(), &raw mut parts, &raw mut count)?];
         for place in 0..count {
             // SAFETY: the runtime gave an array of so many parts, which lives as long as the session.
