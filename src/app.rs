@@ -4,6 +4,7 @@
 //! This is the only place that constructs stages.
 //! Must not know: how any stage works.
 
+mod decoding_fact;
 mod embedder;
 mod gallery_events;
 mod inference;
@@ -42,6 +43,7 @@ use crate::shutdown::{self, Signals, Tasks};
 use crate::store::{Retention, Store};
 use crate::telling;
 
+pub use decoding_fact::decoding_fact;
 pub use embedder::embedder;
 use inference::Opened;
 pub use replay::{Recording, replay};
@@ -118,7 +120,7 @@ impl Daemon {
         config.cameras.ca_file.as_deref().map_or(Ok(()), ingest::check_ca_file)?;
         let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
         let Opened { engine, device, is_replaced, in_use } = inference::open(config, clock.now()).await?;
-        let facts = engine.facts().clone();
+        let facts = decoding_fact::with_decoding(engine.facts().clone(), config.cameras.decode);
         tracing::info!(
             device = %facts.device, reason = %facts.device_reason, provider = %facts.provider, precision = %facts.precision,
             why = %facts.precision_reason, sessions = facts.sessions, space = %facts.space, "inference is ready"

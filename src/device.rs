@@ -126,11 +126,12 @@ fn first_usable(cuda: &Cuda) -> u32 {
 pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
     let fact = |what: &str, found: String, mend: String| DeviceFact { what: what.to_owned(), found, mend };
     let mend_of = |obstacle: Option<(String, String)>| obstacle.map_or_else(String::new, |(_, mend)| mend);
-    let Driver::Works { version, devices } = &cuda.driver else {
+    let Driver::Works { version, release, devices } = &cuda.driver else {
         let (found, mend) = cuda.driver.obstacle().unwrap_or_default();
         return vec![fact("driver", found, mend)];
     };
-    let found = format!("for CUDA {}, {} devices", cuda::dotted(*version), devices.len());
+    let release = release.as_ref().map_or_else(String::new, |release| format!("{release}, "));
+    let found = format!("{release}for CUDA {}, {} devices", cuda::dotted(*version), devices.len());
     let mut facts = vec![fact("driver", found, mend_of(cuda.driver.obstacle()))];
     // Where one can be used nobody has to mend the others.
     let has_usable = cuda.obstacle(first_usable(cuda)).is_none();
@@ -173,7 +174,7 @@ mod tests {
             package: "lib-1",
         };
         let libraries = vec![library("cuDNN", Need::All), library("TensorRT", Need::TensorRt)];
-        Cuda { driver: Driver::Works { version: 12_040, devices }, libraries }
+        Cuda { driver: Driver::Works { version: 12_040, release: None, devices }, libraries }
     }
 
     fn without_driver(driver: Driver) -> Cuda {
@@ -192,7 +193,10 @@ mod tests {
             (machine(vec![], &[]), "knows no device"),
             (machine(vec![gpu((7, 0))], &[]), "compute capability 7.0, and 7.5 is needed"),
             (machine(vec![gpu((8, 9))], &["cuDNN"]), "cuDNN: lib.so.1 is not there"),
-            (Cuda { driver: Driver::Works { version: 11_080, devices: vec![gpu((8, 9))] }, libraries: vec![] }, "for CUDA 11.8, and 12"),
+            (
+                Cuda { driver: Driver::Works { version: 11_080, release: None, devices: vec![gpu((8, 9))] }, libraries: vec![] },
+                "for CUDA 11.8, and 12",
+            ),
         ] {
             let resolved = resolved(cuda);
             assert!(resolved.device == Device::Cpu && resolved.reason.contains(words), "{words}: {}", resolved.reason);
@@ -217,7 +221,7 @@ mod tests {
         for cuda in [
             without_driver(Driver::Missing),
             without_driver(Driver::Broken("CUDA_ERROR_NO_DEVICE".into())),
-            Cuda { driver: Driver::Works { version: 11_080, devices: vec![gpu((8, 9))] }, libraries: vec![] },
+            Cuda { driver: Driver::Works { version: 11_080, release: None, devices: vec![gpu((8, 9))] }, libraries: vec![] },
             machine(vec![], &[]),
             machine(vec![gpu((7, 0))], &[]),
             machine(vec![gpu((8, 9))], &["cuDNN"]),
@@ -239,6 +243,16 @@ mod tests {
         let missing = resolved.facts.iter().find(|fact| fact.what == "TensorRT").expect("it was looked at");
         assert_eq!(missing.mend, "apt-get install lib-1");
         assert!(resolved.facts.iter().filter(|fact| fact.mend.is_empty()).count() == 3, "{:?}", resolved.facts);
+    }
+
+    #[test]
+    fn the_drivers_number_is_told_where_it_is_known() {
+        let found = |release: Option<&str>| {
+            let driver = Driver::Works { version: 13_000, release: release.map(str::to_owned), devices: vec![gpu((9, 0))] };
+            facts(&without_driver(driver))[0].found.clone()
+        };
+        assert_eq!(found(Some("580.159.04")), "580.159.04, for CUDA 13.0, 1 devices");
+        assert_eq!(found(None), "for CUDA 13.0, 1 devices");
     }
 
     #[test]

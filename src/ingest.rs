@@ -38,7 +38,7 @@ use crate::clock::{Clock, SimulatedClock};
 use crate::frame::Frame;
 
 pub use cuda::Decode;
-pub use plugins::{PluginFact, cuda_plugins, plugins, registry_file};
+pub use plugins::{Nvcodec, PluginFact, cuda_plugins, mend_of_decoding, nvcodec, plugins, registry_file};
 
 /// Takes what a source decoded. Called from GStreamer's threads for cameras, from the caller's for files.
 pub trait FrameSink: Send + Sync {

@@ -26,6 +26,8 @@ pub enum Driver {
     Works {
         /// As `cuDriverGetVersion` counts: 12080 is 12.8.
         version: i32,
+        /// Its own number, like 580.159.04, where its file says it.
+        release: Option<String>,
         /// By their numbers.
         devices: Vec<Gpu>,
     },
@@ -78,14 +80,18 @@ pub struct Cuda {
 /// How a library tells its version.
 #[derive(Clone, Copy)]
 enum Version {
-    /// It tells none.
+    /// It is not asked.
     Untold,
+    /// It tells none but its interface's; the file's name may: `libnvonnxparser.so.10.9.0`.
+    InFileName,
     /// `int f(int* version)`, counted like 12080.
     CudaRuntime(&'static [u8]),
-    /// `size_t f()`, counted by ten thousands: 90801 is 9.8.1.
+    /// `size_t f()`, or an int, counted by ten thousands: 90801 is 9.8.1.
     Returned(&'static [u8]),
     /// `int f(int* major, int* minor)`.
     Pair(&'static [u8]),
+    /// `int f(libraryPropertyType what, int* number)`, without a handle: 0 asks for the major number, 1 for the minor, 2 for the patch.
+    Property(&'static [u8]),
 }
 
 /// Name, file, need, package, the files of other versions that are found instead, and how it tells its version.
@@ -100,9 +106,23 @@ const WANTED: [Wanted; 8] = [
         &["libcudart.so.11.0", "libcudart.so.13"],
         Version::CudaRuntime(b"cudaRuntimeGetVersion\0"),
     ),
-    ("cuBLAS", "libcublas.so.12", Need::All, "libcublas-12-8", &["libcublas.so.11", "libcublas.so.13"], Version::Untold),
-    ("cuFFT", "libcufft.so.11", Need::All, "libcufft-12-8", &["libcufft.so.10", "libcufft.so.12"], Version::Untold),
-    ("cuRAND", "libcurand.so.10", Need::All, "libcurand-12-8", &[], Version::Untold),
+    (
+        "cuBLAS",
+        "libcublas.so.12",
+        Need::All,
+        "libcublas-12-8",
+        &["libcublas.so.11", "libcublas.so.13"],
+        Version::Property(b"cublasGetProperty\0"),
+    ),
+    (
+        "cuFFT",
+        "libcufft.so.11",
+        Need::All,
+        "libcufft-12-8",
+        &["libcufft.so.10", "libcufft.so.12"],
+        Version::Property(b"cufftGetProperty\0"),
+    ),
+    ("cuRAND", "libcurand.so.10", Need::All, "libcurand-12-8", &[], Version::Property(b"curandGetProperty\0")),
     ("cuDNN", "libcudnn.so.9", Need::All, "libcudnn9-cuda-12", &["libcudnn.so.8"], Version::Returned(b"cudnnGetVersion\0")),
     ("NVRTC", "libnvrtc.so.12", Need::All, "cuda-nvrtc-12-8", &["libnvrtc.so.11.2", "libnvrtc.so.13"], Version::Pair(b"nvrtcVersion\0")),
     (
@@ -113,7 +133,8 @@ const WANTED: [Wanted; 8] = [
         &["libnvinfer.so.8", "libnvinfer.so.9", "libnvinfer.so.11"],
         Version::Returned(b"getInferLibVersion\0"),
     ),
-    ("TensorRT's parser", "libnvonnxparser.so.10", Need::TensorRt, "libnvonnxparsers10", &[], Version::Untold),
+    // What `getNvOnnxParserVersion` gives is no release: it has been 0.1.0 or 0.2.0 from TensorRT 5 to 10.
+    ("TensorRT's parser", "libnvonnxparser.so.10", Need::TensorRt, "libnvonnxparsers10", &[], Version::InFileName),
 ];
 
 /// Looks. Libraries that are found stay loaded: whoever uses the GPU loads them anyway.
@@ -144,9 +165,31 @@ fn driver() -> Driver {
         Ok((version, devices))
     });
     match looked {
-        Ok((version, devices)) => Driver::Works { version, devices },
+        Ok((version, devices)) => Driver::Works { version, release: release(), devices },
         Err(error) => Driver::Broken(format!("{error:?}")),
     }
+}
+
+/// The driver's own number, by the name of its file that was loaded: that one does the work, also where it is newer than the kernel's
+/// module. What /proc and /sys say of the module is missing in some containers, and NVML is one more library, which wakes every GPU.
+fn release() -> Option<String> {
+    let number = number_in_name("libcuda.so")?;
+    // Windows' files, as Linux sees them there, are called libcuda.so.1.1 whatever the driver.
+    number.split('.').next()?.parse::<u32>().is_ok_and(|major| major > 100).then_some(number)
+}
+
+/// What follows `file` in the name of the loaded file that it leads to, if that is a number with a dot in it.
+fn number_in_name(file: &str) -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| number_after(file, line.rsplit('/').next()?))
+}
+
+/// `580.159.04` of libcuda.so.580.159.04, which follows libcuda.so.
+fn number_after(file: &str, name: &str) -> Option<String> {
+    let number = name.strip_prefix(file)?.strip_prefix('.')?;
+    let is_number =
+        number.contains('.') && number.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    is_number.then(|| number.to_owned())
 }
 
 fn gpu(ordinal: i32) -> Result<Gpu, cudarc::driver::DriverError> {
@@ -167,7 +210,7 @@ fn gpu(ordinal: i32) -> Result<Gpu, cudarc::driver::DriverError> {
 fn library((name, file, need, package, others, version): Wanted) -> LibraryFact {
     let found = match open(file) {
         Ok(library) => {
-            let told = version_of(&library, version);
+            let told = version_of(&library, (file, version));
             // It is loaded again when it is needed, or by what needs it; closing it now would only cost time.
             std::mem::forget(library);
             Ok(told)
@@ -192,29 +235,47 @@ fn is_absent(file: &str, words: &str) -> bool {
     words.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
 }
 
-fn version_of(library: &Library, version: Version) -> String {
-    let mut numbers: [c_int; 2] = [0, 0];
-    let [major, minor] = &mut numbers;
-    // SAFETY: the symbols have these signatures in every release of the libraries, and write only the integers they are given.
-    let told = unsafe {
-        match version {
-            Version::Untold => None,
-            Version::CudaRuntime(symbol) => {
-                let call = library.get::<extern "C" fn(*mut c_int) -> c_int>(symbol);
-                call.ok().filter(|call| call(major) == 0).map(|_| (*major / 1_000, *major % 1_000 / 10))
-            }
-            Version::Returned(symbol) => {
-                let call = library.get::<extern "C" fn() -> usize>(symbol);
-                let parts = |counted: usize| format!("{}.{}.{}", counted / 10_000, counted % 10_000 / 100, counted % 100);
-                return call.map_or_else(|_| String::new(), |call| parts(call()));
-            }
-            Version::Pair(symbol) => {
-                let call = library.get::<extern "C" fn(*mut c_int, *mut c_int) -> c_int>(symbol);
-                call.ok().filter(|call| call(major, minor) == 0).map(|_| (*major, *minor))
-            }
-        }
+fn version_of(library: &Library, (file, version): (&str, Version)) -> String {
+    match version {
+        Version::Untold => None,
+        // The soname ends in the major number, which the file's name goes on from.
+        Version::InFileName => file.rsplit_once('.').and_then(|(stem, _)| number_in_name(stem)),
+        Version::CudaRuntime(symbol) => cuda_runtime(library, symbol),
+        Version::Returned(symbol) => returned(library, symbol),
+        Version::Pair(symbol) => pair(library, symbol),
+        Version::Property(symbol) => property(library, symbol),
+    }
+    .unwrap_or_default()
+}
+
+fn cuda_runtime(library: &Library, symbol: &[u8]) -> Option<String> {
+    // SAFETY: the symbol has this signature in every release of the library.
+    let call = unsafe { library.get::<extern "C" fn(*mut c_int) -> c_int>(symbol) }.ok()?;
+    let mut version = 0;
+    (call(&raw mut version) == 0).then(|| dotted(version))
+}
+
+fn returned(library: &Library, symbol: &[u8]) -> Option<String> {
+    // SAFETY: as above, where it returns an int in its lower half.
+    let counted = unsafe { library.get::<extern "C" fn() -> usize>(symbol) }.ok()?() as u32;
+    Some(format!("{}.{}.{}", counted / 10_000, counted % 10_000 / 100, counted % 100))
+}
+
+fn pair(library: &Library, symbol: &[u8]) -> Option<String> {
+    // SAFETY: as above.
+    let call = unsafe { library.get::<extern "C" fn(*mut c_int, *mut c_int) -> c_int>(symbol) }.ok()?;
+    let (mut major, mut minor) = (0, 0);
+    (call(&raw mut major, &raw mut minor) == 0).then(|| format!("{major}.{minor}"))
+}
+
+fn property(library: &Library, symbol: &[u8]) -> Option<String> {
+    // SAFETY: as above.
+    let call = unsafe { library.get::<extern "C" fn(c_int, *mut c_int) -> c_int>(symbol) }.ok()?;
+    let number = |what| {
+        let mut number = 0;
+        (call(what, &raw mut number) == 0).then_some(number)
     };
-    told.map_or_else(String::new, |(major, minor)| format!("{major}.{minor}"))
+    Some(format!("{}.{}.{}", number(0)?, number(1)?, number(2)?))
 }
 
 /// Why something cannot be used, and the mend.
@@ -303,5 +364,14 @@ mod tests {
     fn a_library_that_cannot_be_loaded_is_told_in_the_loaders_own_words() {
         let words = open("libnothing-of-the-kind.so.7").expect_err("there is none");
         assert!(words.contains("libnothing-of-the-kind.so.7: cannot open"), "{words}");
+    }
+
+    #[test]
+    fn a_number_is_taken_from_a_files_name_where_it_is_one() {
+        let of = |name| number_after("libcuda.so", name);
+        assert_eq!(of("libcuda.so.580.159.04").as_deref(), Some("580.159.04"));
+        for name in ["libcuda.so", "libcuda.so.1", "libcuda.so.580.159.04 (deleted)", "libcuda.so.580.", "libcudart.so.12.9.79"] {
+            assert_eq!(of(name), None, "{name}");
+        }
     }
 }

@@ -22,8 +22,9 @@ use super::plugins::registry_file;
 
 pub(super) use self::library::{DECODER_LIBRARY, LIBRARY, is_there};
 pub(super) use self::surface::Surface;
+pub(super) use self::warnings::Heard;
 
-/// The element that decodes on a device is called this, so that its errors are known for its own.
+/// The name of an element that decodes on a device begins so, by which its errors are known, and ends with its pipeline's, by which it is.
 pub(super) const DECODER_NAME: &str = "cuda-decoder";
 
 /// Where the pictures of cameras are decoded. Clones share the device.
@@ -108,13 +109,13 @@ impl SharedContext {
         pipeline.set_context(&self.wrapped);
     }
 
-    /// A decoder of this device.
-    pub(super) fn decoder(&self, codec: Codec) -> Result<gst::Element, gst::glib::BoolError> {
+    /// A decoder of this device for a pipeline of this name.
+    pub(super) fn decoder(&self, codec: Codec, pipeline: &str) -> Result<gst::Element, gst::glib::BoolError> {
         let name = match codec {
             Codec::H264 => &self.decoders[0],
             Codec::H265 => &self.decoders[1],
         };
-        let decoder = gst::ElementFactory::make(name).name(DECODER_NAME).build()?;
+        let decoder = gst::ElementFactory::make(name).name(format!("{DECODER_NAME}-{pipeline}")).build()?;
         if decoder.find_property("max-display-delay").is_some() {
             // Pictures are wanted at once: what the decoder holds back is held back from the door.
             decoder.set_property_from_str("max-display-delay", "0");

@@ -97,7 +97,7 @@ pub(super) enum Decoder {
 }
 
 impl Decoder {
-    fn element(&self, codec: Codec) -> Result<gst::Element, gst::glib::BoolError> {
+    fn element(&self, codec: Codec, pipeline: &str) -> Result<gst::Element, gst::glib::BoolError> {
         match self {
             Self::Cpu => gst::ElementFactory::make(codec.decoder())
                 // One thread a stream: the cores are shared by many cameras, and more threads add delay.
@@ -106,7 +106,7 @@ impl Decoder {
                 // packet is not given to it (`losses`).
                 .property("output-corrupt", false)
                 .build(),
-            Self::Cuda(shared) => shared.decoder(codec),
+            Self::Cuda(shared) => shared.decoder(codec, pipeline),
         }
     }
 
@@ -168,7 +168,7 @@ impl Decoding {
     pub(super) fn add(codec: Codec, decoder: &Decoder, sink: &gst_app::AppSink) -> Result<Self, gst::glib::BoolError> {
         let pipeline = sink.parent().and_downcast::<gst::Bin>().ok_or_else(|| gst::glib::bool_error!("the sink is in no pipeline"))?;
         let parser = gst::ElementFactory::make(codec.parser()).build()?;
-        let decoder = decoder.element(codec)?;
+        let decoder = decoder.element(codec, &pipeline.name())?;
         pipeline.add_many([&parser, &decoder])?;
         parser.link_filtered(&decoder, &codec.access_units())?;
         decoder.link(sink)?;

@@ -42,7 +42,7 @@ impl Failure {
 
     /// What an error message on the bus means.
     pub(super) fn from_error(error: &gst::message::Error, progress: Progress) -> Self {
-        let is_from_device = error.src().is_some_and(|element| element.name() == DECODER_NAME);
+        let is_from_device = error.src().is_some_and(|element| element.name().starts_with(DECODER_NAME));
         let status = error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
         let (error, debug) = (error.error(), error.debug());
         let said = said(&error, debug.as_deref());
@@ -137,6 +137,14 @@ impl Failure {
         }
     }
 
+    /// The same; where it is the decoder's, with what that warned of, if it did.
+    pub(super) fn with_warning(self, heard: Option<String>) -> Self {
+        match heard.filter(|_| self.is_of_decoder) {
+            Some(heard) => Self { message: format!("{}: {heard}", self.message), ..self },
+            None => self,
+        }
+    }
+
     /// The same, with nothing of `credential` in its message.
     pub(super) fn scrubbed(self, credential: Option<&Credential>) -> Self {
         let message = scrub(&self.message, credential).chars().take(MESSAGE_CHARS_MAX).collect();
@@ -219,6 +227,13 @@ mod tests {
         let of = |death| Failure::from_death(death, Progress::default()).with_refusal(Some("it is YUY2".into())).message;
         assert!(of(Death::NothingDecodes).ends_with("could be decoded for 5 s: it is YUY2"), "{}", of(Death::NothingDecodes));
         assert!(!of(Death::PacketsCeased).contains("YUY2"), "no picture came");
+    }
+
+    #[test]
+    fn what_the_decoder_warned_of_is_told_of_its_own_failures_alone() {
+        let of = |reason| Failure::new(reason, "Internal data stream error").with_warning(Some("CUDA_ERROR_UNKNOWN".into())).message;
+        assert_eq!(of(OfflineReason::Undecodable), "Internal data stream error: CUDA_ERROR_UNKNOWN");
+        assert_eq!(of(OfflineReason::Ended), "Internal data stream error");
     }
 
     #[test]

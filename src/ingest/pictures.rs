@@ -13,6 +13,7 @@ use std::time::Duration;
 use gstreamer as gst;
 
 use super::capture_time::{Capture, CaptureClock};
+use super::cuda::Heard;
 use super::decoding::Codec;
 use super::failure::Progress;
 use super::numbers::Numbers;
@@ -43,6 +44,7 @@ pub(super) struct Pictures {
     capture: Arc<Mutex<CaptureClock>>,
     observations: Mutex<Observations>,
     refusal: Mutex<Option<String>>,
+    heard: Arc<Heard>,
     /// Presentation time (as the jitter buffer made it) and RTP time of the newest pictures.
     rtp_times: Mutex<VecDeque<(gst::ClockTime, u32)>>,
     numbers: Mutex<Numbers>,
@@ -55,6 +57,7 @@ impl Pictures {
             capture: parts.capture.clone(),
             observations: Mutex::default(),
             refusal: Mutex::default(),
+            heard: Heard::of(parts.settings.camera.clone()),
             rtp_times: Mutex::default(),
             numbers: Mutex::default(),
         };
@@ -122,8 +125,9 @@ impl Pictures {
         arrival.map_or(Duration::ZERO, |arrival| self.clock.now().since(arrival))
     }
 
-    /// A picture is given to the decoder.
+    /// A picture is given to the decoder, by this thread.
     pub(super) fn given(&self) {
+        self.heard.begin();
         lock(&self.observations).seen.given = Some(self.clock.now());
     }
 
@@ -142,7 +146,13 @@ impl Pictures {
 
     /// A picture that was decoded at this time can be used.
     pub(super) fn used(&self, decode_time: Timestamp) {
+        self.heard.forget();
         lock(&self.observations).seen.frame = Some(decode_time);
+    }
+
+    /// What the decoder warned of since the last picture that can be used, if it did.
+    pub(super) fn warning(&self) -> Option<String> {
+        self.heard.first()
     }
 
     /// A picture cannot be used, for this reason.

@@ -1,6 +1,6 @@
 //! Knows which GStreamer elements ingest is made of, and whether this machine has them.
 //!
-//! In: GStreamer's registry. Out: a fact for each element, and where the registry lies.
+//! In: GStreamer's registry. Out: a fact for each element and for the plugin that decodes on a GPU, and where the registry lies.
 //! Must not know: pipelines.
 
 use std::path::PathBuf;
@@ -21,6 +21,19 @@ pub struct PluginFact {
     pub present: bool,
     /// What it is needed for.
     pub purpose: &'static str,
+}
+
+/// GStreamer's plugin whose elements decode on a CUDA device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nvcodec {
+    /// Its version, where it is there. It is also there without a driver, and has no elements then.
+    pub version: Option<String>,
+    /// Those of its decoders that GStreamer has.
+    pub decoders: Vec<&'static str>,
+    /// Those that it has not.
+    pub missing: Vec<&'static str>,
+    /// The Debian package that carries it.
+    pub package: &'static str,
 }
 
 const CORE: &str = "libgstreamer1.0-0";
@@ -62,6 +75,23 @@ pub fn registry_file() -> PathBuf {
         || gstreamer::glib::user_cache_dir().join("gstreamer-1.0").join(format!("registry.{}.bin", std::env::consts::ARCH)),
         PathBuf::from,
     )
+}
+
+/// What mends it where decoding on a CUDA device lacks `package`, or GStreamer looked before there was a device.
+pub fn mend_of_decoding(package: &str) -> String {
+    format!(
+        "apt-get install {package}; in a container NVIDIA_DRIVER_CAPABILITIES has to name video; then remove {}, so that GStreamer looks again (the daemon may keep it elsewhere, and its log names the file); or set cameras.decode to cpu",
+        registry_file().display()
+    )
+}
+
+/// What GStreamer's registry says of the plugin for CUDA devices. Nothing is loaded to see, so it may be asked without a device.
+pub fn nvcodec() -> Nvcodec {
+    let has_gstreamer = gstreamer::init().is_ok();
+    let plugin = has_gstreamer.then(|| gstreamer::Registry::get().find_plugin("nvcodec")).flatten();
+    let is_there = |name: &&str| has_gstreamer && gstreamer::ElementFactory::find(name).is_some();
+    let (decoders, missing) = CUDA_ELEMENTS.iter().map(|(element, ..)| *element).partition(is_there);
+    Nvcodec { version: plugin.map(|plugin| plugin.version().to_string()), decoders, missing, package: BAD }
 }
 
 /// What decoding on a CUDA device needs, and whether it is there: without it the processor decodes. The libraries are
@@ -134,6 +164,16 @@ mod tests {
         }
         let file = registry_file();
         assert!(file.is_file(), "GStreamer has written {}", file.display());
+    }
+
+    #[test]
+    fn the_plugin_for_devices_is_there_with_its_version_or_lacks_its_decoders() {
+        let Nvcodec { version, decoders, missing, .. } = nvcodec();
+        assert_eq!(decoders.len() + missing.len(), CUDA_ELEMENTS.len());
+        match version {
+            Some(version) => assert!(version.starts_with("1."), "{version}"),
+            None => assert!(decoders.is_empty(), "{decoders:?}"),
+        }
     }
 
     #[test]

@@ -65,7 +65,8 @@ pub(super) struct Connection {
 impl Connection {
     /// Builds the pipeline and lets it connect.
     pub(super) fn open(parts: &Parts, decoder: &Decoder) -> Result<Self, Failure> {
-        let pipeline = gst::Pipeline::new();
+        // What is named after it names the camera.
+        let pipeline = gst::Pipeline::with_name(parts.settings.camera.as_str());
         if let Decoder::Cuda(shared) = decoder {
             shared.lend(&pipeline);
         }
@@ -106,6 +107,11 @@ impl Connection {
     /// What was seen so far.
     pub(super) fn observations(&self) -> Observations {
         self.pictures.observations()
+    }
+
+    /// What its decoder warned of since its last picture.
+    pub(super) fn warning(&self) -> Option<String> {
+        self.pictures.warning()
     }
 
     /// Why a picture was refused last, if any was.

@@ -172,7 +172,7 @@ async fn follow(connection: &mut Connection, parts: &Parts, teller: &mut Teller,
 fn ended(failure: Failure, first_frame: Option<Timestamp>, connection: &Connection) -> Ended {
     let last_frame = connection.observations().seen.frame;
     let good = first_frame.zip(last_frame).map_or(Duration::ZERO, |(first, last)| last.since(first));
-    Ended { failure, good }
+    Ended { failure: failure.with_warning(connection.warning()), good }
 }
 
 /// Tells the camera's states, and logs each change once: a camera that stays away for a night

@@ -16,6 +16,9 @@ use tempfile::TempDir;
 /// Tells the test that it runs over the stand-in.
 const IN_CHILD: &str = "DOORWARD_STAND_IN_DRIVER";
 
+/// The number that the driver's file carries, as NVIDIA's does.
+pub const DRIVER_RELEASE: &str = "580.159.04";
+
 /// Where the Python environment has the compiler of kernels, if it is there.
 pub fn nvrtc_dir(left_out: &str) -> Option<PathBuf> {
     let libraries = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/lib");
@@ -36,10 +39,11 @@ fn driver_dir(left_out: &str) -> Option<&'static Path> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/driver.cpp");
         let mut compiler = Command::new("c++");
         compiler.args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fPIC", "-shared"]);
-        let status = compiler.args(["-Wl,-soname,libcuda.so.1", "-o"]).arg(folder.path().join("libcuda.so.1")).arg(source).status().ok()?;
+        let file = format!("libcuda.so.{DRIVER_RELEASE}");
+        let status = compiler.args(["-Wl,-soname,libcuda.so.1", "-o"]).arg(folder.path().join(&file)).arg(source).status().ok()?;
         assert!(status.success(), "the stand-in is C++");
-        for name in ["libcuda.so", "libnvcuvid.so.1"] {
-            std::os::unix::fs::symlink("libcuda.so.1", folder.path().join(name)).unwrap();
+        for name in ["libcuda.so.1", "libcuda.so", "libnvcuvid.so.1"] {
+            std::os::unix::fs::symlink(&file, folder.path().join(name)).unwrap();
         }
         Some(folder)
     });

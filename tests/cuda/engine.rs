@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use doorward::config::{InferConfig, MirrorChoice};
 use doorward::face::{AlignedFace, Detection, Photometry, Template};
 use doorward::frame::{Frame, PixelFormat, PixelLayout, Size};
-use doorward::infer::cuda::{CudaError, DeviceSession, Gpu, Plan, Worker};
+use doorward::infer::cuda::{CudaError, DeviceSession, Gpu, Graphs, Plan, Worker};
 use doorward::infer::{CutFace, DetectRequest, Engine, EngineFacts, FaceOnDevice, InferError, Inference, Lane, align};
 use doorward::quality;
 
@@ -50,16 +50,18 @@ pub fn opened(stand_in: &'static StandIn) -> Result<Worker, CudaError> {
 
 /// The same; where there are words, each of its graphs fails once with them.
 fn opened_failing(stand_in: &'static StandIn, words: Option<&'static str>) -> Result<Worker, CudaError> {
+    opened_over(stand_in, |graphs| match words {
+        Some(words) => fails_once(graphs, words),
+        None => graphs,
+    })
+}
+
+/// A worker over what is made of its graphs.
+pub fn opened_over(stand_in: &'static StandIn, made: impl FnOnce(Graphs) -> Graphs) -> Result<Worker, CudaError> {
     let gpu = Gpu::open(0)?;
     let (manifest, config) = (manifest(), InferConfig::default());
     let plan = Plan { gpu: &gpu, image: &image(&gpu), manifest: &manifest, config: &config, frames_max: 4 };
-    let graphs = graphs(stand_in, &manifest.encoder.output);
-    Worker::open(&plan, |_| {
-        Ok(match words {
-            Some(words) => fails_once(graphs, words),
-            None => graphs,
-        })
-    })
+    Worker::open(&plan, |_| Ok(made(graphs(stand_in, &manifest.encoder.output))))
 }
 
 fn engine(stand_in: &'static StandIn, mirror: MirrorChoice) -> Engine {
@@ -254,10 +256,33 @@ fn a_device_whose_engines_are_being_built_is_waited_for_however_long_that_takes(
 }
 
 #[test]
+fn a_device_that_is_lost_is_opened_anew_at_once_also_where_it_did_its_work_a_moment_ago() {
+    const NAME: &str = "engine::a_device_that_is_lost_is_opened_anew_at_once_also_where_it_did_its_work_a_moment_ago";
+    over_the_stand_in(NAME, &[], |stand_in| {
+        let opens = Arc::new(AtomicUsize::new(0));
+        let counted = opens.clone();
+        let session = DeviceSession::new(Box::new(move || {
+            let is_first = counted.fetch_add(1, Ordering::Relaxed) == 0;
+            opened_failing(stand_in, is_first.then_some("it is not ready"))
+        }));
+        let mut session = session.unwrap().with_tries_apart(std::time::Duration::from_secs(3600));
+        let frames = session.place(vec![noise(7, SIZE, PixelLayout::I420)]).unwrap();
+        let mut look = || session.detect(&[request(&frames[0])], Lane::Live);
+        assert!(look().is_err() && look().is_ok(), "it is not ready once");
+        stand_in.lose(1, 719);
+        assert!(look().is_err());
+        stand_in.fail(None, 0, 0);
+        assert!(look().is_ok(), "it does not wait for an hour");
+        assert_eq!(opens.load(Ordering::Relaxed), 3, "at the start, and after each failure");
+    });
+}
+
+#[test]
 fn a_device_that_takes_frames_and_always_fails_at_what_is_asked_of_them_ends_the_engine() {
     const NAME: &str = "engine::a_device_that_takes_frames_and_always_fails_at_what_is_asked_of_them_ends_the_engine";
     over_the_stand_in(NAME, &[], |stand_in| {
-        let mut session = DeviceSession::new(Box::new(move || opened_failing(stand_in, Some("an illegal address")))).unwrap();
+        let session = DeviceSession::new(Box::new(move || opened_failing(stand_in, Some("an illegal address")))).unwrap();
+        let mut session = session.with_tries_apart(std::time::Duration::ZERO);
         let tries = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..5 {
                 // It takes the frame, and that is no sign that it is well.

@@ -147,6 +147,27 @@ pub fn fails_once(Graphs { detector, encoder }: Graphs, words: &'static str) -> 
     Graphs { detector: failing(detector), encoder: failing(encoder) }
 }
 
+/// A graph that fails for every picture of this width, in whatever company.
+struct FailsFor {
+    inner: Box<dyn DeviceGraph>,
+    width: usize,
+}
+
+impl DeviceGraph for FailsFor {
+    fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), RunError> {
+        if tensor.shape()[3] == self.width { Err("an unlucky width".into()) } else { self.inner.run(tensor) }
+    }
+
+    fn output(&self, name: &str) -> Result<&[f32], String> {
+        self.inner.output(name)
+    }
+}
+
+/// Graphs of which the detector fails for canvases of this width.
+pub fn fails_for(Graphs { detector, encoder }: Graphs, width: usize) -> Graphs {
+    Graphs { detector: Box::new(FailsFor { inner: detector, width }), encoder }
+}
+
 /// The two graphs; the encoder's output has the manifest's name.
 pub fn graphs(stand_in: &'static StandIn, output: &str) -> Graphs {
     Graphs {

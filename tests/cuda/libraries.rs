@@ -12,21 +12,30 @@ use doorward::device::{self, Device, DeviceFact};
 use libloading::Library;
 use tempfile::TempDir;
 
-use crate::driver::over_the_stand_in_beside;
+use crate::driver::{DRIVER_RELEASE, over_the_stand_in_beside};
 
 /// Where the process that runs over the stand-in puts libraries.
 const MADE: &str = "DOORWARD_MADE_LIBRARIES";
 /// The libraries that a GPU needs, but for the two of TensorRT.
 const NEEDED: [&str; 6] = ["libcudart.so.12", "libcublas.so.12", "libcufft.so.11", "libcurand.so.10", "libcudnn.so.9", "libnvrtc.so.12"];
 const TENSORRT: [&str; 2] = ["libnvinfer.so.10", "libnvonnxparser.so.10"];
-/// Tells the versions of all of them: CUDA 12.8, cuDNN 9.8, TensorRT 10.8.
+/// Tells the versions of all of them: CUDA 12.8, cuDNN 9.8, TensorRT 10.8. Its parser tells that of its interface alone.
 const SOURCE: &str = r#"
 #include <cstddef>
 extern "C" {
 int cudaRuntimeGetVersion(int *version) { return *version = 12080, 0; }
 int nvrtcVersion(int *major, int *minor) { return *major = 12, *minor = 8, 0; }
 size_t cudnnGetVersion() { return 90800; }
-size_t getInferLibVersion() { return 100801; }
+// What an int leaves in the upper half of the register is nobody's.
+size_t getInferLibVersion() { return 0xdead000000000000 | 100801; }
+int getNvOnnxParserVersion() { return 200; }
+static int property(int what, int *number, int major, int minor, int patch) {
+    if (what < 0 || what > 2) return 7;
+    return *number = what == 0 ? major : what == 1 ? minor : patch, 0;
+}
+int cublasGetProperty(int what, int *number) { return property(what, number, 12, 4, 5); }
+int cufftGetProperty(int what, int *number) { return property(what, number, 11, 2, 1); }
+int curandGetProperty(int what, int *number) { return property(what, number, 10, 3, 5); }
 }
 "#;
 
@@ -108,6 +117,40 @@ fn tensorrt_of_another_version_is_named_beside_the_one_that_is_needed_and_the_gp
         let fact = told("TensorRT");
         assert!(fact.found.contains("10.8.1") && fact.mend.is_empty(), "both may be there: {fact:?}");
         assert_eq!(device::resolve(&DeviceChoice::Auto).unwrap().without_tensorrt, None);
+    });
+}
+
+#[test]
+fn every_library_tells_its_version_and_the_driver_its_number() {
+    run("libraries::every_library_tells_its_version_and_the_driver_its_number", |folder| {
+        folder.holds(&[&NEEDED[..], &TENSORRT[..1], &["libnvonnxparser.so.10.9.0"]].concat());
+        std::os::unix::fs::symlink("libnvonnxparser.so.10.9.0", folder.path.join("libnvonnxparser.so.10")).unwrap();
+        for (what, version) in [
+            ("CUDA runtime", "12.8 (libcudart.so.12)"),
+            ("cuBLAS", "12.4.5 (libcublas.so.12)"),
+            ("cuFFT", "11.2.1 (libcufft.so.11)"),
+            ("cuRAND", "10.3.5 (libcurand.so.10)"),
+            ("cuDNN", "9.8.0 (libcudnn.so.9)"),
+            ("TensorRT", "10.8.1 (libnvinfer.so.10)"),
+            ("TensorRT's parser", "10.9.0 (libnvonnxparser.so.10)"),
+        ] {
+            assert_eq!(told(what).found, version, "{what}");
+        }
+        assert!(told("driver").found.starts_with(&format!("{DRIVER_RELEASE}, for CUDA ")), "{:?}", told("driver"));
+    });
+}
+
+#[test]
+fn a_library_that_tells_no_version_is_told_by_its_file() {
+    run("libraries::a_library_that_tells_no_version_is_told_by_its_file", |folder| {
+        // As Python's packages have it, where no name says more; and a library without the call.
+        folder.holds(&[&NEEDED[1..], &TENSORRT].concat());
+        std::fs::write(folder.path.join("empty.cpp"), "").unwrap();
+        let mut compiler = Command::new("c++");
+        let status = compiler.args(["-fPIC", "-shared", "-o"]).arg(folder.path.join(NEEDED[0])).arg(folder.path.join("empty.cpp")).status();
+        assert!(status.unwrap().success(), "an empty file is C++");
+        assert_eq!(told("CUDA runtime").found, "libcudart.so.12");
+        assert_eq!(told("TensorRT's parser").found, "libnvonnxparser.so.10");
     });
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use doorward::config::MirrorChoice;
 use doorward::face::Detection;
@@ -13,9 +14,9 @@ use doorward::infer::cuda::{DeviceSession, Gpu};
 use doorward::infer::{CutFace, Engine, InferError, Lane, align};
 
 use crate::driver::{StandIn, over_the_stand_in};
-use crate::engine::{decoded, facts, on_device, opened, request};
+use crate::engine::{decoded, facts, on_device, opened, opened_over, request};
 use crate::flow::{Decoder, manifest, noise};
-use crate::graphs::expected;
+use crate::graphs::{expected, fails_for};
 
 const SIZE: (usize, usize) = (641, 359);
 /// More batches than a device may fail at in a row.
@@ -86,6 +87,63 @@ fn a_picture_that_the_kernels_cannot_read_is_named_and_its_neighbours_go_through
         }
         assert_eq!(opens.load(Ordering::Relaxed), 1, "the device is not at fault, and stays open");
         assert!(decoders.iter().all(|decoder| decoder.returned.load(Ordering::Relaxed) == BATCHES), "each surface went back");
+    });
+}
+
+/// An engine that fails for the picture that comes with it, and opens its device anew once an hour at most.
+fn poisoned(stand_in: &'static StandIn) -> (Engine, Arc<AtomicUsize>, Frame) {
+    let opens = Arc::new(AtomicUsize::new(0));
+    let counted = opens.clone();
+    let session = DeviceSession::new(Box::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        // Of no other picture here is the detector's canvas as wide.
+        opened_over(stand_in, |graphs| fails_for(graphs, 64))
+    }));
+    let session = session.unwrap().with_tries_apart(Duration::from_secs(3600));
+    (Engine::of_device_sessions(vec![session], facts(MirrorChoice::Off), 4).unwrap(), opens, noise(8, (96, 640), PixelLayout::I420))
+}
+
+/// Holds that these frames fail at the device.
+async fn fail(engine: &Engine, frames: &[Frame]) {
+    let failed = engine.detect(Lane::Live, frames.iter().map(request).collect()).await;
+    assert!(matches!(&failed, Err(InferError::Session(words)) if words.contains("an unlucky width")), "{failed:?}");
+}
+
+#[test]
+fn a_camera_whose_pictures_fail_at_the_device_does_not_have_it_opened_anew_where_others_go_through() {
+    const NAME: &str = "neighbours::a_camera_whose_pictures_fail_at_the_device_does_not_have_it_opened_anew_where_others_go_through";
+    run(NAME, async |stand_in| {
+        let ((engine, opens, poison), healthy) = (poisoned(stand_in), noise(7, SIZE, PixelLayout::I420));
+        let host = std::slice::from_ref(&healthy);
+        are_right(&engine, &engine.place(host.to_vec()).await.unwrap(), host).await;
+        for _ in 0..BATCHES {
+            // As the pipeline asks: together, and then each by itself.
+            let batch = engine.place(vec![poison.clone(), healthy.clone()]).await.unwrap();
+            fail(&engine, &batch).await;
+            fail(&engine, &batch[..1]).await;
+            are_right(&engine, &batch[1..], host).await;
+        }
+        let alone = engine.place(vec![poison]).await.unwrap();
+        for _ in 0..BATCHES {
+            // More often in a row than a device may fail.
+            fail(&engine, &alone).await;
+        }
+        are_right(&engine, &engine.place(host.to_vec()).await.unwrap(), host).await;
+        assert_eq!(opens.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn pictures_that_all_fail_at_the_device_have_it_opened_anew_once_in_a_while() {
+    run("neighbours::pictures_that_all_fail_at_the_device_have_it_opened_anew_once_in_a_while", async |stand_in| {
+        let ((engine, opens, poison), healthy) = (poisoned(stand_in), noise(7, SIZE, PixelLayout::I420));
+        let alone = engine.place(vec![poison]).await.unwrap();
+        for _ in 0..BATCHES {
+            fail(&engine, &alone).await;
+        }
+        assert_eq!(opens.load(Ordering::Relaxed), 2, "at the start, and once within the hour");
+        let host = std::slice::from_ref(&healthy);
+        are_right(&engine, &engine.place(host.to_vec()).await.unwrap(), host).await;
     });
 }
 

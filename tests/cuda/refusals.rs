@@ -144,11 +144,21 @@ fn a_camera_whose_device_is_lost_is_decoded_by_the_cpu_and_the_process_goes_on()
         drop(watched.taker.take());
         stand_in.lose(1, 719);
         watched.taker.wait("frames of the CPU", |seen| matches!(seen.decoding(), Some(Decoding::InPlaceOfDevice(_))));
-        drop(watched.taker.take());
+        let fallen = watched.taker.take();
+        // The driver's own answer, which GStreamer's message to the pipeline does not hold.
+        let why = fallen.decoding();
+        assert!(matches!(why, Some(Decoding::InPlaceOfDevice(why)) if why.contains("CUDA_ERROR_LAUNCH_FAILED")), "{why:?}");
+        println!("{why:?}");
+        drop(fallen);
         watched.taker.wait("more of them", |seen| seen.offered >= 12);
         let seen = watched.end();
         assert!(seen.frames.iter().all(|frame| pictures.iter().any(|picture| nv12(picture) == nv12(frame))), "they are whole");
         let said = log.take();
+        let warned: Vec<&str> = said.lines().filter(|line| line.contains("GStreamer, which decodes on the device")).collect();
+        // GStreamer says the first by nobody, and what comes of the closing by the element in another thread.
+        let is_named = |line: &&str| line.contains("CUDA_ERROR_LAUNCH_FAILED") && line.contains("camera=door");
+        assert!(warned.first().is_some_and(is_named), "{warned:#?}");
+        assert!(warned.iter().any(|line| line.contains("by=\"cuda-decoder-door\"")), "{warned:#?}");
         assert!(said.contains("camera offline: from now on decoded by the CPU") && said.contains("CUDA_ERROR_LAUNCH_FAILED"), "{said}");
         // The next camera does without the device from its beginning.
         let next = watch(&file);

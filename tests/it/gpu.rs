@@ -79,6 +79,7 @@ fn the_doctor_says_what_keeps_auto_from_the_gpu_with_the_mend_and_is_content_wit
         let is_told = |check: &&&Value| words(check, "found").contains(library.name) && words(check, "mend").contains(library.package);
         assert!(missing.iter().any(|check| is_told(&check)), "{library:?} is missing as well: {told:?}");
     }
+    assert_eq!(of(&told, "gpu").filter(|check| words(check, "found").starts_with("nvcodec: ")).count(), 1, "GStreamer's part: {told:?}");
     let [device] = of(&told, "device").collect::<Vec<_>>()[..] else { panic!("one device is chosen: {told:?}") };
     assert_eq!((words(device, "verdict"), words(device, "found")), ("works", format!("cpu: {reason}").as_str()));
     assert!(of(&told, "inference").any(|check| check["verdict"] == "works" && words(check, "found").contains("OpenVINO")), "{told:?}");
@@ -125,6 +126,8 @@ async fn a_daemon_under_auto_without_a_usable_gpu_runs_on_the_cpu_and_its_status
     let inference = status.inference.expect("it infers");
     assert_eq!((inference.device.as_str(), inference.device_reason.as_str()), ("cpu", reason.as_str()));
     assert!(inference.device_facts.iter().any(|fact| fact.mend == mend), "{:?}", inference.device_facts);
+    let nvcodec = inference.device_facts.iter().find(|fact| fact.what == "nvcodec").expect("GStreamer's part is told, too");
+    assert!(!nvcodec.found.is_empty(), "{nvcodec:?}");
     let shown = run(&["--server", daemon.server(), "status"]);
     assert!(shown.exit_code == 0 && shown.out.contains(&reason) && shown.out.contains(&mend), "{shown:?}");
     let chosen = Daemon::start(&["infer.device=cpu"]).await;

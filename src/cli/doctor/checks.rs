@@ -55,12 +55,12 @@ pub async fn inference(config: &Config) -> Vec<Check> {
     let device = match device::resolve(&config.infer.device) {
         Ok(device) => device,
         Err(error) => {
-            let mut checks = gpu(&device::facts(&device::probe()));
+            let mut checks = gpu(&device::facts(&device::probe()), config.cameras.decode);
             checks.push(Check::broken("device", error.to_string(), "mend what is missing above, or set infer.device to auto or cpu"));
             return checks;
         }
     };
-    let mut checks = gpu(&device.facts);
+    let mut checks = gpu(&device.facts, config.cameras.decode);
     if matches!(device.device, Device::Cuda(_)) && config.cameras.decode == DecodeChoice::Auto {
         checks.extend(decoding(&ingest::cuda_plugins()));
     }
@@ -108,7 +108,7 @@ async fn deciding(config: &Config, facts: &EngineFacts, device: &ResolvedDevice)
 }
 
 /// What a GPU stands on: nothing of it keeps the daemon from running on the CPU.
-fn gpu(facts: &[DeviceFact]) -> Vec<Check> {
+fn gpu(facts: &[DeviceFact], decode: DecodeChoice) -> Vec<Check> {
     let check = |fact: &DeviceFact| Check {
         what: "gpu",
         verdict: if fact.mend.is_empty() { Verdict::Works } else { Verdict::Doubtful },
@@ -116,7 +116,8 @@ fn gpu(facts: &[DeviceFact]) -> Vec<Check> {
         mend: fact.mend.clone(),
     };
     let libraries = if facts.len() == 1 { libraries(&device::missing_libraries()) } else { None };
-    facts.iter().map(check).chain(libraries).collect()
+    let plugin = app::decoding_fact(facts, decode);
+    facts.iter().map(check).chain(libraries).chain(plugin.as_ref().map(check)).collect()
 }
 
 /// What a GPU would need besides its driver, in one line, where the driver is all that was looked for.
@@ -139,11 +140,7 @@ fn decoding(facts: &[PluginFact]) -> Vec<Check> {
 
 fn undecoded(fact: &PluginFact) -> Check {
     let PluginFact { element, package, purpose, .. } = fact;
-    let mend = format!(
-        "apt-get install {package}; in a container NVIDIA_DRIVER_CAPABILITIES has to name video; then remove {}, so that GStreamer looks again (the daemon may keep it elsewhere, and its log names the file); or set cameras.decode to cpu",
-        ingest::registry_file().display()
-    );
-    Check::doubtful("gpu", format!("{element} is missing, so the CPU decodes cameras: it {purpose}"), mend)
+    Check::doubtful("gpu", format!("{element} is missing, so the CPU decodes cameras: it {purpose}"), ingest::mend_of_decoding(package))
 }
 
 /// The folders and files that the configuration names.

@@ -1,7 +1,8 @@
 //! What a session thread does with a device: frames come there once, stay there, and go as soon as they are done.
 //!
 //! In: frames, faces in them, photos. Out: frames on the device, detections, measures, templates.
-//! Work whose device fails is said to, and what is asked next finds the device opened anew. Where [`FAILURES_MAX`] in a row come
+//! Work whose device fails is said to, and what is asked next finds the device opened anew; but where the device itself is well, and did such
+//! work a moment ago, it is the pictures that fail, and what goes through goes on. Where [`FAILURES_MAX`] in a row come
 //! to nothing the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
@@ -26,6 +27,8 @@ pub struct DeviceSession {
     tries_apart: Duration,
     /// Not before then is it opened anew.
     next_try: Option<Instant>,
+    /// When each kind of work was done last, or the device was opened anew for it.
+    proven: [Option<Instant>; WORKS],
 }
 
 /// The kinds of work.
@@ -41,7 +44,8 @@ const WORKS: usize = 4;
 /// So often in a row a device may fail at one kind of work before the engine ends: what ails it may pass. One that opens and then
 /// fails is no better than one that does not open.
 const FAILURES_MAX: u32 = 5;
-/// How far tries to open it anew are apart. Batches come faster, and what another process holds is not given back in a moment.
+/// How far tries to open it anew are apart. Batches come faster, and what another process holds is not given back in a moment. Nor is it opened
+/// anew so soon after it was, or did such work: one camera whose pictures fail each time would else stop all others for each of them.
 const TRIES_APART: Duration = Duration::from_secs(1);
 
 impl DeviceSession {
@@ -51,7 +55,7 @@ impl DeviceSession {
     /// Why there is none.
     pub fn new(mut open: OpenWorker) -> Result<Self, CudaError> {
         let worker = Some(open()?);
-        Ok(Self { open, worker, failures: [0; WORKS], tries_apart: TRIES_APART, next_try: None })
+        Ok(Self { open, worker, failures: [0; WORKS], tries_apart: TRIES_APART, next_try: None, proven: [None; WORKS] })
     }
 
     /// What runs the graphs, for people; nothing where the device is closed.
@@ -65,7 +69,8 @@ impl DeviceSession {
         Self { tries_apart, ..self }
     }
 
-    /// Does `work` of a kind with the worker. After a failure it is closed, but for want of room, which others may give back.
+    /// Does `work` of a kind with the worker. After a failure it is closed, but for want of room, which others may give back, and but where
+    /// the device is well and is proven to do such work: that failure counts for nothing.
     ///
     /// # Panics
     /// Where the device fails time and again: that ends the engine, with these words.
@@ -78,6 +83,7 @@ impl DeviceSession {
             None => match (self.open)() {
                 Ok(worker) => {
                     tracing::warn!("the device was opened anew after a failure");
+                    self.proven = [Some(Instant::now()); WORKS];
                     worker
                 }
                 Err(error) => {
@@ -88,10 +94,12 @@ impl DeviceSession {
                 }
             },
         };
+        // Before the work, which may take long.
+        let is_proven = self.proven[kind as usize].is_some_and(|at| at.elapsed() < self.tries_apart);
         let worker = self.worker.insert(worker);
         match work(worker) {
             Ok(done) => {
-                self.failures[kind as usize] = 0;
+                (self.failures[kind as usize], self.proven[kind as usize]) = (0, Some(Instant::now()));
                 Ok(done)
             }
             // Nothing was tried, so nothing was found wanting.
@@ -102,6 +110,10 @@ impl DeviceSession {
             }
             // What was asked was wrong, not the device.
             Err(error @ (CudaError::BadSurface { .. } | CudaError::TooMany { .. })) => Err(error.into()),
+            Err(error) if is_proven && worker.is_well() => {
+                tracing::debug!(%error, "work failed on a device that is well and did the like a moment ago");
+                Err(error.into())
+            }
             Err(error) => {
                 self.worker = None;
                 tracing::warn!(%error, "the device failed; what follows opens it anew");

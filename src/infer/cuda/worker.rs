@@ -242,6 +242,12 @@ impl Worker {
         self.preparing.synchronise().or_else(|_| self.preparing.synchronise())
     }
 
+    /// Whether the device does what is queued, once that is done. An error of its context or the device, which no call gets past, is told
+    /// by every call from then on; one of a graph, or of what it was given, is not.
+    pub fn is_well(&self) -> bool {
+        [&self.preparing, &self.inferring].iter().all(|stream| stream.synchronise().is_ok())
+    }
+
     /// Gives back the memory that nobody needs at this moment: of uploads, tensors and outputs.
     pub fn give_back_unused(&mut self) {
         self.pool.give_back_unused();
