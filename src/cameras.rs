@@ -5,9 +5,12 @@
 //! before it is in force. States that come faster than they can be told are told as the last one.
 //! Must not know: GStreamer, the wire.
 
+mod announcing;
 mod check;
 mod error;
 mod state;
+#[cfg(test)]
+mod tests;
 mod watched;
 pub use error::CamerasError;
 pub use watched::as_configured;
@@ -24,9 +27,9 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use self::state::States;
-use crate::camera::{Camera, CameraId, CameraState, Credential, Decoding, FrameCounts, OfflineReason};
+use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts};
 use crate::clock::{Clock, Timestamp};
-use crate::event::{BoxInFrame, EndReason, Event, EventKind};
+use crate::event::{BoxInFrame, EndReason};
 use crate::ingest::{self, Decode, Sinks, SourceSettings, StateSink};
 use crate::picture;
 use crate::pipeline::{Pipeline, PipelineError, SceneSettings};
@@ -83,6 +86,9 @@ struct Shared {
     running: Mutex<BTreeMap<CameraId, Running>>,
     /// Held over a whole change, so that store, sources and slots agree.
     changing: tokio::sync::Mutex<()>,
+    /// Held while events of cameras go to the log, so that each camera is told to come and to go in that order. Taken after
+    /// `changing`, by whoever needs both.
+    announcing: tokio::sync::Mutex<()>,
     version: watch::Sender<u64>,
     state_changed: Notify,
     sources: TaskTracker,
@@ -113,6 +119,7 @@ impl Cameras {
             defaults,
             running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            announcing: tokio::sync::Mutex::default(),
             version: watch::Sender::new(0),
             state_changed: Notify::new(),
             sources: TaskTracker::new(),
@@ -317,50 +324,6 @@ impl Cameras {
         Ok(FramePicture { jpeg, capture_time, boxes })
     }
 
-    /// Tells the log whenever a camera comes online or goes offline, until stopped.
-    ///
-    /// # Errors
-    /// [`PipelineError::Log`] when the log cannot be written.
-    pub async fn announce(&self, stop: CancellationToken) -> Result<(), PipelineError> {
-        loop {
-            for (camera, event, ends) in self.unannounced() {
-                self.0.pipeline.announce(&camera, event, ends).await?;
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = self.0.state_changed.notified() => {}
-            }
-        }
-    }
-
-    fn unannounced(&self) -> Vec<(CameraId, Event, Option<EndReason>)> {
-        let mut news = Vec::new();
-        for (id, running) in self.running().iter_mut() {
-            let online = match &running.state {
-                CameraState::Online { .. } => true,
-                CameraState::Offline { reason: OfflineReason::Disabled, .. } | CameraState::Connecting | CameraState::Stalled { .. } => {
-                    continue;
-                }
-                CameraState::Offline { .. } => false,
-            };
-            if running.announced == Some(online) {
-                continue;
-            }
-            running.announced = Some(online);
-            let kind = if online { EventKind::CameraOnline } else { EventKind::CameraOffline };
-            let mut event = Event::new(kind, id.as_str(), running.since);
-            event.decision_time_us = self.0.clock.now().as_micros();
-            event.message = match &running.state {
-                CameraState::Offline { message, .. } => Some(message.clone()),
-                // It costs what the processor has for all.
-                CameraState::Online { decoding: Decoding::InPlaceOfDevice(refusal), .. } => Some(refusal.clone()),
-                _ => None,
-            };
-            news.push((id.clone(), event, (!online).then_some(EndReason::CameraOffline)));
-        }
-        news
-    }
-
     /// Watches a camera from where it is now; what is in the store is in force even where the ends of its visits cannot be written.
     async fn watch_anew(&self, camera: Camera) -> Result<(), CamerasError> {
         let ended = self.unwatch(&camera.id).await;
@@ -401,7 +364,7 @@ impl Cameras {
     /// Ends the camera's source and visits; the caller holds the change. Until it is watched again or removed the camera is still
     /// one of those that are told.
     async fn unwatch(&self, id: &CameraId) -> Result<(), CamerasError> {
-        let (source, announced) = {
+        let source = {
             let mut running = self.running();
             let Some(running) = running.get_mut(id) else { return Ok(()) };
             let source = running.source.take();
@@ -410,7 +373,7 @@ impl Cameras {
             if running.camera.enabled {
                 (running.state, running.since) = (CameraState::Connecting, self.0.clock.now());
             }
-            (source, running.announced.take())
+            source
         };
         self.0.version.send_modify(|version| *version += 1);
         if let Some(source) = source
@@ -418,11 +381,7 @@ impl Cameras {
         {
             tracing::warn!(camera = %id, "the source takes long to end and is left to end by itself");
         }
-        if announced == Some(true) {
-            let mut event = Event::new(EventKind::CameraOffline, id.as_str(), self.0.clock.now());
-            event.message = Some("changed or removed by the operator".into());
-            self.0.pipeline.announce(id, event, Some(EndReason::CameraRemoved)).await?;
-        }
+        self.announce_end(id).await?;
         Ok(self.0.pipeline.forget(id, EndReason::CameraRemoved).await?)
     }
 
