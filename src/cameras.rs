@@ -33,7 +33,7 @@ use crate::event::{BoxInFrame, EndReason};
 use crate::ingest::{self, Decode, Sinks, SourceSettings, StateSink};
 use crate::picture;
 use crate::pipeline::{Pipeline, PipelineError, SceneSettings};
-use crate::store::{CredentialChange, RequestKey, Store};
+use crate::store::{CredentialChange, RequestKey, Store, StoreError};
 
 /// How long `GetFrame` waits for the next analysed frame.
 const FRAME_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -134,10 +134,11 @@ impl Cameras {
     pub async fn start(&self) -> Result<(), CamerasError> {
         let _change = self.0.changing.lock().await;
         for camera in self.0.store.cameras().await? {
-            let id = camera.id.clone();
-            if let Err(error) = self.watch(camera).await {
-                tracing::error!(camera = %id, %error, "the camera is not watched");
+            let credential = self.credential_of(&camera).await;
+            if let Err(error) = &credential {
+                tracing::error!(camera = %camera.id, %error, "the camera is not watched");
             }
+            self.watch(camera, credential);
         }
         Ok(())
     }
@@ -170,7 +171,7 @@ impl Cameras {
     /// repeated request answers with the camera as it is.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
+    /// [`CamerasError`]; nothing is changed.
     pub async fn create(
         &self,
         mut camera: Camera,
@@ -189,9 +190,9 @@ impl Cameras {
         (camera.create_time, camera.update_time, camera.revision) = (now, now, 1);
         camera.has_credential = credential.is_some();
         // What an earlier camera of this name left behind is never sent to this one.
-        let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
-        self.0.store.put_camera(camera.clone(), credential, request).await?;
-        self.watch(camera.clone()).await?;
+        let kept = credential.clone().map_or(CredentialChange::Remove, CredentialChange::Set);
+        self.0.store.put_camera(camera.clone(), kept, request).await?;
+        self.watch(camera.clone(), Ok(credential));
         Ok(camera)
     }
 
@@ -212,7 +213,7 @@ impl Cameras {
     /// on, unless its role, a line or a zone is another.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
+    /// [`CamerasError`]; nothing is changed, unless it is [`CamerasError::Pipeline`]: then the change is kept and in force.
     pub async fn update(&self, update: CameraUpdate) -> Result<Camera, CamerasError> {
         let _change = self.0.changing.lock().await;
         let old = self.current(&update.id)?;
@@ -230,16 +231,19 @@ impl Cameras {
         camera.update_time = self.0.clock.now();
         camera.revision = old.revision + 1;
         check::camera(&camera)?;
-        let credential = if is_elsewhere { CredentialChange::Remove } else { CredentialChange::Keep };
-        self.0.store.put_camera(camera.clone(), credential, update.request).await?;
-        if is_same_source(&camera, &old) {
-            // Nobody at a door goes unseen because of a new threshold.
-            self.0.pipeline.rewatch(as_configured(&camera, &self.0.defaults.scene)).await?;
+        let is_same = is_same_source(&camera, &old);
+        // Before anything is kept: a camera whose credential cannot be read goes on as it is.
+        let credential = if is_same || is_elsewhere { None } else { self.credential_of(&camera).await? };
+        let kept = if is_elsewhere { CredentialChange::Remove } else { CredentialChange::Keep };
+        self.0.store.put_camera(camera.clone(), kept, update.request).await?;
+        if is_same {
             if let Some(running) = self.running().get_mut(&camera.id) {
                 running.camera = camera.clone();
             }
+            // Nobody at a door goes unseen because of a new threshold.
+            self.0.pipeline.rewatch(as_configured(&camera, &self.0.defaults.scene)).await?;
         } else {
-            self.watch_anew(camera.clone()).await?;
+            self.watch_anew(camera.clone(), credential).await?;
         }
         Ok(camera)
     }
@@ -248,7 +252,7 @@ impl Cameras {
     /// already deleted succeeds.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
+    /// [`CamerasError`]; nothing is changed, unless it is [`CamerasError::Pipeline`]: then the change is kept and in force.
     pub async fn delete(&self, id: &CameraId, etag: &str, request: Option<RequestKey>) -> Result<(), CamerasError> {
         let _change = self.0.changing.lock().await;
         if self.is_repeat(request.as_ref()).await? {
@@ -265,7 +269,7 @@ impl Cameras {
     /// Sets or removes the credential; the source connects anew with it.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
+    /// [`CamerasError`]; nothing is changed, unless it is [`CamerasError::Pipeline`]: then the change is kept and in force.
     pub async fn set_credential(
         &self,
         id: &CameraId,
@@ -282,9 +286,9 @@ impl Cameras {
         camera.has_credential = credential.is_some();
         camera.update_time = self.0.clock.now();
         camera.revision += 1;
-        let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
-        self.0.store.put_camera(camera.clone(), credential, request).await?;
-        self.watch_anew(camera).await
+        let kept = credential.clone().map_or(CredentialChange::Remove, CredentialChange::Set);
+        self.0.store.put_camera(camera.clone(), kept, request).await?;
+        self.watch_anew(camera, credential).await
     }
 
     /// How every camera is doing, by id.
@@ -325,30 +329,34 @@ impl Cameras {
     }
 
     /// Watches a camera from where it is now; what is in the store is in force even where the ends of its visits cannot be written.
-    async fn watch_anew(&self, camera: Camera) -> Result<(), CamerasError> {
+    async fn watch_anew(&self, camera: Camera, credential: Option<Credential>) -> Result<(), CamerasError> {
         let ended = self.unwatch(&camera.id).await;
-        self.watch(camera).await.and(ended)
+        self.watch(camera, Ok(credential));
+        ended
     }
 
-    /// Begins to watch a camera; the caller holds the change.
-    async fn watch(&self, camera: Camera) -> Result<(), CamerasError> {
+    /// What the camera's source is to be opened with; nothing of a camera that has none.
+    async fn credential_of(&self, camera: &Camera) -> Result<Option<Credential>, StoreError> {
+        if camera.enabled { self.0.store.credential(&camera.id).await } else { Ok(None) }
+    }
+
+    /// Begins to watch a camera, without a source where its credential could not be read; the caller holds the change.
+    fn watch(&self, camera: Camera, credential: Result<Option<Credential>, StoreError>) {
         let (id, now) = (camera.id.clone(), self.0.clock.now());
-        let credential = if camera.enabled { self.0.store.credential(&id).await } else { Ok(None) };
         let state = match &credential {
             Ok(_) if camera.enabled => CameraState::Connecting,
             Ok(_) => state::disabled(),
             Err(error) => state::without_credential(error),
         };
+        // Before it is one of those that are told: its events go by way of its scene.
+        let frames = camera.enabled.then(|| self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene)));
         let running = Running { camera: camera.clone(), state, since: now, announced: None, source: None };
         self.running().insert(id.clone(), running);
         self.0.version.send_modify(|version| *version += 1);
-        if !camera.enabled {
-            return Ok(());
-        }
-        let frames = self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene));
+        let Some(frames) = frames else { return };
         // What cannot be connected to is told as one of its events.
         self.0.state_changed.notify_one();
-        let credential = credential?;
+        let Ok(credential) = credential else { return };
         let CameraDefaults { ca_file, decode, .. } = self.0.defaults.clone();
         let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file, decode };
         let cancel = self.0.stop.child_token();
@@ -358,7 +366,6 @@ impl Cameras {
         if let Some(running) = self.running().get_mut(&id) {
             running.source = Some(Source { cancel, ended });
         }
-        Ok(())
     }
 
     /// Ends the camera's source and visits; the caller holds the change. Until it is watched again or removed the camera is still

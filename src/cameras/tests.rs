@@ -1,6 +1,6 @@
-//! Cameras that are changed while their events are on their way.
+//! Cameras that are changed while their events are on their way, and whose store fails.
 //!
-//! In: a store that a test holds up, states as a source would report them. Out: what is told.
+//! In: a store that a test holds up or damages, states as a source would report them. Out: what is told, kept and in force.
 //! Must not know: RTSP, what is in a frame.
 
 use std::pin::pin;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::tests::door;
 use super::*;
-use crate::camera::Decoding;
+use crate::camera::{Decoding, Secret, Transport};
 use crate::clock::SimulatedClock;
 use crate::config::Config;
 use crate::decide::Policy;
@@ -96,4 +96,46 @@ async fn a_camera_that_is_ended_while_it_is_announced_is_told_to_be_online_befor
     }
     let expected = [(EventKind::CameraOnline, "first"), (EventKind::CameraOnline, "second"), (EventKind::CameraOffline, "second")];
     assert_eq!(events, expected.map(|(kind, name)| (kind, name.to_owned())));
+}
+
+/// A camera with a credential, watched and kept, of a store in which no credential can be read from now on.
+async fn unreadable(house: &House) -> Camera {
+    let camera = Camera { has_credential: true, ..door() };
+    let credential = CredentialChange::Set(credential());
+    house.store.put_camera(camera.clone(), credential, None).await.expect("it is kept");
+    house.watches(&camera, online());
+    house.store.damage_credentials().await;
+    // What begins from now on ends at once: nothing is connected to.
+    house.cameras.0.stop.cancel();
+    camera
+}
+
+fn credential() -> Credential {
+    Credential { username: "operator".into(), password: Secret::new("staple") }
+}
+
+#[tokio::test]
+async fn a_change_whose_credential_cannot_be_read_is_refused_and_leaves_the_camera_as_it_was() {
+    let house = House::open().await;
+    let camera = unreadable(&house).await;
+    let change = Box::new(|camera: &mut Camera| camera.transport = Transport::Udp);
+    let update = CameraUpdate { id: camera.id.clone(), etag: String::new(), request: None, change };
+    let refused = house.cameras.update(update).await;
+    assert!(matches!(refused, Err(CamerasError::Store(_))), "{refused:?}");
+    assert_eq!(house.store.cameras().await, Ok(vec![camera.clone()]), "nothing is kept of it");
+    assert_eq!(house.cameras.list(), vec![camera]);
+    assert_eq!(house.cameras.statuses()[0].state, online(), "its source goes on");
+}
+
+#[tokio::test]
+async fn a_credential_that_is_kept_is_in_force_without_being_read_again() {
+    let house = House::open().await;
+    let camera = unreadable(&house).await;
+    house.cameras.set_credential(&camera.id, Some(credential()), None).await.expect("it is kept");
+    let created = house.cameras.create(named("hall"), Some(credential()), None).await.expect("it is kept");
+    assert_eq!(house.cameras.list().iter().map(|camera| camera.revision).collect::<Vec<_>>(), [2, 1]);
+    assert!(created.has_credential);
+    for status in house.cameras.statuses() {
+        assert_eq!(status.state, CameraState::Connecting, "{}", status.camera);
+    }
 }
