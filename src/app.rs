@@ -14,6 +14,8 @@ mod reloads;
 mod replay;
 mod shadow;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub use targets::policy;
 /// How often what is past its retention is deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const SECONDS_A_DAY: u64 = 86_400;
+/// What the end of a task means that should run as long as the daemon does.
+const ENDED: &str = "the daemon cannot go on";
 
 /// Runs the daemon until a signal ends it.
 ///
@@ -90,7 +94,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     notify(&[NotifyState::Stopping]);
     let unfinished = daemon.stop(&mut tasks).await;
     match failed {
-        Some(end) => Err(anyhow::Error::new(end).context("the daemon cannot go on")),
+        Some(end) => Err(anyhow::Error::new(end).context(ENDED)),
         None if unfinished => anyhow::bail!("not everything ended within {:?}", shutdown::DEADLINE),
         None => {
             tracing::info!("stopped");
@@ -111,7 +115,7 @@ struct Daemon {
 
 impl Daemon {
     /// Opens every stage in the order of what it needs, and fills the gallery. The server is the first: models may take minutes
-    /// to open, and it says meanwhile that the daemon is starting.
+    /// to open, and it says meanwhile that the daemon is starting. Where it ends in those minutes, so does the daemon.
     async fn open(config: &Config, clock: Arc<dyn Clock>, tasks: &mut Tasks) -> anyhow::Result<Self> {
         let start_time = clock.now();
         let (stop_work, stop_serving) = (CancellationToken::new(), CancellationToken::new());
@@ -119,7 +123,8 @@ impl Daemon {
         ingest::init()?;
         config.cameras.ca_file.as_deref().map_or(Ok(()), ingest::check_ca_file)?;
         let store = Store::open_with_clock(&config.data_dir, Arc::clone(&clock))?;
-        let Opened { engine, device, is_replaced, in_use } = inference::open(config, clock.now()).await?;
+        let opened = tasks.alongside(inference::open(config, clock.now())).await.context(ENDED)??;
+        let Opened { engine, device, is_replaced, in_use } = opened;
         let facts = decoding_fact::with_decoding(engine.facts().clone(), config.cameras.decode);
         tracing::info!(
             device = %facts.device, reason = %facts.device_reason, provider = %facts.provider, precision = %facts.precision,
@@ -141,7 +146,7 @@ impl Daemon {
             policy: policy.clone(),
         })
         .with_encoders(encoders_of(config, device.clone()), engine.clone());
-        let shadow = shadow::open(config, &facts, &device).await?;
+        let shadow = tasks.alongside(shadow::open(config, &facts, &device)).await.context(ENDED)??;
         let recogniser = Recogniser::new(photos, gallery.clone(), facts.space.clone(), policy.clone())
             .with_live_policy(LivePolicy::of(&config.recognition));
         let on = (device.clone(), config.data_dir.clone());
@@ -160,7 +165,7 @@ impl Daemon {
         }
         let defaults = camera_defaults(config, scene, (device.device, &facts));
         let cameras = Cameras::new(store.clone(), pipeline.clone(), Arc::clone(&clock), defaults);
-        enrolment.fill().await?;
+        tasks.alongside(enrolment.fill()).await.context(ENDED)??;
         let (engine_facts, shadow) = (facts, known_shadow);
         let stages = RpcParts { start_time, enrolment, recogniser, cameras, events, store, gallery, engine_facts, shadow, clock };
         Ok(Self { stages, pipeline, server, stop_work, stop_serving })

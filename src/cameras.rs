@@ -5,9 +5,12 @@
 //! before it is in force. States that come faster than they can be told are told as the last one.
 //! Must not know: GStreamer, the wire.
 
+mod announcing;
 mod check;
 mod error;
 mod state;
+#[cfg(test)]
+mod tests;
 mod watched;
 pub use error::CamerasError;
 pub use watched::as_configured;
@@ -24,13 +27,13 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use self::state::States;
-use crate::camera::{Camera, CameraId, CameraState, Credential, Decoding, FrameCounts, OfflineReason};
+use crate::camera::{Camera, CameraId, CameraState, Credential, FrameCounts};
 use crate::clock::{Clock, Timestamp};
-use crate::event::{BoxInFrame, EndReason, Event, EventKind};
+use crate::event::{BoxInFrame, EndReason};
 use crate::ingest::{self, Decode, Sinks, SourceSettings, StateSink};
 use crate::picture;
 use crate::pipeline::{Pipeline, PipelineError, SceneSettings};
-use crate::store::{CredentialChange, RequestKey, Store};
+use crate::store::{CredentialChange, RequestKey, Store, StoreError};
 
 /// How long `GetFrame` waits for the next analysed frame.
 const FRAME_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -83,6 +86,9 @@ struct Shared {
     running: Mutex<BTreeMap<CameraId, Running>>,
     /// Held over a whole change, so that store, sources and slots agree.
     changing: tokio::sync::Mutex<()>,
+    /// Held while events of cameras go to the log, so that each camera is told to come and to go in that order. Taken after
+    /// `changing`, by whoever needs both.
+    announcing: tokio::sync::Mutex<()>,
     version: watch::Sender<u64>,
     state_changed: Notify,
     sources: TaskTracker,
@@ -113,6 +119,7 @@ impl Cameras {
             defaults,
             running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            announcing: tokio::sync::Mutex::default(),
             version: watch::Sender::new(0),
             state_changed: Notify::new(),
             sources: TaskTracker::new(),
@@ -127,10 +134,11 @@ impl Cameras {
     pub async fn start(&self) -> Result<(), CamerasError> {
         let _change = self.0.changing.lock().await;
         for camera in self.0.store.cameras().await? {
-            let id = camera.id.clone();
-            if let Err(error) = self.watch(camera).await {
-                tracing::error!(camera = %id, %error, "the camera is not watched");
+            let credential = self.credential_of(&camera).await;
+            if let Err(error) = &credential {
+                tracing::error!(camera = %camera.id, %error, "the camera is not watched");
             }
+            self.watch(camera, credential);
         }
         Ok(())
     }
@@ -163,7 +171,7 @@ impl Cameras {
     /// repeated request answers with the camera as it is.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
+    /// [`CamerasError`]; nothing is changed.
     pub async fn create(
         &self,
         mut camera: Camera,
@@ -182,9 +190,9 @@ impl Cameras {
         (camera.create_time, camera.update_time, camera.revision) = (now, now, 1);
         camera.has_credential = credential.is_some();
         // What an earlier camera of this name left behind is never sent to this one.
-        let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
-        self.0.store.put_camera(camera.clone(), credential, request).await?;
-        self.watch(camera.clone()).await?;
+        let kept = credential.clone().map_or(CredentialChange::Remove, CredentialChange::Set);
+        self.0.store.put_camera(camera.clone(), kept, request).await?;
+        self.watch(camera.clone(), Ok(credential));
         Ok(camera)
     }
 
@@ -205,7 +213,7 @@ impl Cameras {
     /// on, unless its role, a line or a zone is another.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
+    /// [`CamerasError`]; nothing is changed, unless it is [`CamerasError::Pipeline`]: then the change is kept and in force.
     pub async fn update(&self, update: CameraUpdate) -> Result<Camera, CamerasError> {
         let _change = self.0.changing.lock().await;
         let old = self.current(&update.id)?;
@@ -223,16 +231,19 @@ impl Cameras {
         camera.update_time = self.0.clock.now();
         camera.revision = old.revision + 1;
         check::camera(&camera)?;
-        let credential = if is_elsewhere { CredentialChange::Remove } else { CredentialChange::Keep };
-        self.0.store.put_camera(camera.clone(), credential, update.request).await?;
-        if is_same_source(&camera, &old) {
-            // Nobody at a door goes unseen because of a new threshold.
-            self.0.pipeline.rewatch(as_configured(&camera, &self.0.defaults.scene)).await?;
+        let is_same = is_same_source(&camera, &old);
+        // Before anything is kept: a camera whose credential cannot be read goes on as it is.
+        let credential = if is_same || is_elsewhere { None } else { self.credential_of(&camera).await? };
+        let kept = if is_elsewhere { CredentialChange::Remove } else { CredentialChange::Keep };
+        self.0.store.put_camera(camera.clone(), kept, update.request).await?;
+        if is_same {
             if let Some(running) = self.running().get_mut(&camera.id) {
                 running.camera = camera.clone();
             }
+            // Nobody at a door goes unseen because of a new threshold.
+            self.0.pipeline.rewatch(as_configured(&camera, &self.0.defaults.scene)).await?;
         } else {
-            self.watch_anew(camera.clone()).await?;
+            self.watch_anew(camera.clone(), credential).await?;
         }
         Ok(camera)
     }
@@ -241,7 +252,7 @@ impl Cameras {
     /// already deleted succeeds.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
+    /// [`CamerasError`]; nothing is changed, unless it is [`CamerasError::Pipeline`]: then the change is kept and in force.
     pub async fn delete(&self, id: &CameraId, etag: &str, request: Option<RequestKey>) -> Result<(), CamerasError> {
         let _change = self.0.changing.lock().await;
         if self.is_repeat(request.as_ref()).await? {
@@ -258,7 +269,7 @@ impl Cameras {
     /// Sets or removes the credential; the source connects anew with it.
     ///
     /// # Errors
-    /// [`CamerasError`]; nothing is changed, unless the store or the log fails after the change was kept.
+    /// [`CamerasError`]; nothing is changed, unless it is [`CamerasError::Pipeline`]: then the change is kept and in force.
     pub async fn set_credential(
         &self,
         id: &CameraId,
@@ -275,9 +286,9 @@ impl Cameras {
         camera.has_credential = credential.is_some();
         camera.update_time = self.0.clock.now();
         camera.revision += 1;
-        let credential = credential.map_or(CredentialChange::Remove, CredentialChange::Set);
-        self.0.store.put_camera(camera.clone(), credential, request).await?;
-        self.watch_anew(camera).await
+        let kept = credential.clone().map_or(CredentialChange::Remove, CredentialChange::Set);
+        self.0.store.put_camera(camera.clone(), kept, request).await?;
+        self.watch_anew(camera, credential).await
     }
 
     /// How every camera is doing, by id.
@@ -317,75 +328,35 @@ impl Cameras {
         Ok(FramePicture { jpeg, capture_time, boxes })
     }
 
-    /// Tells the log whenever a camera comes online or goes offline, until stopped.
-    ///
-    /// # Errors
-    /// [`PipelineError::Log`] when the log cannot be written.
-    pub async fn announce(&self, stop: CancellationToken) -> Result<(), PipelineError> {
-        loop {
-            for (camera, event, ends) in self.unannounced() {
-                self.0.pipeline.announce(&camera, event, ends).await?;
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = self.0.state_changed.notified() => {}
-            }
-        }
-    }
-
-    fn unannounced(&self) -> Vec<(CameraId, Event, Option<EndReason>)> {
-        let mut news = Vec::new();
-        for (id, running) in self.running().iter_mut() {
-            let online = match &running.state {
-                CameraState::Online { .. } => true,
-                CameraState::Offline { reason: OfflineReason::Disabled, .. } | CameraState::Connecting | CameraState::Stalled { .. } => {
-                    continue;
-                }
-                CameraState::Offline { .. } => false,
-            };
-            if running.announced == Some(online) {
-                continue;
-            }
-            running.announced = Some(online);
-            let kind = if online { EventKind::CameraOnline } else { EventKind::CameraOffline };
-            let mut event = Event::new(kind, id.as_str(), running.since);
-            event.decision_time_us = self.0.clock.now().as_micros();
-            event.message = match &running.state {
-                CameraState::Offline { message, .. } => Some(message.clone()),
-                // It costs what the processor has for all.
-                CameraState::Online { decoding: Decoding::InPlaceOfDevice(refusal), .. } => Some(refusal.clone()),
-                _ => None,
-            };
-            news.push((id.clone(), event, (!online).then_some(EndReason::CameraOffline)));
-        }
-        news
-    }
-
     /// Watches a camera from where it is now; what is in the store is in force even where the ends of its visits cannot be written.
-    async fn watch_anew(&self, camera: Camera) -> Result<(), CamerasError> {
+    async fn watch_anew(&self, camera: Camera, credential: Option<Credential>) -> Result<(), CamerasError> {
         let ended = self.unwatch(&camera.id).await;
-        self.watch(camera).await.and(ended)
+        self.watch(camera, Ok(credential));
+        ended
     }
 
-    /// Begins to watch a camera; the caller holds the change.
-    async fn watch(&self, camera: Camera) -> Result<(), CamerasError> {
+    /// What the camera's source is to be opened with; nothing of a camera that has none.
+    async fn credential_of(&self, camera: &Camera) -> Result<Option<Credential>, StoreError> {
+        if camera.enabled { self.0.store.credential(&camera.id).await } else { Ok(None) }
+    }
+
+    /// Begins to watch a camera, without a source where its credential could not be read; the caller holds the change.
+    fn watch(&self, camera: Camera, credential: Result<Option<Credential>, StoreError>) {
         let (id, now) = (camera.id.clone(), self.0.clock.now());
-        let credential = if camera.enabled { self.0.store.credential(&id).await } else { Ok(None) };
         let state = match &credential {
             Ok(_) if camera.enabled => CameraState::Connecting,
             Ok(_) => state::disabled(),
             Err(error) => state::without_credential(error),
         };
+        // Before it is one of those that are told: its events go by way of its scene.
+        let frames = camera.enabled.then(|| self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene)));
         let running = Running { camera: camera.clone(), state, since: now, announced: None, source: None };
         self.running().insert(id.clone(), running);
         self.0.version.send_modify(|version| *version += 1);
-        if !camera.enabled {
-            return Ok(());
-        }
-        let frames = self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene));
+        let Some(frames) = frames else { return };
         // What cannot be connected to is told as one of its events.
         self.0.state_changed.notify_one();
-        let credential = credential?;
+        let Ok(credential) = credential else { return };
         let CameraDefaults { ca_file, decode, .. } = self.0.defaults.clone();
         let settings = SourceSettings { camera: id.clone(), url: camera.url, credential, transport: camera.transport, ca_file, decode };
         let cancel = self.0.stop.child_token();
@@ -395,13 +366,12 @@ impl Cameras {
         if let Some(running) = self.running().get_mut(&id) {
             running.source = Some(Source { cancel, ended });
         }
-        Ok(())
     }
 
     /// Ends the camera's source and visits; the caller holds the change. Until it is watched again or removed the camera is still
     /// one of those that are told.
     async fn unwatch(&self, id: &CameraId) -> Result<(), CamerasError> {
-        let (source, announced) = {
+        let source = {
             let mut running = self.running();
             let Some(running) = running.get_mut(id) else { return Ok(()) };
             let source = running.source.take();
@@ -410,7 +380,7 @@ impl Cameras {
             if running.camera.enabled {
                 (running.state, running.since) = (CameraState::Connecting, self.0.clock.now());
             }
-            (source, running.announced.take())
+            source
         };
         self.0.version.send_modify(|version| *version += 1);
         if let Some(source) = source
@@ -418,11 +388,7 @@ impl Cameras {
         {
             tracing::warn!(camera = %id, "the source takes long to end and is left to end by itself");
         }
-        if announced == Some(true) {
-            let mut event = Event::new(EventKind::CameraOffline, id.as_str(), self.0.clock.now());
-            event.message = Some("changed or removed by the operator".into());
-            self.0.pipeline.announce(id, event, Some(EndReason::CameraRemoved)).await?;
-        }
+        self.announce_end(id).await?;
         Ok(self.0.pipeline.forget(id, EndReason::CameraRemoved).await?)
     }
 

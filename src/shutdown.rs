@@ -104,6 +104,17 @@ impl Tasks {
         }
     }
 
+    /// Does `work`, and gives it up when one of them ends before, which none should.
+    ///
+    /// # Errors
+    /// The end that came before.
+    pub async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, TaskEnd> {
+        tokio::select! {
+            end = self.first_end() => Err(end),
+            done = work => Ok(done),
+        }
+    }
+
     /// Waits until all have ended, at most `deadline`; answers those that failed or did not end.
     pub async fn drain(&mut self, deadline: Duration) -> Vec<TaskEnd> {
         let mut bad = Vec::new();
@@ -156,6 +167,18 @@ mod tests {
         let end = tasks.first_end().await;
         assert_eq!(end.name, "the pipeline");
         assert!(end.outcome.contains("a bug"), "{}", end.outcome);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_given_up_for_a_task_that_ends_and_for_none_that_goes_on() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("the log", std::future::pending::<Result<(), std::io::Error>>());
+        let work = tokio::time::sleep(DEADLINE);
+        assert!(tasks.alongside(work).await.is_ok(), "it is done");
+        tasks.spawn("the server", async { Err::<(), _>("the socket is gone") });
+        let endless = tokio::time::timeout(DEADLINE, tasks.alongside(std::future::pending::<()>())).await;
+        let end = endless.expect("nobody waits for work without an end").expect_err("a task has ended");
+        assert_eq!(end.to_string(), "the server failed: the socket is gone");
     }
 
     #[tokio::test(start_paused = true)]

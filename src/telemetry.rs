@@ -92,7 +92,7 @@ fn priority(level: Level) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
@@ -110,8 +110,16 @@ mod tests {
         assert!(!stderr_is_the_journal(Some(&format!("{}:{}", stderr.dev(), stderr.ino() + 1))));
     }
 
+    /// What a log wrote.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        /// As it was written.
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().expect("one thread").clone()).expect("text")
+        }
+    }
 
     impl Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -135,7 +143,7 @@ mod tests {
         let lines = Lines::default();
         let json = tracing_subscriber::fmt().with_writer(lines.clone()).json().flatten_event(true).map_event_format(JournalLine);
         tracing::subscriber::with_default(json.finish(), || tracing::warn!(camera = "front-door", "offline"));
-        let text = String::from_utf8(lines.0.lock().expect("one thread").clone()).expect("text");
+        let text = lines.text();
         let object: serde_json::Value = serde_json::from_str(text.strip_prefix("<4>").expect("it is a warning")).expect("it is JSON");
         assert_eq!((object["message"].as_str(), object["camera"].as_str()), (Some("offline"), Some("front-door")));
     }
@@ -149,7 +157,7 @@ mod tests {
             tracing::error!("the disk is full");
             tracing::info!(camera = "front-door", "online");
         });
-        let text = String::from_utf8(lines.0.lock().expect("one thread").clone()).expect("text");
+        let text = lines.text();
         assert_eq!(text, "<3>the disk is full\n<6>online camera=\"front-door\"\n");
     }
 }

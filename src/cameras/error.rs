@@ -46,7 +46,7 @@ pub enum CamerasError {
     /// The store failed; nothing was changed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The pipeline failed, and the daemon is about to end.
+    /// The pipeline failed, and the daemon is about to end. What was asked for is kept and in force.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
 }

@@ -41,6 +41,8 @@ pub(super) struct Unwritten {
     /// When a full disk is tried again, for events and for pictures.
     retry: Option<Instant>,
     retry_pictures: Option<Instant>,
+    /// Whether the camera is watched no longer, so that what finds no room is lost.
+    is_last: bool,
     lost: Lost,
 }
 
@@ -123,21 +125,18 @@ impl Unwritten {
         is_empty && self.lost == Lost::default()
     }
 
-    /// Writes what waits for the last time; what still finds no room is lost, and told. Who draws meanwhile writes what comes of it.
+    /// Writes what waits for the last time; what still finds no room is lost, and told. Who draws meanwhile does the same with what
+    /// comes of it.
     pub(super) async fn write_or_lose(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
-        (self.retry, self.retry_pictures) = (None, None);
-        self.write(log, camera).await?;
-        if self.drawing == 0 {
-            let Self { events, pictures, named, lost, .. } = std::mem::take(self);
-            let lost =
-                Lost { events: lost.events + events.len(), pictures: lost.pictures + pictures.len(), names: lost.names + named.len() };
-            lost.tell(camera, "the disk is full or the machine too slow, and the camera is watched no longer");
-        }
-        Ok(())
+        self.is_last = true;
+        self.write(log, camera).await
     }
 
     /// Writes what waits, in order; on a full disk it goes on waiting, and is not tried at every frame.
     pub(super) async fn write(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
+        if self.is_last {
+            (self.retry, self.retry_pictures) = (None, None);
+        }
         self.write_events(log).await?;
         // Of an event that is not in the log no picture is kept.
         if self.events.is_empty() {
@@ -148,7 +147,20 @@ impl Unwritten {
         if is_all_written && self.undrawn.is_empty() && self.drawing == 0 && self.name_kept(log).await? {
             std::mem::take(&mut self.lost).tell(camera, "more came than wait while the disk is full, or than the machine can draw");
         }
+        if self.is_last && self.drawing == 0 {
+            self.lose_rest(camera);
+        }
         Ok(())
+    }
+
+    fn lose_rest(&mut self, camera: &str) {
+        let Self { events, undrawn, pictures, named, lost, .. } = std::mem::replace(self, Self { is_last: true, ..Self::default() });
+        let lost = Lost {
+            events: lost.events + events.len(),
+            pictures: lost.pictures + undrawn.len() + pictures.len(),
+            names: lost.names + named.len(),
+        };
+        lost.tell(camera, "the disk is full or the machine too slow, and the camera is watched no longer");
     }
 
     async fn write_events(&mut self, log: &EventLog) -> Result<(), EventLogError> {
@@ -219,6 +231,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::event::EventKind;
     use crate::store::{Snapshot, Store};
+    use crate::telemetry::tests::Lines;
 
     const ID: SnapshotId = SnapshotId(uuid::Uuid::from_u128(1));
     const ANNA: SubjectUid = SubjectUid(uuid::Uuid::from_u128(2));
@@ -298,5 +311,26 @@ mod tests {
         unwritten.drawn(vec![picture(&log, 1)]);
         unwritten.write(&log, "door").await.expect("written");
         assert_eq!(subject_of_kept(&store).await, Some(Some(ANNA)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_picture_that_is_drawn_while_its_camera_goes_and_finds_no_room_is_told_as_lost_once() {
+        let (_directory, store, log) = open().await;
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let mut unwritten = Unwritten { events: VecDeque::from([event()]), drawing: 1, ..Unwritten::default() };
+        unwritten.write_or_lose(&log, "door").await.expect("the event is written, and somebody draws");
+        store.limit_growth(Some(0)).await;
+        let lost = || lines.text().lines().filter(|line| line.contains("were lost")).map(ToOwned::to_owned).collect::<Vec<_>>();
+        assert!(lost().is_empty(), "there may be room for the picture");
+        unwritten.drawn(vec![picture(&log, 1 << 20)]);
+        assert!(!unwritten.is_settled(), "who has drawn it writes what is left");
+        unwritten.write(&log, "door").await.expect("there is no room");
+        unwritten.write(&log, "door").await.expect("nothing is left");
+        let lost = lost();
+        let [line] = lost.as_slice() else { panic!("{lost:?}") };
+        assert!(line.contains("ERROR") && line.contains("camera=\"door\" events=0 pictures=1 names=0"), "{line}");
+        assert_eq!(store.snapshot(ID).await, Ok(None), "nobody waits for it any more");
     }
 }

@@ -126,6 +126,18 @@ impl Store {
         release
     }
 
+    /// Makes every credential unreadable, those too that are kept from now on.
+    pub(crate) async fn damage_credentials(&self) {
+        let work = |db: &Connection| {
+            Ok(db.execute_batch(
+                "CREATE TRIGGER damaged AFTER INSERT ON credentials
+                     BEGIN UPDATE credentials SET password = CAST(x'ff' AS TEXT); END;
+                 UPDATE credentials SET password = CAST(x'ff' AS TEXT);",
+            )?)
+        };
+        self.0.writer.write(Effect::Keeps, work).await.expect("it is damaged");
+    }
+
     /// Lets the database grow by `pages` and no further; `None` lifts the limit.
     pub(crate) async fn limit_growth(&self, pages: Option<i64>) {
         let work = move |db: &Connection| {
