@@ -107,6 +107,21 @@ pub enum CudaError {
     },
 }
 
+/// The driver's names of what a process does not survive.
+const LOST: [&str; 11] = [
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+    "CUDA_ERROR_MISALIGNED_ADDRESS",
+    "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+    "CUDA_ERROR_INVALID_PC",
+    "CUDA_ERROR_LAUNCH_FAILED",
+    "CUDA_ERROR_CONTAINED",
+    "CUDA_ERROR_EXTERNAL_DEVICE",
+];
+
 impl CudaError {
     /// Whether memory was wanting, on the device or pinned. A runtime that has an allocator of its own says so in words.
     pub fn is_out_of_memory(&self) -> bool {
@@ -126,6 +141,22 @@ impl CudaError {
             Self::OutOfMemory { .. } => true,
             Self::Graph { reason, .. } => WORDS.iter().any(|words| reason.contains(words)),
             _ => false,
+        }
+    }
+
+    /// Whether the device is lost to this process: the driver's documentation (`CUresult`) says of these that every further call fails
+    /// alike, and that the process has to be ended and started anew.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Call { code, .. } if LOST.contains(&code.as_str()))
+    }
+
+    /// Tells that something failed of which nobody asks for the answer. Of a device that is lost everything does, and what was asked of
+    /// it has said so: the log would have hundreds of lines.
+    fn tell(&self, what: &'static str) {
+        if self.is_lost() {
+            tracing::debug!(error = %self, "{what}");
+        } else {
+            tracing::warn!(error = %self, "{what}");
         }
     }
 

@@ -23,7 +23,10 @@ use crate::graphs::expected;
 
 const SIZE: (usize, usize) = (162, 92);
 /// What a driver answers to every call once the context or the device is lost: an illegal address, a failed launch, something unknown.
-const LOST: [(i32, &str); 3] = [(700, "CUDA_ERROR_ILLEGAL_ADDRESS"), (719, "CUDA_ERROR_LAUNCH_FAILED"), (999, "CUDA_ERROR_UNKNOWN")];
+const LOST: [(i32, &str); 3] = [(46, "CUDA_ERROR_DEVICE_UNAVAILABLE"), (802, "CUDA_ERROR_SYSTEM_NOT_READY"), (999, "CUDA_ERROR_UNKNOWN")];
+/// What a process does not survive.
+const LOST_FOR_GOOD: [(i32, &str); 3] =
+    [(700, "CUDA_ERROR_ILLEGAL_ADDRESS"), (715, "CUDA_ERROR_ILLEGAL_INSTRUCTION"), (719, "CUDA_ERROR_LAUNCH_FAILED")];
 /// So many tries of one kind of work in a row end an engine: docs/gpu.md.
 const TRIES: u32 = 5;
 /// Nothing here takes seconds.
@@ -256,9 +259,28 @@ fn an_engine_whose_device_comes_back_in_time_opens_it_anew_and_is_right_again_ho
 }
 
 #[test]
+fn an_engine_whose_device_is_lost_to_the_process_ends_at_the_first_try_to_open_it_anew() {
+    const NAME: &str = "losses::an_engine_whose_device_is_lost_to_the_process_ends_at_the_first_try_to_open_it_anew";
+    run(NAME, async |stand_in| {
+        for (code, name) in LOST_FOR_GOOD {
+            let (engine, sent) = (engine(stand_in), Sent::new(stand_in));
+            stand_in.lose(1, code);
+            let answers = sent.ask(&engine).await;
+            let first = answers[0].outcome.as_ref().err().unwrap().to_string();
+            assert!(first.contains(name) && answers[0].ended.is_none(), "what failed is answered by the call: {answers:?}");
+            let reason = answers[1].ended.clone().unwrap_or_else(|| panic!("the second work finds no device: {answers:?}"));
+            assert!(reason.contains("lost to this process") && reason.contains(name), "{reason}");
+            drop((engine, sent));
+            assert_eq!((stand_in.held(), stand_in.wrong()), (0, None), "{name}");
+            stand_in.fail(None, 0, 0);
+        }
+    });
+}
+
+#[test]
 fn everything_is_given_back_while_the_device_is_lost() {
     run("losses::everything_is_given_back_while_the_device_is_lost", async |stand_in| {
-        for (code, name) in LOST {
+        for (code, name) in LOST.into_iter().chain(LOST_FOR_GOOD) {
             for are_frames_first in [false, true] {
                 let (engine, sent) = (engine(stand_in), Sent::new(stand_in));
                 let frames = engine.place(vec![sent.host[0].clone(), decoded(&sent.decoder, &sent.host[1])]).await.unwrap();
@@ -319,7 +341,8 @@ fn an_engine_goes_on_after_any_call_that_fails_and_what_is_asked_next_is_right()
         let opening = stand_in.calls_in_all();
         for nth in 1..=opening {
             close().await;
-            stand_in.fail(None, nth, CODES[nth as usize % CODES.len()]);
+            // Of what a process does not survive it is known at once that no try to open the device helps.
+            stand_in.fail(None, nth, LOST[nth as usize % LOST.len()].0);
             goes_on(stand_in, (&engine, &sent), &format!("call {nth} of {opening} of opening anew")).await;
         }
         assert!(stand_in.held() <= held, "no failure left anything behind: {} after {held}", stand_in.held());

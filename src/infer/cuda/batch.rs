@@ -182,7 +182,7 @@ impl Drop for Batch {
             // A decoder writes into its surfaces as soon as it has them back. Where waiting fails twice,
             // the device is lost, and nothing runs there any more.
             if let Err(error) = reader.synchronise().or_else(|_| reader.synchronise()) {
-                tracing::warn!(%error, "a batch that failed could not be waited for");
+                error.tell("a batch that failed could not be waited for");
             }
         }
         if let Some(slot) = self.slot.take() {

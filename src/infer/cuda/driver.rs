@@ -35,8 +35,8 @@ pub(super) fn checked(call: &'static str, answer: CUresult, bytes: usize) -> Res
 /// Nobody can be told when giving back fails, and nothing can be done: the driver also reports by
 /// these calls what failed before.
 pub(super) fn given_back(call: &'static str, answer: CUresult) {
-    if answer != CUresult::CUDA_SUCCESS {
-        tracing::warn!(call, code = ?answer, "the driver reported an error when memory or a handle of the device was given back");
+    if let Err(error) = checked(call, answer, 0) {
+        error.tell("the driver reported an error when memory or a handle of the device was given back");
     }
 }
 

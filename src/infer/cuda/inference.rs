@@ -3,7 +3,7 @@
 //! In: frames, faces in them, photos. Out: frames on the device, detections, measures, templates.
 //! Work whose device fails is said to, and what is asked next finds the device opened anew; but where the device itself is well, and did such
 //! work a moment ago, it is the pictures that fail, and what goes through goes on. Where [`FAILURES_MAX`] in a row come
-//! to nothing the engine ends, with the reason: another start may choose another device.
+//! to nothing, or the device is lost to this process, the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ impl DeviceSession {
     /// the device is well and is proven to do such work: that failure counts for nothing.
     ///
     /// # Panics
-    /// Where the device fails time and again: that ends the engine, with these words.
+    /// Where the device fails time and again, or is lost to this process: that ends the engine, with these words.
     fn with<T>(&mut self, kind: Work, work: impl FnOnce(&mut Worker) -> Result<T, CudaError>) -> Result<T, InferError> {
         let worker = match self.worker.take() {
             Some(worker) => worker,
@@ -87,6 +87,8 @@ impl DeviceSession {
                     worker
                 }
                 Err(error) => {
+                    // More tries would take seconds in which nobody is recognised, and nothing can come of them.
+                    assert!(!error.is_lost(), "the device is lost to this process, and only a new one can have it again: {error}");
                     self.next_try = Some(Instant::now() + self.tries_apart);
                     // Whoever builds engines says nothing against the device.
                     let is_held = matches!(error, CudaError::EnginesHeld(_));

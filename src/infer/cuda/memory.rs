@@ -228,7 +228,7 @@ impl Drop for Staging {
         // The driver must not read pinned memory that is freed. Where waiting for the stream fails too,
         // nothing runs in it any more.
         if let Err(error) = self.wait().or_else(|_| self.stream.synchronise()) {
-            tracing::warn!(%error, "an upload could not be waited for");
+            error.tell("an upload could not be waited for");
         }
     }
 }

@@ -473,7 +473,7 @@ impl Drop for GraphSession {
     fn drop(&mut self) {
         // A run that failed may have left work behind that writes outputs.
         if let Err(error) = self.stream.synchronise().or_else(|_| self.stream.synchronise()) {
-            tracing::warn!(%error, "a GPU could not be waited for before its session was closed");
+            error.tell("a GPU could not be waited for before its session was closed");
         }
     }
 }

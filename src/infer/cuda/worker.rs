@@ -338,7 +338,7 @@ impl Worker {
         if outcome.is_err()
             && let Err(error) = self.inferring.synchronise().or_else(|_| self.inferring.synchronise())
         {
-            tracing::warn!(%error, "faces that failed could not be waited for");
+            error.tell("faces that failed could not be waited for");
         }
         outcome
     }
@@ -391,7 +391,7 @@ impl Drop for Worker {
         for stream in [&self.preparing, &self.inferring] {
             // Nothing may run any more in memory that is freed.
             if let Err(error) = stream.synchronise().or_else(|_| stream.synchronise()) {
-                tracing::warn!(%error, "a device could not be waited for");
+                error.tell("a device could not be waited for");
             }
         }
     }
