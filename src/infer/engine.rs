@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::condition::{Condition, Watched, Work};
-use super::cuda::{self, CudaError, DeviceSession, Gpu, GpuChoice, GraphsError, GraphsPlan, Image};
+use super::cuda::{self, CudaError, DeviceSession, Gpu, GpuChoice, GpuProvider, GraphsError, GraphsPlan, Image};
 use super::job::Job;
 use super::meter::Meter;
 use super::onnx::{self, Runtime};
@@ -105,7 +105,9 @@ impl Engine {
                 cuda::Worker::open(&plan, |stream| cuda::graphs(&graphs, stream).map_err(GraphsError::into_cuda))
             }))
         };
-        let workers = as_many_as_fit(sessions, open)?;
+        // TensorRT measures kernels while it builds engines, and alone; what the first session has kept the others take.
+        let at_once = (choice.provider == GpuProvider::Cuda).then(|| all_at_once(sessions, &open)).flatten();
+        let workers = at_once.map_or_else(|| as_many_as_fit(sessions, open), Ok)?;
         // What runs each graph is what the runtime says of it, and not what it was asked for.
         let provider = workers.first().map_or_else(String::new, DeviceSession::runs_on);
         let facts = EngineFacts { sessions: workers.len(), provider, ..facts };
@@ -342,6 +344,16 @@ fn gpu_sessions(configured: usize) -> usize {
     if configured == 0 { GPU_SESSIONS } else { configured.min(GPU_SESSIONS_MAX) }
 }
 
+/// So many sessions, opened at the same time: that takes as long as one, and until then nobody is recognised. `None` where one of them
+/// cannot be had, with nothing left of the others: one after the other some may fit.
+fn all_at_once<T: Send>(wanted: usize, open: &(impl Fn(bool) -> Result<T, CudaError> + Sync)) -> Option<Vec<T>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..wanted).map(|place| scope.spawn(move || open(place == 0))).collect();
+        let opened: Vec<_> = threads.into_iter().map(|thread| thread.join().ok()?.ok()).collect();
+        opened.into_iter().collect()
+    })
+}
+
 /// Up to `wanted` sessions, of which `open` is told whether it is the first. One is enough to go on: where another cannot be had there
 /// are fewer, which the log says. It is memory that is wanting then, which not every runtime says in words.
 fn as_many_as_fit<T>(wanted: usize, open: impl Fn(bool) -> Result<T, CudaError>) -> Result<Vec<T>, CudaError> {
@@ -459,6 +471,21 @@ mod tests {
         assert!(matches!(opened(&[true; 4]), (Ok(3), firsts) if firsts == [true, false, false]), "the first alone builds engines");
         assert!(matches!(opened(&[true, false, true]), (Ok(1), firsts) if firsts.len() == 2));
         assert!(matches!(opened(&[false, true]), (Err(CudaError::Graph { .. }), _)), "there must be one");
+    }
+
+    #[test]
+    fn sessions_are_opened_at_the_same_time_and_where_one_cannot_be_had_none_is_left() {
+        let opened = |wanted, fails_first: bool| {
+            let all_there = std::sync::Barrier::new(wanted);
+            let sessions = all_at_once(wanted, &|is_first: bool| {
+                // None goes on before all are under way.
+                all_there.wait();
+                if is_first && fails_first { Err(CudaError::NoDriver) } else { Ok(is_first) }
+            });
+            sessions.map(|sessions| sessions.iter().filter(|is_first| **is_first).count())
+        };
+        assert_eq!(opened(3, false), Some(1), "one of them is the first");
+        assert_eq!(opened(2, true), None);
     }
 
     #[test]

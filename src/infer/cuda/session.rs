@@ -92,7 +92,18 @@ pub fn graphs(plan: &GraphsPlan<'_>, stream: &Arc<Stream>) -> Result<Graphs, Gra
     let encoder = Profile::of_encoder(ALIGNED_SIDE, FACES_USUAL, FACES_MAX);
     // Both are held to what they must be before either is opened: the detector's engine may take minutes to build.
     let checked = (opening.checked(Role::Detector, (SMALL, SMALL))?, opening.checked(Role::Encoder, (ALIGNED_SIDE, ALIGNED_SIDE))?);
-    Ok(Graphs { detector: Box::new(opening.graph(checked.0, detector)?), encoder: Box::new(opening.graph(checked.1, encoder)?) })
+    let (detector, encoder) = match opening.choice.provider {
+        // It measures kernels while it builds engines, and alone.
+        GpuProvider::TensorRt => (opening.graph(checked.0, detector)?, opening.graph(checked.1, encoder)?),
+        // Each plans its convolutions by itself, for seconds in which nobody is recognised.
+        GpuProvider::Cuda => std::thread::scope(|scope| {
+            let detector = scope.spawn(|| opening.graph(checked.0, detector));
+            let encoder = opening.graph(checked.1, encoder);
+            let detector = detector.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, GraphsError>((detector?, encoder?))
+        })?,
+    };
+    Ok(Graphs { detector: Box::new(detector), encoder: Box::new(encoder) })
 }
 
 /// What both graphs are opened with.
