@@ -106,8 +106,9 @@ impl Engine {
             }))
         };
         // TensorRT measures kernels while it builds engines, and alone; what the first session has kept the others take.
-        let at_once = (choice.provider == GpuProvider::Cuda).then(|| all_at_once(sessions, &open)).flatten();
-        let workers = at_once.map_or_else(|| as_many_as_fit(sessions, open), Ok)?;
+        let all = (choice.provider == GpuProvider::Cuda).then(|| at_once(sessions, &open).into_iter().collect::<Result<Vec<_>, _>>().ok());
+        // Where one cannot be had, with nothing left of the others, some may fit one after the other.
+        let workers = all.flatten().map_or_else(|| as_many_as_fit(sessions, open), Ok)?;
         // What runs each graph is what the runtime says of it, and not what it was asked for.
         let provider = workers.first().map_or_else(String::new, DeviceSession::runs_on);
         let facts = EngineFacts { sessions: workers.len(), provider, ..facts };
@@ -139,7 +140,8 @@ impl Engine {
         let (config, space, meter) = (config.clone(), manifest.space(), Arc::new(Meter::default()));
         let meter_shown = meter.clone();
         let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, antispoof_graph, choice, config, space, meter });
-        let workers = (0..sessions).map(|_| Worker::open(setup.clone())).collect::<Result<Vec<_>, _>>()?;
+        // One after the other they would take seconds on many cores.
+        let workers = at_once(sessions, &|_| Worker::open(setup.clone())).into_iter().collect::<Result<Vec<_>, _>>()?;
         Self::start(workers, facts, meter_shown).map_err(OpenError::Threads)
     }
 
@@ -344,25 +346,24 @@ fn gpu_sessions(configured: usize) -> usize {
     if configured == 0 { GPU_SESSIONS } else { configured.min(GPU_SESSIONS_MAX) }
 }
 
-/// So many sessions, opened at the same time: that takes as long as one, and until then nobody is recognised. `None` where one of them
-/// cannot be had, with nothing left of the others: one after the other some may fit.
-fn all_at_once<T: Send>(wanted: usize, open: &(impl Fn(bool) -> Result<T, CudaError> + Sync)) -> Option<Vec<T>> {
+/// So many sessions, opened at the same time, each in a thread of its own: that takes as long as one, and until then nobody is recognised.
+/// `open` is told whether it is the first.
+fn at_once<T: Send, E: Send>(wanted: usize, open: &(impl Fn(bool) -> Result<T, E> + Sync)) -> Vec<Result<T, E>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..wanted).map(|place| scope.spawn(move || open(place == 0))).collect();
-        let opened: Vec<_> = threads.into_iter().map(|thread| thread.join().ok()?.ok()).collect();
-        opened.into_iter().collect()
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
 }
 
 /// Up to `wanted` sessions, of which `open` is told whether it is the first. One is enough to go on: where another cannot be had there
-/// are fewer, which the log says. It is memory that is wanting then, which not every runtime says in words.
+/// are fewer, which the log says: mostly it is memory that is wanting then, which not every runtime says in words.
 fn as_many_as_fit<T>(wanted: usize, open: impl Fn(bool) -> Result<T, CudaError>) -> Result<Vec<T>, CudaError> {
     let mut opened = vec![open(true)?];
     while opened.len() < wanted {
         match open(false) {
             Ok(session) => opened.push(session),
             Err(error) => {
-                tracing::warn!(%error, sessions = opened.len(), wanted, "the GPU cannot have more sessions, probably for want of memory: preparing and inference overlap less");
+                tracing::warn!(%error, sessions = opened.len(), wanted, "the GPU cannot have more sessions: preparing and inference overlap less");
                 break;
             }
         }
@@ -474,18 +475,14 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_opened_at_the_same_time_and_where_one_cannot_be_had_none_is_left() {
-        let opened = |wanted, fails_first: bool| {
-            let all_there = std::sync::Barrier::new(wanted);
-            let sessions = all_at_once(wanted, &|is_first: bool| {
-                // None goes on before all are under way.
-                all_there.wait();
-                if is_first && fails_first { Err(CudaError::NoDriver) } else { Ok(is_first) }
-            });
-            sessions.map(|sessions| sessions.iter().filter(|is_first| **is_first).count())
-        };
-        assert_eq!(opened(3, false), Some(1), "one of them is the first");
-        assert_eq!(opened(2, true), None);
+    fn sessions_are_opened_at_the_same_time_and_one_of_them_is_the_first() {
+        let all_there = std::sync::Barrier::new(3);
+        let opened = at_once(3, &|is_first: bool| {
+            // None goes on before all are under way.
+            all_there.wait();
+            if is_first { Err("the first") } else { Ok("another") }
+        });
+        assert_eq!(opened, [Err("the first"), Ok("another"), Ok("another")]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use doorward::quality;
 
 use crate::driver::{StandIn, image, over_the_stand_in};
 use crate::flow::{Decoder, manifest, noise, open};
-use crate::graphs::{DIMENSION, detector_bytes, expected, fails_once, graphs};
+use crate::graphs::{DIMENSION, detector_bytes, expected, fails, fails_once, graphs};
 
 const SIZE: (usize, usize) = (641, 359);
 /// The bytes of the sums over the rows of one face.
@@ -323,6 +323,34 @@ fn a_graph_that_finds_no_memory_has_it_given_back_and_the_device_stays_open() {
             let found = session.detect(&requests, Lane::Live).unwrap();
             assert_eq!((found[0].len(), opens.load(Ordering::Relaxed)), (1, 1), "the next batch goes through on the same worker");
         }
+    });
+}
+
+#[test]
+fn a_device_that_has_no_room_for_anything_ends_the_engine_after_a_while_and_one_that_has_it_again_does_not() {
+    const NAME: &str = "engine::a_device_that_has_no_room_for_anything_ends_the_engine_after_a_while_and_one_that_has_it_again_does_not";
+    const WORDS: &str = "CUDA failure 2: out of memory";
+    over_the_stand_in(NAME, &[], |stand_in| {
+        let session = |times, wanting_max| {
+            let open = move || opened_over(stand_in, |graphs| fails(graphs, WORDS, times));
+            DeviceSession::new(Box::new(open)).unwrap().with_wanting_max(wanting_max)
+        };
+        let (none, an_hour) = (std::time::Duration::ZERO, std::time::Duration::from_secs(3600));
+        let looks = |session: &mut DeviceSession| {
+            let frames = session.place(vec![noise(7, SIZE, PixelLayout::I420)]).unwrap();
+            session.detect(&[request(&frames[0])], Lane::Live).is_ok()
+        };
+        let mut wanting = session(usize::MAX, none);
+        for _ in 0..4 {
+            assert!(!looks(&mut wanting), "it is no reason to end at once");
+        }
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| looks(&mut wanting)));
+        let words = *ended.unwrap_err().downcast::<String>().unwrap();
+        assert!(words.contains("no room for its work 5 times in a row") && words.contains(WORDS), "{words}");
+        let mut soon = session(usize::MAX, an_hour);
+        assert!((0..20).all(|_| !looks(&mut soon)), "the hour has not passed");
+        let mut again = session(4, none);
+        assert_eq!([(); 8].map(|()| looks(&mut again)), [false, false, false, false, true, true, true, true]);
     });
 }
 

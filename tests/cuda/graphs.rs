@@ -125,15 +125,20 @@ impl DeviceGraph for FewPixels {
     }
 }
 
-/// A graph that fails once, before it has looked at its input, and then is another.
-struct FailsOnce {
+/// A graph that fails some times, before it has looked at its input, and then is another.
+struct Failing {
     inner: Box<dyn DeviceGraph>,
-    words: Option<&'static str>,
+    words: &'static str,
+    times: usize,
 }
 
-impl DeviceGraph for FailsOnce {
+impl DeviceGraph for Failing {
     fn run(&mut self, tensor: &DeviceTensor<'_>) -> Result<(), RunError> {
-        self.words.take().map_or_else(|| self.inner.run(tensor), |words| Err(words.into()))
+        if self.times == 0 {
+            return self.inner.run(tensor);
+        }
+        self.times -= 1;
+        Err(self.words.into())
     }
 
     fn output(&self, name: &str) -> Result<&[f32], String> {
@@ -142,8 +147,13 @@ impl DeviceGraph for FailsOnce {
 }
 
 /// Graphs of which each fails once, with these words.
-pub fn fails_once(Graphs { detector, encoder }: Graphs, words: &'static str) -> Graphs {
-    let failing = |inner| Box::new(FailsOnce { inner, words: Some(words) });
+pub fn fails_once(graphs: Graphs, words: &'static str) -> Graphs {
+    fails(graphs, words, 1)
+}
+
+/// Graphs of which each fails so often, with these words.
+pub fn fails(Graphs { detector, encoder }: Graphs, words: &'static str, times: usize) -> Graphs {
+    let failing = |inner| Box::new(Failing { inner, words, times });
     Graphs { detector: failing(detector), encoder: failing(encoder) }
 }
 

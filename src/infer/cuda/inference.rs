@@ -29,6 +29,9 @@ pub struct DeviceSession {
     next_try: Option<Instant>,
     /// When each kind of work was done last, or the device was opened anew for it.
     proven: [Option<Instant>; WORKS],
+    /// Since when each kind of work has found no room, and how often, with nothing done in between.
+    wanting: [Option<(Instant, u32)>; WORKS],
+    wanting_max: Duration,
 }
 
 /// The kinds of work.
@@ -48,6 +51,10 @@ const FAILURES_MAX: u32 = 5;
 /// anew so soon after it was, or did such work: one camera whose pictures fail each time would else stop all others for each of them.
 const TRIES_APART: Duration = Duration::from_secs(1);
 
+/// For so long a kind of work may find no room, each time that it is asked, before the engine ends: who took the memory may give it back,
+/// but where nobody does, another device recognises people meanwhile, or an operator has to be told.
+const WANTING_MAX: Duration = Duration::from_secs(60);
+
 impl DeviceSession {
     /// Over a worker that `open` makes now, and again after a failure.
     ///
@@ -55,7 +62,16 @@ impl DeviceSession {
     /// Why there is none.
     pub fn new(mut open: OpenWorker) -> Result<Self, CudaError> {
         let worker = Some(open()?);
-        Ok(Self { open, worker, failures: [0; WORKS], tries_apart: TRIES_APART, next_try: None, proven: [None; WORKS] })
+        Ok(Self {
+            open,
+            worker,
+            failures: [0; WORKS],
+            tries_apart: TRIES_APART,
+            next_try: None,
+            proven: [None; WORKS],
+            wanting: [None; WORKS],
+            wanting_max: WANTING_MAX,
+        })
     }
 
     /// What runs the graphs, for people; nothing where the device is closed.
@@ -69,11 +85,17 @@ impl DeviceSession {
         Self { tries_apart, ..self }
     }
 
+    /// The same, with another time for which there may be no room for a kind of work.
+    #[must_use]
+    pub fn with_wanting_max(self, wanting_max: Duration) -> Self {
+        Self { wanting_max, ..self }
+    }
+
     /// Does `work` of a kind with the worker. After a failure it is closed, but for want of room, which others may give back, and but where
     /// the device is well and is proven to do such work: that failure counts for nothing.
     ///
     /// # Panics
-    /// Where the device fails time and again, or is lost to this process: that ends the engine, with these words.
+    /// Where the device fails time and again, has no room for long, or is lost to this process: that ends the engine, with these words.
     fn with<T>(&mut self, kind: Work, work: impl FnOnce(&mut Worker) -> Result<T, CudaError>) -> Result<T, InferError> {
         let worker = match self.worker.take() {
             Some(worker) => worker,
@@ -102,13 +124,14 @@ impl DeviceSession {
         match work(worker) {
             Ok(done) => {
                 (self.failures[kind as usize], self.proven[kind as usize]) = (0, Some(Instant::now()));
+                self.wanting[kind as usize] = None;
                 Ok(done)
             }
             // Nothing was tried, so nothing was found wanting.
             Err(error @ CudaError::NoSession { was_tried: false, .. }) => Err(error.into()),
             Err(error) if error.is_of_the_batch() => {
                 worker.give_back_unused();
-                Err(error.into())
+                Err(self.found_no_room(kind, error))
             }
             // What was asked was wrong, not the device.
             Err(error @ (CudaError::BadSurface { .. } | CudaError::TooMany { .. })) => Err(error.into()),
@@ -122,6 +145,21 @@ impl DeviceSession {
                 Err(self.failed(kind, "fails at its work", error))
             }
         }
+    }
+
+    /// Once more there was no room for a kind of work.
+    fn found_no_room(&mut self, kind: Work, error: CudaError) -> InferError {
+        // What cannot be brought to the device is analysed from the host.
+        if matches!(kind, Work::Place) {
+            return error.into();
+        }
+        let (since, before) = self.wanting[kind as usize].unwrap_or((Instant::now(), 0));
+        let (times, wanting_max) = (before + 1, self.wanting_max);
+        self.wanting[kind as usize] = Some((since, times));
+        // Of what is asked for once in a while a few times say more than the time that has passed.
+        let is_over = times >= FAILURES_MAX && since.elapsed() >= wanting_max;
+        assert!(!is_over, "the device had no room for its work {times} times in a row, for {wanting_max:?} and longer: {error}");
+        error.into()
     }
 
     /// One more failure in a row.

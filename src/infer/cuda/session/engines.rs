@@ -61,6 +61,11 @@ pub(super) struct KeyParts<'a> {
     pub(super) profile: &'a str,
 }
 
+/// A GPU's words without the size of its memory, which another driver counts otherwise: the engine is the same.
+pub(super) fn without_memory(gpu: &str) -> &str {
+    gpu.strip_suffix(" MiB").and_then(|words| words.rsplit_once(", ")).map_or(gpu, |(before, _)| before)
+}
+
 impl Key {
     pub(super) fn new(parts: &KeyParts<'_>) -> Self {
         let KeyParts { model, graph_sha256, gpu, tensorrt, runtime, precision, profile } = *parts;

@@ -117,6 +117,15 @@ fn an_engine_is_bound_to_everything_that_it_depends_on() {
 }
 
 #[test]
+fn an_engine_is_kept_where_a_driver_counts_the_memory_otherwise() {
+    let words = |mib| format!("NVIDIA H200, compute capability 9.0, {mib} MiB");
+    assert_eq!(engines::without_memory(&words(143_771)), engines::without_memory(&words(143_155)));
+    for whole in ["NVIDIA H200, compute capability 9.0", "not looked at", ""] {
+        assert_eq!(engines::without_memory(whole), whole);
+    }
+}
+
+#[test]
 fn engines_that_nobody_can_use_any_more_are_removed_and_those_of_others_stay() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let key = Key::new(&parts());
