@@ -122,13 +122,17 @@ fn first_usable(cuda: &Cuda) -> u32 {
     (0..cuda.driver.devices().len() as u32).find(|ordinal| cuda.obstacle(*ordinal).is_none()).unwrap_or(0)
 }
 
+/// What the fact is called that stands for all libraries where none was looked at.
+pub const LIBRARIES: &str = "libraries";
+
 /// Everything that was looked at, for people.
 pub fn facts(cuda: &Cuda) -> Vec<DeviceFact> {
     let fact = |what: &str, found: String, mend: String| DeviceFact { what: what.to_owned(), found, mend };
     let mend_of = |obstacle: Option<(String, String)>| obstacle.map_or_else(String::new, |(_, mend)| mend);
     let Driver::Works { version, release, devices } = &cuda.driver else {
         let (found, mend) = cuda.driver.obstacle().unwrap_or_default();
-        return vec![fact("driver", found, mend)];
+        let unlooked = "not looked at, since without a driver they are of no use; `doorward doctor` names those that are missing";
+        return vec![fact("driver", found, mend), fact(LIBRARIES, unlooked.to_owned(), String::new())];
     };
     let release = release.as_ref().map_or_else(String::new, |release| format!("{release}, "));
     let found = format!("{release}for CUDA {}, {} devices", cuda::dotted(*version), devices.len());

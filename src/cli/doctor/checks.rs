@@ -115,9 +115,11 @@ fn gpu(facts: &[DeviceFact], decode: DecodeChoice) -> Vec<Check> {
         found: format!("{}: {}", fact.what, fact.found),
         mend: fact.mend.clone(),
     };
-    let libraries = if facts.len() == 1 { libraries(&device::missing_libraries()) } else { None };
     let plugin = app::decoding_fact(facts, decode);
-    facts.iter().map(check).chain(libraries).chain(plugin.as_ref().map(check)).collect()
+    // The doctor looks at what the daemon leaves alone without a driver.
+    let (unlooked, looked): (Vec<_>, Vec<_>) = facts.iter().partition(|fact| fact.what == device::LIBRARIES);
+    let libraries = unlooked.first().and_then(|_| libraries(&device::missing_libraries()));
+    looked.into_iter().map(check).chain(libraries).chain(plugin.as_ref().map(check)).collect()
 }
 
 /// What a GPU would need besides its driver, in one line, where the driver is all that was looked for.
