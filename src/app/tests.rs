@@ -32,7 +32,8 @@ async fn a_server_that_ends_while_models_are_opened_ends_the_start_though_they_a
     let mut tasks = Tasks::default();
     tasks.spawn("the server's stand-in", async { Err::<(), _>("the socket is gone") });
     let opened = tokio::time::timeout(PATIENCE, Daemon::open(&config, clock, &mut tasks)).await;
-    drop(pipe);
+    // Who opens the pipe only now finds no file, and who waits in it its end.
+    drop((models, pipe));
     let why = opened.expect("nobody waits for the models").err().expect("a task has ended");
     let why: Vec<String> = why.chain().map(ToString::to_string).collect();
     assert_eq!(why, ["the daemon cannot go on", "the server's stand-in failed: the socket is gone"]);

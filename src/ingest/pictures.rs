@@ -125,6 +125,11 @@ impl Pictures {
         arrival.map_or(Duration::ZERO, |arrival| self.clock.now().since(arrival))
     }
 
+    /// The decoder is opened, by this thread.
+    pub(super) fn opened_here(&self) {
+        self.heard.begin();
+    }
+
     /// A picture is given to the decoder, by this thread.
     pub(super) fn given(&self) {
         self.heard.begin();

@@ -281,6 +281,7 @@ impl Chain {
     fn attach(&self, pipeline: &gst::Pipeline, pad: &gst::Pad) -> Result<(), gst::glib::BoolError> {
         let codec = pad.current_caps().or_else(|| Some(pad.query_caps(None))).and_then(|caps| Codec::of_rtp(caps.structure(0)?));
         let Some(codec) = codec else { return Ok(()) };
+        self.pictures.opened_here();
         let sink = appsink(Delivery::Newest, &self.decoder);
         sink.set_callbacks(self.deliver());
         let depayloader = gst::ElementFactory::make(codec.depayloader()).build()?;

@@ -147,7 +147,8 @@ impl Unwritten {
         if is_all_written && self.undrawn.is_empty() && self.drawing == 0 && self.name_kept(log).await? {
             std::mem::take(&mut self.lost).tell(camera, "more came than wait while the disk is full, or than the machine can draw");
         }
-        if self.is_last && self.drawing == 0 {
+        // Whoever draws comes back for what is still to be drawn.
+        if self.is_last && self.drawing == 0 && self.undrawn.is_empty() {
             self.lose_rest(camera);
         }
         Ok(())
