@@ -17,6 +17,7 @@ mod job;
 mod liveness;
 mod meter;
 mod onnx;
+mod opening;
 mod pool;
 mod provider;
 mod queue;

@@ -29,7 +29,7 @@ use clap::Parser;
 use doorward::config::PrecisionChoice;
 use doorward::face::Detection;
 use doorward::frame::Frame;
-use doorward::infer::cuda::{Batch, FaceRequest, GpuChoice, SurfaceRequest, Worker};
+use doorward::infer::cuda::{Batch, FaceRequest, GpuChoice, GpuProvider, SurfaceRequest, Worker};
 use image::imageops::{self, FilterType};
 use serde_json::{Value, json};
 
@@ -90,7 +90,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let frames = photos.iter().map(frame).collect::<anyhow::Result<_>>()?;
     let unrecorded = trace::obstacle();
     let workers = [rig.worker()?, rig.worker()?];
-    let mut bench = Bench { workers, frames, decode: None, unrecorded, copies: Arc::default(), answer_bytes: answer_bytes(&rig) };
+    let (answer_bytes, is_exact) = (answer_bytes(&rig), choice.provider == GpuProvider::TensorRt);
+    let mut bench = Bench { workers, frames, decode: None, unrecorded, copies: Arc::default(), answer_bytes, is_exact };
     let opened_s = began.elapsed().as_secs_f64();
     println!("opened in {opened_s:.1} s; pictures of {}x{}, uploaded from the host", SIZE.0, SIZE.1);
     println!("\"there\" is frames a second of pictures that are on the GPU already, as its decoder leaves them; \"two\" of two threads");
@@ -180,6 +181,8 @@ struct Bench {
     copies: Arc<AtomicUsize>,
     /// What the graphs answer for a picture with one face.
     answer_bytes: usize,
+    /// Whether graphs are run for as many pictures as there are.
+    is_exact: bool,
 }
 
 /// What a worker did in some time.
@@ -263,8 +266,8 @@ impl Bench {
         let (record, run) = trace::recorded(|| self.both(batch, RECORDED))?;
         let frames = run.frames_in_all as f64;
         let bytes_to_host = record.bytes_to_host as f64 / frames;
-        // A graph may be run for more pictures than there are.
-        let run = BATCHES.into_iter().step_by(2).find(|run| *run >= batch).unwrap_or(batch);
+        // The CUDA provider runs a graph for more pictures than there are.
+        let run = if self.is_exact { batch } else { BATCHES.into_iter().step_by(2).find(|run| *run >= batch).unwrap_or(batch) };
         let answers = (run * self.answer_bytes) as f64 / batch as f64 + ALIGNMENT_BYTES;
         ensure!(
             (1.0..=answers).contains(&bytes_to_host),

@@ -66,8 +66,11 @@ pub struct Record {
 /// Why nothing can be recorded, where it cannot.
 pub fn obstacle() -> Option<String> {
     // SAFETY: it only tries to load the library; what calls it panics where there is none, so this has to come first.
-    let is_there = unsafe { sys::is_culib_present() };
-    (!is_there).then(|| "libcupti.so.12 is not there; apt-get install cuda-cupti-12-8".to_owned())
+    if !unsafe { sys::is_culib_present() } {
+        return Some("libcupti.so.12 is not there; apt-get install cuda-cupti-12-8".to_owned());
+    }
+    // Another profiler, or a virtual GPU, may not let it.
+    recorded(|| Ok(())).err().map(|error| format!("{error:#}"))
 }
 
 /// Does `work` and tells what the device did meanwhile, and what `work` answers. Only where there is no [`obstacle`].

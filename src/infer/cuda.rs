@@ -18,6 +18,7 @@ mod photos;
 mod session;
 mod surface;
 mod upload;
+mod wanting;
 mod worker;
 
 pub use batch::{Batch, FaceRequest, SurfaceRequest};
@@ -108,7 +109,7 @@ pub enum CudaError {
 }
 
 /// The driver's names of what a process does not survive.
-const LOST: [&str; 11] = [
+const LOST: [&str; 13] = [
     "CUDA_ERROR_ILLEGAL_ADDRESS",
     "CUDA_ERROR_LAUNCH_TIMEOUT",
     "CUDA_ERROR_ASSERT",
@@ -120,6 +121,8 @@ const LOST: [&str; 11] = [
     "CUDA_ERROR_LAUNCH_FAILED",
     "CUDA_ERROR_CONTAINED",
     "CUDA_ERROR_EXTERNAL_DEVICE",
+    "CUDA_ERROR_TENSOR_MEMORY_LEAK",
+    "CUDA_ERROR_MPS_CLIENT_TERMINATED",
 ];
 
 impl CudaError {

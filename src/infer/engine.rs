@@ -10,10 +10,11 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::condition::{Condition, Watched, Work};
-use super::cuda::{self, CudaError, DeviceSession, Gpu, GpuChoice, GpuProvider, GraphsError, GraphsPlan, Image};
+use super::cuda::{self, DeviceSession, Gpu, GpuChoice, GpuProvider, GraphsError, GraphsPlan, Image};
 use super::job::Job;
 use super::meter::Meter;
 use super::onnx::{self, Runtime};
+use super::opening;
 use super::pool::Pool;
 use super::provider::Choice;
 use super::worker::{Setup, Worker};
@@ -106,9 +107,8 @@ impl Engine {
             }))
         };
         // TensorRT measures kernels while it builds engines, and alone; what the first session has kept the others take.
-        let all = (choice.provider == GpuProvider::Cuda).then(|| at_once(sessions, &open).into_iter().collect::<Result<Vec<_>, _>>().ok());
-        // Where one cannot be had, with nothing left of the others, some may fit one after the other.
-        let workers = all.flatten().map_or_else(|| as_many_as_fit(sessions, open), Ok)?;
+        let workers = opening::as_many_as_fit(sessions, choice.provider == GpuProvider::Cuda, &open)?;
+        let workers = DeviceSession::of_one_engine(workers);
         // What runs each graph is what the runtime says of it, and not what it was asked for.
         let provider = workers.first().map_or_else(String::new, DeviceSession::runs_on);
         let facts = EngineFacts { sessions: workers.len(), provider, ..facts };
@@ -141,7 +141,7 @@ impl Engine {
         let meter_shown = meter.clone();
         let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, antispoof_graph, choice, config, space, meter });
         // One after the other they would take seconds on many cores.
-        let workers = at_once(sessions, &|_| Worker::open(setup.clone())).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let workers = opening::at_once(sessions, &|_| Worker::open(setup.clone())).into_iter().collect::<Result<Vec<_>, _>>()?;
         Self::start(workers, facts, meter_shown).map_err(OpenError::Threads)
     }
 
@@ -346,31 +346,6 @@ fn gpu_sessions(configured: usize) -> usize {
     if configured == 0 { GPU_SESSIONS } else { configured.min(GPU_SESSIONS_MAX) }
 }
 
-/// So many sessions, opened at the same time, each in a thread of its own: that takes as long as one, and until then nobody is recognised.
-/// `open` is told whether it is the first.
-fn at_once<T: Send, E: Send>(wanted: usize, open: &(impl Fn(bool) -> Result<T, E> + Sync)) -> Vec<Result<T, E>> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..wanted).map(|place| scope.spawn(move || open(place == 0))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
-}
-
-/// Up to `wanted` sessions, of which `open` is told whether it is the first. One is enough to go on: where another cannot be had there
-/// are fewer, which the log says: mostly it is memory that is wanting then, which not every runtime says in words.
-fn as_many_as_fit<T>(wanted: usize, open: impl Fn(bool) -> Result<T, CudaError>) -> Result<Vec<T>, CudaError> {
-    let mut opened = vec![open(true)?];
-    while opened.len() < wanted {
-        match open(false) {
-            Ok(session) => opened.push(session),
-            Err(error) => {
-                tracing::warn!(%error, sessions = opened.len(), wanted, "the GPU cannot have more sessions: preparing and inference overlap less");
-                break;
-            }
-        }
-    }
-    Ok(opened)
-}
-
 /// As many answers as there were questions.
 fn as_many<T>(expected: usize, answers: Vec<T>) -> Result<Vec<T>, InferError> {
     if answers.len() == expected {
@@ -454,35 +429,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn a_further_session_that_cannot_be_had_is_done_without_whatever_the_words() {
-        // TensorRT says this where memory is full.
-        const WORDS: &str = "TensorRT EP could not build execution context for fused node";
-        let opened = |answers: &[bool]| {
-            let (answers, firsts) = (std::cell::RefCell::new(answers.iter()), std::cell::RefCell::new(Vec::new()));
-            let sessions = as_many_as_fit(3, |is_first| {
-                firsts.borrow_mut().push(is_first);
-                let is_had = answers.borrow_mut().next().is_some_and(|is_had| *is_had);
-                if is_had { Ok(()) } else { Err(CudaError::Graph { graph: "opening of the graphs", reason: WORDS.into() }) }
-            });
-            (sessions.map(|sessions| sessions.len()), firsts.into_inner())
-        };
-        assert!(matches!(opened(&[true; 4]), (Ok(3), firsts) if firsts == [true, false, false]), "the first alone builds engines");
-        assert!(matches!(opened(&[true, false, true]), (Ok(1), firsts) if firsts.len() == 2));
-        assert!(matches!(opened(&[false, true]), (Err(CudaError::Graph { .. }), _)), "there must be one");
-    }
-
-    #[test]
-    fn sessions_are_opened_at_the_same_time_and_one_of_them_is_the_first() {
-        let all_there = std::sync::Barrier::new(3);
-        let opened = at_once(3, &|is_first: bool| {
-            // None goes on before all are under way.
-            all_there.wait();
-            if is_first { Err("the first") } else { Ok("another") }
-        });
-        assert_eq!(opened, [Err("the first"), Ok("another"), Ok("another")]);
     }
 
     #[test]

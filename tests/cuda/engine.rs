@@ -341,16 +341,20 @@ fn a_device_that_has_no_room_for_anything_ends_the_engine_after_a_while_and_one_
             session.detect(&[request(&frames[0])], Lane::Live).is_ok()
         };
         let mut wanting = session(usize::MAX, none);
-        for _ in 0..4 {
+        for _ in 0..5 {
             assert!(!looks(&mut wanting), "it is no reason to end at once");
         }
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| looks(&mut wanting)));
         let words = *ended.unwrap_err().downcast::<String>().unwrap();
-        assert!(words.contains("no room for its work 5 times in a row") && words.contains(WORDS), "{words}");
+        assert!(words.contains("no room for its work for") && words.contains(WORDS), "{words}");
         let mut soon = session(usize::MAX, an_hour);
         assert!((0..20).all(|_| !looks(&mut soon)), "the hour has not passed");
         let mut again = session(4, none);
         assert_eq!([(); 8].map(|()| looks(&mut again)), [false, false, false, false, true, true, true, true]);
+        let mut beside = DeviceSession::of_one_engine(vec![session(20, none), session(0, none)]);
+        for _ in 0..20 {
+            assert!(!looks(&mut beside[0]) && looks(&mut beside[1]), "another session does the work");
+        }
     });
 }
 

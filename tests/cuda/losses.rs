@@ -22,7 +22,7 @@ use crate::flow::{Decoder, manifest, noise, open};
 use crate::graphs::expected;
 
 const SIZE: (usize, usize) = (162, 92);
-/// What a driver answers to every call once the context or the device is lost: an illegal address, a failed launch, something unknown.
+/// What a driver answers to every call while the device is lost, and may be had again: it is taken, it is not ready, something unknown.
 const LOST: [(i32, &str); 3] = [(46, "CUDA_ERROR_DEVICE_UNAVAILABLE"), (802, "CUDA_ERROR_SYSTEM_NOT_READY"), (999, "CUDA_ERROR_UNKNOWN")];
 /// What a process does not survive.
 const LOST_FOR_GOOD: [(i32, &str); 3] =
@@ -43,9 +43,14 @@ enum Work {
 
 /// An engine of one session, which opens its device anew at once.
 fn engine(stand_in: &'static StandIn) -> Engine {
+    engine_with_tries(stand_in, Duration::ZERO)
+}
+
+/// The same, whose device is not opened anew so soon after it was well.
+fn engine_with_tries(stand_in: &'static StandIn, apart: Duration) -> Engine {
     let gpu = Gpu::open(0).unwrap();
     let session = DeviceSession::new(Box::new(move || open(&gpu, &image(), stand_in))).unwrap();
-    Engine::of_device_sessions(vec![session.with_tries_apart(Duration::ZERO)], facts(MirrorChoice::Off), 4).unwrap()
+    Engine::of_device_sessions(vec![session.with_tries_apart(apart)], facts(MirrorChoice::Off), 4).unwrap()
 }
 
 /// Why the engine has failed, if it has by now.
@@ -324,7 +329,16 @@ async fn goes_on(stand_in: &StandIn, (engine, sent): (&Engine, &Sent), place: &s
 fn an_engine_goes_on_after_any_call_that_fails_and_what_is_asked_next_is_right() {
     const NAME: &str = "losses::an_engine_goes_on_after_any_call_that_fails_and_what_is_asked_next_is_right";
     run(NAME, async |stand_in| {
-        let (engine, sent) = (engine(stand_in), Sent::new(stand_in));
+        // As a daemon's: it goes on with a device that was well a moment ago.
+        let (kept, sent) = (engine_with_tries(stand_in, Duration::from_secs(3600)), Sent::new(stand_in));
+        let (calls, held) = settled(stand_in, (&kept, &sent)).await;
+        for nth in 1..=calls {
+            stand_in.fail(None, nth, CODES[nth as usize % CODES.len()]);
+            goes_on(stand_in, (&kept, &sent), &format!("call {nth} of {calls}, kept")).await;
+        }
+        assert!(stand_in.held() <= held, "no failure left anything behind: {} after {held}", stand_in.held());
+        drop(kept);
+        let engine = engine(stand_in);
         let (calls, held) = settled(stand_in, (&engine, &sent)).await;
         for nth in 1..=calls {
             stand_in.fail(None, nth, CODES[nth as usize % CODES.len()]);

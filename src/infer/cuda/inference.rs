@@ -6,8 +6,10 @@
 //! to nothing, or the device is lost to this process, the engine ends, with the reason: another start may choose another device.
 //! Must not know: who asks, what runs the graphs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::wanting::Wanting;
 use super::{CudaError, Surface, SurfaceRequest, Worker};
 use crate::face::{AlignedFace, Detection, Landmarks, Photometry, Template};
 use crate::frame::Frame;
@@ -29,9 +31,8 @@ pub struct DeviceSession {
     next_try: Option<Instant>,
     /// When each kind of work was done last, or the device was opened anew for it.
     proven: [Option<Instant>; WORKS],
-    /// Since when each kind of work has found no room, and how often, with nothing done in between.
-    wanting: [Option<(Instant, u32)>; WORKS],
-    wanting_max: Duration,
+    /// What no room was found for: a kind of work may be done by one session where another finds none.
+    wanting: Arc<Wanting<WORKS>>,
 }
 
 /// The kinds of work.
@@ -51,7 +52,7 @@ const FAILURES_MAX: u32 = 5;
 /// anew so soon after it was, or did such work: one camera whose pictures fail each time would else stop all others for each of them.
 const TRIES_APART: Duration = Duration::from_secs(1);
 
-/// For so long a kind of work may find no room, each time that it is asked, before the engine ends: who took the memory may give it back,
+/// For so long a kind of work may find no room in any session, each time that it is asked, before the engine ends: who took the memory may give it back,
 /// but where nobody does, another device recognises people meanwhile, or an operator has to be told.
 const WANTING_MAX: Duration = Duration::from_secs(60);
 
@@ -69,8 +70,7 @@ impl DeviceSession {
             tries_apart: TRIES_APART,
             next_try: None,
             proven: [None; WORKS],
-            wanting: [None; WORKS],
-            wanting_max: WANTING_MAX,
+            wanting: Arc::new(Wanting::new(WANTING_MAX)),
         })
     }
 
@@ -88,7 +88,15 @@ impl DeviceSession {
     /// The same, with another time for which there may be no room for a kind of work.
     #[must_use]
     pub fn with_wanting_max(self, wanting_max: Duration) -> Self {
-        Self { wanting_max, ..self }
+        Self { wanting: Arc::new(Wanting::new(wanting_max)), ..self }
+    }
+
+    /// The same as those of one engine, where what one finds no room for another may do.
+    #[must_use]
+    pub fn of_one_engine(sessions: Vec<Self>) -> Vec<Self> {
+        let shared = sessions.first().map(|session| session.wanting.clone());
+        let beside = |session: Self| Self { wanting: shared.clone().unwrap_or_else(|| session.wanting.clone()), ..session };
+        sessions.into_iter().map(beside).collect()
     }
 
     /// Does `work` of a kind with the worker. After a failure it is closed, but for want of room, which others may give back, and but where
@@ -124,7 +132,7 @@ impl DeviceSession {
         match work(worker) {
             Ok(done) => {
                 (self.failures[kind as usize], self.proven[kind as usize]) = (0, Some(Instant::now()));
-                self.wanting[kind as usize] = None;
+                self.wanting.was_met(kind as usize);
                 Ok(done)
             }
             // Nothing was tried, so nothing was found wanting.
@@ -148,17 +156,11 @@ impl DeviceSession {
     }
 
     /// Once more there was no room for a kind of work.
-    fn found_no_room(&mut self, kind: Work, error: CudaError) -> InferError {
+    fn found_no_room(&self, kind: Work, error: CudaError) -> InferError {
         // What cannot be brought to the device is analysed from the host.
-        if matches!(kind, Work::Place) {
-            return error.into();
-        }
-        let (since, before) = self.wanting[kind as usize].unwrap_or((Instant::now(), 0));
-        let (times, wanting_max) = (before + 1, self.wanting_max);
-        self.wanting[kind as usize] = Some((since, times));
-        // Of what is asked for once in a while a few times say more than the time that has passed.
-        let is_over = times >= FAILURES_MAX && since.elapsed() >= wanting_max;
-        assert!(!is_over, "the device had no room for its work {times} times in a row, for {wanting_max:?} and longer: {error}");
+        let is_needed = !matches!(kind, Work::Place);
+        let over = if is_needed { self.wanting.was_not_met(kind as usize, Instant::now()) } else { None };
+        assert!(over.is_none(), "the device had no room for its work for {over:?} and longer: {error}");
         error.into()
     }
 

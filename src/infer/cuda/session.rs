@@ -181,7 +181,7 @@ impl<'a> Opening<'a> {
         Ok(Key::new(&KeyParts {
             model: &setup.model.name,
             graph_sha256: &graph_sha256,
-            gpu: engines::without_memory(fact(&device.device.to_string())),
+            gpu: &engines::roughly(fact(&device.device.to_string())),
             tensorrt: fact("TensorRT"),
             runtime: self.plan.manifest.runtime_of(device.device).map_or("", |runtime| &runtime.name),
             precision: self.choice.precision.name(),

@@ -61,9 +61,12 @@ pub(super) struct KeyParts<'a> {
     pub(super) profile: &'a str,
 }
 
-/// A GPU's words without the size of its memory, which another driver counts otherwise: the engine is the same.
-pub(super) fn without_memory(gpu: &str) -> &str {
-    gpu.strip_suffix(" MiB").and_then(|words| words.rsplit_once(", ")).map_or(gpu, |(before, _)| before)
+/// A GPU's words with its memory to two gigabytes: drivers count it a little otherwise, and the engine is the same; cards of one name
+/// with another memory have other processors.
+pub(super) fn roughly(gpu: &str) -> String {
+    let memory = gpu.strip_suffix(" MiB").and_then(|words| words.rsplit_once(", "));
+    let rounded = memory.and_then(|(before, mib)| Some((before, (mib.parse::<u64>().ok()? + 1_024) / 2_048 * 2)));
+    rounded.map_or_else(|| gpu.to_owned(), |(before, gib)| format!("{before}, {gib} GiB"))
 }
 
 impl Key {

@@ -119,9 +119,10 @@ fn an_engine_is_bound_to_everything_that_it_depends_on() {
 #[test]
 fn an_engine_is_kept_where_a_driver_counts_the_memory_otherwise() {
     let words = |mib| format!("NVIDIA H200, compute capability 9.0, {mib} MiB");
-    assert_eq!(engines::without_memory(&words(143_771)), engines::without_memory(&words(143_155)));
-    for whole in ["NVIDIA H200, compute capability 9.0", "not looked at", ""] {
-        assert_eq!(engines::without_memory(whole), whole);
+    assert_eq!(engines::roughly(&words(143_771)), engines::roughly(&words(143_155)));
+    assert_ne!(engines::roughly(&words(10_240)), engines::roughly(&words(12_288)), "two cards of one name");
+    for whole in ["NVIDIA H200, compute capability 9.0", "not looked at", "H200, many MiB", ""] {
+        assert_eq!(engines::roughly(whole), whole);
     }
 }
 
