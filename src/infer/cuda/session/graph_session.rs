@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use super::super::CudaError;
 use super::super::batch::SHAPES_MAX;
 use super::super::driver::Stream;
 use super::super::graph::{DeviceGraph, DeviceTensor, RunError, room, rooms};
@@ -105,14 +106,20 @@ impl<S: SessionSource> GraphSession<S> {
             return Err(NoCanvas::Waiting(why.to_owned()));
         }
         self.make_way(size, is_own.then_some(owned));
-        let own = is_own.then(|| self.source.own((room, size.0, size.1), &self.stream)).transpose();
-        if let Err(error) = &own {
+        let another = self.another((size, room), is_own);
+        // A session that was opened in vain took as long as one that is of use.
+        if let (true, Err(error)) = (is_own, &another) {
             self.pause.begin(self.source.now(), format!("a session could not be opened a moment ago: {error}"));
         }
-        let own = own?;
-        let outputs = self.source.outputs(size)?;
-        self.canvases.push(Canvas::new(self.stream.gpu(), (size, room), own, outputs).map_err(GraphsError::from)?);
+        self.canvases.push(another?);
         Ok(())
+    }
+
+    /// A canvas with `room` for so many pictures, for a session of its own or for the engine.
+    fn another(&mut self, (size, room): ((usize, usize), usize), is_own: bool) -> Result<Canvas<S::Session>, GraphsError> {
+        let own = is_own.then(|| self.source.own((room, size.0, size.1), &self.stream)).transpose()?;
+        let outputs = self.source.outputs(size)?;
+        Ok(Canvas::new(self.stream.gpu(), (size, room), own, outputs)?)
     }
 
     /// Lets go of what must make way for another canvas of `size`: with a session of its own, beside the `owned` that there are, or
@@ -174,13 +181,19 @@ impl<S: SessionSource> GraphSession<S> {
 
     /// A run on the last canvas failed: where another session may do better, this one goes.
     fn note_failure(&mut self) {
+        // What was queued may still read the input and write outputs, whatever is let go of next: these or the caller's own.
+        let is_at_rest = self.at_rest().is_ok();
         let Some(canvas) = self.canvases.last_mut() else { return };
         canvas.health.failed();
-        // What was queued may still write outputs.
-        if canvas.health.is_broken() && self.stream.synchronise().or_else(|_| self.stream.synchronise()).is_ok() {
+        if canvas.health.is_broken() && is_at_rest {
             self.canvases.pop();
             self.pause.begin(self.source.now(), "a session failed at its run a moment ago".into());
         }
+    }
+
+    /// Waits for what is queued; where that fails twice, nothing runs any more.
+    fn at_rest(&self) -> Result<(), CudaError> {
+        self.stream.synchronise().or_else(|_| self.stream.synchronise())
     }
 }
 
@@ -226,8 +239,8 @@ impl<S: SessionSource> DeviceGraph for GraphSession<S> {
     }
 
     fn give_back_unused(&mut self) {
-        // A run that failed may still write outputs; where waiting for it fails too, nothing runs any more.
-        if self.stream.synchronise().or_else(|_| self.stream.synchronise()).is_ok() {
+        // A run that failed may still write outputs.
+        if self.at_rest().is_ok() {
             // What is in use, or usual, comes again at once, and where memory is wanting its session could not be opened a second time.
             let ([.., height, width], now, before) = (self.profile.best, self.source.now(), self.canvases.len());
             self.canvases.retain(|canvas| canvas.size == (height, width) || canvas.health.is_in_use(now));
@@ -243,7 +256,7 @@ impl<S: SessionSource> DeviceGraph for GraphSession<S> {
 impl<S: SessionSource> Drop for GraphSession<S> {
     fn drop(&mut self) {
         // A run that failed may have left work behind that writes outputs.
-        if let Err(error) = self.stream.synchronise().or_else(|_| self.stream.synchronise()) {
+        if let Err(error) = self.at_rest() {
             error.tell("a GPU could not be waited for before its session was closed");
         }
     }
