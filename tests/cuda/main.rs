@@ -25,6 +25,7 @@ mod libraries;
 mod losses;
 mod made_up;
 mod neighbours;
+mod nvrtc;
 mod overlap;
 mod pipeline;
 mod recognise;
