@@ -27,7 +27,10 @@ pub use driver::{Gpu, Stream};
 pub use graph::{DeviceGraph, DeviceTensor, RunError};
 pub use inference::{DeviceSession, OpenWorker};
 pub use memory::{DeviceBuffer, PinnedBuffer};
-pub use session::{GpuChoice, GpuPrecision, GpuProvider, GraphsError, GraphsPlan, graphs};
+pub use session::{
+    BindingSession, GpuChoice, GpuPrecision, GpuProvider, GraphSession, GraphsError, GraphsPlan, OutputShape, Profile, SessionSource,
+    graphs,
+};
 pub use surface::Surface;
 pub use worker::{BATCHES_MAX, Graphs, Plan, Worker};
 

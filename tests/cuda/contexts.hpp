@@ -11,6 +11,8 @@ static int retained, the_context;
 static unsigned int flags;
 static std::set<void *> contexts;
 static thread_local std::vector<void *> pushed;
+// GStreamer goes on, and pops, where its push has failed: a driver answers each call with an error, and nothing more.
+static thread_local bool goes_on_without;
 
 static void *current() { return pushed.empty() ? nullptr : pushed.back(); }
 
@@ -61,7 +63,11 @@ int cuCtxSetCurrent(void *context) {
 
 int cuCtxPushCurrent_v2(void *context) {
     std::lock_guard<std::recursive_mutex> lock(guard);
-    if (int code = begin("cuCtxPushCurrent", false)) return code;
+    if (int code = begin("cuCtxPushCurrent", false)) {
+        goes_on_without = is_gstreamer(__builtin_return_address(0));
+        return code;
+    }
+    goes_on_without = false;
     if (!is_alive(context)) accuse("a context is pushed that nobody retains");
     pushed.push_back(context);
     return SUCCESS;
@@ -71,7 +77,8 @@ int cuCtxPopCurrent_v2(void **context) {
     std::lock_guard<std::recursive_mutex> lock(guard);
     const int answer = begin("cuCtxPopCurrent", false);
     if (pushed.empty()) {
-        accuse("a context is popped where none is");
+        if (!goes_on_without) accuse("a context is popped where none is");
+        goes_on_without = false;
         return INVALID_CONTEXT;
     }
     if (context) *context = current();

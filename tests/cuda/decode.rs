@@ -227,7 +227,8 @@ pub fn clip(folder: &Path, size: (u32, u32)) -> PathBuf {
     clip_of(folder, ClipSettings { size, fps: 25, is_h265: false })
 }
 
-fn clip_of(folder: &Path, settings: ClipSettings) -> PathBuf {
+/// The same of any kind.
+pub fn clip_of(folder: &Path, settings: ClipSettings) -> PathBuf {
     let (width, height) = settings.size;
     let file = folder.join(format!("{width}x{height}.mp4"));
     let wave = |v: u32, number: u32| ((v * 3 + number * 7) % 160 + 40) as u8;

@@ -94,7 +94,7 @@ static int begin(const char *name, bool needs_context) {
         return fail_code;
     }
     if (needs_context && !is_alive(current())) {
-        accuse(std::string(name) + " without a current context");
+        if (!goes_on_without) accuse(std::string(name) + " without a current context");
         return INVALID_CONTEXT;
     }
     return SUCCESS;

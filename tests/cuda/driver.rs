@@ -107,7 +107,8 @@ type Fail = unsafe extern "C" fn(*const c_char, u64, c_int);
 type Lose = unsafe extern "C" fn(u64, c_int);
 type Read = unsafe extern "C" fn(*mut c_void, u64, *mut f32, usize);
 type Write = unsafe extern "C" fn(u64, *const u8, usize);
-// SAFETY: as above, in decoder.hpp and gstreamer.hpp.
+// SAFETY: as above, in decoder.hpp and gstreamer.hpp; an answer's in told.hpp.
+type Answer = unsafe extern "C" fn(*mut c_void, u64, u64, *const u8, usize);
 type Set = unsafe extern "C" fn(u64);
 type Teach = unsafe extern "C" fn(*const u8, usize, c_int, c_uint, c_uint, *const u8);
 
@@ -261,6 +262,13 @@ impl StandIn {
         let write = self.symbol::<Write>("stub_write");
         // SAFETY: so many bytes are read; the stand-in checks the address.
         unsafe { write(address, bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Queues the writing of bytes at `to`, as a session does that was given its input at `input`.
+    pub fn answer(&self, stream: &Arc<Stream>, (input, to): (u64, u64), bytes: &[u8]) {
+        let answer = self.symbol::<Answer>("stub_answer");
+        // SAFETY: the stream is alive, and so many bytes are read; the stand-in checks the addresses.
+        unsafe { answer(stream.handle(), input, to, bytes.as_ptr(), bytes.len()) };
     }
 }
 

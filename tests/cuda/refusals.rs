@@ -11,36 +11,37 @@ use doorward::device::{self, Driver};
 use doorward::frame::Frame;
 use doorward::ingest::Decode;
 
-use crate::decode::{Seen, Watched, clip, nv12, teach, which, with_gstreamer};
+use crate::clip::ClipSettings;
+use crate::decode::{Seen, Watched, clip, clip_of, nv12, teach, which, with_gstreamer};
 use crate::driver::{StandIn, over_the_stand_in};
 
 /// What a driver may answer: no memory, a kernel that failed, a lost device.
 const CODES: [(i32, &str); 3] = [(2, "CUDA_ERROR_OUT_OF_MEMORY"), (719, "CUDA_ERROR_LAUNCH_FAILED"), (999, "CUDA_ERROR_UNKNOWN")];
-/// All that a camera calls in its first second, from the opening of the device to its end.
-const CALLS: [&str; 19] = [
-    "cuInit",
-    "cuDeviceGet",
-    "cuDeviceGetAttribute",
-    "cuDevicePrimaryCtxRetain",
-    "cuDevicePrimaryCtxRelease",
-    "cuCtxPushCurrent",
-    "cuCtxPopCurrent",
-    "cuStreamCreate",
-    "cuStreamSynchronize",
-    "cuStreamDestroy",
-    "cuMemAlloc",
-    "cuMemAllocPitch",
-    "cuMemFree",
-    "cuMemcpy2DAsync",
-    "cuvidCreateDecoder",
-    "cuvidDestroyDecoder",
-    "cuvidDecodePicture",
-    "cuvidMapVideoFrame",
-    "cuvidUnmapVideoFrame",
+/// All that a camera calls from the opening of the device to its end: for the device and its contexts, for memory, to copy pictures, and
+/// to decode them.
+const CALLS: [&[&str]; 4] = [
+    &[
+        "cuInit",
+        "cuDeviceGet",
+        "cuDeviceGetAttribute",
+        "cuDevicePrimaryCtxRetain",
+        "cuDevicePrimaryCtxRelease",
+        "cuCtxPushCurrent",
+        "cuCtxPopCurrent",
+        "cuStreamCreate",
+        "cuStreamDestroy",
+    ],
+    &["cuMemAlloc", "cuMemAllocPitch", "cuMemFree"],
+    &["cuStreamSynchronize", "cuMemcpy2DAsync"],
+    &["cuvidCreateDecoder", "cuvidDestroyDecoder", "cuvidDecodePicture", "cuvidMapVideoFrame", "cuvidUnmapVideoFrame"],
 ];
 /// GStreamer's decoder (1.22) never gives back the picture that it could not fill, nor by that the pool with those before it.
 const PICTURE_LOST: [&str; 2] = ["cuMemcpy2DAsync", "cuvidMapVideoFrame"];
 const SIZE: (u32, u32) = (322, 242);
+/// So many calls of each function fail, one at a time: those of the opening and of the first pictures, of which each takes up to four.
+const CALLS_MAX: u64 = 12;
+/// Pictures a second: each failure costs a camera as long as its first pictures take.
+const FPS: u32 = 100;
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -71,7 +72,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// A camera up to its twelfth frame, which comes after two of each call that a picture takes.
+/// A camera up to its twelfth frame.
 fn watch(file: &Path) -> Seen {
     let watched = Watched::begin(&[file.to_owned()], Decode::on_cuda(0), 12);
     watched.taker.wait("frames", |seen| seen.offered >= 12 && seen.decoding().is_some());
@@ -100,37 +101,68 @@ fn goes_on(seen: &Seen, pictures: &[Frame], (name, code): (&str, &str), log: &st
     }
 }
 
-#[test]
-fn a_camera_gives_frames_again_after_any_call_that_fails_and_says_why_where_the_cpu_decodes() {
-    const NAME: &str = "refusals::a_camera_gives_frames_again_after_any_call_that_fails_and_says_why_where_the_cpu_decodes";
-    with_gstreamer(NAME, &[], |stand_in, folder| {
-        let (log, file) = (Log::begin(), clip(folder, SIZE));
+/// Lets calls of these functions fail, one at a time, and holds what comes of a camera to the promise.
+fn each_fails(test: &str, functions: &[&str]) {
+    with_gstreamer(test, &[], |stand_in, folder| {
+        let (log, file) = (Log::begin(), clip_of(folder, ClipSettings { size: SIZE, fps: FPS, is_h265: false }));
         let pictures = teach(stand_in, &file);
         // GStreamer's plugin looks at the device once a process, before its first camera.
         drop(watch(&file));
         stand_in.fail(None, 0, 0);
         drop(watch(&file));
-        let counts = CALLS.map(|name| (name, stand_in.calls(name)));
+        let counts: Vec<(&str, u64)> = CALLS.concat().into_iter().map(|name| (name, stand_in.calls(name))).collect();
         let counted: u64 = counts.iter().map(|(_, count)| count).sum();
         assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
         assert_eq!(counted, stand_in.calls_in_all(), "nothing else is called: {counts:?}");
-        let cases = counts.iter().flat_map(|(name, count)| (1..=2.min(*count)).map(move |nth| (*name, nth)));
+        let failing = counts.iter().filter(|(name, _)| functions.contains(name));
+        let cases = failing.flat_map(|(name, count)| (1..=CALLS_MAX.min(*count)).map(move |nth| (*name, nth)));
         for ((name, nth), (code, code_name)) in cases.zip(CODES.into_iter().cycle()) {
             let held = stand_in.held();
             log.take();
             stand_in.fail(Some(name), nth, code);
             let seen = watch(&file);
+            let failed = stand_in.failed();
+            if failed.is_some() {
+                stand_in.fail(None, 0, 0);
+            }
             let by = goes_on(&seen, &pictures, (name, code_name), &log.take());
             // Frames hold the context.
             drop(seen);
-            assert_eq!(stand_in.failed().as_deref(), Some(name), "call {nth} came");
-            println!("{name}, call {nth}, {code_name}: {by}");
+            let failed = failed.or_else(|| stand_in.failed());
+            assert_eq!(failed.as_deref(), Some(name), "call {nth} came");
             stand_in.fail(None, 0, 0);
+            println!("{name}, call {nth}, {code_name}: {by}");
             let lost = if PICTURE_LOST.contains(&name) { nth } else { 0 };
             assert!((held..=held + lost).contains(&stand_in.held()), "{name}, call {nth}: {} held after {held}", stand_in.held());
             assert_eq!(stand_in.wrong(), None, "{name}, call {nth}");
         }
     });
+}
+
+#[test]
+fn a_camera_gives_frames_again_after_any_call_for_the_device_and_its_contexts_that_fails_and_says_why_where_the_cpu_decodes() {
+    each_fails(
+        "refusals::a_camera_gives_frames_again_after_any_call_for_the_device_and_its_contexts_that_fails_and_says_why_where_the_cpu_decodes",
+        CALLS[0],
+    );
+}
+
+#[test]
+fn a_camera_gives_frames_again_after_any_call_for_memory_that_fails_and_says_why_where_the_cpu_decodes() {
+    each_fails("refusals::a_camera_gives_frames_again_after_any_call_for_memory_that_fails_and_says_why_where_the_cpu_decodes", CALLS[1]);
+}
+
+#[test]
+fn a_camera_gives_frames_again_after_any_call_for_copies_that_fails_and_says_why_where_the_cpu_decodes() {
+    each_fails("refusals::a_camera_gives_frames_again_after_any_call_for_copies_that_fails_and_says_why_where_the_cpu_decodes", CALLS[2]);
+}
+
+#[test]
+fn a_camera_gives_frames_again_after_any_call_for_the_decoder_that_fails_and_says_why_where_the_cpu_decodes() {
+    each_fails(
+        "refusals::a_camera_gives_frames_again_after_any_call_for_the_decoder_that_fails_and_says_why_where_the_cpu_decodes",
+        CALLS[3],
+    );
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn run(test: &str, body: impl FnOnce(&Path)) {
 
 /// Opens an engine on a GPU that cannot be used: an error without leave to take another device, and with it the CPU, which finds
 /// out how many faces there are in a picture. Both name `parts`.
-fn falls_back_only_with_leave(models: &Path, parts: &[&str]) -> EngineFacts {
+pub fn falls_back_only_with_leave(models: &Path, parts: &[&str]) -> EngineFacts {
     let config = InferConfig { sessions: 1, ..InferConfig::default() };
     let alone = ResolvedDevice { may_fall_back: false, ..gpu_device(None) };
     let error = Engine::open(&config, models, &alone).err().expect("there is no GPU").to_string();

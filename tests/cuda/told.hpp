@@ -92,4 +92,14 @@ void stub_write(uint64_t address, const void *from, size_t bytes) {
     if (is_to_be_read(*memory_at(address))) accuse("a surface is let go of while a queued kernel reads it");
     std::memcpy(device_memory(address), from, bytes);
 }
+
+// Queues a session's answer: written when the stream comes by, and until then its input is read and its output taken.
+void stub_answer(Stream *stream, uint64_t input, uint64_t to, const char *from, size_t bytes) {
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    Memory *const read = memory_at(input), *const written = memory_at(to);
+    if (!read || !written) return accuse("a session is given an address that is no device memory");
+    const std::string answer(from, bytes);
+    const std::set<uint64_t> devices = {reinterpret_cast<uint64_t>(read->handed), reinterpret_cast<uint64_t>(written->handed)};
+    stream->work.push_back({[=] { std::memcpy(device_memory(to), answer.data(), bytes); }, nullptr, devices, 0, 0, 0, false});
+}
 }

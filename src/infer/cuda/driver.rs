@@ -130,7 +130,11 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Arc<Self>, CudaError> {
+    /// A stream of the device, with nothing in it.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn new(gpu: &Arc<Gpu>) -> Result<Arc<Self>, CudaError> {
         gpu.bind()?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: the context is current; `drop` destroys the stream.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::CudaError;
 use super::driver::Stream;
-use super::memory::PinnedBuffer;
+use super::memory::{DeviceBuffer, PinnedBuffer};
 
 /// For how many pictures there is memory behind `pictures` of them, where there are never more than `max`. What runs a graph may be
 /// made for few shapes and slow at any change: with these it runs a few pictures too many, and never another number.
@@ -35,6 +35,17 @@ impl<'a> DeviceTensor<'a> {
     /// A tensor at `address`, whose memory the worker owns and has `room` for so many pictures.
     pub(super) fn new(address: u64, shape: [usize; 4], (room, stream): (usize, &'a Arc<Stream>)) -> Self {
         Self { address, shape, room, stream }
+    }
+
+    /// A tensor of this shape at the beginning of `memory`, the rest of which is room for more pictures.
+    ///
+    /// # Panics
+    /// Where the memory has less room than the pictures take.
+    pub fn within(memory: &'a DeviceBuffer, shape: [usize; 4], stream: &'a Arc<Stream>) -> Self {
+        let [pictures, planes, height, width] = shape;
+        let room = memory.bytes() / (planes * height * width * size_of::<f32>()).max(1);
+        assert!(pictures <= room, "there is room for the pictures");
+        Self::new(memory.address(), shape, (room, stream))
     }
 
     /// For how many pictures there is memory, those of the batch counted in.

@@ -12,7 +12,7 @@ use super::super::graph::RunError;
 use super::super::memory::{DeviceBuffer, PinnedBuffer};
 use super::contract::OutputShape;
 use super::error::GraphsError;
-use super::runner::{Bound, Runner};
+use super::source::BindingSession;
 
 /// How long no session is opened after one that could not be, or where memory was wanting: to try takes the time of several batches.
 const OPENS_APART: Duration = Duration::from_secs(1);
@@ -24,28 +24,28 @@ const FAILURES_MAX: u32 = 3;
 const ALIGNMENT: usize = 256;
 
 /// Pictures of one size: memory for their outputs, and bindings by how many are run.
-pub(super) struct Canvas {
+pub(super) struct Canvas<S: BindingSession> {
     /// Height and width.
     pub(super) size: (usize, usize),
     /// The place is the number of pictures, less one; there is room for the outputs of as many as there are places.
-    pub(super) bound: Vec<Option<Bound>>,
+    pub(super) bound: Vec<Option<S::Bound>>,
     /// The CUDA provider's session for exactly as many pictures as there is room for; without it the engine runs any number.
-    pub(super) own: Option<Runner>,
+    pub(super) own: Option<S>,
     pub(super) health: Health,
     pub(super) outputs: Vec<OutputShape>,
     pub(super) device: DeviceBuffer,
     pub(super) pinned: PinnedBuffer,
 }
 
-impl Canvas {
+impl<S: BindingSession> Canvas<S> {
     /// Memory for the outputs of up to `room` pictures of a size.
     pub(super) fn new(
         gpu: &Arc<Gpu>,
         (size, room): ((usize, usize), usize),
-        own: Option<Runner>,
+        own: Option<S>,
         outputs: Vec<OutputShape>,
     ) -> Result<Self, CudaError> {
-        let (_, bytes) = Self::layout(&outputs, room);
+        let (_, bytes) = layout(&outputs, room);
         let (device, pinned) = (DeviceBuffer::new(gpu, bytes)?, PinnedBuffer::new(gpu, bytes)?);
         Ok(Self { size, bound: (0..room).map(|_| None).collect(), own, health: Health::default(), outputs, device, pinned })
     }
@@ -58,17 +58,17 @@ impl Canvas {
     pub(super) fn run_with(&self, pictures: usize) -> usize {
         if self.own.is_some() { self.room() } else { pictures }
     }
+}
 
-    /// Where each output of so many pictures begins, and how many bytes there are in all.
-    pub(super) fn layout(outputs: &[OutputShape], pictures: usize) -> (Vec<usize>, usize) {
-        let mut end = 0_usize;
-        let offsets = outputs.iter().map(|output| {
-            let begin = end.next_multiple_of(ALIGNMENT);
-            end = begin + pictures * output.values() * size_of::<f32>();
-            begin
-        });
-        (offsets.collect(), end)
-    }
+/// Where each output of so many pictures begins, and how many bytes there are in all.
+pub(super) fn layout(outputs: &[OutputShape], pictures: usize) -> (Vec<usize>, usize) {
+    let mut end = 0_usize;
+    let offsets = outputs.iter().map(|output| {
+        let begin = end.next_multiple_of(ALIGNMENT);
+        end = begin + pictures * output.values() * size_of::<f32>();
+        begin
+    });
+    (offsets.collect(), end)
 }
 
 /// How the runs of a canvas ended.
@@ -238,7 +238,7 @@ mod tests {
         let outputs =
             [("a", vec![3]), ("b", vec![5, 7]), ("c", vec![1])].map(|(name, each)| OutputShape { name: name.to_owned(), each }).to_vec();
         for pictures in [1, 2, 100] {
-            let (offsets, bytes) = Canvas::layout(&outputs, pictures);
+            let (offsets, bytes) = layout(&outputs, pictures);
             let ends: Vec<usize> = outputs.iter().zip(&offsets).map(|(output, begin)| begin + pictures * output.values() * 4).collect();
             assert!(offsets.iter().all(|offset| offset.is_multiple_of(ALIGNMENT)) && offsets[0] == 0);
             assert!(offsets[1..].iter().zip(&ends).all(|(begin, end)| begin >= end) && ends.last() == Some(&bytes));

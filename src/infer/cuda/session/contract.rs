@@ -16,9 +16,11 @@ use crate::models::ModelEntry;
 
 /// One output: its name, and its shape without the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OutputShape {
-    pub(super) name: String,
-    pub(super) each: Vec<usize>,
+pub struct OutputShape {
+    /// What the graph calls it.
+    pub name: String,
+    /// The sides of what one picture makes.
+    pub each: Vec<usize>,
 }
 
 impl OutputShape {

@@ -10,13 +10,13 @@ use super::choice::GpuPrecision;
 
 /// The shapes of an input that an engine is built for: batch, planes, height, width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Profile {
+pub struct Profile {
     /// The least of each.
-    pub(super) min: [usize; 4],
+    pub min: [usize; 4],
     /// What it is made fastest for.
-    pub(super) best: [usize; 4],
+    pub best: [usize; 4],
     /// The most of each.
-    pub(super) max: [usize; 4],
+    pub max: [usize; 4],
 }
 
 /// The least side of a canvas: what the coarsest head of a detector sees as one cell.

@@ -18,6 +18,7 @@ use ort::{AsPointer, ortsys};
 use super::assignment::{self, Assignment};
 use super::choice::GpuProvider;
 use super::options::{self, Options};
+use super::source::BindingSession;
 
 /// What a session is opened with.
 pub(super) struct RunnerPlan<'a> {
@@ -102,6 +103,19 @@ impl Runner {
         &self.assignment
     }
 
+    /// # Safety
+    /// There is room for the shape at the device's `address` whenever the tensor is used.
+    unsafe fn foreign(&self, address: u64, shape: &[usize]) -> ort::Result<Foreign> {
+        let shape = Shape::new(shape.iter().map(|side| *side as i64));
+        // SAFETY: the caller's; the runtime takes the address as it is and frees nothing.
+        unsafe { TensorRefMut::from_raw(self.memory.clone(), address as *mut c_void, shape) }
+    }
+}
+
+impl BindingSession for Runner {
+    type Bound = Bound;
+    type Error = ort::Error;
+
     /// Binds an input and outputs, each by its address and shape, for as many runs as there will be: a fresh binding for
     /// each run would let the runtime's memory grow.
     ///
@@ -110,7 +124,7 @@ impl Runner {
     ///
     /// # Safety
     /// The memory is the device's, has room for these shapes, and is there whenever the binding is run.
-    pub(super) unsafe fn bind(&self, input: (u64, [usize; 4]), outputs: &[(&str, u64, Vec<usize>)]) -> ort::Result<Bound> {
+    unsafe fn bind(&self, input: (u64, [usize; 4]), outputs: &[(&str, u64, Vec<usize>)]) -> ort::Result<Bound> {
         let mut binding = self.session.create_binding()?;
         // SAFETY: the caller's.
         let tensor = unsafe { self.foreign(input.0, &input.1) }?;
@@ -132,7 +146,7 @@ impl Runner {
     ///
     /// # Safety
     /// As for [`bind`](Self::bind).
-    pub(super) unsafe fn run(&mut self, bound: &mut Bound, address: u64, shape: [usize; 4]) -> ort::Result<()> {
+    unsafe fn run(&mut self, bound: &mut Bound, address: u64, shape: [usize; 4]) -> ort::Result<()> {
         if bound.input.0 != address {
             // SAFETY: the caller's.
             let tensor = unsafe { self.foreign(address, &shape) }?;
@@ -141,14 +155,6 @@ impl Runner {
             bound.input = (address, tensor);
         }
         self.session.run_binding_with_options(&bound.binding, &self.options).map(drop)
-    }
-
-    /// # Safety
-    /// There is room for the shape at the device's `address` whenever the tensor is used.
-    unsafe fn foreign(&self, address: u64, shape: &[usize]) -> ort::Result<Foreign> {
-        let shape = Shape::new(shape.iter().map(|side| *side as i64));
-        // SAFETY: the caller's; the runtime takes the address as it is and frees nothing.
-        unsafe { TensorRefMut::from_raw(self.memory.clone(), address as *mut c_void, shape) }
     }
 }
 
