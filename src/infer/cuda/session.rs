@@ -90,9 +90,15 @@ pub fn graphs(plan: &GraphsPlan<'_>, stream: &Arc<Stream>) -> Result<Graphs, Gra
         GpuProvider::TensorRt => (opening.graph(checked.0, detector)?, opening.graph(checked.1, encoder)?),
         // Each plans its convolutions by itself, for seconds in which nobody is recognised.
         GpuProvider::Cuda => std::thread::scope(|scope| {
-            let detector = scope.spawn(|| opening.graph(checked.0, detector));
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || opening.graph(checked.0, detector));
             let encoder = opening.graph(checked.1, encoder);
-            let detector = detector.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let no_thread = |error| GraphsError::Provider {
+                model: manifest.detector.model.name.clone(),
+                provider: GpuProvider::Cuda.name(),
+                precision: opening.choice.precision.name(),
+                reason: format!("the system gives no thread to open it in: {error}"),
+            };
+            let detector = thread.map_err(no_thread)?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok::<_, GraphsError>((detector?, encoder?))
         })?,
     };
