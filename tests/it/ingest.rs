@@ -317,7 +317,11 @@ fn a_camera_is_decoded_by_the_cpu_where_the_device_that_should_is_missing() {
     wait_for_frames(&watched.recorder, FRAMES as usize);
     let record = watched.recorder.record();
     assert_no_gap(&record);
-    assert_eq!(record.states.len(), 2, "no connection is lost to it: {:?}", record.states);
+    // On a machine that is slow the first packet may take longer than five seconds, and the camera is tried again.
+    let is_lost = |state: &&CameraState| matches!(state, CameraState::Offline { reason, .. } if *reason != OfflineReason::Stalled);
+    assert_eq!(record.states.iter().filter(is_lost).count(), 0, "no connection is lost to it: {:?}", record.states);
+    let is_online = |state: &CameraState| matches!(state, CameraState::Online { .. });
+    assert_eq!(record.states.iter().position(is_online), Some(record.states.len() - 1), "nor afterwards: {:?}", record.states);
     drop(record);
     let logged = logs.text();
     let why: Vec<&str> = logged.lines().filter(|line| line.contains("decoded by the CPU until it connects again after 10 min")).collect();
