@@ -140,8 +140,7 @@ impl Engine {
         let (config, space, meter) = (config.clone(), manifest.space(), Arc::new(Meter::default()));
         let meter_shown = meter.clone();
         let setup = Arc::new(Setup { manifest, environment, detector_graph, encoder_graph, antispoof_graph, choice, config, space, meter });
-        // One after the other they would take seconds on many cores.
-        let workers = opening::at_once(sessions, &|_| Worker::open(setup.clone())).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let workers = (0..sessions).map(|_| Worker::open(setup.clone())).collect::<Result<Vec<_>, _>>()?;
         Self::start(workers, facts, meter_shown).map_err(OpenError::Threads)
     }
 

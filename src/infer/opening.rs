@@ -7,7 +7,7 @@ use super::cuda::CudaError;
 
 /// So many sessions, opened at the same time, each in a thread of its own: that takes as long as one, and until then nobody is recognised.
 /// `open` is told whether it is the first.
-pub(super) fn at_once<T: Send, E: Send>(wanted: usize, open: &(impl Fn(bool) -> Result<T, E> + Sync)) -> Vec<Result<T, E>> {
+fn at_once<T: Send, E: Send>(wanted: usize, open: &(impl Fn(bool) -> Result<T, E> + Sync)) -> Vec<Result<T, E>> {
     std::thread::scope(|scope| {
         let thread = |place| std::thread::Builder::new().spawn_scoped(scope, move || open(place == 0)).map_err(|_| place);
         let threads: Vec<_> = (0..wanted).map(thread).collect();
