@@ -160,7 +160,7 @@ impl DeviceSession {
         // What cannot be brought to the device is analysed from the host.
         let is_needed = !matches!(kind, Work::Place);
         let over = if is_needed { self.wanting.was_not_met(kind as usize, Instant::now()) } else { None };
-        assert!(over.is_none(), "the device had no room for its work for {over:?} and longer: {error}");
+        assert!(over.is_none(), "the device had no room for its work for {:?} and longer: {error}", over.unwrap_or_default());
         error.into()
     }
 
