@@ -4,7 +4,7 @@
 //! Drops, by design, samples of live video between the taps (`taps`).
 //! Must not know: sessions, what a detector is.
 
-use super::taps::{Sampling, Taps, WEIGHT_SUM};
+use super::taps::{self, Sampling, Taps, WEIGHT_SUM};
 use crate::camera::NormalisedRect;
 use crate::colour::{ToRgb, component_row, level};
 use crate::face::{ALIGNED_SIDE, AlignedFace, Point};
@@ -295,10 +295,10 @@ fn gather(sums: &[u16], taps: &Taps, place: (usize, usize), out: &mut [f32]) {
     let factor = if place.0 == 1 && sums.len().is_multiple_of(out.len()) { sums.len() / out.len() } else { 0 };
     match (taps.is_mean, factor, taps.count) {
         (true, 1, 1) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = f32::from(*sum) * UNIT),
-        (true, 2, 2) => gather_multiple::<2, 2>(sums, taps, out),
-        (true, 3, 3) => gather_multiple::<3, 3>(sums, taps, out),
-        (true, 4, 4) => gather_multiple::<4, 4>(sums, taps, out),
-        (true, 6, 4) => gather_multiple::<6, 4>(sums, taps, out),
+        (true, 2, 2) => gather_multiple::<2, 2>(sums, out),
+        (true, 3, 3) => gather_multiple::<3, 3>(sums, out),
+        (true, 4, 4) => gather_multiple::<4, 4>(sums, out),
+        (true, 6, 4) => gather_multiple::<6, 4>(sums, out),
         (true, _, 1) => gather_mean::<1>(sums, taps, place, out),
         (true, _, 2) => gather_mean::<2>(sums, taps, place, out),
         (true, _, 3) => gather_mean::<3>(sums, taps, place, out),
@@ -317,13 +317,13 @@ fn gather(sums: &[u16], taps: &Taps, place: (usize, usize), out: &mut [f32]) {
     }
 }
 
-/// The same where each sample is the mean of the same `COUNT` out of its own `FACTOR` samples.
+/// The same where each sample is the mean of the same `COUNT` out of its own `FACTOR` samples. Which these are stands in no
+/// table, so that the compiler sees it and takes many samples at once.
 #[inline(always)]
-fn gather_multiple<const FACTOR: usize, const COUNT: usize>(sums: &[u16], taps: &Taps, out: &mut [f32]) {
+fn gather_multiple<const FACTOR: usize, const COUNT: usize>(sums: &[u16], out: &mut [f32]) {
     let unit = 1.0 / (f32::from(WEIGHT_SUM) * COUNT as f32);
-    let Some(index) = taps.index.first_chunk::<COUNT>() else { return };
     for (out, own) in out.iter_mut().zip(sums.as_chunks::<FACTOR>().0) {
-        let sum: i32 = index.iter().map(|i| i32::from(own[*i as usize])).sum();
+        let sum: i32 = (0..COUNT).map(|point| i32::from(own[taps::point_of(point, FACTOR, COUNT)])).sum();
         *out = sum as f32 * unit;
     }
 }

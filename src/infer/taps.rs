@@ -34,6 +34,11 @@ pub(super) struct Taps {
     pub(super) is_mean: bool,
 }
 
+/// Which sample of `from` is point `point` of `to` points that are spread evenly over them: the one that its middle falls on.
+pub(super) const fn point_of(point: usize, from: usize, to: usize) -> usize {
+    (2 * point + 1) * from / (2 * to)
+}
+
 impl Taps {
     /// Refills the table for a line of `from` samples that becomes `to` samples long, the samples
     /// of both spread evenly over it. Allocates only where the table grows.
@@ -55,10 +60,9 @@ impl Taps {
     fn points(&mut self, count: usize, from: usize, to: usize) {
         self.count = count;
         self.is_mean = true;
-        let step = from as f64 / to as f64 / count as f64;
         let share = WEIGHT_SUM / count as u16;
         for point in 0..to * count {
-            self.index.push((((point as f64 + 0.5) * step) as usize).min(from - 1) as u32);
+            self.index.push(point_of(point, from, to * count) as u32);
             // What the division leaves over goes to the first.
             self.weight.push(if point.is_multiple_of(count) { WEIGHT_SUM - share * (count as u16 - 1) } else { share });
         }

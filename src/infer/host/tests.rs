@@ -143,3 +143,22 @@ fn video_shrinks_to_about_what_a_photo_of_it_shrinks_to() {
         }
     }
 }
+
+#[test]
+fn a_pixel_of_the_canvas_is_the_mean_of_points_at_the_middles_of_its_equal_parts() {
+    // Rows are all the same, columns of luma as different as can be, so that each point that is taken shows.
+    let luma = |x: usize| (x * 97 % 220 + 16) as u8;
+    let colour = ToRgb::new(ColourMatrix::Bt709, ColourRange::Limited);
+    for (factor, points) in [(1, vec![0]), (2, vec![0, 1]), (3, vec![0, 1, 2]), (4, vec![0, 1, 2, 3]), (6, vec![0, 2, 3, 5])] {
+        let side = 64;
+        for video in yuv(side * factor, 32 * factor, |x, _| [luma(x), 128, 128]) {
+            let placement = Placement::new(video.size(), None, side as u32, CanvasShape::Fitted);
+            let found = fill(&video, &placement, &input());
+            for (x, found) in found[..side].iter().enumerate() {
+                let mean = points.iter().map(|point| f32::from(luma(x * factor + point))).sum::<f32>() / points.len() as f32;
+                let expected = f32::from(level(colour.rgb(mean, 128.0, 128.0)[0]));
+                assert!((found - expected).abs() <= 1.0, "column {x} of a picture {factor} times as wide: {found}, not {expected}");
+            }
+        }
+    }
+}
