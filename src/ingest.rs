@@ -10,6 +10,7 @@
 
 mod backoff;
 mod capture_time;
+mod codec;
 mod cuda;
 mod decoding;
 mod failure;
@@ -21,6 +22,7 @@ mod losses;
 mod numbers;
 mod pictures;
 mod plugins;
+mod registry;
 mod replay;
 mod rtp;
 mod rtsp;
@@ -38,7 +40,8 @@ use crate::clock::{Clock, SimulatedClock};
 use crate::frame::Frame;
 
 pub use cuda::Decode;
-pub use plugins::{Nvcodec, PluginFact, cuda_plugins, mend_of_decoding, nvcodec, plugins, registry_file};
+pub use plugins::{Nvcodec, PluginFact, cuda_plugins, mend_of_decoding, nvcodec, plugins};
+pub use registry::registry_file;
 
 /// Takes what a source decoded. Called from GStreamer's threads for cameras, from the caller's for files.
 pub trait FrameSink: Send + Sync {

@@ -17,8 +17,8 @@ use gstreamer::prelude::*;
 
 use self::driver::Primary;
 use self::library::Library;
-use super::decoding::Codec;
-use super::plugins::registry_file;
+use super::codec::Codec;
+use super::registry::registry_file;
 
 pub(super) use self::library::{DECODER_LIBRARY, LIBRARY, is_there};
 pub(super) use self::surface::Surface;

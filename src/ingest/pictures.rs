@@ -13,8 +13,8 @@ use std::time::Duration;
 use gstreamer as gst;
 
 use super::capture_time::{Capture, CaptureClock};
+use super::codec::Codec;
 use super::cuda::Heard;
-use super::decoding::Codec;
 use super::failure::Progress;
 use super::numbers::Numbers;
 use super::rtp;

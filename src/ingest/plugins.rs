@@ -1,14 +1,13 @@
 //! Knows which GStreamer elements ingest is made of, and whether this machine has them.
 //!
-//! In: GStreamer's registry. Out: a fact for each element and for the plugin that decodes on a GPU, and where the registry lies.
+//! In: GStreamer's registry. Out: a fact for each element and for the plugin that decodes on a GPU.
 //! Must not know: pipelines.
-
-use std::path::PathBuf;
 
 use gstreamer::prelude::*;
 
 use super::IngestError;
 use super::cuda::{DECODER_LIBRARY, LIBRARY, is_there};
+use super::registry::registry_file;
 
 /// Whether one GStreamer element, or a library, that ingest uses is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,15 +66,6 @@ const CUDA_LIBRARIES: [(&str, &str, &str); 2] = [
     (LIBRARY, "libgstreamer-plugins-bad1.0-0", "hands pictures over on the GPU"),
     (DECODER_LIBRARY, "libnvcuvid1", "is the GPU's decoder"),
 ];
-
-/// The file in which GStreamer keeps which elements it found, for this process. It does not notice a GPU that came since.
-pub fn registry_file() -> PathBuf {
-    let said = ["GST_REGISTRY_1_0", "GST_REGISTRY"].into_iter().find_map(std::env::var_os);
-    said.map_or_else(
-        || gstreamer::glib::user_cache_dir().join("gstreamer-1.0").join(format!("registry.{}.bin", std::env::consts::ARCH)),
-        PathBuf::from,
-    )
-}
 
 /// What mends it where decoding on a CUDA device lacks `package`, or GStreamer looked before there was a device.
 pub fn mend_of_decoding(package: &str) -> String {
@@ -154,16 +144,6 @@ mod tests {
         assert!(complaint.contains("avdec_h264 (x; package gstreamer1.0-libav), avdec_h265"), "{complaint}");
         assert!(complaint.ends_with("apt-get install gstreamer1.0-libav") && !complaint.contains("rtspsrc"), "{complaint}");
         assert_eq!(super::complaint(&facts[..1]), None);
-    }
-
-    #[test]
-    fn the_registry_is_named_where_gstreamer_keeps_it() {
-        if !plugins().iter().any(|fact| fact.present) {
-            println!("LEFT OUT: GStreamer's registry: GStreamer is not there; run script/bootstrap");
-            return;
-        }
-        let file = registry_file();
-        assert!(file.is_file(), "GStreamer has written {}", file.display());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
-use super::decoding::{Codec, Decoder, Decoding, Delivery, appsink};
+use super::codec::Codec;
+use super::decoding::{Decoder, Decoding, Delivery, appsink};
 use super::handover::SampleReader;
 use super::{FrameSink, IngestError};
 use crate::clock::{Clock, SimulatedClock};

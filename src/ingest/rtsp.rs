@@ -15,7 +15,8 @@ use gstreamer_app as gst_app;
 use tokio::sync::mpsc;
 
 use super::capture_time::CaptureClock;
-use super::decoding::{Codec, Decoder, Decoding, Delivery, appsink};
+use super::codec::Codec;
+use super::decoding::{Decoder, Decoding, Delivery, appsink};
 use super::failure::Failure;
 use super::handover::SampleReader;
 use super::lateness::Lateness;
