@@ -30,7 +30,7 @@ mod unwritten;
 mod watching;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ use crate::event_log::{EventLog, EventLogError};
 use crate::face::{Detection, Rect, Template};
 use crate::frame::Frame;
 use crate::gallery::Gallery;
-use crate::infer::{Engine, InferError, Lane};
+use crate::infer::{Engine, InferError, Lane, SessionPermit};
 
 use complaint::Complaint;
 use copying::{copied, show_onlookers};
@@ -128,10 +128,28 @@ struct SceneCell {
     scene: Mutex<Scene>,
     unwritten: tokio::sync::Mutex<Unwritten>,
     onlookers: Mutex<Vec<oneshot::Sender<SeenFrame>>>,
+    /// Whether a sweep is writing what waits here.
+    is_flushing: AtomicBool,
     score_min: f32,
 }
 
+/// A scene that a sweep flushes: one at a time.
+struct Flushing(Arc<SceneCell>);
+
+impl Drop for Flushing {
+    fn drop(&mut self) {
+        self.0.is_flushing.store(false, Ordering::Release);
+    }
+}
+
 impl SceneCell {
+    /// Takes the flush of a scene that has something to write, if nobody is at it.
+    fn begin_flushing(self: &Arc<Self>) -> Option<Flushing> {
+        let has_news = self.scene().has_news() || self.unwritten.try_lock().is_ok_and(|unwritten| !unwritten.is_settled());
+        let is_begun = has_news && !self.is_flushing.swap(true, Ordering::AcqRel);
+        is_begun.then(|| Flushing(Arc::clone(self)))
+    }
+
     fn scene(&self) -> MutexGuard<'_, Scene> {
         self.scene.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,8 +204,9 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError`] when going on would lose events.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), PipelineError> {
-        let mut analyses: JoinSet<Result<(), PipelineError>> = JoinSet::new();
-        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let mut tasks: JoinSet<Result<(), PipelineError>> = JoinSet::new();
+        let (pipeline, stopped) = (self.clone(), stop.clone());
+        tasks.spawn(async move { pipeline.run_sweeps(stopped).await });
         let shadow = tokio::spawn({
             let (pipeline, stop) = (self.clone(), stop.clone());
             async move { pipeline.run_shadow(stop).await }
@@ -197,34 +216,25 @@ impl Pipeline {
                 let session = self.0.engine.idle_session().await?;
                 Ok::<_, InferError>((session, self.0.intake.next_batch().await))
             };
+            // Nothing else is waited for here: while a disk is slow, sessions go on.
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(done) = analyses.join_next() => done??,
-                _ = sweep.tick() => {
-                    let (pipeline, told) = (self.clone(), self.sweep().await?);
-                    if !told.is_empty() {
-                        analyses.spawn(async move { pipeline.draw(told).await });
-                    }
-                }
+                Some(done) = tasks.join_next() => done??,
                 taken = next => {
                     let (session, batch) = taken?;
                     let pipeline = self.clone();
-                    analyses.spawn(async move {
-                        let told = pipeline.analyse(batch).await;
-                        drop(session);
-                        pipeline.draw(told?).await
-                    });
+                    tasks.spawn(async move { pipeline.draw(pipeline.analyse(batch, session).await?).await });
                 }
             }
         }
-        while let Some(done) = analyses.join_next().await {
+        while let Some(done) = tasks.join_next().await {
             done??;
         }
         Ok(shadow.await?)
     }
 
     /// One batch, from detection to the log. Answers whose pictures may be to be drawn.
-    async fn analyse(&self, batch: Vec<Frame>) -> Result<Vec<Arc<SceneCell>>, PipelineError> {
+    async fn analyse(&self, batch: Vec<Frame>, session: SessionPermit) -> Result<Vec<Arc<SceneCell>>, PipelineError> {
         let number = self.begin();
         let taken = self.0.clock.now();
         let cells: Vec<_> = batch.iter().map(|frame| self.cell(&frame.camera)).collect();
@@ -248,8 +258,8 @@ impl Pipeline {
             self.recognise(&batch, &cells, Encoded { looked_at, shots, templates, passage });
         }
         let frames: Vec<_> = batch.iter().map(|frame| (frame.camera.clone(), frame.capture_time)).collect();
-        // A decoder waits for its surfaces; the log may take long.
-        drop(batch);
+        // A decoder waits for its surfaces, and other cameras for the session; the log may take long.
+        drop((batch, session));
         for cell in cells.iter().flatten() {
             self.tell(cell).await?;
         }
@@ -363,13 +373,20 @@ impl Pipeline {
                 let unkept = if has_told_all { drawing::keep(drawn, &self.0.events).await? } else { drawn };
                 cell.unwritten.lock().await.drawn(unkept);
             }
-            let mut unwritten = cell.unwritten.lock().await;
-            if !unwritten.is_settled() {
-                let camera = cell.scene().camera().to_owned();
-                unwritten.write(&self.0.events, &camera).await?;
-            }
+            // Between two pictures that waited for room the camera's events have their turn.
+            while self.write_some(&cell).await? {}
         }
         Ok(())
+    }
+
+    /// Writes what waits of a camera. Answers whether more can be written at once.
+    async fn write_some(&self, cell: &SceneCell) -> Result<bool, PipelineError> {
+        let mut unwritten = cell.unwritten.lock().await;
+        if unwritten.is_settled() {
+            return Ok(false);
+        }
+        let camera = cell.scene().camera().to_owned();
+        Ok(unwritten.write(&self.0.events, &camera).await?)
     }
 
     /// Tells what a scene has to tell, with its pictures.
@@ -378,18 +395,32 @@ impl Pipeline {
         self.draw(vec![Arc::clone(cell)]).await
     }
 
-    /// Ends what no further frame will end. Answers where something is to be drawn, or waits.
-    async fn sweep(&self) -> Result<Vec<Arc<SceneCell>>, PipelineError> {
-        let gallery = self.0.gallery.current();
-        let mut unfinished = Vec::new();
-        for cell in self.cells() {
-            cell.scene().pass_time(self.0.clock.now(), &gallery);
-            self.tell(&cell).await?;
-            if !cell.unwritten.lock().await.is_settled() {
-                unfinished.push(cell);
+    /// Ends what no further frame will end, and writes what waits for room, until told to stop. Cameras wait for the disk, not for
+    /// each other.
+    async fn run_sweeps(&self, stop: CancellationToken) -> Result<(), PipelineError> {
+        let mut every = tokio::time::interval(SWEEP_EVERY);
+        let mut flushes: JoinSet<Result<(), PipelineError>> = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(done) = flushes.join_next() => done??,
+                _ = every.tick() => {
+                    let gallery = self.0.gallery.current();
+                    for cell in self.cells() {
+                        cell.scene().pass_time(self.0.clock.now(), &gallery);
+                        // Whoever is at it takes along what came since, or the next round does.
+                        if let Some(flushing) = cell.begin_flushing() {
+                            let pipeline = self.clone();
+                            flushes.spawn(async move { pipeline.flush(&flushing.0).await });
+                        }
+                    }
+                }
             }
         }
-        Ok(unfinished)
+        while let Some(done) = flushes.join_next().await {
+            done??;
+        }
+        Ok(())
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Scene {
     named: Vec<(SnapshotId, SubjectUid)>,
     /// How far the newest frame's capture time lay behind the present when it was analysed.
     lag: Duration,
+    /// When its camera's connection was over last.
+    disconnected: Option<Timestamp>,
     closed: bool,
 }
 
@@ -105,6 +107,7 @@ impl Scene {
             outbox: Vec::new(),
             named: Vec::new(),
             lag: Duration::ZERO,
+            disconnected: None,
             closed: false,
         }
     }
@@ -132,7 +135,7 @@ impl Scene {
 
     /// Follows the faces of one frame and answers those that are worth a look.
     pub fn follow(&mut self, frame: &Frame, detections: &[Detection]) -> Vec<Wanted> {
-        if self.closed {
+        if self.closed || self.disconnected.is_some_and(|over| frame.decode_time <= over) {
             return Vec::new();
         }
         let time = frame.capture_time;
@@ -313,6 +316,11 @@ impl Scene {
     /// Adds an event of the camera itself.
     pub fn announce(&mut self, event: Event) {
         self.outbox.push(Pending { event, picture: None });
+    }
+
+    /// Whether there is anything to tell.
+    pub fn has_news(&self) -> bool {
+        !self.outbox.is_empty() || !self.named.is_empty()
     }
 
     /// The events that are not in the log yet, in order, and whose pictures of earlier ones are.

@@ -129,18 +129,20 @@ impl Unwritten {
     /// comes of it.
     pub(super) async fn write_or_lose(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
         self.is_last = true;
-        self.write(log, camera).await
+        while self.write(log, camera).await? {}
+        Ok(())
     }
 
-    /// Writes what waits, in order; on a full disk it goes on waiting, and is not tried at every frame.
-    pub(super) async fn write(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
+    /// Writes what waits, in order, but of pictures one; on a full disk it goes on waiting, and is not tried at every frame. Answers
+    /// whether more can be written at once.
+    pub(super) async fn write(&mut self, log: &EventLog, camera: &str) -> Result<bool, EventLogError> {
         if self.is_last {
             (self.retry, self.retry_pictures) = (None, None);
         }
         self.write_events(log).await?;
         // Of an event that is not in the log no picture is kept.
-        if self.events.is_empty() {
-            self.write_pictures(log, camera).await?;
+        if self.events.is_empty() && self.write_picture(log, camera).await? {
+            return Ok(true);
         }
         let is_all_written = self.events.is_empty() && self.pictures.is_empty();
         // A picture has to be there before it is named.
@@ -151,7 +153,7 @@ impl Unwritten {
         if self.is_last && self.drawing == 0 && self.undrawn.is_empty() {
             self.lose_rest(camera);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn lose_rest(&mut self, camera: &str) {
@@ -185,23 +187,23 @@ impl Unwritten {
         self.lost.events += excess;
     }
 
-    /// One by one: room for some is not room for all.
-    async fn write_pictures(&mut self, log: &EventLog, camera: &str) -> Result<(), EventLogError> {
+    /// Writes the picture that waited longest; room for one is not room for all. Answers whether there are more.
+    async fn write_picture(&mut self, log: &EventLog, camera: &str) -> Result<bool, EventLogError> {
         if self.retry_pictures.is_some_and(|retry| Instant::now() < retry) {
-            return Ok(());
+            return Ok(false);
         }
-        while let Some(picture) = self.pictures.front() {
+        if let Some(picture) = self.pictures.front() {
             if !has_room(log.put_snapshots(vec![(picture.event.clone(), picture.snapshot.clone())]).await)? {
                 self.retry_pictures = Some(Instant::now() + ROOM_WAIT);
                 if !std::mem::replace(&mut self.is_waiting_told, true) {
                     tracing::error!(camera, "there is no room for pictures: they wait, and events are told without them");
                 }
-                return Ok(());
+                return Ok(false);
             }
             self.pictures.pop_front();
         }
         (self.retry_pictures, self.is_waiting_told) = (None, false);
-        Ok(())
+        Ok(!self.pictures.is_empty())
     }
 
     /// Whether all are named that were to be.
@@ -333,5 +335,19 @@ mod tests {
         let [line] = lost.as_slice() else { panic!("{lost:?}") };
         assert!(line.contains("ERROR") && line.contains("camera=\"door\" events=0 pictures=1 names=0"), "{line}");
         assert_eq!(store.snapshot(ID).await, Ok(None), "nobody waits for it any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pictures_that_waited_are_written_one_at_a_time_so_that_events_have_their_turn() {
+        let (_directory, store, log) = open().await;
+        let mut unwritten = Unwritten { events: VecDeque::from([event()]), ..Unwritten::default() };
+        let other = SnapshotId(uuid::Uuid::from_u128(3));
+        let mut second = picture(&log, 1);
+        second.snapshot.id = other;
+        unwritten.drawn(vec![picture(&log, 1), second]);
+        assert_eq!(unwritten.write(&log, "door").await, Ok(true), "one is written, and there is another");
+        assert!(store.snapshot(other).await.is_ok_and(|kept| kept.is_none()), "its turn is the next");
+        assert_eq!(unwritten.write(&log, "door").await, Ok(false));
+        assert!(unwritten.is_settled());
     }
 }

@@ -3,6 +3,7 @@
 //! In: which camera, and how it is watched. Out: where its source puts frames; its events in order, its ends included.
 //! Must not know: where frames come from, how they are analysed.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
@@ -22,7 +23,13 @@ impl Pipeline {
         let first_track = u64::try_from(self.0.clock.now().as_micros()).unwrap_or(1);
         let of_shadow = self.0.shadow.get().and_then(InShadow::gallery);
         let scene = Scene::new(&watch.camera, watch.scene, Arc::clone(&self.0.clock), first_track).with_shadow(of_shadow);
-        let cell = SceneCell { scene: Mutex::new(scene), unwritten: tokio::sync::Mutex::default(), onlookers: Mutex::default(), score_min };
+        let cell = SceneCell {
+            scene: Mutex::new(scene),
+            unwritten: tokio::sync::Mutex::default(),
+            onlookers: Mutex::default(),
+            is_flushing: AtomicBool::default(),
+            score_min,
+        };
         self.scenes().insert(watch.camera.clone(), Arc::new(cell));
         self.0.intake.watch(&watch.camera, watch.slot)
     }
@@ -52,7 +59,7 @@ impl Pipeline {
         Ok(cell.unwritten.lock().await.write_or_lose(&self.0.events, camera.as_str()).await?)
     }
 
-    /// Tells an event of the camera itself, in order with its visits; with `ends` these end first.
+    /// Tells an event of the camera itself, in order with its visits; with `ends` its connection is over, and these end first.
     ///
     /// # Errors
     /// [`PipelineError::Log`] when it cannot be written.
@@ -61,7 +68,7 @@ impl Pipeline {
         {
             let mut scene = cell.scene();
             if let Some(reason) = ends {
-                scene.clear(reason, self.0.clock.now(), &self.0.gallery.current());
+                scene.disconnect(reason, self.0.clock.now(), &self.0.gallery.current());
             }
             scene.announce(event);
         }

@@ -59,6 +59,13 @@ impl Scene {
         self.tell_all(None);
     }
 
+    /// Ends every visit, because the camera's connection is over. What was decoded by `now` and is still on its way here is of that
+    /// connection, too, and begins nothing: a visit of it would begin after the camera was told to be offline.
+    pub fn disconnect(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
+        self.clear(reason, now, gallery);
+        self.disconnected = Some(now);
+    }
+
     /// Ends every visit and takes no further frame.
     pub fn close(&mut self, reason: EndReason, now: Timestamp, gallery: &GalleryVersion) {
         self.clear(reason, now, gallery);

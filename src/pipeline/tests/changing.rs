@@ -4,7 +4,7 @@ use super::*;
 use crate::calibration::{Band, Calibration, Histogram, Measured};
 use crate::camera::{NormalisedPoint, Region};
 use crate::config::RecognitionConfig;
-use crate::event::{Decision, ThresholdBasis};
+use crate::event::{Decision, Event, ThresholdBasis};
 use crate::telling::{DAY_MINUTES, EventRule, SnapshotPolicy};
 
 /// Frames of `person`, one after the other.
@@ -192,4 +192,63 @@ async fn a_shadow_is_changed_with_what_it_shadows() {
         thresholds.extend(verdict.shadow.map(|decision| decision.threshold));
     }
     assert_eq!(thresholds, [0.6, 0.7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_were_under_way_when_a_camera_was_lost_begin_no_visit() {
+    let house = House::open(Faults::default(), 1).await;
+    let camera = camera("door");
+    let sink = house.watch(&camera, SlotPolicy::NewestWins);
+    let look = async |at: Timestamp| {
+        sink.offer(frame(&camera, at, Some(1), 40));
+        until("the frame has left", || house.pipeline.is_idle()).await;
+    };
+    let begin = house.clock.now();
+    for number in 0..4 {
+        look(begin.plus(FRAME_EVERY * number)).await;
+    }
+    house.clock.advance(FRAME_EVERY * 8);
+    let tell = async |kind: EventKind, ends: Option<EndReason>| {
+        let event = Event::new(kind, camera.as_str(), house.clock.now());
+        house.pipeline.announce(&camera, event, ends).await.expect("it is told");
+    };
+    tell(EventKind::CameraOffline, Some(EndReason::CameraOffline)).await;
+    for number in 4..8 {
+        look(begin.plus(FRAME_EVERY * number)).await;
+    }
+    tell(EventKind::CameraOnline, None).await;
+    for number in 20..24 {
+        look(begin.plus(FRAME_EVERY * number)).await;
+    }
+    let told = house.told(std::slice::from_ref(&camera)).await;
+    let visit = [EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded];
+    let expected = [&visit[..], &[EventKind::CameraOffline, EventKind::CameraOnline], &visit].concat();
+    assert_eq!(kinds(&told), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_camera_that_waits_for_the_disk_keeps_no_other_from_being_looked_at() {
+    let house = House::open(Faults::default(), 1).await;
+    let [slow, other] = [camera("slow"), camera("other")];
+    let sinks = [&slow, &other].map(|camera| house.watch(camera, SlotPolicy::NewestWins));
+    let cell = house.pipeline.cell(&slow).expect("it is watched");
+    // Whoever writes this camera's events holds this for as long as the disk takes.
+    let writing = cell.unwritten.lock().await;
+    for number in 0..4 {
+        sinks[0].offer(frame(&slow, house.clock.now().plus(FRAME_EVERY * number), Some(1), 40));
+        tokio::time::sleep(2 * SWEEP_EVERY).await;
+    }
+    for number in 0..4 {
+        sinks[1].offer(frame(&other, house.clock.now().plus(FRAME_EVERY * number), Some(2), 40));
+        until("the other camera's frame is analysed", || {
+            house.pipeline.frame_counts(&other).is_some_and(|counts| counts.analysed > number as u64)
+        })
+        .await;
+    }
+    drop(writing);
+    let told = house.told(&[slow.clone(), other.clone()]).await;
+    for (camera, frames_are_several) in [(slow, false), (other, true)] {
+        let of_visits = visits(&told, &camera);
+        assert_eq!(of_visits.len(), usize::from(frames_are_several), "{camera}: {told:?}");
+    }
 }
