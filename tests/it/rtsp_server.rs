@@ -256,12 +256,7 @@ impl Film {
     /// Pushes the film at live pace, round and round, until the last client has gone.
     fn play(&self, source: &gst_app::AppSrc) {
         let running_time = || source.current_running_time();
-        let mut begin = loop {
-            match running_time() {
-                Some(now) if source.current_state() == gst::State::Playing => break now,
-                _ => std::thread::sleep(Duration::from_millis(2)),
-            }
-        };
+        let mut begin = begun(|| source.current_state() == gst::State::Playing, running_time);
         loop {
             for unit in &self.units {
                 let due = begin + unit.decode;
@@ -279,6 +274,19 @@ impl Film {
             }
             begin += self.length;
         }
+    }
+}
+
+/// Waits until a source plays, and gives its running time then. It is asked for its state first: while it starts it has the clock already
+/// and not yet the time to count from, and says how long the machine has been up. A film that is due then keeps all clients waiting.
+fn begun(is_playing: impl Fn() -> bool, running_time: impl Fn() -> Option<gst::ClockTime>) -> gst::ClockTime {
+    loop {
+        if is_playing()
+            && let Some(now) = running_time()
+        {
+            return now;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -310,4 +318,20 @@ fn read_units(file: &Path, codec: &str) -> anyhow::Result<Vec<Unit>> {
         bail!("{} holds no {codec}", file.display());
     }
     Ok(units)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_film_does_not_begin_at_the_machines_time_where_its_source_starts_between_two_questions() {
+        let questions = Cell::new(0);
+        let has_started = || questions.replace(questions.get() + 1) > 0;
+        let uptime = gst::ClockTime::from_seconds(50_000);
+        let begin = begun(has_started, || Some(if has_started() { gst::ClockTime::ZERO } else { uptime }));
+        assert_eq!(begin, gst::ClockTime::ZERO);
+    }
 }
