@@ -15,15 +15,16 @@ mod rewrite;
 pub(crate) use bytes::reading_bytes;
 pub use error::ModelsError;
 pub use manifest::{
-    AntispoofEntry, Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, Manifest, ModelEntry, ProjectionEntry, Role, RuntimeDevice,
-    RuntimeEntry,
+    AntispoofEntry, Colour, Decoder, DetectorEntry, EncoderEntry, InputEntry, LibraryEntry, Manifest, ModelEntry, ProjectionEntry, Role,
+    RuntimeDevice, RuntimeEntry,
 };
 pub use projection::projection_graph;
 pub use rewrite::REWRITER_VERSION;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::device::Device;
+use file::Published;
 
 /// One file that the manifest names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,19 +92,33 @@ pub const TRAINED_HERE: &str = "doorward train";
 type Rewrite<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>, String>;
 
 impl Manifest {
-    /// Every file that the manifest names, runtimes first.
-    pub fn list(&self) -> Vec<Listed> {
-        let runtimes = self.runtimes.iter().map(|entry| Listed {
+    /// A runtime's library, and what it loads from beside it.
+    fn libraries(&self, entry: &RuntimeEntry) -> Vec<Listed> {
+        let listed = |name: String, file: &Path, (bytes, sha256): (u64, &str), is_optional: bool| Listed {
             role: Role::Runtime,
-            name: entry.name.clone(),
-            path: self.dir.join(&entry.file),
-            bytes: entry.bytes,
-            sha256: entry.sha256.clone(),
+            name,
+            path: self.dir.join(file),
+            bytes,
+            sha256: sha256.to_owned(),
             licence: entry.licence.clone(),
             credit: String::new(),
             source: entry.source.clone(),
-            is_optional: entry.device != RuntimeDevice::Cpu,
+            is_optional,
+        };
+        let is_optional = entry.device != RuntimeDevice::Cpu;
+        let library = listed(entry.name.clone(), &entry.file, (entry.bytes, &entry.sha256), is_optional);
+        // Where the library is, the rest of it has to be.
+        let is_optional = is_optional && !library.is_installed();
+        let beside = entry.beside.iter().map(|beside| {
+            let name = format!("{} ({})", entry.name, beside.file.file_name().unwrap_or_default().display());
+            listed(name, &beside.file, (beside.bytes, &beside.sha256), is_optional)
         });
+        std::iter::once(library).chain(beside).collect()
+    }
+
+    /// Every file that the manifest names, runtimes first.
+    pub fn list(&self) -> Vec<Listed> {
+        let runtimes = self.runtimes.iter().flat_map(|entry| self.libraries(entry));
         let encoders = self.encoders.iter().map(|encoder| (Role::Encoder, &encoder.model));
         let antispoof = self.antispoof.iter().map(|antispoof| (Role::Antispoof, &antispoof.model));
         let models = std::iter::once((Role::Detector, &self.detector.model)).chain(encoders).chain(antispoof);
@@ -135,13 +150,13 @@ impl Manifest {
     }
 
     /// Reads every file and compares it with what was published: one result a file, in the order
-    /// of [`list`](Self::list). Reads about 90 MB. What is optional may be missing, and may not be altered.
+    /// of [`list`](Self::list). Reads about 220 MB, and 390 MB more where the runtime for GPUs is installed. What is optional may be missing, and may not be altered.
     pub fn verify(&self) -> Vec<Verified> {
         let check = |listed: Listed| {
             let outcome = if listed.is_optional && !listed.is_installed() {
                 Ok(Sound::NotInstalled)
             } else {
-                file::read_verified(&listed.path, listed.bytes, &listed.sha256).map(|_| Sound::AsPublished)
+                file::verify(&listed.path, Published { bytes: listed.bytes, sha256: &listed.sha256 }).map(|()| Sound::AsPublished)
             };
             Verified { listed, outcome }
         };
@@ -178,7 +193,7 @@ impl Manifest {
         let missing = || ModelsError::NoAntispoof { path: self.dir.join("manifest.toml") };
         let model = &self.antispoof.as_ref().ok_or_else(missing)?.model;
         let path = self.dir.join(&model.file);
-        file::read_verified(&path, model.bytes, &model.sha256)?;
+        file::verify(&path, Published { bytes: model.bytes, sha256: &model.sha256 })?;
         Ok(Installed { name: model.name.clone(), path, written: false })
     }
 
@@ -187,7 +202,7 @@ impl Manifest {
             return self.prepared_model(&encoder.model, &|bytes| rewrite::rewrite(bytes, Role::Encoder));
         };
         let path = self.dir.join(&projection.file);
-        let bytes = file::read_verified(&path, projection.bytes, &projection.sha256)?;
+        let bytes = file::read_verified(&path, Published { bytes: projection.bytes, sha256: &projection.sha256 })?;
         let matrix = projection::matrix(&bytes).map_err(|reason| ModelsError::Graph { path, reason })?;
         // Of one file and several projections there are several graphs.
         let joined = ModelEntry {
@@ -211,7 +226,7 @@ impl Manifest {
         rewrite: Rewrite<'_>,
     ) -> Result<Installed, ModelsError> {
         let published = self.dir.join(&original.file);
-        let bytes = file::read_verified(&published, original.bytes, &original.sha256)?;
+        let bytes = file::read_verified(&published, Published { bytes: original.bytes, sha256: &original.sha256 })?;
         let path = rewrite::path_beside(&published, mark);
         let written = !rewrite::is_current(&path, &sealed.sha256);
         if written {
@@ -221,7 +236,7 @@ impl Manifest {
         Ok(Installed { name: original.name.clone(), path, written })
     }
 
-    /// The runtime library for `device`, checked.
+    /// The runtime library for `device`, checked with all that it loads from beside it.
     ///
     /// # Errors
     /// When it is missing, truncated or altered; [`ModelsError::NoGpuRuntime`] where it is the GPU's that is
@@ -236,7 +251,10 @@ impl Manifest {
         if device != Device::Cpu && !path.exists() {
             return Err(ModelsError::NoGpuRuntime { path, found: "it is not installed" });
         }
-        file::read_verified(&path, runtime.bytes, &runtime.sha256)?;
+        file::verify(&path, Published { bytes: runtime.bytes, sha256: &runtime.sha256 })?;
+        for library in &runtime.beside {
+            file::verify(&self.dir.join(&library.file), Published { bytes: library.bytes, sha256: &library.sha256 })?;
+        }
         Ok(path)
     }
 }

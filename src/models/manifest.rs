@@ -124,6 +124,21 @@ pub struct RuntimeEntry {
     pub source: String,
     /// SHA-256 of that package.
     pub package_sha256: String,
+    /// The libraries of that package that it loads from the folder it lies in.
+    #[serde(default)]
+    pub beside: Vec<LibraryEntry>,
+}
+
+/// A library that a runtime loads from beside it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LibraryEntry {
+    /// Its file below the models directory.
+    pub file: PathBuf,
+    /// Its size as published.
+    pub bytes: u64,
+    /// SHA-256 of the published file, lower-case hex.
+    pub sha256: String,
 }
 
 /// What every model states.

@@ -74,7 +74,7 @@ fn load(text: &str) -> Result<Manifest, ModelsError> {
 #[test]
 fn the_manifest_of_this_repository_is_read_and_names_the_template_space() {
     let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
-    assert_eq!(manifest.list().len(), 5);
+    assert_eq!(manifest.list().len(), 17);
     assert_eq!(manifest.space().as_str(), "0ba9fbfa01b5270c/arcface-112-v1/l2");
 }
 
@@ -189,6 +189,40 @@ fn a_runtime_for_gpus_may_be_missing_until_a_gpu_wants_it_and_may_never_be_alter
 }
 
 #[test]
+fn what_a_runtime_loads_from_beside_it_is_checked_like_the_runtime() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let beside =
+        r#"beside = [{ file = "lib/plugin.so", bytes = 3, sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" }]"#;
+    let (cpu, gpu) = (format!("{RUNTIME}{beside}\n"), RUNTIME.replace("\"r\"", "\"g\"\ndevice = \"cuda\"").replace("lib/r.so", "gpu/g.so"));
+    let gpu = format!("{gpu}{}\n", beside.replace("lib/", "gpu/"));
+    fs::write(dir.path().join("manifest.toml"), [&cpu, &gpu, DETECTOR, ENCODER].concat()).expect("it can be written");
+    let manifest = Manifest::load(dir.path()).expect("it is good");
+    let found = |name: &str| manifest.verify().into_iter().find(|verified| verified.listed.name == name).expect("it is listed").outcome;
+    for folder in ["lib", "gpu"] {
+        fs::create_dir(dir.path().join(folder)).expect("made");
+    }
+    assert!(matches!(found("g (plugin.so)"), Ok(Sound::NotInstalled)), "nothing of it is installed");
+    for (library, device, name) in [("lib/r.so", Device::Cpu, "r (plugin.so)"), ("gpu/g.so", Device::Cuda(0), "g (plugin.so)")] {
+        fs::write(dir.path().join(library), "abc").expect("it can be written");
+        let plugin = dir.path().join(library).with_file_name("plugin.so");
+        let refused = |kind: &str| {
+            for error in [found(name).expect_err("it is wrong"), manifest.verified_runtime(device).expect_err("it is wrong")] {
+                let error = error.to_string();
+                assert!(error.contains("plugin.so") && error.contains("ba7816bf8f01") && error.contains(kind), "{error}");
+            }
+        };
+        refused("");
+        fs::write(&plugin, "ab").expect("it can be written");
+        refused("truncated");
+        fs::write(&plugin, "abd").expect("it can be written");
+        refused("altered");
+        fs::write(&plugin, "abc").expect("it can be written");
+        assert!(matches!(found(name), Ok(Sound::AsPublished)));
+        assert!(manifest.verified_runtime(device).is_ok());
+    }
+}
+
+#[test]
 fn what_the_published_model_takes_for_alive_is_the_default_of_the_configuration() {
     let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).expect("it is good");
     let published = manifest.antispoof.expect("it is there").threshold;
@@ -200,7 +234,12 @@ fn a_file_that_is_not_the_published_one_is_named_with_both_hashes() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("e.onnx");
     let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    let check = || file::read_verified(&path, 3, expected).map_err(|error| error.to_string());
+    let check = || {
+        let published = Published { bytes: 3, sha256: expected };
+        let outcome = file::read_verified(&path, published).map(drop).map_err(|error| error.to_string());
+        assert_eq!(file::verify(&path, published).map_err(|error| error.to_string()), outcome);
+        outcome
+    };
     let missing = check().expect_err("it is missing");
     assert!(missing.contains("e.onnx") && missing.contains(expected), "{missing}");
     for (bytes, kind) in [("ab", "truncated"), ("abd", "altered"), ("abcd", "altered")] {
@@ -212,7 +251,7 @@ fn a_file_that_is_not_the_published_one_is_named_with_both_hashes() {
         }
     }
     fs::write(&path, "abc").expect("it can be written");
-    assert_eq!(check(), Ok(b"abc".to_vec()));
+    assert_eq!(check(), Ok(()));
 }
 
 #[test]
