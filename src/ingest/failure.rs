@@ -105,6 +105,10 @@ impl Failure {
             Death::NothingCame if !progress.is_connected => {
                 Self::new(OfflineReason::Unreachable, format!("nobody answered at the camera's address for {silence} s"))
             }
+            Death::NothingCame if !progress.is_described => Self::new(
+                OfflineReason::Stalled,
+                format!("the camera accepted the connection and has not said for {silence} s what it sends; it may be busy or starting"),
+            ),
             Death::NothingCame => {
                 Self::new(OfflineReason::Stalled, format!("the camera accepted the connection and sent no video for {silence} s"))
             }
@@ -227,6 +231,21 @@ mod tests {
         let of = |death| Failure::from_death(death, Progress::default()).with_refusal(Some("it is YUY2".into())).message;
         assert!(of(Death::NothingDecodes).ends_with("could be decoded for 5 s: it is YUY2"), "{}", of(Death::NothingDecodes));
         assert!(!of(Death::PacketsCeased).contains("YUY2"), "no picture came");
+    }
+
+    #[test]
+    fn where_nothing_came_it_is_said_how_far_the_camera_answered() {
+        let of = |is_connected, is_described| {
+            let progress = Progress { is_connected, is_described, ..Progress::default() };
+            let Failure { reason, message, .. } = Failure::from_death(Death::NothingCame, progress);
+            (reason, message)
+        };
+        let (reason, message) = of(false, false);
+        assert!(reason == OfflineReason::Unreachable && message.contains("nobody answered"), "{message}");
+        let (reason, message) = of(true, false);
+        assert!(reason == OfflineReason::Stalled && message.contains("has not said for 5 s what it sends"), "{message}");
+        let (reason, message) = of(true, true);
+        assert!(reason == OfflineReason::Stalled && message.contains("sent no video for 5 s"), "{message}");
     }
 
     #[test]
