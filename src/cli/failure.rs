@@ -200,7 +200,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "CAMERA_EXISTS" => "choose another id, or change it with `doorward camera update`",
         "CAMERA_NOT_FOUND" => "`doorward camera list` shows the cameras",
         "BAD_CAMERA_URL" => "write it like rtsp://192.0.2.7:554/stream1",
-        "CREDENTIAL_IN_URL" => "give the URL without user and password, and those by --username and --password-file",
+        "CREDENTIAL_IN_URL" => "give the URL without user, password and token, and those by --username and --password-file",
         "NO_SHADOW" => "systemd/doorward.toml shows what [shadow] can state",
         "NO_FRAME" => "`doorward camera watch ID` says whether it is online",
         "STALE_ETAG" => "somebody changed it meanwhile: look again, and repeat with the new etag or without one",
