@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use url::Url;
+use url::{Position, Url, form_urlencoded};
 
 use crate::clock::Timestamp;
 pub use crate::frame::{CameraId, InvalidCameraId};
@@ -113,12 +113,56 @@ pub struct Camera {
     pub revision: u64,
 }
 
-/// Whether a URL carries a user, a password or, in its query, a field that is named like one: URLs
-/// are printed and logged.
+/// What cameras, recorders and gateways call a password, a token or a user name with its password, in small letters and digits.
+const SECRET_NAMES: [&str; 26] = [
+    "accesstoken",
+    "apikey",
+    "auth",
+    "authbasic",
+    "authorization",
+    "authtoken",
+    "credential",
+    "credentials",
+    "loginpas",
+    "loginpass",
+    "loginpassword",
+    "loginpwd",
+    "pass",
+    "passphrase",
+    "passw",
+    "passwd",
+    "password",
+    "passwort",
+    "psw",
+    "psd",
+    "pwd",
+    "secret",
+    "token",
+    "userpass",
+    "userpassword",
+    "userpwd",
+];
+
+/// Whether a URL carries a user or a password before its host or, behind it, a pair such as `password=…`: URLs are printed and
+/// logged. Recorders take such pairs in the path, too, between `&`, `;`, `/`, `?` or `_`, and decode them first. A user's name
+/// alone is no secret there (`/user=view/` names a stream), and neither is an empty password.
 pub fn holds_credential(url: &Url) -> bool {
-    const SECRET_FIELDS: [&str; 6] = ["password", "passwd", "passwort", "pass", "pwd", "psw"];
-    let is_secret = |name: &str| SECRET_FIELDS.iter().any(|secret| name.eq_ignore_ascii_case(secret));
-    !url.username().is_empty() || url.password().is_some() || url.query_pairs().any(|(name, _)| is_secret(&name))
+    let behind_host = &url[Position::AfterPort..];
+    let decoded: Vec<String> = form_urlencoded::parse(behind_host.as_bytes()).map(|(name, value)| format!("{name}={value}")).collect();
+    !url.username().is_empty() || url.password().is_some() || holds_secret_pair(&decoded.join("&"))
+}
+
+/// Whether `text` gives a value to a secret's name, which is the word right before an `=`.
+fn holds_secret_pair(text: &str) -> bool {
+    let in_word = |c: char| c.is_ascii_alphanumeric();
+    text.match_indices('=').any(|(at, _)| {
+        let name = text[..at].rsplit(|c| !in_word(c)).next().unwrap_or_default();
+        let rest = &text[at + 1..];
+        // An empty password is followed by the next pair or by nothing; other passwords may begin with an underscore.
+        let next_pair = rest.strip_prefix('_').is_some_and(|next| next.trim_start_matches(in_word).starts_with('='));
+        let has_value = !rest.is_empty() && !rest.starts_with(['&', ';', '/', '?', '#']) && !next_pair;
+        has_value && SECRET_NAMES.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+    })
 }
 
 /// A user name and a password. Prints neither.
@@ -270,5 +314,49 @@ mod tests {
         let credential = Credential { username: "admin".into(), password: Secret::new("hunter2") };
         let printed = format!("{credential:?} {:?} {}", credential.password, credential.password);
         assert!(!printed.contains("hunter2") && !printed.contains("admin"), "{printed}");
+    }
+
+    fn is_refused(rest: &str) -> bool {
+        holds_credential(&Url::parse(&format!("rtsp://10.0.0.5:554{rest}")).expect("a URL"))
+    }
+
+    #[test]
+    fn a_password_or_token_anywhere_in_the_url_is_found() {
+        for rest in [
+            "/user=admin&password=hunter2&channel=1&stream=0.sdp",
+            "/user=admin&password=hunter2&channel=1&stream=0.sdp?",
+            "/user=admin_password=hunter2_channel=1_stream=0.sdp?real_stream",
+            "/user=admin;PassWord=hunter2;channel=1",
+            "/live/pwd=hunter2/1",
+            "/live?loginuse=admin&loginpas=hunter2",
+            "/cam/realmonitor?channel=1&authbasic=aHVudGVyMg==",
+            "/live?x=1?auth=aHVudGVyMg==",
+            "/live?p%61ssword=hunter2",
+            "/user%3Dadmin%26password%3Dhunter2",
+            "/live?access_token=hunter2",
+            "/live?password=_hunter2",
+            "/live#pass=hunter2",
+            "/live?password==",
+        ] {
+            assert!(is_refused(rest), "{rest}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_password_is_no_reason_to_refuse_a_camera() {
+        for rest in [
+            "",
+            "/Streaming/Channels/101?transportmode=unicast&profile=Profile_1",
+            "/cam/realmonitor?channel=1&subtype=0&unicast=true&proto=Onvif",
+            "/user=view/",
+            "/live?user=view",
+            "/live?bypass=1&author=anna&profiletoken=1",
+            "/password/live?pass",
+            "/user=admin&password=&channel=1&stream=0.sdp?",
+            "/user=admin_password=_channel=1_stream=0.sdp",
+            "/live?password=",
+        ] {
+            assert!(!is_refused(rest), "{rest}");
+        }
     }
 }

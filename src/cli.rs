@@ -1,7 +1,7 @@
 //! The command line: one binary for the daemon and for everything one asks of it.
 //!
 //! In: arguments. Out: text or JSON lines on standard output, complaints on standard error, and an
-//! exit code: 0 done, 1 refused or failed, 2 wrong usage, 3 no daemon reached, 4 partly refused.
+//! exit code: 0 done, 1 refused or failed, 2 wrong usage, 3 no daemon reached, 4 partly refused; `verify` answers by 0 and 1.
 //! Drops: nothing.
 //! Must not know: the stages; commands speak to the daemon over gRPC like any other client.
 
@@ -58,7 +58,8 @@ Examples:
   doorward subject add anna anna.jpg --name \"Anna K.\"
   doorward watch --snapshots shots/
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no daemon reached, 4 some refused.";
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no daemon reached, 4 some refused; of
+verify 0 same person, 1 not the same, 2 could not be told.";
 
 /// doorward recognises the faces that pass a building's cameras.
 #[derive(Debug, Parser)]

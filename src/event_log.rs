@@ -239,12 +239,16 @@ impl EventLog {
         Ok(())
     }
 
-    /// Waits its turn at the store like any event, and is none: for the watchdog.
+    /// Waits its turn at the store like any event, and is none: for the watchdog. It shares a transaction with the events beside it, and
+    /// with them what becomes of that: a full disk, too, is an answer of a writer that is not stuck.
     ///
     /// # Errors
-    /// [`EventLogError`] when the store has stopped.
+    /// [`EventLogError`] when the store has stopped or failed otherwise.
     pub async fn pass_token(&self) -> Result<(), EventLogError> {
-        Ok(self.store.pass_token().await?)
+        match self.store.pass_token().await {
+            Ok(()) | Err(StoreError::Full) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Everything from the next event on.

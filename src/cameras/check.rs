@@ -146,7 +146,11 @@ pub(in crate::cameras) mod tests {
 
     #[test]
     fn a_password_in_the_url_is_refused_and_not_repeated() {
-        for url in ["rtsp://admin:hunter2@camera.example/stream", "rtsp://camera.example/stream?user=admin&Password=hunter2"] {
+        for url in [
+            "rtsp://admin:hunter2@camera.example/stream",
+            "rtsp://camera.example/stream?user=admin&Password=hunter2",
+            "rtsp://camera.example/user=admin&password=hunter2&channel=1",
+        ] {
             let url = Url::parse(url).expect("a URL");
             let refused = camera(&Camera { url, ..door() }).expect_err("it holds a password");
             assert!(matches!(refused, CamerasError::CredentialInUrl));

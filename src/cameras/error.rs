@@ -26,7 +26,7 @@ pub enum CamerasError {
         reason: String,
     },
     /// Credentials belong in their own field, where they are never shown.
-    #[error("the URL holds a user name or password; give it without, and the credential apart")]
+    #[error("the URL holds a user name, password or token; give it without, and the credential apart")]
     CredentialInUrl,
     /// Somebody else changed the camera first.
     #[error("the camera has changed since it was read: its etag is {current}; read it again")]

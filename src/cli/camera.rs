@@ -74,7 +74,7 @@ pub struct Show {
     id: String,
 }
 
-/// Prints the state of cameras now and each change, until Ctrl-C
+/// Prints the state of cameras now and each change, and every 5 s the frame counts that changed, until Ctrl-C
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -18,6 +18,8 @@ const REFUSED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 const PARTLY_REFUSED: u8 = 4;
+/// As grep and diff have it, where 1 is an answer.
+const NO_ANSWER: u8 = 2;
 
 /// The options contradict each other, or one is missing.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,11 @@ pub struct Told;
 #[derive(Debug, thiserror::Error)]
 #[error("some were refused, and the others were taken")]
 pub struct PartlyRefused;
+
+/// A question with yes or no as its exit code was not answered, for this reason: never told by the code of a no, nor by that of a yes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Unanswered(pub anyhow::Error);
 
 /// Nobody answers at the daemon's address.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +87,8 @@ pub fn of_several(refused: usize, total: usize, done: &str) -> anyhow::Result<()
 pub struct Failure {
     /// For standard error; empty when there is nothing to say.
     pub text: String,
-    /// 1 refused or failed, 2 wrong usage, 3 no daemon reached, 4 partly refused; 0 for a reader that went away.
+    /// 1 refused or failed, 2 wrong usage or a question without an answer, 3 no daemon reached, 4 partly refused; 0 for a reader that
+    /// went away.
     pub exit_code: u8,
 }
 
@@ -88,6 +96,10 @@ pub struct Failure {
 pub fn describe(error: &anyhow::Error) -> Failure {
     if error.is::<Told>() {
         return Failure { text: String::new(), exit_code: REFUSED };
+    }
+    if let Some(Unanswered(reason)) = error.downcast_ref() {
+        let failure = describe(reason);
+        return Failure { exit_code: failure.exit_code.max(NO_ANSWER), ..failure };
     }
     if error.is::<PartlyRefused>() {
         return Failure { text: String::new(), exit_code: PARTLY_REFUSED };
@@ -200,7 +212,7 @@ fn advice_on(reason: &str) -> Option<&'static str> {
         "CAMERA_EXISTS" => "choose another id, or change it with `doorward camera update`",
         "CAMERA_NOT_FOUND" => "`doorward camera list` shows the cameras",
         "BAD_CAMERA_URL" => "write it like rtsp://192.0.2.7:554/stream1",
-        "CREDENTIAL_IN_URL" => "give the URL without user and password, and those by --username and --password-file",
+        "CREDENTIAL_IN_URL" => "give the URL without user, password and token, and those by --username and --password-file",
         "NO_SHADOW" => "systemd/doorward.toml shows what [shadow] can state",
         "NO_FRAME" => "`doorward camera watch ID` says whether it is online",
         "STALE_ETAG" => "somebody changed it meanwhile: look again, and repeat with the new etag or without one",
@@ -326,6 +338,9 @@ mod tests {
         assert_eq!(code(anyhow::Error::new(Usage("both".into())).context("verify")), 2);
         assert_eq!(code(Status::unavailable("gone").into()), 3);
         assert_eq!(describe(&PartlyRefused.into()), Failure { text: String::new(), exit_code: 4 });
+        assert_eq!(code(Unanswered(Status::not_found("no").into()).into()), 2, "1 would be an answer");
+        assert_eq!(code(Unanswered(std::io::Error::from(ErrorKind::BrokenPipe).into()).into()), 2, "and so would 0");
+        assert_eq!(code(Unanswered(Status::unavailable("gone").into()).into()), 3);
         let nobody = std::io::Error::new(ErrorKind::ConnectionRefused, "connection refused");
         let unreachable = describe(&Unreachable::new("http://127.0.0.1:1", &nobody).into());
         assert_eq!(unreachable.exit_code, 3);

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::client::ClientOptions;
 use super::face_table::liveness;
-use super::failure::Told;
+use super::failure::{Told, Unanswered};
 use super::input::read_photo;
 use super::output::Output;
 use super::threshold;
@@ -18,7 +18,8 @@ use crate::pb;
 
 /// Says whether a photo shows a certain person, or two photos the same one
 ///
-/// Exits with 0 when it is the same person and with 1 when it is not.
+/// Exits with 0 when it is the same person, with 1 when it is not, and with 2 when that could not be told: a photo without a usable face,
+/// an unknown subject, any other error. Where no daemon was reached it is 3, as of every command.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,8 +41,17 @@ impl Verify {
     /// Does what was asked.
     ///
     /// # Errors
-    /// That it is not the same person, the daemon's refusal, or that it cannot be reached.
+    /// That it is not the same person, or why that could not be told.
     pub async fn run(self, client: &ClientOptions, out: &Output) -> anyhow::Result<()> {
+        match self.ask(client, out).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Told.into()),
+            Err(reason) => Err(Unanswered(reason).into()),
+        }
+    }
+
+    /// Tells the answer, and whether it is the same person.
+    async fn ask(self, client: &ClientOptions, out: &Output) -> anyhow::Result<bool> {
         let claim = match (&self.subject, &self.other_photo) {
             (Some(id), _) => Some(pb::verify_request::Claim::SubjectId(id.clone())),
             (None, Some(photo)) => Some(pb::verify_request::Claim::OtherImage(read_photo(photo)?)),
@@ -54,7 +64,7 @@ impl Verify {
         } else {
             told(&response).iter().try_for_each(|line| out.line(line))?;
         }
-        if response.r#match { Ok(()) } else { Err(Told.into()) }
+        Ok(response.r#match)
     }
 }
 

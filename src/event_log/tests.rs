@@ -337,3 +337,21 @@ async fn the_watchdogs_token_waits_its_turn_behind_events() {
     log.pass_token().await.expect("the store works");
     assert!(matches!(ready(&mut subscription).await, Some(Ok(events)) if sequences(&events) == [1]));
 }
+
+#[tokio::test]
+async fn the_watchdogs_token_passes_where_the_disk_is_full() {
+    let Bench { store, log, .. } = bench(16).await;
+    store.limit_growth(Some(0)).await;
+    let mut large = event(1);
+    large.message = Some("x".repeat(1 << 20));
+    let release = store.hold_writer().await;
+    let mut bare = pin!(store.pass_token());
+    let mut token = pin!(log.pass_token());
+    let mut append = pin!(log.append(vec![event(0), large]));
+    assert!(poll_once(bare.as_mut()).await.is_none() && poll_once(token.as_mut()).await.is_none());
+    assert!(poll_once(append.as_mut()).await.is_none(), "all three are of one transaction");
+    drop(release);
+    assert_eq!(append.await, Err(EventLogError::Store(StoreError::Full)));
+    assert_eq!(bare.await, Err(StoreError::Full), "the transaction was lost as a whole");
+    assert_eq!(token.await, Ok(()), "and the writer is not stuck");
+}

@@ -5,8 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Request, Response, Status};
 
 use super::auth;
@@ -17,14 +19,19 @@ use super::outgoing::{Outgoing, to_the_end};
 use super::page::Page;
 use super::status::stopping;
 use super::{RpcParts, Shared};
-use crate::camera::{CameraId, CameraState};
-use crate::cameras::CameraUpdate;
+use crate::camera::{CameraId, CameraState, FrameCounts};
+use crate::cameras::{CameraStatus, CameraUpdate};
+use crate::clock::Timestamp;
 use crate::pb::camera_service_server::CameraService;
 use crate::pb::{
-    CameraStatus, CreateCameraRequest, CreateCameraResponse, DeleteCameraRequest, DeleteCameraResponse, GetCameraRequest,
-    GetCameraResponse, GetFrameRequest, GetFrameResponse, ListCamerasRequest, ListCamerasResponse, SetCameraCredentialRequest,
-    SetCameraCredentialResponse, UpdateCameraRequest, UpdateCameraResponse, WatchCamerasRequest, WatchCamerasResponse,
+    self, CreateCameraRequest, CreateCameraResponse, DeleteCameraRequest, DeleteCameraResponse, GetCameraRequest, GetCameraResponse,
+    GetFrameRequest, GetFrameResponse, ListCamerasRequest, ListCamerasResponse, SetCameraCredentialRequest, SetCameraCredentialResponse,
+    UpdateCameraRequest, UpdateCameraResponse, WatchCamerasRequest, WatchCamerasResponse,
 };
+
+/// How often watchers are told counts that changed: often enough to see a camera lose frames while one looks, and seldom enough that
+/// the stream of many cameras is still about their states.
+const COUNTS_EVERY: Duration = Duration::from_secs(5);
 
 /// The service.
 pub(super) struct CamerasApi(pub(super) Arc<Shared>);
@@ -92,8 +99,10 @@ impl CameraService for CamerasApi {
         let shared = self.0.clone();
         Ok(Response::new(Outgoing::spawn(|out| async move {
             let _place = place;
+            let RpcParts { cameras, clock, .. } = &shared.parts;
+            let look = || Seen { statuses: cameras.statuses(), time: clock.now() };
             tokio::select! {
-                status = watch(&shared.parts, Watched { wanted, ..Watched::default() }, out) => status,
+                status = watch(cameras.changes(), look, Watched { wanted, ..Watched::default() }, out) => status,
                 () = shared.stopping.cancelled() => stopping().into(),
                 () = auth::revoked(admission) => auth::no_longer_admitted(),
             }
@@ -131,48 +140,130 @@ impl CameraService for CamerasApi {
 struct Watched {
     /// Empty means all.
     wanted: HashSet<CameraId>,
-    told: HashMap<CameraId, CameraState>,
+    told: HashMap<CameraId, (CameraState, FrameCounts)>,
 }
 
 impl Watched {
-    /// The cameras whose state differs from what was told, the removed ones at the end.
-    fn news(&mut self, parts: &RpcParts) -> Vec<CameraStatus> {
-        let mut current = parts.cameras.statuses();
+    /// The cameras whose state differs from what was told, or, where `counts` are wanted, whose counts do; the removed ones at the end.
+    fn news(&mut self, Seen { statuses: mut current, time }: Seen, counts: bool) -> Vec<pb::CameraStatus> {
         current.retain(|s| self.wanted.is_empty() || self.wanted.contains(&s.camera));
         let gone: Vec<CameraId> = self.told.keys().filter(|id| !current.iter().any(|s| s.camera == **id)).cloned().collect();
         let mut news = Vec::new();
         for now in current {
-            if self.told.get(&now.camera) != Some(&now.state) {
+            let is_known =
+                self.told.get(&now.camera).is_some_and(|(state, frames)| *state == now.state && (!counts || *frames == now.frames));
+            if !is_known {
                 news.push(status(&now));
-                self.told.insert(now.camera, now.state);
+                self.told.insert(now.camera, (now.state, now.frames));
             }
         }
         for id in gone {
-            news.push(removed(&id, parts.clock.now()));
+            news.push(removed(&id, time));
             self.told.remove(&id);
         }
         news
     }
 }
 
-/// Tells all states at once, then what changed whenever there is room for it: a slow watcher
-/// sees the newest state and not each one before it.
-async fn watch(parts: &RpcParts, mut watched: Watched, out: mpsc::Sender<WatchCamerasResponse>) -> Status {
-    let mut changes = parts.cameras.changes();
-    let mut first = true;
+/// All cameras at one moment.
+struct Seen {
+    statuses: Vec<CameraStatus>,
+    time: Timestamp,
+}
+
+/// Tells all states at once, then what changed whenever there is room for it, and every [`COUNTS_EVERY`] the counts that did: a slow
+/// watcher sees the newest state and not each one before it. `look` is asked again at each change and for each look at the counts.
+async fn watch(
+    mut changes: watch::Receiver<u64>,
+    look: impl Fn() -> Seen,
+    mut watched: Watched,
+    out: mpsc::Sender<WatchCamerasResponse>,
+) -> Status {
+    let mut recount = tokio::time::interval_at(Instant::now() + COUNTS_EVERY, COUNTS_EVERY);
+    // A watcher who did not read for a while wants the counts of now, once.
+    recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut first, mut counts) = (true, false);
     loop {
         let Ok(room) = out.reserve().await else { return left() };
         // Marked before it is read: a change that comes between is told in the next round.
         changes.borrow_and_update();
-        let statuses = watched.news(parts);
+        let seen = look();
+        let server_time = Some(time(seen.time));
+        let statuses = watched.news(seen, counts);
         if first || !statuses.is_empty() {
-            room.send(WatchCamerasResponse { statuses, server_time: Some(time(parts.clock.now())) });
+            room.send(WatchCamerasResponse { statuses, server_time });
         } else {
             drop(room);
         }
         first = false;
-        if changes.changed().await.is_err() {
-            return stopping().into();
+        counts = tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => false,
+                Err(_) => return stopping().into(),
+            },
+            _ = recount.tick() => true,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A record of cameras that a test changes, and who watches it.
+    struct Record {
+        frames: Mutex<Vec<(&'static str, u64)>>,
+        changes: watch::Sender<u64>,
+    }
+
+    impl Record {
+        fn start(frames: &[(&'static str, u64)]) -> (Arc<Self>, mpsc::Receiver<WatchCamerasResponse>) {
+            let record = Arc::new(Self { frames: Mutex::new(frames.to_vec()), changes: watch::Sender::new(0) });
+            let (out, told) = mpsc::channel(1);
+            let (seen, changes) = (record.clone(), record.changes.subscribe());
+            tokio::spawn(async move { watch(changes, || seen.look(), Watched::default(), out).await });
+            (record, told)
         }
+
+        fn look(&self) -> Seen {
+            let status = |(id, received): &(&str, u64)| CameraStatus {
+                camera: CameraId::parse(id).expect("a good id"),
+                state: CameraState::Connecting,
+                since: Timestamp::default(),
+                frames: FrameCounts { received: *received, ..FrameCounts::default() },
+            };
+            let statuses = self.frames.lock().expect("no test panics with it").iter().map(status).collect();
+            Seen { statuses, time: Timestamp::default() }
+        }
+
+        fn set(&self, frames: &[(&'static str, u64)]) {
+            *self.frames.lock().expect("no test panics with it") = frames.to_vec();
+        }
+    }
+
+    /// What is told next, within about a minute, and after how long. The end of that is none of a look at the counts.
+    async fn next(told: &mut mpsc::Receiver<WatchCamerasResponse>) -> Option<(Vec<(String, u64)>, Duration)> {
+        let asked = Instant::now();
+        let response = tokio::time::timeout(COUNTS_EVERY * 12 + Duration::from_secs(2), told.recv()).await.ok()?.expect("it goes on");
+        let received = |s: &pb::CameraStatus| s.frames.as_ref().map(|frames| frames.received).unwrap_or_default();
+        Some((response.statuses.iter().map(|s| (s.camera_id.clone(), received(s))).collect(), asked.elapsed()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counts_that_changed_are_told_every_few_seconds_and_others_are_not() {
+        let (record, mut told) = Record::start(&[("door", 0), ("yard", 0)]);
+        assert_eq!(next(&mut told).await.map(|(all, _)| all.len()), Some(2), "all at once");
+        record.set(&[("door", 7), ("yard", 0)]);
+        let (counted, after) = next(&mut told).await.expect("the counts are renewed");
+        assert_eq!(counted, [("door".to_owned(), 7)], "yard's have not changed");
+        assert_eq!(after.as_secs(), COUNTS_EVERY.as_secs());
+        assert_eq!(next(&mut told).await, None, "nothing changes, so nothing is told");
+        // A change of some camera's state is told at once, and not every camera's counts with it.
+        record.set(&[("attic", 1), ("door", 8), ("yard", 0)]);
+        record.changes.send_modify(|version| *version += 1);
+        let (changed, after) = next(&mut told).await.expect("the new one is told");
+        assert_eq!((changed, after), (vec![("attic".to_owned(), 1)], Duration::ZERO));
     }
 }

@@ -252,6 +252,18 @@ fn verify_answers_by_its_exit_code_too() {
 }
 
 #[test]
+fn verify_tells_a_photo_that_cannot_be_compared_from_one_of_somebody_else() {
+    let (daemon, folder) = (Canned::start(), tempfile::tempdir().expect("a temporary directory"));
+    let blurred = file(folder.path(), "blurred.jpg", b"blurred");
+    let refused = run(&["--server", &daemon.url, "verify", &blurred, "--subject", "anna"]);
+    assert!(refused.exit_code == 2 && refused.out.is_empty() && refused.err.contains("reason: NO_FACE"), "{refused:?}");
+    let unread = run(&["--server", &daemon.url, "verify", "/nowhere.jpg", "--subject", "anna"]);
+    assert!(unread.exit_code == 2 && unread.err.contains("/nowhere.jpg"), "{unread:?}");
+    let gone = run(&["--server", "http://127.0.0.1:1", "verify", &blurred, "--subject", "anna"]);
+    assert_eq!(gone.exit_code, 3, "{gone:?}");
+}
+
+#[test]
 fn detect_draws_the_faces_into_the_picture_the_daemon_saw() {
     let (daemon, folder) = (Canned::start(), tempfile::tempdir().expect("a temporary directory"));
     let [photo, seen, other] = ["photo.png", "seen.png", "other.png"].map(|name| folder.path().join(name));

@@ -139,7 +139,7 @@ fn url(text: &str) -> Result<Url, Status> {
     let refuse = |why| Err(Refusal::invalid("BAD_CAMERA_URL", format!("camera.url: {why}")).field("camera.url").into());
     let Ok(url) = Url::parse(text) else { return refuse("is no URL; use rtsp://host[:port]/path") };
     if holds_credential(&url) {
-        let why = "camera.url: holds a user name or password; give the URL without, and the credential in `credential`";
+        let why = "camera.url: holds a user name, password or token; give the URL without, and the credential in `credential`";
         return Err(Refusal::invalid("CREDENTIAL_IN_URL", why).field("camera.url").into());
     }
     match url.scheme() {

@@ -304,8 +304,11 @@ impl RecognitionService for Answers {
         Ok(Response::new(pb::DetectFacesResponse { faces: vec![face], image_width: 64, image_height: 48 }))
     }
 
-    /// Only anna is who she is said to be.
+    /// Only anna is who she is said to be, and photos that begin with `b` show nobody.
     async fn verify(&self, request: Request<pb::VerifyRequest>) -> Answer<pb::VerifyResponse> {
+        if request.get_ref().image.starts_with(b"b") {
+            return Err(refused(Code::InvalidArgument, "NO_FACE", "no face was found", &[]));
+        }
         let is_anna = request.into_inner().claim == Some(pb::verify_request::Claim::SubjectId("anna".into()));
         let similarity = if is_anna { 0.8 } else { 0.1 };
         Ok(Response::new(pb::VerifyResponse {

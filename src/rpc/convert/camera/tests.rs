@@ -69,6 +69,7 @@ fn bad_urls_are_refused_without_repeating_them() {
         ("rtsp://admin:hunter2@cam.example/live", "CREDENTIAL_IN_URL"),
         ("rtsp://:hunter2@cam.example/live", "CREDENTIAL_IN_URL"),
         ("http://hunter2@cam.example/live", "CREDENTIAL_IN_URL"),
+        ("rtsp://cam.example:554/user=admin&password=hunter2&channel=1&stream=0.sdp?", "CREDENTIAL_IN_URL"),
     ] {
         let status = new_camera(&pb::Camera { url: url.into(), ..entrance() }).expect_err(url);
         assert_eq!(reason(&status), expected, "{url}");
