@@ -437,8 +437,10 @@ impl Enrolment {
         self.register.facts().await
     }
 
+    /// For those who bring many photos, a few at a time: what they wait for is their turn, and only a single photo is refused when too
+    /// many wait.
     fn preparation(&self) -> Prepare {
-        let (photos, quality_min) = (self.photos.clone(), self.quality_min);
+        let (photos, quality_min) = (self.photos.clone().patient(), self.quality_min);
         Arc::new(move |photo| {
             let photos = photos.clone();
             Box::pin(async move { Prepared::of(&photos, photo, quality_min).await })

@@ -33,6 +33,7 @@ pub use condition::Condition;
 pub use cut::{CutFace, FaceOnDevice};
 pub use engine::{Engine, SessionPermit};
 pub use liveness::FaceInFrame;
+pub use queue::PHOTOS_MAX;
 
 use cuda::{CudaError, GraphsError};
 

@@ -2,23 +2,23 @@
 //! pictures.
 //!
 //! In: JPEG, PNG or PNM bytes. Out: faces in pixels of the upright photo, aligned and assessed.
-//! At most two photos are decoded at once; further callers wait, as many as the edges
-//! let in.
+//! At most four photos are looked at at once. Of further ones sixteen wait, one more is refused as busy; whoever is
+//! [patient](PhotoAnalyst::patient) waits beside them.
 //! Must not know: subjects, the gallery, who asks.
 
 mod decode;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod worsen;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
 use crate::face::{AlignedFace, Detection, Quality, Template};
 use crate::frame::{Frame, Size};
-use crate::infer::{DetectRequest, Engine, FaceInFrame, InferError, Lane, align, with_border};
+use crate::infer::{DetectRequest, Engine, FaceInFrame, InferError, Lane, PHOTOS_MAX, align, with_border};
 use crate::quality;
 pub use worsen::{Worsening, worsened};
 
@@ -33,6 +33,9 @@ pub const PHOTO_SIDE_MIN: u32 = 16;
 /// The most photos that are looked at at once: decoded, each may take 8 bytes for each of its 50
 /// million pixels.
 const EXAMINED_MAX: usize = 4;
+/// The most photos that wait to be looked at. Each is held meanwhile, so that with 32 MiB a photo they take half a GiB; and they
+/// are as many as wait for a session, since who is refused should not depend on where photos pile up.
+const WAITING_MAX: usize = PHOTOS_MAX;
 /// The border that a photo gets when no face was found in it, in pixels: the detector misses
 /// faces that fill the whole picture.
 const BORDER_PIXELS: u32 = 40;
@@ -80,13 +83,23 @@ pub struct PhotoFace {
 pub struct PhotoAnalyst {
     engine: Engine,
     places: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    is_patient: bool,
     scores_liveness: bool,
 }
 
 impl PhotoAnalyst {
     /// Over `engine`.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, places: Arc::new(Semaphore::new(EXAMINED_MAX)), scores_liveness: false }
+        let (places, waiting) = (Arc::new(Semaphore::new(EXAMINED_MAX)), Arc::new(Semaphore::new(WAITING_MAX)));
+        Self { engine, places, waiting, is_patient: false, scores_liveness: false }
+    }
+
+    /// One that waits for its turn however many wait, and takes nobody's place among those; it shares everything else. It is for
+    /// whoever has many photos and asks for few of them at once: nobody refuses photos of a folder for want of a moment.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        Self { is_patient: true, ..self }
     }
 
     /// One that also asks how much each face looks alive, where the engine can tell; it shares everything else. Whoever
@@ -101,11 +114,10 @@ impl PhotoAnalyst {
     ///
     /// # Errors
     /// [`PhotoError::BadImage`] for what is no picture of 16 to 16,384 pixels a side, 50 million
-    /// pixels and 32 MiB; [`PhotoError::Infer`].
+    /// pixels and 32 MiB; [`PhotoError::Infer`], of [`InferError::Busy`] when too many wait.
     pub async fn examine(&self, image: &[u8]) -> Result<Photo, PhotoError> {
-        // Nobody closes the semaphore, so the place always comes. It is held while the picture waits
-        // for a session, too.
-        let _place = self.places.acquire().await;
+        // It is held while the picture waits for a session, too.
+        let _place = self.place().await?;
         let frame = decode(image).await?;
         let mut detections = self.detect(&frame).await?;
         if !detections.is_empty() {
@@ -117,6 +129,16 @@ impl PhotoAnalyst {
         // The crop is taken from the bordered picture, which holds at least as much of the face.
         let faces = assessed(bordered, detections, BORDER_PIXELS).await?;
         self.scored(Photo { frame, faces }).await
+    }
+
+    /// A place among the photos that are looked at, first come, first served.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, InferError> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(place);
+        }
+        let _waits = if self.is_patient { None } else { Some(self.waiting.try_acquire().map_err(|_| InferError::Busy)?) };
+        // Nobody closes the semaphore, so the place always comes.
+        self.places.acquire().await.map_err(|_| InferError::Stopped)
     }
 
     /// The photo, with the live score of each face where that is wanted.

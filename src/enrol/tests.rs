@@ -1,10 +1,13 @@
 //! Made-up photos for the tests of enrolment: what a photo shows is written in its bytes, so that
-//! no model is needed.
+//! no model is needed. And who waits where many photos do.
 //!
 //! In: who and which shot. Out: bytes, prepared photos, a store that is empty. Must not know: models.
 
+use std::future::poll_fn;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::prepare::{Prepared, sha256};
 use super::register::Register;
@@ -13,7 +16,9 @@ use super::*;
 use crate::clock::SimulatedClock;
 use crate::decide::Policy;
 use crate::face::{Quality, Template};
+use crate::infer::InferError;
 use crate::photo::PhotoError;
+use crate::photo::tests::crowded;
 
 /// From this similarity on two made-up photos show one person.
 pub(super) const THRESHOLD: f32 = 0.5;
@@ -77,4 +82,33 @@ pub(super) fn found(register: &Register, who: u8, shot: u8) -> Option<String> {
     let best = register.gallery.current().search(&prepared(who, shot).template, 1).expect("one space");
     let best = best.first().filter(|best| best.similarity >= THRESHOLD)?;
     Some(register.gallery.subject(best.subject)?.id.to_string())
+}
+
+/// What there is to say by now.
+async fn by_now(preparing: impl Future<Output = Result<Prepared, EnrolError>>) -> Option<Result<Prepared, EnrolError>> {
+    let mut preparing = pin!(preparing);
+    poll_fn(|context| match preparing.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn where_too_many_photos_wait_a_single_one_is_refused_and_those_of_a_folder_or_an_import_wait() {
+    let data = tempfile::tempdir().expect("a folder");
+    let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000)));
+    let store = Store::open_with_clock(data.path(), clock.clone()).expect("a store");
+    let (gallery, (photos, places)) = (Gallery::with_clock(space(), clock.clone()), crowded());
+    let policy = Policy::fixed(THRESHOLD);
+    let enrolment = Enrolment::new(EnrolmentParts { photos, store, gallery, clock, people_dir: None, quality_min: 0.3, policy });
+    let picture: Arc<[u8]> = photo(1, 1).into();
+    let single = by_now(enrolment.prepare(SampleInput::Image(Arc::clone(&picture)))).await;
+    assert!(matches!(single, Some(Err(EnrolError::Photo(PhotoError::Infer(InferError::Busy))))), "{single:?}");
+    let mut of_many = enrolment.preparation()(picture);
+    let waits = by_now(&mut of_many).await;
+    assert!(waits.is_none(), "{waits:?}");
+    drop(places);
+    let looked_at = of_many.await;
+    assert!(matches!(looked_at, Err(EnrolError::Photo(PhotoError::BadImage(_)))), "these bytes are no picture: {looked_at:?}");
 }

@@ -81,7 +81,8 @@ impl Embedder {
         let chain = format!("{} {} {} {:?} {}", facts.space, facts.precision, facts.provider, facts.mirror, models.join(" "));
         let chain = |infer: &InferConfig| format!("{chain} {} {}", infer.detector_side, infer.detection_score_min);
         let cache = cache.map(|(dir, infer)| Cache::open(dir, &chain(infer))).transpose()?.map(Arc::new);
-        Ok(Self { photos: PhotoAnalyst::new(engine), space: facts.space, sessions: facts.sessions, cache })
+        // As many photos are asked for at once as there are sessions, and there may be many.
+        Ok(Self { photos: PhotoAnalyst::new(engine).patient(), space: facts.space, sessions: facts.sessions, cache })
     }
 
     /// The space of the templates.

@@ -13,7 +13,7 @@ use super::Lane;
 use crate::clock::Timestamp;
 
 /// The most photos that wait.
-pub(super) const PHOTOS_MAX: usize = 16;
+pub const PHOTOS_MAX: usize = 16;
 /// A photo that has waited so long goes before live frames, once.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A session is kept for live frames until so long after the last one.

@@ -1,11 +1,17 @@
-//! Tests of decoding: limits before memory, upright pixels, every pixel format.
+//! Tests of decoding: limits before memory, upright pixels, every pixel format; and of how many photos wait.
 //!
-//! In: pictures made here. Out: nothing. Must not know: models.
+//! In: pictures made here. Out: an analyst with which many photos wait, for the tests of who asks. Must not know: models.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::task::Poll;
 
 use image::{DynamicImage, GenericImageView, ImageFormat};
 
 use super::*;
-use crate::face::{Landmarks, Point, Rect};
+use crate::face::{Landmarks, Point, Rect, TemplateSpace};
+use crate::infer::{EngineFacts, Inference};
 
 fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -151,4 +157,77 @@ fn a_jpeg_that_is_cut_is_refused_and_one_with_something_behind_it_is_not() {
     }
     let with_film: Vec<u8> = whole.iter().copied().chain(*b"film \xff\xda").collect();
     assert!(decode::upright(&with_film).is_ok());
+}
+
+/// A session that finds nobody, and not before it is let go.
+struct Held(mpsc::Receiver<()>);
+
+impl Inference for Held {
+    fn detect(&mut self, requests: &[DetectRequest], _: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        // Whoever holds it has gone once it need not wait any more.
+        let _ = self.0.recv();
+        Ok(vec![Vec::new(); requests.len()])
+    }
+
+    fn encode(&mut self, _: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+        Ok(Vec::new())
+    }
+}
+
+type Examination<'a> = Pin<Box<dyn Future<Output = Result<Photo, PhotoError>> + 'a>>;
+
+/// What there is to say of a photo by now.
+async fn by_now(examination: &mut Examination<'_>) -> Option<Result<Photo, PhotoError>> {
+    poll_fn(|context| match examination.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// An analyst, and what its session is held by until that is dropped.
+fn held_analyst() -> (PhotoAnalyst, mpsc::SyncSender<()>) {
+    let (hold, held) = mpsc::sync_channel(1);
+    let engine = Engine::of_sessions(vec![Held(held)], EngineFacts::made_up(TemplateSpace::new("s")));
+    (PhotoAnalyst::new(engine.expect("a thread can be had")), hold)
+}
+
+/// An analyst with which as many photos are looked at and wait as may, until what comes with it is dropped.
+pub(crate) fn crowded() -> (PhotoAnalyst, impl Sized) {
+    let (photos, _) = held_analyst();
+    let places = Arc::clone(&photos.places).try_acquire_many_owned(EXAMINED_MAX as u32).expect("all are free");
+    let waiting = Arc::clone(&photos.waiting).try_acquire_many_owned(WAITING_MAX as u32).expect("nobody waits");
+    (photos, (places, waiting))
+}
+
+#[tokio::test]
+async fn sixteen_photos_wait_one_more_is_refused_as_busy_and_whoever_is_patient_waits_all_the_same() {
+    // What is declared last is dropped first: a failed assertion lets the session go before its engine ends.
+    let (photos, hold) = held_analyst();
+    let image = encoded(&DynamicImage::new_rgb8(32, 32), ImageFormat::Png);
+    // All clones share the places, those that score liveness, too.
+    let (scoring, patient) = (photos.clone().with_live_scores(), photos.clone().patient());
+    let mut waiting: Vec<Examination> = Vec::new();
+    for number in 0..EXAMINED_MAX + 16 {
+        waiting.push(Box::pin(if number % 2 == 0 { &photos } else { &scoring }.examine(&image)));
+        assert!(by_now(&mut waiting[number]).await.is_none(), "photo {number} waits");
+    }
+    for analyst in [&photos, &scoring] {
+        let refused = by_now(&mut (Box::pin(analyst.examine(&image)) as Examination)).await;
+        assert!(matches!(refused, Some(Err(PhotoError::Infer(InferError::Busy)))), "too many wait: {:?}", refused.map(|r| r.err()));
+    }
+    let mut of_folder: Vec<Examination> = (0..3).map(|_| Box::pin(patient.examine(&image)) as Examination).collect();
+    for examination in &mut of_folder {
+        assert!(by_now(examination).await.is_none(), "it waits");
+    }
+    // Whoever gives up makes room for another.
+    waiting.pop();
+    waiting.push(Box::pin(photos.examine(&image)));
+    assert!(by_now(&mut waiting[EXAMINED_MAX + 15]).await.is_none(), "there is room again");
+
+    drop(hold);
+    for examination in waiting.into_iter().chain(of_folder) {
+        assert!(examination.await.expect("it is looked at").faces.is_empty());
+    }
+    assert!(photos.examine(&image).await.is_ok(), "nobody waits any more");
 }

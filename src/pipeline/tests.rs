@@ -11,6 +11,7 @@ mod liveness;
 mod rates;
 mod shadow;
 mod telling;
+mod token;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -124,3 +124,42 @@ impl Evidence {
         self.fused.as_ref().map(|fused| fused.quality)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{BoxInFrame, TrackId};
+    use crate::face::TemplateSpace;
+
+    const BEGIN: Timestamp = Timestamp::from_micros(1_000_000);
+    const BEST_PROMISE: f32 = 0.5;
+    /// The visitor is decided, and nothing is due.
+    const DECIDED: (bool, bool) = (true, false);
+
+    /// Of a face that was looked at at [`BEGIN`] and promised [`BEST_PROMISE`].
+    fn evidence() -> Evidence {
+        let mut evidence = Evidence::default();
+        let shot = Template::normalised(TemplateSpace::new("s"), &[1.0, 0.0]).expect("it has a direction");
+        evidence.looked(BEGIN);
+        evidence.fuse(&shot, 0.8, BEST_PROMISE).expect("one space");
+        evidence
+    }
+
+    /// When a decided face that promises `more` than the best one so far is looked at again.
+    fn looked_at_after(more: f32) -> Duration {
+        let promise = BEST_PROMISE + more;
+        let (box_in_frame, frames_apart) = (BoxInFrame::default(), Duration::ZERO);
+        let look = Look { track: TrackId(1), resumed: false, frames_apart, promise, box_in_frame, detection_score: 0.9 };
+        let mut evidence = evidence();
+        let waits = (0..300).map(|step| Duration::from_millis(10) * step);
+        waits.into_iter().find(|wait| evidence.wants(&look, DECIDED, BEGIN.plus(*wait))).expect("within three seconds")
+    }
+
+    #[test]
+    fn a_decided_face_is_looked_at_again_after_half_a_second_where_it_promises_clearly_more_and_after_two_else() {
+        assert_eq!(looked_at_after(CLEARLY_BETTER + 0.01), Duration::from_millis(500));
+        for hardly_more in [CLEARLY_BETTER - 0.01, 0.0, -0.3] {
+            assert_eq!(looked_at_after(hardly_more), Duration::from_secs(2), "{hardly_more} more");
+        }
+    }
+}

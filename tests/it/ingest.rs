@@ -7,9 +7,11 @@
 mod replay;
 pub(crate) mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use doorward::camera::{CameraState, OfflineReason, Transport};
+use doorward::clock::{Clock, SimulatedClock, Timestamp};
 use doorward::ingest::{Decode, SourceSettings};
 
 use self::support::{
@@ -72,6 +74,35 @@ fn a_killed_camera_is_noticed_and_watched_again_when_it_returns() {
     println!("killed: noticed after {noticed:?} as {reason:?}, frames again {returned:?} after its return");
     assert_eq!(reason, OfflineReason::Ended);
     assert_times_rise(&watched.recorder.record());
+}
+
+#[test]
+fn a_camera_that_gave_frames_for_ten_seconds_is_tried_again_as_soon_as_at_first() {
+    let mut camera = CameraProcess::playing();
+    camera.kill();
+    let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000_000)));
+    let watched = Watched::begin_by(settings(&camera.url), clock.clone(), Duration::ZERO);
+    let wait_told = |state: &CameraState| match state {
+        CameraState::Offline { next_attempt_time: Some(next), .. } => Some(next.since(clock.now())),
+        _ => None,
+    };
+    let fourth = |record: &Record| record.states.iter().filter_map(wait_told).nth(3);
+    watched.recorder.wait("four attempts", SOON, |record| fourth(record).is_some());
+    let grown = fourth(&watched.recorder.record()).expect("there were four");
+    assert!(grown > Duration::from_secs(1), "the waits have grown: {grown:?}");
+    let mut camera = camera.again();
+    watched.recorder.wait("online", SOON, Record::is_online);
+    // Ten seconds of frames pass on the supervisor's clock alone, in steps that are no silence.
+    for _ in 0..21 {
+        let now = clock.advance(Duration::from_millis(500));
+        watched.recorder.wait("a frame of this moment", SOON, |record| record.frames.last().is_some_and(|last| last.decode_time == now));
+    }
+    camera.kill();
+    let is_before = |state: &&CameraState| !matches!(state, CameraState::Online { .. });
+    let after_frames = |record: &Record| record.states.iter().skip_while(is_before).find_map(wait_told);
+    watched.recorder.wait("offline", SOON, |record| after_frames(record).is_some());
+    let wait = after_frames(&watched.recorder.record()).expect("it is offline");
+    assert!(wait <= Duration::from_millis(500), "the first wait is half a second at the most: {wait:?}");
 }
 
 #[test]

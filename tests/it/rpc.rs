@@ -278,5 +278,17 @@ async fn cameras_are_made_changed_and_removed_and_their_credentials_never_shown(
     }
     let status = SystemServiceClient::new(served.channel.clone()).get_status(pb::GetStatusRequest {}).await.expect("answered").into_inner();
     assert_eq!((status.camera_count, status.cameras_online, status.models.len()), (1, 0, 2));
-    assert!(status.inference.is_some_and(|i| i.device == "cpu" && i.sessions > 0 && !i.template_space.is_empty()));
+    check_cpu(&status.inference.expect("it says what runs"));
+}
+
+/// Holds that what runs is told as it is on a CPU, whose precision and by that whose provider follow from the processor.
+fn check_cpu(inference: &pb::InferenceStatus) {
+    assert!(inference.sessions > 0 && !inference.template_space.is_empty(), "{inference:?}");
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").expect("Linux tells of its processor");
+    let has_bf16 = ["amx_bf16", "avx512_bf16"].iter().any(|feature| cpuinfo.split_whitespace().any(|word| word == *feature));
+    let (provider, precision) = if has_bf16 { ("OpenVINO", "bf16") } else { ("CPU (detector), OpenVINO (encoder)", "f32") };
+    let told = [&inference.device, &inference.provider, &inference.precision].map(String::as_str);
+    assert_eq!(told, ["cpu", provider, precision], "{inference:?}");
+    assert!(inference.precision_reason.contains("the processor has"), "{inference:?}");
+    assert!(!inference.device_reason.is_empty() && !inference.runtime_version.is_empty(), "{inference:?}");
 }

@@ -320,3 +320,51 @@ async fn connections_over_the_limit_are_closed_and_counted() {
     assert!(!answered && server.handle.connections().refused() >= 1);
     assert!(first.check(check("")).await.is_ok(), "the first goes on");
 }
+
+/// An HTTP/2 frame: its type and flags, its stream, its payload.
+fn h2_frame((kind, flags): (u8, u8), stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The first frame of `stream` that the server sends: its type and payload.
+async fn h2_answer(socket: &mut tokio::net::TcpStream, stream: u32) -> (u8, Vec<u8>) {
+    loop {
+        let mut head = [0; 9];
+        tokio::io::AsyncReadExt::read_exact(socket, &mut head).await.expect("the server goes on");
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        tokio::io::AsyncReadExt::read_exact(socket, &mut payload).await.expect("the server goes on");
+        if u32::from_be_bytes([head[5], head[6], head[7], head[8]]) == stream {
+            return (head[3], payload);
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_one_connection_no_more_streams_than_allowed_are_served_at_once() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const END_HEADERS: u8 = 4;
+    const END_STREAM: u8 = 1;
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    let server = start(ServerConfig { streams_per_connection_max: 2, ..loopback() }).await;
+    // POST and http from HPACK's table; then path, authority and content type, each as a name of the table with a plain value.
+    let field = |name: &[u8], value: &str| [name, &[u8::try_from(value.len()).expect("short")], value.as_bytes()].concat();
+    let (path, authority) = (field(&[4], "/doorward.v1.RecognitionService/DetectFaces"), field(&[1], "localhost"));
+    let call = [vec![0x83, 0x86], path, authority, field(&[0x0f, 0x10], "application/grpc")].concat();
+    // tonic's own client keeps to what it was allowed, so this one does not.
+    let mut asked = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &h2_frame((SETTINGS, 0), 0, &[])].concat();
+    for open in [1, 3] {
+        asked.extend(h2_frame((HEADERS, END_HEADERS), open, &call));
+    }
+    asked.extend(h2_frame((HEADERS, END_HEADERS | END_STREAM), 5, &call));
+    let mut socket = tokio::net::TcpStream::connect(server.address).await.expect("connected");
+    tokio::io::AsyncWriteExt::write_all(&mut socket, &asked).await.expect("written");
+    assert_eq!(h2_answer(&mut socket, 5).await, (RST_STREAM, REFUSED_STREAM.to_vec()), "two streams are open already");
+
+    // Once one of them has ended there is room for another.
+    let ended = [h2_frame((RST_STREAM, 0), 1, &[0, 0, 0, 8]), h2_frame((HEADERS, END_HEADERS | END_STREAM), 7, &call)].concat();
+    tokio::io::AsyncWriteExt::write_all(&mut socket, &ended).await.expect("written");
+    assert_eq!(h2_answer(&mut socket, 7).await.0, HEADERS, "it is answered");
+}

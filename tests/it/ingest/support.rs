@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use doorward::camera::{CameraId, CameraState, Credential, OfflineReason, Secret, Skipped, Transport};
-use doorward::clock::{SystemClock, Timestamp};
+use doorward::clock::{Clock, SystemClock, Timestamp};
 use doorward::frame::{Frame, Size};
 use doorward::ingest::{self, Decode, FrameSink, Sinks, SourceSettings, StateSink};
 use image::{Rgb, RgbImage};
@@ -276,11 +276,16 @@ impl Watched {
     }
 
     pub fn begin_slow(settings: SourceSettings, slowness: Duration) -> Self {
+        Self::begin_by(settings, Arc::new(SystemClock::new()), slowness)
+    }
+
+    /// The same by a clock of the caller's.
+    pub fn begin_by(settings: SourceSettings, clock: Arc<dyn Clock>, slowness: Duration) -> Self {
         ingest::init().expect("GStreamer and its plugins are installed");
         let recorder = Arc::new(Recorder { slowness, ..Recorder::default() });
         let sinks = Sinks { frames: recorder.clone(), states: recorder.clone() };
         let cancel = CancellationToken::new();
-        let watch = ingest::watch(settings, sinks, Arc::new(SystemClock::new()), cancel.clone());
+        let watch = ingest::watch(settings, sinks, clock, cancel.clone());
         Self { recorder, cancel, task: Some(runtime().spawn(watch)) }
     }
 
