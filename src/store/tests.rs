@@ -29,6 +29,7 @@ mod export;
 mod gallery;
 mod reencode;
 mod shadow;
+mod upgrade;
 
 /// A store in a directory of its own.
 /// A call whose answer is kept.

@@ -25,7 +25,7 @@ fn request(key: &str, asked: u8) -> Option<RequestKey> {
     Some(RequestKey { key: key.into(), asked: [asked; 32] })
 }
 
-fn camera(name: &str) -> Camera {
+pub(super) fn camera(name: &str) -> Camera {
     let point = |x, y| NormalisedPoint { x, y };
     Camera {
         id: id(name),
