@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use url::{Position, Url, form_urlencoded};
+use url::{Url, form_urlencoded};
 
 use crate::clock::Timestamp;
 pub use crate::frame::{CameraId, InvalidCameraId};
@@ -114,7 +114,7 @@ pub struct Camera {
 }
 
 /// What cameras, recorders and gateways call a password, a token or a user name with its password, in small letters and digits.
-const SECRET_NAMES: [&str; 26] = [
+const SECRET_NAMES: [&str; 28] = [
     "accesstoken",
     "apikey",
     "auth",
@@ -133,8 +133,10 @@ const SECRET_NAMES: [&str; 26] = [
     "passwd",
     "password",
     "passwort",
-    "psw",
     "psd",
+    "psw",
+    "pswd",
+    "pw",
     "pwd",
     "secret",
     "token",
@@ -147,22 +149,36 @@ const SECRET_NAMES: [&str; 26] = [
 /// logged. Recorders take such pairs in the path, too, between `&`, `;`, `/`, `?` or `_`, and decode them first. A user's name
 /// alone is no secret there (`/user=view/` names a stream), and neither is an empty password.
 pub fn holds_credential(url: &Url) -> bool {
-    let behind_host = &url[Position::AfterPort..];
-    let decoded: Vec<String> = form_urlencoded::parse(behind_host.as_bytes()).map(|(name, value)| format!("{name}={value}")).collect();
-    !url.username().is_empty() || url.password().is_some() || holds_secret_pair(&decoded.join("&"))
+    let is_in = |text: &str, separators: &[char]| holds_secret_pair(text, separators) || holds_secret_pair(&decoded(text), separators);
+    !url.username().is_empty()
+        || url.password().is_some()
+        || url.query_pairs().any(|(name, value)| !value.is_empty() && is_secret(&name))
+        || url.query().is_some_and(|query| is_in(query, &['&', ';', '/', '?']))
+        || [url.path(), url.fragment().unwrap_or_default()].iter().any(|text| is_in(text, &['&', ';', '/', '?', '_']))
 }
 
-/// Whether `text` gives a value to a secret's name, which is the word right before an `=`.
-fn holds_secret_pair(text: &str) -> bool {
+/// A text that may consist of pairs, as whoever decodes it first sees it.
+fn decoded(text: &str) -> String {
+    let pairs: Vec<String> = form_urlencoded::parse(text.as_bytes()).map(|(name, value)| format!("{name}={value}")).collect();
+    pairs.join("&")
+}
+
+/// Whether `text` gives a value to a secret's name, which stands between one of the separators and an `=`.
+fn holds_secret_pair(text: &str, separators: &[char]) -> bool {
     let in_word = |c: char| c.is_ascii_alphanumeric();
     text.match_indices('=').any(|(at, _)| {
-        let name = text[..at].rsplit(|c| !in_word(c)).next().unwrap_or_default();
+        let name = text[..at].rsplit(|c| separators.contains(&c) || !(in_word(c) || c == '_' || c == '-')).next().unwrap_or_default();
         let rest = &text[at + 1..];
         // An empty password is followed by the next pair or by nothing; other passwords may begin with an underscore.
         let next_pair = rest.strip_prefix('_').is_some_and(|next| next.trim_start_matches(in_word).starts_with('='));
-        let has_value = !rest.is_empty() && !rest.starts_with(['&', ';', '/', '?', '#']) && !next_pair;
-        has_value && SECRET_NAMES.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+        let has_value = !rest.is_empty() && !rest.starts_with(['&', ';', '/', '?']) && !next_pair;
+        has_value && is_secret(name)
     })
+}
+
+fn is_secret(name: &str) -> bool {
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    SECRET_NAMES.iter().any(|secret| name.eq_ignore_ascii_case(secret))
 }
 
 /// A user name and a password. Prints neither.
@@ -337,6 +353,13 @@ mod tests {
             "/live?password=_hunter2",
             "/live#pass=hunter2",
             "/live?password==",
+            "/live?password=%23hunter2",
+            "/user=admin&password=%23hunter2&channel=1",
+            "/live?password=%26hunter2",
+            "/live?password=/hunter2",
+            "/live?pwd=;hunter2",
+            "/live?password=_aHVudGVyMg=",
+            "/live?user-token=1&pass-word=hunter2",
         ] {
             assert!(is_refused(rest), "{rest}");
         }
@@ -355,6 +378,8 @@ mod tests {
             "/user=admin&password=&channel=1&stream=0.sdp?",
             "/user=admin_password=_channel=1_stream=0.sdp",
             "/live?password=",
+            "/onvif?profile_token=Profile_1",
+            "/onvif?profile-token=Profile_1",
         ] {
             assert!(!is_refused(rest), "{rest}");
         }
