@@ -247,15 +247,13 @@ impl Manifest {
             found: "it has no [[runtime]] with device = \"cuda\", as the manifest that comes with doorward has",
         };
         let runtime = self.runtime_of(device).ok_or_else(unlisted)?;
-        let path = self.dir.join(&runtime.file);
-        if device != Device::Cpu && !path.exists() {
-            return Err(ModelsError::NoGpuRuntime { path, found: "it is not installed" });
+        for listed in self.libraries(runtime) {
+            if device != Device::Cpu && !listed.is_installed() {
+                return Err(ModelsError::NoGpuRuntime { path: listed.path, found: "it is not installed" });
+            }
+            file::verify(&listed.path, Published { bytes: listed.bytes, sha256: &listed.sha256 })?;
         }
-        file::verify(&path, Published { bytes: runtime.bytes, sha256: &runtime.sha256 })?;
-        for library in &runtime.beside {
-            file::verify(&self.dir.join(&library.file), Published { bytes: library.bytes, sha256: &library.sha256 })?;
-        }
-        Ok(path)
+        Ok(self.dir.join(&runtime.file))
     }
 }
 

@@ -211,7 +211,9 @@ fn what_a_runtime_loads_from_beside_it_is_checked_like_the_runtime() {
                 assert!(error.contains("plugin.so") && error.contains("ba7816bf8f01") && error.contains(kind), "{error}");
             }
         };
-        refused("");
+        let missing = manifest.verified_runtime(device).expect_err("it is missing").to_string();
+        assert!(missing.contains("plugin.so") && missing.contains("--gpu") == (device != Device::Cpu), "{missing}");
+        assert!(found(name).is_err(), "what is installed has all of it");
         fs::write(&plugin, "ab").expect("it can be written");
         refused("truncated");
         fs::write(&plugin, "abd").expect("it can be written");

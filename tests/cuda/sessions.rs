@@ -11,7 +11,7 @@ use doorward::device::{Device, ResolvedDevice};
 use doorward::frame::PixelLayout;
 use doorward::infer::cuda::{CudaError, Gpu, GraphsError, GraphsPlan, Plan, Worker, graphs};
 use doorward::infer::{Engine, EngineFacts, Lane};
-use doorward::models::Manifest;
+use doorward::models::{LibraryEntry, Manifest};
 use onnx_rs::ast::{
     Attribute, AttributeType, DataType, Dimension, Graph, Model, Node, OpType, OperatorSetId, TensorProto, TensorShape,
     TensorShapeDimension, TensorTypeProto, TypeProto, TypeValue, ValueInfo,
@@ -103,6 +103,19 @@ fn library_lines(manifest: &Manifest) -> [[String; 3]; 2] {
     })
 }
 
+/// The lines of what the library for GPUs loads from beside it: the one for CPUs, which stands in for it, has its own there.
+fn lines_beside(manifest: &Manifest) -> Vec<String> {
+    let line = |beside: &LibraryEntry| {
+        let file = beside.file.display();
+        format!("    {{ file = \"{file}\", bytes = {}, sha256 = \"{}\" }},\n", beside.bytes, beside.sha256)
+    };
+    manifest.runtime_of(Device::Cuda(0)).unwrap().beside.iter().map(line).collect()
+}
+
+fn without(lines: &[String]) -> Vec<(&str, &str)> {
+    lines.iter().map(|line| (line.as_str(), "")).collect()
+}
+
 /// Runs over the stand-in where kernels can be compiled, as the engine does before it opens anything.
 fn run(test: &str, body: impl FnOnce(&Path)) {
     let Some(models) = faces::models_dir(test).filter(|_| nvrtc_dir(test).is_some()) else { return };
@@ -149,8 +162,10 @@ fn without_the_library_for_gpus_the_cpu_analyses_where_it_may_and_else_the_engin
 fn where_the_provider_cannot_be_had_the_cpu_analyses_where_it_may_and_else_the_engine_does_not_open() {
     const NAME: &str = "sessions::where_the_provider_cannot_be_had_the_cpu_analyses_where_it_may_and_else_the_engine_does_not_open";
     run(NAME, |models| {
-        let [cpu, gpu] = library_lines(&Manifest::load(models).unwrap());
-        let models = models_with(models, &instead(&gpu, &cpu));
+        let manifest = Manifest::load(models).unwrap();
+        let [cpu, gpu] = library_lines(&manifest);
+        let beside = lines_beside(&manifest);
+        let models = models_with(models, &[instead(&gpu, &cpu), without(&beside)].concat());
         let facts = falls_back_only_with_leave(models.path(), &["the TensorRT provider cannot run yunet-2023mar", "doorward doctor"]);
         assert_eq!((facts.provider.as_str(), facts.precision.as_str()), ("CPU", "f32"), "a process keeps its library");
     });
@@ -166,7 +181,8 @@ fn an_encoder_for_one_picture_is_named_before_any_engine_is_built_and_the_cpu_ru
         let sha256: String = Sha256::digest(&graph).iter().map(|byte| format!("{byte:02x}")).collect();
         let published = lines(&encoder.file.display().to_string(), encoder.bytes, &encoder.sha256);
         let of_one = lines("one.onnx", graph.len() as u64, &sha256);
-        let models = models_with(models, &[instead(&gpu, &cpu), instead(&published, &of_one)].concat());
+        let beside = lines_beside(&manifest);
+        let models = models_with(models, &[instead(&gpu, &cpu), without(&beside), instead(&published, &of_one)].concat());
         std::fs::write(models.path().join("one.onnx"), graph).unwrap();
         // The detector's provider cannot be had either, and comes later.
         let facts = falls_back_only_with_leave(models.path(), &["sface-2021dec", "one.doorward-1.onnx", "is for exactly 1 pictures"]);
