@@ -24,6 +24,7 @@ mod passage;
 mod scene;
 mod settings;
 mod shadowing;
+mod sweeping;
 #[cfg(test)]
 mod tests;
 mod unwritten;
@@ -62,8 +63,6 @@ pub use crate::visit::Layout;
 
 /// A frame waits for others only so long that it is still analysed within this. On a CPU no frame waits.
 const BATCH_LATENCY_MAX: Duration = Duration::from_millis(50);
-/// How often visits are ended that no further frame will end.
-const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// A batch that takes longer than this is stuck: the watchdog is told.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
@@ -133,23 +132,7 @@ struct SceneCell {
     score_min: f32,
 }
 
-/// A scene that a sweep flushes: one at a time.
-struct Flushing(Arc<SceneCell>);
-
-impl Drop for Flushing {
-    fn drop(&mut self) {
-        self.0.is_flushing.store(false, Ordering::Release);
-    }
-}
-
 impl SceneCell {
-    /// Takes the flush of a scene that has something to write, if nobody is at it.
-    fn begin_flushing(self: &Arc<Self>) -> Option<Flushing> {
-        let has_news = self.scene().has_news() || self.unwritten.try_lock().is_ok_and(|unwritten| !unwritten.is_settled());
-        let is_begun = has_news && !self.is_flushing.swap(true, Ordering::AcqRel);
-        is_begun.then(|| Flushing(Arc::clone(self)))
-    }
-
     fn scene(&self) -> MutexGuard<'_, Scene> {
         self.scene.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -260,17 +243,33 @@ impl Pipeline {
         let frames: Vec<_> = batch.iter().map(|frame| (frame.camera.clone(), frame.capture_time)).collect();
         // A decoder waits for its surfaces, and other cameras for the session; the log may take long.
         drop((batch, session));
-        for cell in cells.iter().flatten() {
-            self.tell(cell).await?;
+        let mut tellings = JoinSet::new();
+        for ((cell, frame), analysed) in cells.iter().cloned().zip(frames).zip(analysed) {
+            let pipeline = self.clone();
+            tellings.spawn(async move { pipeline.finish(cell, frame, analysed).await });
         }
-        if let Some(shadow) = self.0.shadow.get() {
-            shadow.take_over(&cells);
-        }
-        for ((camera, capture_time), analysed) in frames.iter().zip(analysed) {
-            self.0.intake.done((camera, *capture_time), analysed);
+        while let Some(told) = tellings.join_next().await {
+            told??;
         }
         self.end(number);
         Ok(cells.into_iter().flatten().collect())
+    }
+
+    /// What one frame showed is told, and the camera's next one may come: each camera waits for its own events alone.
+    async fn finish(
+        &self,
+        cell: Option<Arc<SceneCell>>,
+        (camera, capture_time): (CameraId, Timestamp),
+        analysed: bool,
+    ) -> Result<(), PipelineError> {
+        if let Some(cell) = &cell {
+            self.tell(cell).await?;
+        }
+        if let Some(shadow) = self.0.shadow.get() {
+            shadow.take_over(std::slice::from_ref(&cell));
+        }
+        self.0.intake.done((&camera, capture_time), analysed);
+        Ok(())
     }
 
     /// Brings the frames to where they are analysed; those that cannot be brought there are looked at from the host, as photos are.
@@ -372,53 +371,12 @@ impl Pipeline {
                 let has_told_all = cell.unwritten.lock().await.has_told_all();
                 let unkept = if has_told_all { drawing::keep(drawn, &self.0.events).await? } else { drawn };
                 cell.unwritten.lock().await.drawn(unkept);
+                self.tell(&cell).await?;
             }
             // Between two pictures that waited for room the camera's events have their turn.
-            while self.write_some(&cell).await? {}
-        }
-        Ok(())
-    }
-
-    /// Writes what waits of a camera. Answers whether more can be written at once.
-    async fn write_some(&self, cell: &SceneCell) -> Result<bool, PipelineError> {
-        let mut unwritten = cell.unwritten.lock().await;
-        if unwritten.is_settled() {
-            return Ok(false);
-        }
-        let camera = cell.scene().camera().to_owned();
-        Ok(unwritten.write(&self.0.events, &camera).await?)
-    }
-
-    /// Tells what a scene has to tell, with its pictures.
-    async fn flush(&self, cell: &Arc<SceneCell>) -> Result<(), PipelineError> {
-        self.tell(cell).await?;
-        self.draw(vec![Arc::clone(cell)]).await
-    }
-
-    /// Ends what no further frame will end, and writes what waits for room, until told to stop. Cameras wait for the disk, not for
-    /// each other.
-    async fn run_sweeps(&self, stop: CancellationToken) -> Result<(), PipelineError> {
-        let mut every = tokio::time::interval(SWEEP_EVERY);
-        let mut flushes: JoinSet<Result<(), PipelineError>> = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                Some(done) = flushes.join_next() => done??,
-                _ = every.tick() => {
-                    let gallery = self.0.gallery.current();
-                    for cell in self.cells() {
-                        cell.scene().pass_time(self.0.clock.now(), &gallery);
-                        // Whoever is at it takes along what came since, or the next round does.
-                        if let Some(flushing) = cell.begin_flushing() {
-                            let pipeline = self.clone();
-                            flushes.spawn(async move { pipeline.flush(&flushing.0).await });
-                        }
-                    }
-                }
+            while self.write_some(&cell).await? {
+                self.tell(&cell).await?;
             }
-        }
-        while let Some(done) = flushes.join_next().await {
-            done??;
         }
         Ok(())
     }

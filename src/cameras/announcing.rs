@@ -29,10 +29,7 @@ impl Cameras {
     /// Tells what is not told yet. Nobody who ends a camera's source comes between what is taken to be told and what is written.
     async fn announce_news(&self) -> Result<(), PipelineError> {
         let _order = self.0.announcing.lock().await;
-        for (camera, event, ends) in self.unannounced() {
-            self.0.pipeline.announce(&camera, event, ends).await?;
-        }
-        Ok(())
+        self.0.pipeline.announce(self.unannounced()).await
     }
 
     /// Tells that a camera whose source was ended by its operator is offline, if it was told to be online.
@@ -44,7 +41,7 @@ impl Cameras {
         }
         let mut event = Event::new(EventKind::CameraOffline, id.as_str(), self.0.clock.now());
         event.message = Some("changed or removed by the operator".into());
-        self.0.pipeline.announce(id, event, Some(EndReason::CameraRemoved)).await
+        self.0.pipeline.announce(vec![(id.clone(), event, Some(EndReason::CameraRemoved))]).await
     }
 
     fn unannounced(&self) -> Vec<(CameraId, Event, Option<EndReason>)> {

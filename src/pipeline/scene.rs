@@ -318,9 +318,9 @@ impl Scene {
         self.outbox.push(Pending { event, picture: None });
     }
 
-    /// Whether there is anything to tell.
+    /// Whether there is anything to tell, a shadow's verdicts included.
     pub fn has_news(&self) -> bool {
-        !self.outbox.is_empty() || !self.named.is_empty()
+        !self.outbox.is_empty() || !self.named.is_empty() || self.shadow.as_ref().is_some_and(Shadowing::has_verdicts)
     }
 
     /// The events that are not in the log yet, in order, and whose pictures of earlier ones are.

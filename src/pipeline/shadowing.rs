@@ -253,6 +253,11 @@ impl Shadowing {
         self.verdicts.push(Verdict { visit, camera: Arc::clone(&event.camera), capture_time_us, snapshot, in_force, shadow });
     }
 
+    /// Whether there are verdicts that were not taken yet.
+    pub(super) fn has_verdicts(&self) -> bool {
+        !self.verdicts.is_empty()
+    }
+
     /// The verdicts since this was asked last.
     pub(super) fn take_verdicts(&mut self) -> Vec<Verdict> {
         std::mem::take(&mut self.verdicts)

@@ -16,6 +16,7 @@ mod token;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::sweeping::SWEEP_EVERY;
 use super::*;
 use crate::batch::SlotPolicy;
 use crate::camera::Role;

@@ -59,20 +59,27 @@ impl Pipeline {
         Ok(cell.unwritten.lock().await.write_or_lose(&self.0.events, camera.as_str()).await?)
     }
 
-    /// Tells an event of the camera itself, in order with its visits; with `ends` its connection is over, and these end first.
+    /// Tells events of cameras themselves, each in order with its camera's visits; with an end its connection is over, and these end
+    /// first. All are taken to their cameras before any is written: what is told late must not end what began since.
     ///
     /// # Errors
-    /// [`PipelineError::Log`] when it cannot be written.
-    pub async fn announce(&self, camera: &CameraId, event: Event, ends: Option<EndReason>) -> Result<(), PipelineError> {
-        let Some(cell) = self.cell(camera) else { return Ok(()) };
-        {
+    /// [`PipelineError::Log`] when one cannot be written.
+    pub async fn announce(&self, news: Vec<(CameraId, Event, Option<EndReason>)>) -> Result<(), PipelineError> {
+        let mut cells = Vec::with_capacity(news.len());
+        for (camera, event, ends) in news {
+            let Some(cell) = self.cell(&camera) else { continue };
             let mut scene = cell.scene();
             if let Some(reason) = ends {
                 scene.disconnect(reason, self.0.clock.now(), &self.0.gallery.current());
             }
             scene.announce(event);
+            drop(scene);
+            cells.push(cell);
         }
-        self.tell(&cell).await
+        for cell in cells {
+            self.tell(&cell).await?;
+        }
+        Ok(())
     }
 
     /// The next analysed frame of a camera; `None` when it is not watched.

@@ -210,7 +210,7 @@ async fn frames_that_were_under_way_when_a_camera_was_lost_begin_no_visit() {
     house.clock.advance(FRAME_EVERY * 8);
     let tell = async |kind: EventKind, ends: Option<EndReason>| {
         let event = Event::new(kind, camera.as_str(), house.clock.now());
-        house.pipeline.announce(&camera, event, ends).await.expect("it is told");
+        house.pipeline.announce(vec![(camera.clone(), event, ends)]).await.expect("it is told");
     };
     tell(EventKind::CameraOffline, Some(EndReason::CameraOffline)).await;
     for number in 4..8 {
