@@ -243,10 +243,16 @@ impl Pipeline {
         let frames: Vec<_> = batch.iter().map(|frame| (frame.camera.clone(), frame.capture_time)).collect();
         // A decoder waits for its surfaces, and other cameras for the session; the log may take long.
         drop((batch, session));
+        let mut rest = cells.iter().cloned().zip(frames).zip(analysed);
+        // A batch on a CPU is one frame, which needs no task of its own.
+        let last = rest.next_back();
         let mut tellings = JoinSet::new();
-        for ((cell, frame), analysed) in cells.iter().cloned().zip(frames).zip(analysed) {
+        for ((cell, frame), analysed) in rest {
             let pipeline = self.clone();
             tellings.spawn(async move { pipeline.finish(cell, frame, analysed).await });
+        }
+        if let Some(((cell, frame), analysed)) = last {
+            self.finish(cell, frame, analysed).await?;
         }
         while let Some(told) = tellings.join_next().await {
             told??;
