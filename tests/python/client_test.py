@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import queue
+import re
 import signal
 import socket
 import struct
@@ -182,6 +183,33 @@ def a_camera_is_watched_and_its_events_arrive(client):
         stream.cancel()
 
 
+def the_readme_subscriber_prints_what_happens(client, address):
+    """Runs the lines that README shows, as they stand there, against this daemon."""
+    shown = re.search(r"^```python\n(.*?)^```$", TREE.joinpath("README.md").read_text(), re.MULTILINE | re.DOTALL)
+    expect(shown and "127.0.0.1:50051" in shown.group(1), "README shows no subscriber at the default address")
+    script = shown.group(1).replace("127.0.0.1:50051", address)
+    # A pipe would be buffered until the script ends, which it never does.
+    with subprocess.Popen([sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True) as subscriber:
+        lines = queue.SimpleQueue()
+        threading.Thread(target=lambda: [lines.put(line) for line in subscriber.stdout], daemon=True).start()
+        line, deadline = None, time.monotonic() + PATIENCE_S
+        try:
+            # It subscribes from now on, and does not say when: a camera comes and goes until it has told of it.
+            while line is None:
+                expect(subscriber.poll() is None, f"README's subscriber ended with status {subscriber.returncode}")
+                expect(time.monotonic() < deadline, "README's subscriber prints nothing")
+                client.doorward("CameraService/CreateCamera", camera={"id": "python-readme", "url": f"rtsp://127.0.0.1:{free_port()}/none"})
+                try:
+                    line = lines.get(timeout=1.0)
+                except queue.Empty:
+                    continue
+                finally:
+                    client.doorward("CameraService/DeleteCamera", id="python-readme")
+            expect(line.startswith("python-readme EVENT_TYPE_CAMERA_OFFLINE"), f"README's subscriber printed {line}")
+        finally:
+            subscriber.kill()
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as held:
         return held.getsockname()[1]
@@ -234,6 +262,7 @@ def run(address, photos):
         (errors_have_reasons, ()),
         (a_person_is_enrolled_identified_and_erased, (photos,)),
         (a_camera_is_watched_and_its_events_arrive, ()),
+        (the_readme_subscriber_prints_what_happens, (address,)),
     ]
     for step, arguments in steps:
         step(client, *arguments)
