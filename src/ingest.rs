@@ -121,7 +121,7 @@ pub fn check_ca_file(file: &Path) -> Result<(), IngestError> {
 /// stream, at an error, at fifty pictures in a row that cannot be used, or after 5 s without a decoded frame (before the first
 /// keyframe: 5 s without a packet, or 60 s in all). The next attempt begins 0.5 s later at first and 4 s later at
 /// last. Being cancelled is told by nobody: who cancels knows why. When the future is done, no
-/// frame follows.
+/// frame follows. A panic is told as `Offline`, too, and the camera is watched anew.
 ///
 /// Where a device is to decode and something that it needs is missing, the processor decodes. Where the device refuses the
 /// stream, the connection ends, its state says so, and the next ones are decoded by the processor, for ten minutes at first

@@ -54,6 +54,7 @@ mod gate;
 mod import;
 mod outgoing;
 mod page;
+mod places;
 mod recognition;
 mod reencode;
 mod server;

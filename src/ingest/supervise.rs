@@ -2,7 +2,7 @@
 //!
 //! In: settings, sinks, a clock. Out: the camera's states, one log line for each change, and one for each connection whose
 //! decoder is not the processor by choice.
-//! `run` is the retry policy, `run_once` is one connection.
+//! `run` outlives what panics, `keep_connected` is the retry policy, `run_once` is one connection.
 //! Must not know: packets, pixels, other cameras.
 
 use std::sync::Arc;
@@ -24,6 +24,8 @@ use crate::clock::Timestamp;
 /// A pipeline that has not come down after this long is left behind, with an error in the log: the
 /// camera must come back even then.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// The state of a camera whose supervisor panicked.
+const PANICKED: &str = "watching the camera failed inside doorward; its log says where";
 
 /// How one connection ended.
 struct Ended {
@@ -32,8 +34,25 @@ struct Ended {
     good: Duration,
 }
 
-/// See [`super::watch`].
+/// See [`super::watch`]. What panics must not leave the camera in its last state for ever, with nobody watching it, nor end the
+/// daemon for the other cameras: it is told as a loss, and the camera is watched anew.
 pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: CancellationToken) {
+    let (camera, mut backoff) = (&parts.settings.camera, Backoff::seeded(fastrand::u64(..)));
+    while !cancel.is_cancelled() {
+        // Else it was cancelled, or the runtime is shutting down.
+        let Err(error) = tokio::spawn(keep_connected(parts.clone(), states.clone(), cancel.clone())).await else { return };
+        if !error.is_panic() {
+            return;
+        }
+        tracing::error!(%camera, %error, "watching a camera panicked; it is watched anew");
+        let wait = backoff.next(Duration::ZERO, false);
+        let (message, next_attempt_time) = (PANICKED.to_owned(), Some(parts.clock.now().plus(wait)));
+        states.state(camera, CameraState::Offline { reason: OfflineReason::Other, message, next_attempt_time });
+        let _ = cancel.run_until_cancelled(tokio::time::sleep(wait)).await;
+    }
+}
+
+async fn keep_connected(parts: Parts, states: Arc<dyn StateSink>, cancel: CancellationToken) {
     let mut teller =
         Teller { camera: parts.settings.camera.clone(), states, logged: None, decoding: Decoding::default(), is_decoding_logged: false };
     let (mut backoff, mut fallback) = (Backoff::seeded(fastrand::u64(..)), Fallback::default());
@@ -237,5 +256,67 @@ impl Teller {
         if is_online {
             self.log_decoding();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::camera::Transport;
+    use crate::clock::{Clock, SimulatedClock};
+    use crate::frame::Frame;
+    use crate::ingest::{FrameSink, SourceSettings};
+
+    /// Panics when it is told the first state, and ends the watching at the third, before anything is connected to.
+    #[derive(Default)]
+    struct Faulty {
+        told: Mutex<Vec<CameraState>>,
+        cancel: CancellationToken,
+    }
+
+    impl StateSink for Faulty {
+        fn state(&self, _: &CameraId, state: CameraState) {
+            let count = {
+                let mut told = self.told.lock().expect("no panic while it is held");
+                told.push(state);
+                told.len()
+            };
+            assert!(count > 1, "on purpose");
+            if count == 3 {
+                self.cancel.cancel();
+            }
+        }
+    }
+
+    impl FrameSink for Faulty {
+        fn offer(&self, _: Frame) {}
+
+        fn refused(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_camera_whose_supervisor_panics_is_told_to_be_offline_and_watched_anew() {
+        let settings = SourceSettings {
+            camera: CameraId::parse("door").expect("a good id"),
+            url: "rtsp://127.0.0.1/door".parse().expect("a good URL"),
+            credential: None,
+            transport: Transport::Tcp,
+            ca_file: None,
+            decode: Decode::on_cpu(),
+        };
+        let (faulty, clock) = (Arc::new(Faulty::default()), Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000))));
+        let parts = Parts { settings, frames: faulty.clone(), clock: clock.clone(), capture: Arc::default() };
+        run(parts, faulty.clone(), faulty.cancel.clone()).await;
+        let told = faulty.told.lock().expect("no panic while it is held");
+        let [CameraState::Connecting, CameraState::Offline { reason, message, next_attempt_time: Some(next) }, CameraState::Connecting] =
+            &told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert_eq!((*reason, message.as_str()), (OfflineReason::Other, PANICKED));
+        let wait = next.since(clock.now());
+        assert!(!wait.is_zero() && wait <= Duration::from_millis(500), "the first wait is half a second at the most: {wait:?}");
     }
 }

@@ -1,13 +1,14 @@
 //! Accepts connections: so many and no more, and none that says nothing.
 //!
 //! In: a listening socket. Out: a stream of connections for the HTTP/2 server.
-//! Over the limit: the new connection is closed at once and counted. A connection that has not
-//! sent the HTTP/2 preface in time, or later not even answers a keepalive ping, is closed and
-//! counted, be it in clear or under TLS.
+//! Over the limit: the connection that has longest been without a call that was let in is closed for the new one and counted, or,
+//! where all had one, the new one (`places`). A connection that has not sent the HTTP/2 preface in time, or later not even answers
+//! a keepalive ping, is closed and counted, be it in clear or under TLS.
 //! Must not know: HTTP/2, TLS, services.
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +17,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::Request;
+use tonic::transport::server::Connected;
+
+use super::places::{Place, Places, Ticket};
 
 /// Bytes of the HTTP/2 connection preface (RFC 9113, 3.4): whoever sent fewer has said nothing.
 const PREFACE_BYTES: u64 = 24;
@@ -41,6 +45,7 @@ pub(super) struct ConnectionLimits {
 #[derive(Debug, Default)]
 pub struct ConnectionCounts {
     refused: AtomicU64,
+    gave_way: AtomicU64,
     silent: AtomicU64,
 }
 
@@ -48,6 +53,11 @@ impl ConnectionCounts {
     /// Closed at once because there were too many (`server.connections_max`).
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Closed for a newcomer's sake, since none of their calls was let in yet and there were too many.
+    pub fn gave_way(&self) -> u64 {
+        self.gave_way.load(Ordering::Relaxed)
     }
 
     /// Closed because nothing came for too long.
@@ -60,7 +70,7 @@ impl ConnectionCounts {
 pub(super) struct Incoming {
     listener: TcpListener,
     limits: ConnectionLimits,
-    free: Arc<Semaphore>,
+    places: Arc<Places>,
     counts: Arc<ConnectionCounts>,
     rest: Option<Pin<Box<Sleep>>>,
 }
@@ -68,18 +78,25 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Accepts from `listener`.
     pub(super) fn new(listener: TcpListener, limits: ConnectionLimits, counts: Arc<ConnectionCounts>) -> Self {
-        Self { listener, limits, free: Arc::new(Semaphore::new(limits.connections_max)), counts, rest: None }
+        Self { listener, limits, places: Places::new(limits.connections_max), counts, rest: None }
     }
 
     fn admit(&self, stream: TcpStream) -> Option<Connection> {
-        let Ok(permit) = self.free.clone().try_acquire_owned() else {
+        let limit = self.limits.connections_max;
+        // Either is told at 1, 2, 4, 8, ...: an attack must not fill the log.
+        let Some((place, is_for_another)) = self.places.take() else {
             let refused = self.counts.refused.fetch_add(1, Ordering::Relaxed) + 1;
-            // Told at 1, 2, 4, 8, ...: an attack must not fill the log.
             if refused.is_power_of_two() {
-                tracing::warn!(refused, limit = self.limits.connections_max, "connection refused: server.connections_max are open");
+                tracing::warn!(refused, limit, "connection refused: server.connections_max are open");
             }
             return None;
         };
+        if is_for_another {
+            let gave_way = self.counts.gave_way.fetch_add(1, Ordering::Relaxed) + 1;
+            if gave_way.is_power_of_two() {
+                tracing::warn!(gave_way, limit, "a connection without a call that was let in gave way: server.connections_max are open");
+            }
+        }
         // Small answers must not wait for more (Nagle); failing here costs latency only.
         let _ = stream.set_nodelay(true);
         let silence = Box::pin(sleep_until(Instant::now() + self.limits.hello));
@@ -90,7 +107,8 @@ impl Incoming {
             silence,
             limits: self.limits,
             counts: self.counts.clone(),
-            _permit: permit,
+            given_away: Box::pin(place.given_away()),
+            place,
         })
     }
 }
@@ -128,7 +146,8 @@ pub(super) struct Connection {
     silence: Pin<Box<Sleep>>,
     limits: ConnectionLimits,
     counts: Arc<ConnectionCounts>,
-    _permit: OwnedSemaphorePermit,
+    given_away: Pin<Box<WaitForCancellationFutureOwned>>,
+    place: Place,
 }
 
 impl Connection {
@@ -144,10 +163,19 @@ impl Connection {
             self.silence.as_mut().reset(due);
         }
     }
+
+    /// An error once the place is another connection's. Asked by writes, too: while one waits for its client, nothing is read.
+    fn keep_place(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.given_away.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "its place was given to another connection")),
+            Poll::Pending => Ok(()),
+        }
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.keep_place(cx)?;
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) {
             self.heard += (buf.filled().len() - before) as u64;
@@ -162,10 +190,12 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.keep_place(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.keep_place(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -174,6 +204,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.keep_place(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -183,11 +214,30 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        Caller { address: self.stream.peer_addr().ok(), ticket: self.place.ticket() }
     }
+}
+
+/// What a call knows of its connection.
+#[derive(Clone)]
+pub(super) struct Caller {
+    address: Option<SocketAddr>,
+    ticket: Ticket,
+}
+
+impl Caller {
+    /// The connection keeps its place from now on.
+    pub(super) fn let_in(&self) {
+        self.ticket.let_in();
+    }
+}
+
+/// The address that a call came from; `None` without a network.
+pub(super) fn address<T>(request: &Request<T>) -> Option<SocketAddr> {
+    request.extensions().get::<Caller>().and_then(|caller| caller.address)
 }
 
 #[cfg(test)]
@@ -212,6 +262,7 @@ mod tests {
         let (mut incoming, address, counts) = listening().await;
         let _first_client = TcpStream::connect(address).await.expect("connected");
         let first = incoming.next().await.expect("never ends").expect("accepted");
+        first.connect_info().let_in();
         let mut second_client = TcpStream::connect(address).await.expect("connected");
         let third = tokio::spawn(async move { incoming.next().await.expect("never ends").is_ok() });
         assert_eq!(second_client.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed by the server");
@@ -219,6 +270,27 @@ mod tests {
         drop(first);
         let _third_client = TcpStream::connect(address).await.expect("connected");
         assert!(third.await.expect("no panic"), "a place that becomes free is given away again");
+    }
+
+    #[tokio::test]
+    async fn whoever_was_not_let_in_yet_gives_way_also_while_its_client_does_not_read() {
+        let (mut incoming, address, counts) = listening().await;
+        let _first_client = TcpStream::connect(address).await.expect("connected");
+        let mut first = incoming.next().await.expect("never ends").expect("accepted");
+        let writing = tokio::spawn(async move {
+            while first.write(&[0; 1 << 16]).await? > 0 {}
+            io::Result::Ok(())
+        });
+        let _second_client = TcpStream::connect(address).await.expect("connected");
+        let second = tokio::time::timeout(Duration::from_secs(30), incoming.next()).await.expect("there is a place for it");
+        let error = tokio::time::timeout(Duration::from_secs(30), writing)
+            .await
+            .expect("it is told")
+            .expect("no panic")
+            .expect_err("its place is given away");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!((counts.gave_way(), counts.refused()), (1, 0));
+        drop(second);
     }
 
     #[tokio::test]

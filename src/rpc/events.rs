@@ -18,7 +18,7 @@ use super::filter::{Filter, Wanted};
 use super::outgoing::{Outgoing, to_the_end};
 use super::page::{Page, place};
 use super::status::{Refusal, stopping};
-use super::{Shared, auth};
+use super::{Shared, auth, connection};
 use crate::clock::Timestamp;
 use crate::event::SnapshotId;
 use crate::event_log::Start;
@@ -48,7 +48,7 @@ impl EventService for EventsApi {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         let admission = auth::admission(&request);
-        let peer = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+        let peer = connection::address(&request).map(|address| address.to_string()).unwrap_or_default();
         let request = request.into_inner();
         let start = start(request.start.as_ref())?;
         let filter = Filter::read(&Wanted::from(&request))?;

@@ -16,6 +16,7 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::{Code, Status};
 
 use super::auth::{Admission, Tokens};
+use super::connection::Caller;
 use super::status::{Refusal, explained, is_own_fault};
 
 /// Health is open, so that a supervisor needs no secret (`grpc.health.v1`).
@@ -83,11 +84,16 @@ impl<S> Gate<S> {
     /// What a call is let in by, and the service that it is let in to.
     fn admit(&self, request: &http::Request<Body>) -> Result<(Option<Admission>, &S), Status> {
         let path = request.uri().path();
+        let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        let admission = self.tokens.as_ref().map(|tokens| tokens.admit(authorization)).transpose();
+        // Of health, too, where no token is asked for or one is shown: its connection keeps its place from now on.
+        if let (Ok(_), Some(caller)) = (&admission, request.extensions().get::<Caller>()) {
+            caller.let_in();
+        }
         if path.starts_with(OPEN_PREFIX) {
             return Ok((None, &self.always));
         }
-        let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-        let admission = self.tokens.as_ref().map(|tokens| tokens.admit(authorization)).transpose()?;
+        let admission = admission?;
         if path.starts_with(REFLECTION_PREFIX) {
             return Ok((admission, &self.always));
         }

@@ -25,10 +25,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use super::RpcError;
-use super::connection::Connection;
+use super::connection::{Caller, Connection};
 use crate::config::ServerConfig;
 
 /// What both sides agree to speak: HTTP/2 (RFC 7301, RFC 9113).
@@ -122,7 +122,7 @@ fn fault(error: &pem::Error) -> &'static str {
 /// A connection as the HTTP/2 server sees it: in clear, or decrypted. The handshake is made at the first read or write, in the
 /// connection's own task, so that nobody's handshake keeps others from being accepted.
 pub(super) struct Wire {
-    info: TcpConnectInfo,
+    info: Caller,
     state: State,
 }
 
@@ -206,7 +206,7 @@ impl AsyncWrite for Wire {
 }
 
 impl Connected for Wire {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Self::ConnectInfo {
         self.info.clone()

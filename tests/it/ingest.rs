@@ -221,19 +221,28 @@ fn a_camera_over_tls_is_watched_only_when_its_certificate_is_vouched_for() {
     assert!(refused.contains("empty.pem"), "{refused}");
 }
 
-#[test]
-fn a_change_of_resolution_in_mid_stream_is_followed() {
+/// A camera whose pictures are small for a second and large for the next.
+fn changing_camera() -> CameraProcess {
     let large = clip(ClipSettings { size: (480, 272), ..SMALL }, FRAMES / 2..FRAMES);
     let small = clip(SMALL, 0..FRAMES / 2);
-    let camera = CameraProcess::start(&["--file", &small.display().to_string(), "--file", &large.display().to_string()]);
-    let watched = Watched::begin(settings(&camera.url));
-    wait_for_frames(&watched.recorder, 2 * FRAMES as usize);
-    let record = watched.recorder.record();
-    assert_no_gap(&record);
+    CameraProcess::start(&["--file", &small.display().to_string(), "--file", &large.display().to_string()])
+}
+
+fn assert_size_follows(record: &Record) {
     for frame in &record.frames {
         let expected = if frame.number < FRAMES / 2 { (320, 240) } else { (480, 272) };
         assert_eq!((frame.size.width, frame.size.height), expected, "frame {}", frame.number);
     }
+}
+
+#[test]
+fn a_change_of_resolution_in_mid_stream_is_followed() {
+    let camera = changing_camera();
+    let watched = Watched::begin(settings(&camera.url));
+    wait_for_frames(&watched.recorder, 2 * FRAMES as usize);
+    let record = watched.recorder.record();
+    assert_no_gap(&record);
+    assert_size_follows(&record);
     assert_eq!(record.states.len(), 2, "connecting, online, and no more: {:?}", record.states);
 }
 
@@ -254,6 +263,37 @@ fn one_of_four_cameras_dies_and_the_others_miss_no_frame() {
         assert_times_rise(&record);
         assert_eq!((record.refused, record.late, record.damaged), (0, 0, 0));
     }
+}
+
+#[test]
+fn cameras_that_send_noise_refuse_the_password_or_change_their_size_cost_another_no_frame() {
+    let file = small_clip().display().to_string();
+    let (good, changing) = (CameraProcess::playing(), changing_camera());
+    let noisy = CameraProcess::start(&["--noise", "--file", &file]);
+    let locked = CameraProcess::start(&["--file", &file, "--user", "keeper", "--password", "sesame-4711"]);
+    let running = [&good, &changing].map(|camera| Watched::begin(settings(&camera.url)));
+    for one in &running {
+        wait_for_frames(&one.recorder, 10);
+    }
+    let failing = [(&noisy, OfflineReason::Undecodable), (&locked, OfflineReason::Unauthorised)]
+        .map(|(camera, reason)| (Watched::begin(settings(&camera.url)), reason));
+    for (one, expected) in &failing {
+        one.recorder.wait("offline", SOON, Record::is_offline);
+        let record = one.recorder.record();
+        assert_eq!(record.offline().map(|(reason, _)| reason), Some(*expected), "{:?}", record.states);
+        assert!(record.frames.is_empty());
+    }
+    for one in &running {
+        wait_for_more(&one.recorder, SOON);
+        let record = one.recorder.record();
+        assert_no_gap(&record);
+        assert_times_rise(&record);
+        assert_eq!((record.refused, record.late, record.damaged), (0, 0, 0));
+        assert_eq!(record.states.len(), 2, "connecting, online, and no more: {:?}", record.states);
+    }
+    let changed = running[1].recorder.record();
+    assert!(changed.frames.len() > 2 * FRAMES as usize, "its size changed again and again meanwhile: {} frames", changed.frames.len());
+    assert_size_follows(&changed);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod ingest;
 mod liveness;
 mod model_change;
 mod models;
+mod notify;
 mod reload;
 mod replay;
 mod rpc;

@@ -4,6 +4,7 @@
 //! In: the environment. Out: things that end when they are dropped.
 //! Must not know: what the tests assert.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -76,9 +77,15 @@ impl Daemon {
 
     /// Starts a daemon and does not wait for it.
     pub fn begin(data_dir: &Path, settings: &[&str]) -> Self {
+        Self::begin_with(data_dir, settings, &[])
+    }
+
+    /// The same, with more variables in its environment.
+    pub fn begin_with(data_dir: &Path, settings: &[&str], variables: &[(&str, &OsStr)]) -> Self {
         // The port is free at this moment, and nobody else on the machine is told of it.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let child = command(data_dir, &format!("127.0.0.1:{port}"), settings).stderr(Stdio::inherit()).spawn().expect("it starts");
+        let mut command = command(data_dir, &format!("127.0.0.1:{port}"), settings);
+        let child = command.envs(variables.iter().copied()).stderr(Stdio::inherit()).spawn().expect("it starts");
         Self { child, server: format!("http://127.0.0.1:{port}"), data: None, data_dir: data_dir.into() }
     }
 
@@ -132,7 +139,16 @@ impl Daemon {
     }
 
     pub fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        self.signal("-TERM");
+    }
+
+    /// As `systemctl reload` does.
+    pub fn reload(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill runs");
         assert!(status.success());
     }
 

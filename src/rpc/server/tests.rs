@@ -321,6 +321,40 @@ async fn connections_over_the_limit_are_closed_and_counted() {
     assert!(first.check(check("")).await.is_ok(), "the first goes on");
 }
 
+#[tokio::test]
+async fn whoever_has_a_token_gets_in_however_many_without_one_are_there() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let token_file = guarded(directory.path()).0.token_file;
+    let server = start(ServerConfig { token_file, connections_max: 3, ..loopback() }).await;
+    let watch = async |request| HealthClient::new(plain(&server).await).watch(request).await.expect("watched").into_inner();
+    let mut known = watch(with_token(check(""))).await;
+    let mut strangers = [watch(Request::new(check(""))).await, watch(Request::new(check(""))).await];
+    for told in strangers.iter_mut().chain([&mut known]) {
+        assert_eq!(told.message().await.expect("no error").map(|m| m.status), Some(SERVING), "while there is room nobody has to go");
+    }
+    let counts = || (server.handle.connections().gave_way(), server.handle.connections().refused());
+    assert_eq!(counts(), (0, 0));
+    let mut client = RecognitionServiceClient::new(plain(&server).await);
+    client.detect_faces(with_token(crate::pb::DetectFacesRequest::default())).await.expect("there is a place for it");
+    assert_eq!(counts(), (1, 0));
+    let gives_way = async |index: usize, streams: &mut [tonic::Streaming<_>; 2]| {
+        let ended = tokio::time::timeout(Duration::from_secs(30), streams[index].message()).await;
+        assert!(matches!(ended, Ok(Err(_))), "{index} gives way: {ended:?}");
+    };
+    gives_way(0, &mut strangers).await;
+
+    let mut another = RecognitionServiceClient::new(plain(&server).await);
+    another.detect_faces(with_token(crate::pb::DetectFacesRequest::default())).await.expect("there is a place for it, too");
+    gives_way(1, &mut strangers).await;
+    if let Ok(channel) = Endpoint::from_shared(format!("http://{}", server.address)).expect("a URI").connect().await {
+        HealthClient::new(channel).check(check("")).await.expect_err("all that are there were let in");
+    }
+    let (gave_way, refused) = counts();
+    assert!(gave_way == 2 && refused >= 1, "{gave_way} gave way, {refused} refused");
+    server.handle.announce_end().await;
+    assert_eq!(known.message().await.expect("no error").map(|m| m.status), Some(NOT_SERVING), "it keeps its place");
+}
+
 /// An HTTP/2 frame: its type and flags, its stream, its payload.
 fn h2_frame((kind, flags): (u8, u8), stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
