@@ -7,17 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Side of the square crop that an encoder sees, in pixels.
-pub const ALIGNED_SIDE: usize = 112;
-
-/// A point in pixels of the frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Point {
-    /// From the left edge.
-    pub x: f32,
-    /// From the top edge.
-    pub y: f32,
-}
+pub use doorward_kernels::crop::{ALIGNED_SIDE, Point};
 
 /// An upright rectangle in pixels of the frame; it may reach beyond the picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

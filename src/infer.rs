@@ -21,7 +21,6 @@ mod opening;
 mod pool;
 mod provider;
 mod queue;
-mod taps;
 mod worker;
 
 use std::path::PathBuf;

@@ -13,7 +13,6 @@
 // Values: what is spoken about. They know nothing of their makers.
 pub mod clock;
 pub mod frame;
-pub mod colour;
 pub mod face;
 pub mod subject;
 pub mod event;
@@ -24,7 +23,6 @@ pub mod rates;
 pub mod shadow;
 
 // Foundations: what everything stands on.
-mod simd;
 pub mod config;
 pub mod device;
 pub mod models;

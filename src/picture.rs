@@ -5,12 +5,11 @@
 
 use std::ops::Range;
 
+use doorward_kernels::rgb::to_rgb;
 use jpeg_encoder::{ColorType, Encoder};
 
-use crate::colour::{ToRgb, component_row};
 use crate::face::Rect;
-use crate::frame::{Frame, PixelLayout, Size};
-use crate::simd::widest_vectors;
+use crate::frame::{Frame, Size};
 
 /// JPEG quality of everything that is kept: enough to recognise somebody by.
 const JPEG_QUALITY: u8 = 85;
@@ -169,49 +168,8 @@ fn encode(rgb: &Rgb) -> Result<Vec<u8>, PictureError> {
 }
 
 /// The region of `size` pixels from `origin` on, which lies in the frame and begins in an even column.
-fn convert(frame: &Frame, origin: (usize, usize), size: (usize, usize)) -> Rgb {
-    let mut bytes = vec![0; size.0 * size.1 * 3];
-    if frame.format().layout == PixelLayout::Rgb8 {
-        for (row, line) in bytes.chunks_exact_mut((size.0 * 3).max(1)).enumerate() {
-            let start = (origin.1 + row) * frame.format().planes[0].stride + origin.0 * 3;
-            line.copy_from_slice(&frame.plane(0)[start..start + line.len()]);
-        }
-    } else {
-        convert_rows(frame, origin, &mut bytes, size.0);
-    }
-    Rgb { width: size.0, height: size.1, bytes }
-}
-
-widest_vectors! {
-    /// Rows of `width` pixels from luma and chroma, each sample of chroma standing for four pixels.
-    fn convert_rows(frame: &Frame, origin: (usize, usize), bytes: &mut [u8], width: usize) {
-        let ((left, top), format) = (origin, frame.format());
-        let row_of = |plane: usize, row: usize| &frame.plane(plane)[row * format.planes[plane].stride..];
-        let colour = ToRgb::new(format.matrix, format.range);
-        let mut luma = vec![0.0_f32; width];
-        let mut rgb = [0, 1, 2].map(|_| vec![0_u8; width]);
-        // A sample of chroma serves two pixels of the row, the last one perhaps one.
-        let mut shifts = [0, 1, 2].map(|_| vec![0.0_f32; width.next_multiple_of(2)]);
-        for (row, line) in bytes.chunks_exact_mut((width * 3).max(1)).enumerate() {
-            let y = top + row;
-            let (u, v, step) = match format.layout {
-                PixelLayout::Nv12 => (row_of(1, y / 2), &row_of(1, y / 2)[1..], 2),
-                _ => (row_of(1, y / 2), row_of(2, y / 2), 1),
-            };
-            let (u, v) = (u[left / 2 * step..].iter().step_by(step), v[left / 2 * step..].iter().step_by(step));
-            let [red, green, blue] = shifts.each_mut().map(|line| line.as_chunks_mut::<2>().0);
-            for (((red, green), blue), (u, v)) in red.iter_mut().zip(green).zip(blue).zip(u.zip(v)) {
-                let shift = colour.shift(f32::from(*u), f32::from(*v));
-                (*red, *green, *blue) = ([shift[0]; 2], [shift[1]; 2], [shift[2]; 2]);
-            }
-            luma.iter_mut().zip(&row_of(0, y)[left..]).for_each(|(to, from)| *to = f32::from(*from));
-            colour.stretch(&mut luma);
-            rgb.iter_mut().zip(&shifts).for_each(|(out, shift)| component_row(&luma, shift, out));
-            for (x, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-                *pixel = [rgb[0][x], rgb[1][x], rgb[2][x]];
-            }
-        }
-    }
+fn convert(frame: &Frame, origin: (usize, usize), (width, height): (usize, usize)) -> Rgb {
+    Rgb { width, height, bytes: to_rgb(&frame.picture(), origin, (width, height)) }
 }
 
 fn draw_box(rgb: &mut Rgb, rect: &Rect) {
@@ -241,7 +199,7 @@ mod tests {
     use super::*;
     use crate::camera::CameraId;
     use crate::clock::Timestamp;
-    use crate::frame::{ColourMatrix, ColourRange, PixelFormat, Plane};
+    use crate::frame::{ColourMatrix, ColourRange, PixelFormat, PixelLayout, Plane};
 
     /// A 6×4 picture whose left half is one colour and whose right half another, in Y'CbCr.
     fn two_colours(layout: PixelLayout, left: [u8; 3], right: [u8; 3]) -> Frame {

@@ -1,6 +1,6 @@
 //! Holds the sources to the rules of the house, by reading them as text.
 //!
-//! In: every `.rs` file of the package. Out: one failed test a rule, naming each place.
+//! In: every `.rs` file of the packages. Out: one failed test a rule, naming each place.
 //! What a compiler or clippy already refuses is not checked again.
 //! Must not know: what the code does.
 
@@ -323,7 +323,7 @@ fn quoted_length(rest: &str, quote: char) -> usize {
 }
 
 fn all_sources() -> Vec<Source> {
-    let mut all: Vec<Source> = ["src", "tests", "examples", "benches"].into_iter().flat_map(sources).collect();
+    let mut all: Vec<Source> = ["src", "kernels", "tests", "examples", "benches"].into_iter().flat_map(sources).collect();
     all.push(Source::new(Path::new("build.rs"), fs::read_to_string(package().join("build.rs")).unwrap()));
     all
 }

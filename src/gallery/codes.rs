@@ -24,7 +24,7 @@ use std::ops::Range;
 use super::pages;
 use super::products::{BANDS, Block, Bytes, CODE_MAX, ROWS, Sums, WIDTH, byte_max, products};
 use crate::face::LANES;
-use crate::simd::widest_vectors;
+use doorward_kernels::simd::widest_vectors;
 
 /// The code of zero; as many codes stand for numbers below as above.
 const MIDDLE: f32 = (CODE_MAX / 2) as f32;

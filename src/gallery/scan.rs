@@ -20,8 +20,8 @@ use super::segment::Segment;
 use crate::clock::Timestamp;
 use crate::event::Candidate;
 use crate::face::dot;
-use crate::simd::{at_least, prefetch, widest_vectors};
 use crate::subject::SubjectUid;
+use doorward_kernels::simd::{at_least, prefetch, widest_vectors};
 
 /// Numbers that are scanned while a thread is started and awaited, some times over: below, another
 /// core costs more than it gives (`script/bench gallery` shows both).

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::colour::ToRgb;
+use doorward_kernels::colour::ToRgb;
+
 use crate::frame::{BadPixels, Frame, PixelFormat, PixelLayout, Size};
 
 /// The picture with `pixels` more on each side, filled with the nearest pixel of the edge.

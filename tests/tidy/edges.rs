@@ -4,7 +4,7 @@
 //! Must not know: how sources are read.
 
 /// What is spoken about: any module below these rows may name any of them.
-pub const VALUES: [&str; 11] = ["clock", "frame", "colour", "face", "subject", "event", "telling", "camera", "mutation", "rates", "shadow"];
+pub const VALUES: [&str; 10] = ["clock", "frame", "face", "subject", "event", "telling", "camera", "mutation", "rates", "shadow"];
 
 /// Each module with the modules it may name. A row names only rows above it, so there is no cycle.
 /// A new edge is its own commit, and the message says why.
@@ -12,7 +12,6 @@ pub const MODULES: &[(&str, &[&str])] = &[
     // Values: each names its exact neighbours.
     ("clock", &[]),
     ("frame", &["clock"]),
-    ("colour", &["frame"]),
     ("face", &["frame"]),
     ("subject", &["clock", "face"]),
     ("event", &["clock", "face", "frame", "subject"]),
@@ -22,7 +21,6 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("rates", &[]),
     ("shadow", &["event", "subject"]),
     // Foundations.
-    ("simd", &[]),
     ("config", &[]),
     ("device", &["config"]),
     ("models", &["config", "device", "face"]),
@@ -37,13 +35,13 @@ pub const MODULES: &[(&str, &[&str])] = &[
     // Stages, blind to each other. Only the log of events stands on another, the store.
     ("ingest", &["config", "shutdown"]),
     ("batch", &["config"]),
-    ("infer", &["config", "device", "models", "simd"]),
+    ("infer", &["config", "device", "models"]),
     ("quality", &["config"]),
     ("track", &["config"]),
     ("visit", &["config", "liveness"]),
-    ("gallery", &["config", "simd"]),
+    ("gallery", &["config"]),
     ("decide", &["calibration", "config", "head"]),
-    ("picture", &["config", "simd"]),
+    ("picture", &["config"]),
     ("store", &["config", "portable"]),
     ("event_log", &["config", "store"]),
     // What the stages are put together to do.
@@ -153,6 +151,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
 
 /// Each crate that stays in its rooms, with the modules that may name it.
 pub const CRATES: &[(&[&str], &[&str])] = &[
+    (&["doorward_kernels"], &["frame", "face", "infer", "gallery", "picture"]),
     (&["gstreamer", "gstreamer_app", "gstreamer_video", "gio"], &["ingest"]),
     (&["ort"], &["infer"]),
     (&["cudarc", "libloading"], &["device", "infer", "ingest"]),

@@ -12,7 +12,7 @@ use super::{Block, Bytes, CODE_MAX, QUAD, RUN, Sums, WIDTH};
 
 /// Whether this processor has what [`products`] is compiled for.
 pub fn is_there() -> bool {
-    crate::simd::has_avx512() && std::arch::is_x86_feature_detected!("avx512vnni")
+    doorward_kernels::simd::has_avx512() && std::arch::is_x86_feature_detected!("avx512vnni")
 }
 
 /// See [`super::products`].

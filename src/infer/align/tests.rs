@@ -1,15 +1,17 @@
-//! Tests of the similarity transform and of the sampling, on pictures made here.
+//! Tests of the sampling, on pictures made here.
 //!
 //! In: gradients. Out: nothing.
 //! Must not know: models.
 
 use std::sync::Arc;
 
-use proptest::prelude::*;
+use doorward_kernels::colour::ToRgb;
+use doorward_kernels::crop::TEMPLATE;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::frame::{CameraId, ColourMatrix, ColourRange, PixelFormat, Plane, Size};
+use crate::face::Point;
+use crate::frame::{CameraId, ColourMatrix, ColourRange, PixelFormat, PixelLayout, Plane, Size};
 
 fn frame(format: PixelFormat, bytes: Vec<u8>) -> Frame {
     Frame::new(CameraId::parse("c").expect("a good id"), Timestamp::default(), format, Arc::new(bytes)).expect("it fits")
@@ -31,21 +33,6 @@ fn placed(scale: f32, angle: f32, shift: (f32, f32)) -> Landmarks {
 fn pixel(face: &AlignedFace, x: usize, y: usize) -> [u8; 3] {
     let at = (y * ALIGNED_SIDE + x) * 3;
     [face.rgb()[at], face.rgb()[at + 1], face.rgb()[at + 2]]
-}
-
-proptest! {
-    #[test]
-    fn a_similarity_is_found_again(scale in 0.2_f32..9.0, angle in -3.0_f32..3.0, x in -500.0_f32..2_000.0, y in -500.0_f32..2_000.0) {
-        let landmarks = placed(scale, angle, (x, y));
-        let found = Similarity::between(&landmarks.0, &TEMPLATE);
-        for (point, expected) in landmarks.0.iter().zip(TEMPLATE) {
-            let (x, y) = found.apply(point.x, point.y);
-            prop_assert!((x - expected.x).abs() < 0.05 && (y - expected.y).abs() < 0.05, "{x} {y} for {expected:?}");
-        }
-        let there = found.apply(x + 10.0, y - 7.0);
-        let back = found.inverse().apply(there.0, there.1);
-        prop_assert!((back.0 - x - 10.0).abs() < 0.1 && (back.1 - y + 7.0).abs() < 0.1);
-    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Drops what the host's path drops: samples of live video between the taps.
 //! Must not know: the host. One source for NVRTC and, through a shim, for a C++ compiler.
 //!
-//! Every number is the host's to the bit (`infer/host.rs`, `infer/align.rs`): sums are integers, and
+//! Every number is the host's to the bit (the package `kernels`: `letterbox.rs`, `crop.rs`): sums are integers, and
 //! each f32 operation is the host's own, in its order. So contraction into fused multiply-adds has to
 //! be off (`--fmad=false`), and nothing is divided or drawn a root of that the host could pass.
 

@@ -4,13 +4,14 @@
 //! Drops nothing. The tables of taps are made by the host path's own code, so both sample alike.
 //! Must not know: streams, memory, who reads the bytes.
 
+use doorward_kernels::colour::ToRgb;
+use doorward_kernels::crop::Crop;
+use doorward_kernels::taps::{Sampling, Taps, WEIGHT_SUM};
+
 use super::Surface;
-use crate::colour::ToRgb;
 use crate::face::{ALIGNED_SIDE, MEASURED_MARGIN, Moments, Photometry};
 use crate::frame::Size;
-use crate::infer::align::Crop;
 use crate::infer::host::Placement;
-use crate::infer::taps::{Sampling, Taps, WEIGHT_SUM};
 use crate::models::{Colour, InputEntry};
 
 /// A value without padding that the kernels read as it lies.

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
+use doorward_kernels::crop::{Crop, TEMPLATE};
 use libloading::Library;
 
 use super::layout::{Parameters, TensorLayout};
@@ -19,7 +20,7 @@ use crate::camera::NormalisedRect;
 use crate::clock::Timestamp;
 use crate::face::{ALIGNED_SIDE, Landmarks, Point};
 use crate::frame::{CameraId, ColourMatrix, ColourRange, DevicePixels, Frame, PixelLayout, Plane, Size};
-use crate::infer::align::{Crop, TEMPLATE, align};
+use crate::infer::align::align;
 use crate::infer::host::{CanvasShape, Letterbox, Placement, Target, fill_face};
 use crate::models::{Colour, InputEntry, Manifest};
 
@@ -225,7 +226,8 @@ fn align_difference(library: &Library, faces: &[(&Noise, Landmarks, bool)], inpu
     const VALUES: usize = 3 * ALIGNED_SIDE * ALIGNED_SIDE;
     let mut tensor = vec![77.0_f32; VALUES * faces.len()];
     let mut parameters = Parameters::default();
-    let bytes = parameters.faces(faces.iter().map(|(noise, landmarks, is_mirrored)| (&noise.surface, Crop::of(landmarks), *is_mirrored)));
+    let bytes =
+        parameters.faces(faces.iter().map(|(noise, landmarks, is_mirrored)| (&noise.surface, Crop::of(&landmarks.0), *is_mirrored)));
     let memory: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|eight| u64::from_ne_bytes(*eight)).collect();
     let mut address = memory.as_ptr() as u64;
     let size = Size { width: ALIGNED_SIDE as u32, height: ALIGNED_SIDE as u32 };

@@ -7,6 +7,8 @@
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use doorward_kernels::crop::Crop;
+
 use super::batch::{Batch, FaceRequest, FreeSlots, Group, Slot, SurfaceRequest, bytes_of};
 use super::driver::{Event, Gpu, Kernels, Stream};
 use super::graph::{DeviceGraph, DeviceTensor, RunError};
@@ -17,7 +19,6 @@ use super::{CudaError, Image, Surface};
 use crate::config::InferConfig;
 use crate::face::{ALIGNED_SIDE, Detection, Landmarks, Photometry, Template, TemplateSpace};
 use crate::frame::{Frame, Size};
-use crate::infer::align::Crop;
 use crate::infer::decode::{self, Head};
 use crate::infer::host::{CanvasShape, Letterbox, Placement};
 use crate::infer::worker::into_frame;
@@ -282,7 +283,7 @@ impl Worker {
             self.inferring.gpu().bind()?;
             self.inferring.wait(&slot.prepared)?;
         }
-        let faces = faces.iter().map(|face| (batch.requests[face.frame].surface.clone(), Crop::of(&face.landmarks), face.is_mirrored));
+        let faces = faces.iter().map(|face| (batch.requests[face.frame].surface.clone(), Crop::of(&face.landmarks.0), face.is_mirrored));
         let faces: Vec<Cutting> = faces.collect();
         batch.is_read_in(&self.inferring);
         let templates = self.encode_cut(&faces)?;
@@ -297,7 +298,7 @@ impl Worker {
     pub fn encode_faces(&mut self, faces: &[(Surface, Landmarks, bool)]) -> Result<Vec<Template>, CudaError> {
         self.wait_for_uploads()?;
         let faces: Vec<Cutting> =
-            faces.iter().map(|(surface, landmarks, is_mirrored)| (surface.clone(), Crop::of(landmarks), *is_mirrored)).collect();
+            faces.iter().map(|(surface, landmarks, is_mirrored)| (surface.clone(), Crop::of(&landmarks.0), *is_mirrored)).collect();
         let templates = self.encode_cut(&faces);
         self.or_at_rest(templates)
     }
@@ -309,7 +310,7 @@ impl Worker {
     /// The call that failed.
     pub fn measure(&mut self, faces: &[(Surface, Landmarks)]) -> Result<Vec<Photometry>, CudaError> {
         self.wait_for_uploads()?;
-        let faces: Vec<Cutting> = faces.iter().map(|(surface, landmarks)| (surface.clone(), Crop::of(landmarks), false)).collect();
+        let faces: Vec<Cutting> = faces.iter().map(|(surface, landmarks)| (surface.clone(), Crop::of(&landmarks.0), false)).collect();
         let measured = faces.chunks(FACES_MAX).map(|faces| self.measure_once(faces)).collect::<Result<Vec<_>, _>>();
         Ok(self.or_at_rest(measured)?.concat())
     }

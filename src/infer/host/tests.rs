@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use doorward_kernels::colour::{ToRgb, level};
+
 use super::*;
 use crate::clock::Timestamp;
-use crate::frame::{CameraId, ColourMatrix, ColourRange, PixelFormat, Plane};
+use crate::frame::{CameraId, ColourMatrix, ColourRange, PixelFormat, PixelLayout, Plane};
 use crate::models::Manifest;
 
 fn input() -> InputEntry {

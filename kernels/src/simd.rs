@@ -9,6 +9,7 @@
 //! such a function calls takes part only where it is inlined: `#[inline(always)]`.
 
 /// Makes of a function one that is compiled for every processor and once more each for AVX2 and AVX-512.
+#[macro_export]
 macro_rules! widest_vectors {
     (
         $(#[$meta:meta])*
@@ -43,18 +44,19 @@ macro_rules! widest_vectors {
     };
 }
 
-pub(crate) use widest_vectors;
+pub use widest_vectors;
 
 /// Whether this processor has the parts of AVX-512 that loops over bytes and numbers are compiled for.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn has_avx512() -> bool {
+#[inline]
+pub fn has_avx512() -> bool {
     use std::arch::is_x86_feature_detected as has;
     has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")
 }
 
 /// Asks for `data` to be brought close, for somebody who will read it soon.
 #[inline]
-pub(crate) fn prefetch<T>(data: &[T]) {
+pub fn prefetch<T>(data: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -70,7 +72,7 @@ pub(crate) fn prefetch<T>(data: &[T]) {
 
 /// Which of 64 numbers are at least `least`: bit by bit, from below.
 #[inline]
-pub(crate) fn at_least(least: f32, numbers: &[f32; 64]) -> u64 {
+pub fn at_least(least: f32, numbers: &[f32; 64]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_CMP_GE_OQ, _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_set1_ps};

@@ -5,13 +5,13 @@
 //! Must not know: pixels.
 
 /// The sum of the weights of one destination sample.
-pub(super) const WEIGHT_SUM: u16 = 256;
+pub const WEIGHT_SUM: u16 = 256;
 /// The most taps of one destination sample: beyond it an axis is subsampled.
 const TAPS_MAX: usize = 64;
 
 /// How a line is made longer or shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sampling {
+pub enum Sampling {
     /// Shorter: the mean of all that a destination sample covers. Longer: linear between centres.
     Exact,
     /// Shorter: the mean of two to four samples spread over what a destination sample covers.
@@ -24,25 +24,26 @@ pub(super) enum Sampling {
 
 /// For each destination sample, `count` source samples with weights that add to [`WEIGHT_SUM`].
 #[derive(Debug, Default)]
-pub(super) struct Taps {
-    pub(super) count: usize,
+pub struct Taps {
+    /// Source samples of a destination sample.
+    pub count: usize,
     /// `count` indices a destination sample.
-    pub(super) index: Vec<u32>,
+    pub index: Vec<u32>,
     /// `count` weights a destination sample.
-    pub(super) weight: Vec<u16>,
+    pub weight: Vec<u16>,
     /// Whether all weights are the same, but for rounding.
-    pub(super) is_mean: bool,
+    pub is_mean: bool,
 }
 
 /// Which sample of `from` is point `point` of `to` points that are spread evenly over them: the one that its middle falls on.
-pub(super) const fn point_of(point: usize, from: usize, to: usize) -> usize {
+pub const fn point_of(point: usize, from: usize, to: usize) -> usize {
     (2 * point + 1) * from / (2 * to)
 }
 
 impl Taps {
     /// Refills the table for a line of `from` samples that becomes `to` samples long, the samples
     /// of both spread evenly over it. Allocates only where the table grows.
-    pub(super) fn refill(&mut self, from: usize, to: usize, sampling: Sampling) {
+    pub fn refill(&mut self, from: usize, to: usize, sampling: Sampling) {
         self.index.clear();
         self.weight.clear();
         self.is_mean = false;

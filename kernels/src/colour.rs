@@ -4,7 +4,7 @@
 //! Drops nothing.
 //! Must not know: where samples lie.
 
-use crate::frame::{ColourMatrix, ColourRange};
+use crate::picture::{ColourMatrix, ColourRange};
 
 /// The conversion of one frame, all samples in bytes' units (0 to 255), from ITU-R BT.601-7 and
 /// BT.709-6: `R = Y + 2(1-Kr)·Cr`, `B = Y + 2(1-Kb)·Cb`, `G` from `Y = Kr·R + Kg·G + Kb·B`.
