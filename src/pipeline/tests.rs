@@ -27,7 +27,7 @@ use crate::event::{EndReason, EventKind, LoggedEvent, Rejection};
 use crate::event_log::Subscription;
 use crate::face::{ALIGNED_SIDE, AlignedFace, Landmarks, Point, Quality, TemplateSpace};
 use crate::frame::{PixelFormat, Size};
-use crate::infer::{DetectRequest, EngineFacts, FaceInFrame, Inference};
+use crate::infer::{DetectRequest, EngineFacts, FaceInFrame, Inference, Lane};
 use crate::ingest::FrameSink;
 use crate::mutation::Mutation;
 use crate::store::Store;
