@@ -236,7 +236,7 @@ async fn a_camera_that_waits_for_the_disk_keeps_no_other_from_being_looked_at() 
     let writing = cell.unwritten.lock().await;
     for number in 0..4 {
         sinks[0].offer(frame(&slow, house.clock.now().plus(FRAME_EVERY * number), Some(1), 40));
-        tokio::time::sleep(2 * SWEEP_EVERY).await;
+        in_time("sweeps have passed", tokio::time::sleep(2 * SWEEP_EVERY)).await;
     }
     for number in 0..4 {
         sinks[1].offer(frame(&other, house.clock.now().plus(FRAME_EVERY * number), Some(2), 40));
@@ -246,7 +246,7 @@ async fn a_camera_that_waits_for_the_disk_keeps_no_other_from_being_looked_at() 
         .await;
     }
     drop(writing);
-    let told = house.told(&[slow.clone(), other.clone()]).await;
+    let told = in_time("all is told", house.told(&[slow.clone(), other.clone()])).await;
     for (camera, frames_are_several) in [(slow, false), (other, true)] {
         let of_visits = visits(&told, &camera);
         assert_eq!(of_visits.len(), usize::from(frames_are_several), "{camera}: {told:?}");
