@@ -99,6 +99,8 @@ struct Running {
     camera: Camera,
     state: CameraState,
     since: Timestamp,
+    /// When something should have been heard of its source, at the latest.
+    heard_by: Timestamp,
     /// Whether the log last heard that the camera is online.
     announced: Option<bool>,
     source: Option<Source>,
@@ -350,7 +352,7 @@ impl Cameras {
         };
         // Before it is one of those that are told: its events go by way of its scene.
         let frames = camera.enabled.then(|| self.0.pipeline.watch(as_configured(&camera, &self.0.defaults.scene)));
-        let running = Running { camera: camera.clone(), state, since: now, announced: None, source: None };
+        let running = Running { camera: camera.clone(), state, since: now, heard_by: now, announced: None, source: None };
         self.running().insert(id.clone(), running);
         self.0.version.send_modify(|version| *version += 1);
         let Some(frames) = frames else { return };

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::camera::{CameraId, CameraState, Credential, Skipped, Transport};
-use crate::clock::{Clock, SimulatedClock};
+use crate::clock::{Clock, SimulatedClock, Timestamp};
 use crate::frame::Frame;
 
 pub use cuda::Decode;
@@ -59,6 +59,9 @@ pub trait FrameSink: Send + Sync {
 pub trait StateSink: Send + Sync {
     /// The camera's new state. Must not wait.
     fn state(&self, camera: &CameraId, state: CameraState);
+
+    /// Its supervisor works, and says so again by `next`, or tells a state. Must not wait.
+    fn works(&self, _camera: &CameraId, _next: Timestamp) {}
 }
 
 /// Where a camera's frames and states go.

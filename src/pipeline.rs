@@ -27,6 +27,7 @@ mod shadowing;
 mod sweeping;
 #[cfg(test)]
 mod tests;
+mod token;
 mod unwritten;
 mod watching;
 
@@ -35,7 +36,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,7 @@ use crate::event_log::{EventLog, EventLogError};
 use crate::face::{Detection, Rect, Template};
 use crate::frame::Frame;
 use crate::gallery::Gallery;
-use crate::infer::{Engine, InferError, Lane, SessionPermit};
+use crate::infer::{Engine, InferError, SessionPermit};
 
 use complaint::Complaint;
 use copying::{copied, show_onlookers};
@@ -57,14 +58,13 @@ use passage::Passage;
 use scene::{Scene, Shot, Wanted};
 pub use settings::SceneSettings;
 pub use shadowing::{Shadow, ShadowEncoder, ShadowSettings};
+use token::Work;
 use unwritten::Unwritten;
 
 pub use crate::visit::Layout;
 
 /// A frame waits for others only so long that it is still analysed within this. On a CPU no frame waits.
 const BATCH_LATENCY_MAX: Duration = Duration::from_millis(50);
-/// A batch that takes longer than this is stuck: the watchdog is told.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// The pipeline cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +110,12 @@ struct Shared {
     clock: Arc<dyn Clock>,
     intake: Arc<Intake>,
     scenes: Mutex<HashMap<CameraId, Arc<SceneCell>>>,
-    /// When each batch under way was taken, for the watchdog.
-    under_way: Mutex<HashMap<u64, Timestamp>>,
+    /// Since when work is under way, for the watchdog's token.
+    under_way: Mutex<HashMap<Work, Timestamp>>,
+    begun: AtomicU64,
+    /// Holds no value: it wakes whoever waits for a round of sweeps to end.
+    swept: Notify,
+    /// How many batches were taken.
     batches: AtomicU64,
     frames: AtomicU64,
     faces: AtomicU64,
@@ -171,6 +175,8 @@ impl Pipeline {
             clock,
             scenes: Mutex::default(),
             under_way: Mutex::default(),
+            begun: AtomicU64::new(0),
+            swept: Notify::new(),
             batches: AtomicU64::new(0),
             frames: AtomicU64::new(0),
             faces: AtomicU64::new(0),
@@ -205,6 +211,7 @@ impl Pipeline {
                 Some(done) = tasks.join_next() => done??,
                 taken = next => {
                     let (session, batch) = taken?;
+                    self.0.batches.fetch_add(1, Ordering::Relaxed);
                     let pipeline = self.clone();
                     tasks.spawn(async move { pipeline.draw(pipeline.analyse(batch, session).await?).await });
                 }
@@ -218,7 +225,7 @@ impl Pipeline {
 
     /// One batch, from detection to the log. Answers whose pictures may be to be drawn.
     async fn analyse(&self, batch: Vec<Frame>, session: SessionPermit) -> Result<Vec<Arc<SceneCell>>, PipelineError> {
-        let number = self.begin();
+        let _under_way = self.begin(Work::Batch);
         let taken = self.0.clock.now();
         let cells: Vec<_> = batch.iter().map(|frame| self.cell(&frame.camera)).collect();
 
@@ -257,7 +264,6 @@ impl Pipeline {
         while let Some(told) = tellings.join_next().await {
             told??;
         }
-        self.end(number);
         Ok(cells.into_iter().flatten().collect())
     }
 
@@ -354,6 +360,7 @@ impl Pipeline {
 
     /// Writes a scene's new events to the log, in order. While the disk is full they wait, and recognition goes on.
     async fn tell(&self, cell: &SceneCell) -> Result<(), PipelineError> {
+        let _under_way = self.begin(Work::Telling);
         let mut unwritten = cell.unwritten.lock().await;
         let told = {
             let mut scene = cell.scene();
@@ -399,37 +406,6 @@ impl Pipeline {
     /// Whether no frame waits and none is being analysed, nor seen by a shadow.
     pub fn is_idle(&self) -> bool {
         self.0.intake.is_idle() && self.0.shadow.get().is_none_or(InShadow::is_idle)
-    }
-
-    /// Sends a token through every stage's queue and waits until it is back: through the slots, a
-    /// session, the log and its store. A stage that is stuck keeps it; so does a batch that has
-    /// been under way for far too long. Without cameras everything is idle, and the token comes back.
-    ///
-    /// # Errors
-    /// [`PipelineError`] when a stage has ended.
-    pub async fn pass_token(&self) -> Result<(), PipelineError> {
-        while !self.is_moving() {
-            tokio::time::sleep(STUCK_AFTER / 10).await;
-        }
-        self.0.engine.detect(Lane::Live, Vec::new()).await?;
-        Ok(self.0.events.pass_token().await?)
-    }
-
-    fn is_moving(&self) -> bool {
-        let _slots_answer = self.is_idle();
-        let now = self.0.clock.now();
-        let under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.values().all(|taken| now.since(*taken) < STUCK_AFTER)
-    }
-
-    fn begin(&self) -> u64 {
-        let number = self.0.batches.fetch_add(1, Ordering::Relaxed);
-        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(number, self.0.clock.now());
-        number
-    }
-
-    fn end(&self, number: u64) {
-        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
     fn scenes(&self) -> MutexGuard<'_, HashMap<CameraId, Arc<SceneCell>>> {

@@ -1,17 +1,22 @@
 //! What a camera's source reports becomes the camera's state.
 //!
-//! In: reports, from any thread. Out: the state in the record of cameras, and a word to who waits for it.
+//! In: reports, from any thread. Out: the state in the record of cameras, and a word to who waits for it; whether sources report at all.
 //! A source that another one has replaced is not listened to: it may take long to end.
 //! Must not know: how sources are begun and ended, the store's contents, events.
 
 use std::sync::{PoisonError, Weak};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{Cameras, Shared};
 use crate::camera::{CameraId, CameraState, OfflineReason};
+use crate::clock::Timestamp;
 use crate::ingest::StateSink;
 use crate::store::StoreError;
+
+/// A source of which nothing was heard for so long after it should have been is stuck: to load decoders from a slow disk takes long.
+pub(super) const SOURCE_STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// Where a source reports; a weak hold, so that a source that is slow to end keeps nothing alive.
 pub(super) struct States {
@@ -33,11 +38,38 @@ impl StateSink for States {
             if !(is_away(&running.state) && is_away(&state)) {
                 running.since = now;
             }
+            // Nothing is to be heard of it between two attempts.
+            running.heard_by = if let CameraState::Offline { next_attempt_time: Some(next), .. } = &state { *next } else { now };
             running.state = state;
         }
         drop(running);
         shared.version.send_modify(|version| *version += 1);
         shared.state_changed.notify_one();
+    }
+
+    fn works(&self, camera: &CameraId, next: Timestamp) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let mut running = shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = running.get_mut(camera).filter(|_| !self.source.is_cancelled()) {
+            running.heard_by = next;
+        }
+    }
+}
+
+impl Cameras {
+    /// Lets the watchdog's token pass, through the record of cameras, as long as one of the sources works, or none is to. One that is
+    /// stuck beside others keeps no token: ending the daemon would take all the others away for it, again and again.
+    pub async fn pass_token(&self) {
+        while self.all_stuck() {
+            tracing::error!("no camera's source works any more: unless one goes on, the watchdog ends the daemon, where there is one");
+            tokio::time::sleep(SOURCE_STUCK_AFTER / 10).await;
+        }
+    }
+
+    fn all_stuck(&self) -> bool {
+        let (now, running) = (self.0.clock.now(), self.running());
+        let mut sources = running.values().filter(|running| running.source.is_some()).peekable();
+        sources.peek().is_some() && sources.all(|running| now.since(running.heard_by) >= SOURCE_STUCK_AFTER)
     }
 }
 

@@ -8,8 +8,9 @@ use std::pin::pin;
 use tokio_util::sync::CancellationToken;
 
 use super::check::tests::door;
+use super::state::SOURCE_STUCK_AFTER;
 use super::*;
-use crate::camera::{Decoding, Secret, Transport};
+use crate::camera::{Decoding, OfflineReason, Secret, Transport};
 use crate::clock::SimulatedClock;
 use crate::config::Config;
 use crate::decide::Policy;
@@ -38,13 +39,15 @@ struct House {
     cameras: Cameras,
     store: Store,
     events: EventLog,
+    clock: Arc<SimulatedClock>,
     _data: tempfile::TempDir,
 }
 
 impl House {
     async fn open() -> Self {
         let data = tempfile::tempdir().expect("a folder");
-        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000)));
+        let moved = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000)));
+        let clock: Arc<dyn Clock> = moved.clone();
         let store = Store::open(data.path()).expect("it opens");
         let events = EventLog::open(store.clone(), 100).await.expect("it opens");
         let space = TemplateSpace::new("made-up");
@@ -52,15 +55,29 @@ impl House {
         let pipeline = Pipeline::new(engine, Gallery::with_clock(space, Arc::clone(&clock)), events.clone(), Arc::clone(&clock));
         let scene = SceneSettings::of(&Config::default(), &Policy::fixed(0.5));
         let defaults = CameraDefaults { scene, ca_file: None, decode: Decode::on_cpu() };
-        Self { cameras: Cameras::new(store.clone(), pipeline, clock, defaults), store, events, _data: data }
+        Self { cameras: Cameras::new(store.clone(), pipeline, clock, defaults), store, events, clock: moved, _data: data }
     }
 
     /// A camera that is watched and in `state`.
     fn watches(&self, camera: &Camera, state: CameraState) {
         let Shared { pipeline, defaults, clock, .. } = &*self.cameras.0;
         drop(pipeline.watch(as_configured(camera, &defaults.scene)));
-        let running = Running { camera: camera.clone(), state, since: clock.now(), announced: None, source: None };
+        let running = Running { camera: camera.clone(), state, since: clock.now(), heard_by: clock.now(), announced: None, source: None };
         self.cameras.running().insert(camera.id.clone(), running);
+    }
+
+    /// The same with a source, whose reports are the test's.
+    fn has_source(&self, camera: &Camera) -> States {
+        self.watches(camera, CameraState::Connecting);
+        let cancel = CancellationToken::new();
+        let source = Some(Source { cancel: cancel.clone(), ended: tokio::spawn(std::future::pending()) });
+        self.cameras.running().get_mut(&camera.id).expect("it is watched").source = source;
+        States { shared: Arc::downgrade(&self.cameras.0), source: cancel }
+    }
+
+    /// Whether the watchdog's token passes at this moment.
+    async fn lets_token_pass(&self) -> bool {
+        poll_once(pin!(self.cameras.pass_token())).await.is_some()
     }
 }
 
@@ -138,4 +155,31 @@ async fn a_credential_that_is_kept_is_in_force_without_being_read_again() {
     for status in house.cameras.statuses() {
         assert_eq!(status.state, CameraState::Connecting, "{}", status.camera);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_watchdogs_token_is_kept_only_where_no_source_works_any_more() {
+    let house = House::open().await;
+    house.watches(&named("disabled"), online());
+    house.clock.advance(10 * SOURCE_STUCK_AFTER);
+    assert!(house.lets_token_pass().await, "nothing is to be heard where there is no source");
+    let (door, hall) = (named("door"), named("hall"));
+    let [of_door, of_hall] = [&door, &hall].map(|camera| house.has_source(camera));
+    house.clock.advance(SOURCE_STUCK_AFTER - Duration::from_millis(1));
+    assert!(house.lets_token_pass().await, "to connect may take this long");
+    of_hall.works(&hall.id, house.clock.now());
+    house.clock.advance(Duration::from_millis(1));
+    assert!(house.lets_token_pass().await, "one is stuck, and the other works");
+    house.clock.advance(SOURCE_STUCK_AFTER);
+    assert!(!house.lets_token_pass().await, "both are stuck");
+    // It is away for an hour, and that is no fault of its source.
+    let next_attempt_time = Some(house.clock.now().plus(Duration::from_secs(3600)));
+    of_door.state(&door.id, CameraState::Offline { reason: OfflineReason::Unauthorised, message: String::new(), next_attempt_time });
+    house.clock.advance(Duration::from_secs(3600));
+    assert!(house.lets_token_pass().await, "an absent camera is tried again when its time has come");
+    // What a source says that another one has replaced is no sign of life.
+    of_hall.source.cancel();
+    house.clock.advance(SOURCE_STUCK_AFTER);
+    of_hall.works(&hall.id, house.clock.now());
+    assert!(!house.lets_token_pass().await);
 }

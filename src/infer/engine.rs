@@ -301,6 +301,11 @@ impl Engine {
         self.0.idle.clone().try_acquire_owned().ok().map(SessionPermit)
     }
 
+    /// The numbers of the jobs that sessions are at. Each job has its own, so that one that stays is of a session that is stuck.
+    pub fn jobs(&self) -> Vec<u64> {
+        self.0.pool.jobs()
+    }
+
     /// Waits until a session thread has panicked and tells which, and why. From then on every call
     /// fails with the same words: the daemon should end. Pending as long as all is well.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {

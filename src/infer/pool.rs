@@ -28,6 +28,9 @@ struct Entry<J> {
 struct State<J> {
     lanes: Lanes<Entry<J>>,
     is_open: bool,
+    /// How many jobs were taken, and which of them each thread is at; 0 while it waits for one.
+    taken: u64,
+    at_work: Vec<u64>,
 }
 
 struct Shared<J> {
@@ -54,14 +57,14 @@ impl<J: Send + 'static> Pool<J> {
     where
         W: FnMut(J) + Send + 'static,
     {
-        let state = Mutex::new(State { lanes: Lanes::of(workers.len()), is_open: true });
+        let state = Mutex::new(State { lanes: Lanes::of(workers.len()), is_open: true, taken: 0, at_work: vec![0; workers.len()] });
         let shared = Arc::new(Shared { state, ready: Condvar::new(), clock: SystemClock::new(), failure: watch::Sender::new(None) });
         let live_places = Arc::new(Semaphore::new(workers.len() * LIVE_PER_THREAD));
         let mut pool = Self { shared, live_places, threads: Vec::with_capacity(workers.len()) };
         for (number, worker) in workers.into_iter().enumerate() {
             let shared = pool.shared.clone();
             let name = format!("infer-{number}");
-            pool.threads.push(std::thread::Builder::new().name(name).spawn(move || shared.run(worker))?);
+            pool.threads.push(std::thread::Builder::new().name(name).spawn(move || shared.run(number, worker))?);
         }
         Ok(pool)
     }
@@ -92,6 +95,11 @@ impl<J: Send + 'static> Pool<J> {
         self.ended()
     }
 
+    /// The numbers of the jobs that threads are at: one that stays is of a thread that is stuck.
+    pub(super) fn jobs(&self) -> Vec<u64> {
+        self.shared.lock().at_work.iter().copied().filter(|job| *job > 0).collect()
+    }
+
     /// Why this pool takes no more jobs.
     fn ended(&self) -> InferError {
         self.shared.failure.borrow().clone().map_or(InferError::Stopped, InferError::Session)
@@ -106,9 +114,9 @@ impl<J: Send + 'static> Pool<J> {
 impl<J> Shared<J> {
     /// Runs jobs until the pool ends. A panic ends the whole pool, with its reason: a daemon that
     /// lost a session would only seem to work.
-    fn run(&self, mut worker: impl FnMut(J)) {
+    fn run(&self, thread: usize, mut worker: impl FnMut(J)) {
         let work = || {
-            while let Some((lane, entry)) = self.next() {
+            while let Some((lane, entry)) = self.next(thread) {
                 worker(entry.job);
                 if lane == Lane::Photo {
                     self.lock().lanes.photo_done();
@@ -124,10 +132,13 @@ impl<J> Shared<J> {
         }
     }
 
-    fn next(&self) -> Option<(Lane, Entry<J>)> {
+    fn next(&self, thread: usize) -> Option<(Lane, Entry<J>)> {
         let mut state = self.lock();
+        state.at_work[thread] = 0;
         while state.is_open {
             if let Some(taken) = state.lanes.take(self.clock.now()) {
+                state.taken += 1;
+                state.at_work[thread] = state.taken;
                 return Some(taken);
             }
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);

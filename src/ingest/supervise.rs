@@ -160,6 +160,7 @@ async fn follow(connection: &mut Connection, parts: &Parts, teller: &mut Teller,
         let now = parts.clock.now();
         let observations = connection.observations();
         let (verdict, wait) = watchdog.judge(&observations.seen, now);
+        teller.states.works(&teller.camera, now.plus(wait));
         match verdict {
             Verdict::Alive if !is_online => {
                 is_online = true;

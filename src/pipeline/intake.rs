@@ -87,6 +87,12 @@ impl Intake {
         self.changed.notify_one();
     }
 
+    /// Whether there is a batch that may be taken.
+    pub fn is_ready(&self) -> bool {
+        let now = self.clock.now();
+        self.slots().readiness(now) == Readiness::Now
+    }
+
     /// Whether nothing waits and nothing is being analysed.
     pub fn is_idle(&self) -> bool {
         self.slots().is_idle()

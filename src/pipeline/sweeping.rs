@@ -69,6 +69,7 @@ impl Pipeline {
                             flushes.spawn(async move { pipeline.flush(&flushing.0).await });
                         }
                     }
+                    self.0.swept.notify_waiters();
                 }
             }
         }

@@ -27,7 +27,7 @@ use crate::event::{EndReason, EventKind, LoggedEvent, Rejection};
 use crate::event_log::Subscription;
 use crate::face::{ALIGNED_SIDE, AlignedFace, Landmarks, Point, Quality, TemplateSpace};
 use crate::frame::{PixelFormat, Size};
-use crate::infer::{DetectRequest, EngineFacts, FaceInFrame, Inference};
+use crate::infer::{DetectRequest, EngineFacts, FaceInFrame, Inference, Lane};
 use crate::ingest::FrameSink;
 use crate::mutation::Mutation;
 use crate::store::Store;
@@ -263,12 +263,35 @@ fn walk_past_all<const N: usize>(house: &House, names: [&str; N], frames: usize)
     (cameras, feeding)
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let patience = std::time::Instant::now();
-    while !holds() {
-        assert!(patience.elapsed() < Duration::from_secs(60), "it never came to this: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+/// For so long something may be awaited, in real time: far longer than anything takes, and less than the minute after which a test
+/// counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// Waits for it. Its patience is a thread's: a clock that is paused says nothing of what session threads take, and stands still in a
+/// runtime that never rests.
+async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    let ((done, is_done), (over, is_over)) = (std::sync::mpsc::sync_channel::<()>(1), oneshot::channel::<()>());
+    std::thread::spawn(move || {
+        // Nothing is ever sent: that the sender is gone says that nobody waits any more.
+        if is_done.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            drop(over);
+        }
+    });
+    let _done = done;
+    tokio::select! {
+        biased;
+        came = coming => came,
+        _ = is_over => panic!("it never came to this within {PATIENCE:?}: {what}"),
     }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let coming = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    in_time(what, coming).await;
 }
 
 /// Each visit's events, in the order of their starts.

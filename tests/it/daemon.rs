@@ -169,13 +169,22 @@ async fn a_killed_daemon_keeps_what_it_acknowledged_and_ends_the_visits_it_left_
         assert_eq!(open.len(), 1, "the visit was open when the daemon was killed");
         open.remove(0).visit.0.to_string()
     };
-    let again = Daemon::start_in(&directory, &[]).await;
+    let log = directory.join("log");
+    let again = Daemon::start_in_telling(&directory, &log).await;
     let channel = again.channel().await;
     let subject = pb::GetSubjectRequest { id: "obama".into() };
     GalleryServiceClient::new(channel.clone()).get_subject(subject).await.expect("the subject is there");
     let request = pb::GetCameraRequest { id: "front-door".into() };
     CameraServiceClient::new(channel.clone()).get_camera(request).await.expect("the camera is there");
     let status = SystemServiceClient::new(channel.clone()).get_status(pb::GetStatusRequest {}).await.expect("it answers").into_inner();
+    let told = std::fs::read_to_string(&log).expect("its log");
+    let ready = told.lines().find(|line| line.contains("inference is ready")).unwrap_or_else(|| panic!("it says what runs: {told}"));
+    let ready: serde_json::Value = serde_json::from_str(ready).expect("it is JSON");
+    let runs = status.inference.expect("it says what runs");
+    for (name, answered) in [("device", &runs.device), ("provider", &runs.provider), ("precision", &runs.precision)] {
+        assert!(!answered.is_empty() && ready[name] == **answered, "{name} is {answered}, and the log says: {ready}");
+    }
+    assert!(runs.sessions > 0 && ready["sessions"] == runs.sessions, "{} sessions, and the log says: {ready}", runs.sessions);
     let last = before.last().expect("there was an event");
     assert_eq!(status.event_epoch, last.epoch, "a restart is no new log");
     let ends = pb::ListEventsRequest { types: vec![EventType::VisitEnded.into()], ..Default::default() };

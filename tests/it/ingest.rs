@@ -97,6 +97,9 @@ fn a_camera_that_gave_frames_for_ten_seconds_is_tried_again_as_soon_as_at_first(
         let now = clock.advance(Duration::from_millis(500));
         watched.recorder.wait("a frame of this moment", SOON, |record| record.frames.last().is_some_and(|last| last.decode_time == now));
     }
+    // Nothing changes while frames come, and the watchdog hears all the same that somebody looks after them.
+    let is_heard = |record: &Record| record.heard_by.is_some_and(|by| by >= clock.now());
+    watched.recorder.wait("a word of its supervisor", SOON, is_heard);
     camera.kill();
     let is_before = |state: &&CameraState| !matches!(state, CameraState::Online { .. });
     let after_frames = |record: &Record| record.states.iter().skip_while(is_before).find_map(wait_told);

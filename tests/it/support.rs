@@ -68,6 +68,14 @@ impl Daemon {
         daemon
     }
 
+    /// Starts a daemon on data that is there, which says into `log` what it says by default, as JSON.
+    pub async fn start_in_telling(data_dir: &Path, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("a log");
+        let mut daemon = Self::spawn((data_dir, &["log.filter=info", "log.json=true"]), &[], log.into());
+        daemon.until_ready().await;
+        daemon
+    }
+
     /// Starts a daemon on data that is there.
     pub async fn start_in(data_dir: &Path, settings: &[&str]) -> Self {
         let mut daemon = Self::begin(data_dir, settings);
@@ -82,10 +90,14 @@ impl Daemon {
 
     /// The same, with more variables in its environment.
     pub fn begin_with(data_dir: &Path, settings: &[&str], variables: &[(&str, &OsStr)]) -> Self {
+        Self::spawn((data_dir, settings), variables, Stdio::inherit())
+    }
+
+    fn spawn((data_dir, settings): (&Path, &[&str]), variables: &[(&str, &OsStr)], log: Stdio) -> Self {
         // The port is free at this moment, and nobody else on the machine is told of it.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
         let mut command = command(data_dir, &format!("127.0.0.1:{port}"), settings);
-        let child = command.envs(variables.iter().copied()).stderr(Stdio::inherit()).spawn().expect("it starts");
+        let child = command.envs(variables.iter().copied()).stderr(log).spawn().expect("it starts");
         Self { child, server: format!("http://127.0.0.1:{port}"), data: None, data_dir: data_dir.into() }
     }
 

@@ -236,7 +236,7 @@ async fn a_camera_that_waits_for_the_disk_keeps_no_other_from_being_looked_at() 
     let writing = cell.unwritten.lock().await;
     for number in 0..4 {
         sinks[0].offer(frame(&slow, house.clock.now().plus(FRAME_EVERY * number), Some(1), 40));
-        tokio::time::sleep(2 * SWEEP_EVERY).await;
+        in_time("sweeps have passed", tokio::time::sleep(2 * SWEEP_EVERY)).await;
     }
     for number in 0..4 {
         sinks[1].offer(frame(&other, house.clock.now().plus(FRAME_EVERY * number), Some(2), 40));
@@ -246,9 +246,38 @@ async fn a_camera_that_waits_for_the_disk_keeps_no_other_from_being_looked_at() 
         .await;
     }
     drop(writing);
-    let told = house.told(&[slow.clone(), other.clone()]).await;
+    let told = in_time("all is told", house.told(&[slow.clone(), other.clone()])).await;
     for (camera, frames_are_several) in [(slow, false), (other, true)] {
         let of_visits = visits(&told, &camera);
         assert_eq!(of_visits.len(), usize::from(frames_are_several), "{camera}: {told:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_camera_is_told_to_be_lost_while_what_is_told_of_another_waits_for_the_disk_so_that_nothing_ends_that_began_since() {
+    let house = House::open(Faults::default(), 1).await;
+    let [slow, other] = [camera("slow"), camera("other")];
+    let [_, sink] = [&slow, &other].map(|camera| house.watch(camera, SlotPolicy::NewestWins));
+    let cell = house.pipeline.cell(&slow).expect("it is watched");
+    // Whoever writes this camera's events holds this for as long as the disk takes.
+    let writing = cell.unwritten.lock().await;
+    let lost = |camera: &CameraId| {
+        let event = Event::new(EventKind::CameraOffline, camera.as_str(), house.clock.now());
+        (camera.clone(), event, Some(EndReason::CameraOffline))
+    };
+    let (pipeline, news) = (house.pipeline.clone(), vec![lost(&slow), lost(&other)]);
+    let announcing = tokio::spawn(async move { pipeline.announce(news).await });
+    tokio::task::yield_now().await;
+    // The other one is back before that is written.
+    for _ in 0..8 {
+        house.clock.advance(FRAME_EVERY);
+        sink.offer(frame(&other, house.clock.now(), Some(1), 40));
+        until("the frame has left", || house.pipeline.is_idle()).await;
+    }
+    drop(writing);
+    in_time("it is written", announcing).await.expect("no panic").expect("it is told");
+    let told = in_time("all is told", house.told(&[slow, other.clone()])).await;
+    let of_other: Vec<_> = told.into_iter().filter(|logged| *logged.event.camera == *other.as_str()).collect();
+    assert_eq!(kinds(&of_other), [EventKind::CameraOffline, EventKind::VisitStarted, EventKind::Identified, EventKind::VisitEnded]);
+    assert_eq!(of_other[3].event.end_reason, Some(EndReason::CameraRemoved), "nothing but the end of the test ended it");
 }

@@ -1,12 +1,15 @@
 //! The watchdog's token: a stage that is stuck keeps it.
 //!
-//! In: sessions that are held at a picture. Out: whether the token came back. Must not know: systemd.
+//! In: sessions that are held at a picture, locks that are held, a clock that the test moves. Out: whether the token came back.
+//! Must not know: systemd.
 
 use std::sync::mpsc;
 
 use tokio::time::timeout;
 
+use super::super::token::{LONG_STUCK_AFTER, STUCK_AFTER};
 use super::*;
+use crate::event::Event;
 
 /// A session that says when it is at a picture, and stays there until it is let go.
 struct Held {
@@ -77,19 +80,37 @@ async fn the_token_does_not_come_back_while_a_batch_is_under_way_for_far_too_lon
     house.told(&[camera]).await;
 }
 
-#[tokio::test]
-async fn the_token_does_not_come_back_while_the_sessions_are_stuck() {
-    let (house, is_at_it, go) = house_with(1).await;
+/// A photo that some session is asked about.
+async fn photo(house: &House) -> tokio::task::JoinHandle<Result<Vec<Vec<Detection>>, InferError>> {
     let engine = house.pipeline.0.engine.clone();
     let picture = frame(&camera("photo"), house.clock.now(), None, 0);
     let request = DetectRequest { frame: picture, detector_side: None, region_of_interest: None, score_min: None, face_pixels_min: 0 };
+    tokio::spawn(async move { engine.detect(Lane::Photo, vec![request]).await })
+}
+
+/// The token comes back until the clock has moved by `max`, and from then on only once `mend` has set right what is stuck.
+async fn is_kept_from(max: Duration, house: &House, mend: impl FnOnce()) {
+    house.pipeline.pass_token().await.expect("it has only begun");
+    house.clock.advance(max - Duration::from_millis(1));
+    house.pipeline.pass_token().await.expect("it may take this long");
+    house.clock.advance(Duration::from_millis(1));
+    let mut token = std::pin::pin!(house.pipeline.pass_token());
+    let early = timeout(max * 10, &mut token).await;
+    assert!(early.is_err(), "it is stuck, and the token came back: {early:?}");
+    mend();
+    token.await.expect("it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_does_not_come_back_while_the_sessions_are_stuck() {
+    let (house, is_at_it, go) = house_with(1).await;
     // A photo is no batch: nothing but the session keeps the token.
-    let photo = tokio::spawn(async move { engine.detect(Lane::Photo, vec![request]).await });
+    let photo = photo(&house).await;
     let _is_at_it = until_held(is_at_it).await;
 
     let pipeline = house.pipeline.clone();
     let token = tokio::spawn(async move { pipeline.pass_token().await });
-    tokio::task::yield_now().await;
+    tokio::time::sleep(2 * SWEEP_EVERY).await;
     // The store answers in the order in which it is asked, so that a token that had gone past the session would be back by now.
     house.events.pass_token().await.expect("the store works");
     tokio::task::yield_now().await;
@@ -98,4 +119,106 @@ async fn the_token_does_not_come_back_while_the_sessions_are_stuck() {
     token.await.expect("no panic").expect("it goes on");
     photo.await.expect("no panic").expect("the photo was looked at");
     house.told(&[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_stuck_at_a_photo_keeps_the_token_while_others_are_free_but_not_before_a_long_photo_ends() {
+    let (house, is_at_it, go) = house_with(2).await;
+    let photo = photo(&house).await;
+    let _is_at_it = until_held(is_at_it).await;
+    is_kept_from(LONG_STUCK_AFTER, &house, || go.send(()).expect("it is held")).await;
+    photo.await.expect("no panic").expect("the photo was looked at");
+    house.told(&[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_camera_whose_events_are_stuck_on_their_way_to_the_log_keeps_the_token_though_no_frame_comes() {
+    let house = House::open(Faults::default(), 1).await;
+    let camera = camera("door");
+    let _sink = house.watch(&camera, SlotPolicy::NewestWins);
+    let cell = house.pipeline.cell(&camera).expect("it is watched");
+    let writing = cell.unwritten.lock().await;
+    let (pipeline, news) = (house.pipeline.clone(), Event::new(EventKind::CameraOnline, camera.as_str(), house.clock.now()));
+    let announcing = tokio::spawn({
+        let camera = camera.clone();
+        async move { pipeline.announce(vec![(camera, news, None)]).await }
+    });
+    tokio::task::yield_now().await;
+    is_kept_from(STUCK_AFTER, &house, || drop(writing)).await;
+    announcing.await.expect("no panic").expect("it is told");
+    assert_eq!(kinds(&house.told(&[camera]).await), [EventKind::CameraOnline]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_nobody_takes_keep_the_token() {
+    let house = House::at_rest(Faults::default(), 1).await;
+    let place = house.pipeline.0.engine.idle_session().await.expect("there is one");
+    let house = house.running();
+    let camera = camera("door");
+    let sink = house.watch(&camera, SlotPolicy::NewestWins);
+    sink.offer(frame(&camera, house.clock.now(), None, 0));
+    is_kept_from(LONG_STUCK_AFTER, &house, || drop(place)).await;
+    house.told(&[camera]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn cameras_that_give_frames_all_the_time_keep_no_token() {
+    let house = House::open(Faults::default(), 1).await;
+    let camera = camera("door");
+    let sink = house.watch(&camera, SlotPolicy::NewestWins);
+    for _ in 0..3 {
+        sink.offer(frame(&camera, house.clock.now(), None, 0));
+        assert_eq!(house.pipeline.stuck(), None, "this frame has only come");
+        until("the frame has left", || house.pipeline.is_idle()).await;
+        house.clock.advance(2 * LONG_STUCK_AFTER);
+    }
+    house.told(&[camera]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_does_not_come_back_where_nobody_ends_visits() {
+    // Sweeps are what the token needs of a pipeline that runs; sessions and log work by themselves.
+    let house = House::at_rest(Faults::default(), 1).await;
+    let pipeline = house.pipeline.clone();
+    let token = tokio::spawn(async move { pipeline.pass_token().await });
+    tokio::task::yield_now().await;
+    // Both answer in the order in which they are asked.
+    house.pipeline.0.engine.detect(Lane::Live, Vec::new()).await.expect("the session works");
+    house.events.pass_token().await.expect("the store works");
+    tokio::task::yield_now().await;
+    assert!(!token.is_finished(), "nobody sweeps, and the token came back");
+    let house = house.running();
+    token.await.expect("no panic").expect("every stage works");
+    house.told(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_token_does_not_come_back_while_a_scene_is_stuck() {
+    let house = House::open(Faults::default(), 1).await;
+    let camera = camera("door");
+    let _sink = house.watch(&camera, SlotPolicy::NewestWins);
+    let cell = house.pipeline.cell(&camera).expect("it is watched");
+    let ((held, is_held), (go, let_go)) = (mpsc::sync_channel(1), mpsc::sync_channel::<()>(1));
+    let stuck = std::thread::spawn(move || {
+        let _scene = cell.scene();
+        held.send(()).expect("it is awaited");
+        // The end of the test ends the wait.
+        let _ = let_go.recv();
+    });
+    is_held.recv().expect("it is held");
+    // Whoever waits for the scene holds up all that this runtime does, its timers too: the token has another one.
+    let (pipeline, (back, is_back)) = (house.pipeline.clone(), mpsc::sync_channel(2));
+    let passing = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        for _ in 0..2 {
+            back.send(runtime.block_on(pipeline.pass_token()).is_ok()).expect("it is awaited");
+        }
+    });
+    // The round that was under way may have been past the scene: what counts is the next one.
+    let passed = std::iter::from_fn(|| is_back.recv_timeout(4 * SWEEP_EVERY).ok()).take(2).count();
+    assert!(passed < 2, "a scene is stuck, and the token came back");
+    go.send(()).expect("it is held");
+    passing.join().expect("it goes on");
+    stuck.join().expect("no panic");
+    house.told(&[camera]).await;
 }

@@ -180,6 +180,8 @@ pub struct Record {
     pub refused: u32,
     pub late: u32,
     pub damaged: u32,
+    /// Until when the supervisor said that it is heard of again.
+    pub heard_by: Option<Timestamp>,
 }
 
 impl Record {
@@ -251,6 +253,10 @@ impl FrameSink for Recorder {
 impl StateSink for Recorder {
     fn state(&self, _: &CameraId, state: CameraState) {
         self.change(|record| record.states.push(state));
+    }
+
+    fn works(&self, _: &CameraId, next: Timestamp) {
+        self.change(|record| record.heard_by = Some(next));
     }
 }
 
