@@ -1,7 +1,7 @@
 //! Cuts a face out of a picture at full resolution into the pose that encoders are trained with.
 //!
 //! In: a picture and five landmarks. Out: 112×112 RGB bytes; black where the picture ends.
-//! Drops, of faces much larger than the crop, what lies between its pixels ([`SPREAD`]).
+//! Drops, of faces much larger than the crop, what lies between its pixels (`SPREAD`).
 //! Must not know: which encoder sees it.
 
 use crate::colour::{ToRgb, component_row, level};
@@ -202,15 +202,16 @@ impl Samples<'_> {
     fn blend(&self, at: &Neighbours, component: usize) -> Row<i32> {
         let to_right = if self.last.0 == 0 { 0 } else { self.step };
         let to_lower = if self.last.1 == 0 { 0 } else { self.stride };
-        let offset_max = self.last.1 * self.stride + self.last.0 * self.step + component;
-        assert!(offset_max < self.bytes.len(), "a frame's planes hold all of its rows");
+        // What is negative, or beyond 31 bits, is far too large here.
+        let farthest = at.offset.iter().fold(0, |farthest, offset| farthest.max(*offset as u32)) as usize;
+        let end = [component, to_right, to_lower].iter().try_fold(farthest, |end, more| end.checked_add(*more));
+        assert!(end.is_some_and(|end| end < self.bytes.len()), "a picture's planes hold all of its rows");
         let mut corners = [[0_u8; ALIGNED_SIDE]; 4];
         let [upper_left, upper_right, lower_left, lower_right] = &mut corners;
         for column in 0..ALIGNED_SIDE {
             let upper = at.offset[column] as usize + component;
             let lower = upper + to_lower;
-            // SAFETY: `neighbours` leaves no offset beyond the second last pixel of a row or column
-            // (the only one, where there is one), so that none of these is beyond `offset_max`.
+            // SAFETY: no offset is larger than `farthest`, and the farthest with all that is added here lies in the bytes.
             unsafe {
                 upper_left[column] = *self.bytes.get_unchecked(upper);
                 upper_right[column] = *self.bytes.get_unchecked(upper + to_right);
@@ -282,8 +283,10 @@ impl<'a> Source<'a> {
             Self::Yuv { luma, u, v, colour } => {
                 // H.264 and H.265 place chroma, unless told otherwise, level with the left luma
                 // column and between the two luma rows (ITU-T H.264, 6.2, type 0).
-                let at = u.neighbours(&xs.map(|x| x * 0.5), &ys.map(|y| (y - 0.5) * 0.5));
-                let values = [luma.blend(&luma.neighbours(&xs, &ys), 0), u.blend(&at, 0), v.blend(&at, 0)];
+                let (chroma_xs, chroma_ys) = (xs.map(|x| x * 0.5), ys.map(|y| (y - 0.5) * 0.5));
+                let at = u.neighbours(&chroma_xs, &chroma_ys);
+                let of_v = (v.stride != u.stride).then(|| v.neighbours(&chroma_xs, &chroma_ys));
+                let values = [luma.blend(&luma.neighbours(&xs, &ys), 0), u.blend(&at, 0), v.blend(of_v.as_ref().unwrap_or(&at), 0)];
                 (luma, [i32::from(colour.luma_of_black()), 128, 128], values)
             }
         };
@@ -329,24 +332,4 @@ fn last_of(picture: &Picture<'_>, divisor: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_similarity_is_found_again(scale in 0.2_f32..9.0, angle in -3.0_f32..3.0, x in -500.0_f32..2_000.0, y in -500.0_f32..2_000.0) {
-            let (sine, cosine) = angle.sin_cos();
-            let turned = |p: Point| Point { x: scale * (cosine * p.x - sine * p.y) + x, y: scale * (sine * p.x + cosine * p.y) + y };
-            let landmarks = TEMPLATE.map(turned);
-            let found = Similarity::between(&landmarks, &TEMPLATE);
-            for (point, expected) in landmarks.iter().zip(TEMPLATE) {
-                let (x, y) = found.apply(point.x, point.y);
-                prop_assert!((x - expected.x).abs() < 0.05 && (y - expected.y).abs() < 0.05, "{x} {y} for {expected:?}");
-            }
-            let there = found.apply(x + 10.0, y - 7.0);
-            let back = found.inverse().apply(there.0, there.1);
-            prop_assert!((back.0 - x - 10.0).abs() < 0.1 && (back.1 - y + 7.0).abs() < 0.1);
-        }
-    }
-}
+mod tests;

@@ -266,13 +266,3 @@ fn gather_weighted<const COUNT: usize>(sums: &[u16], taps: &Taps, (step, offset)
         *out = sum as f32 * unit;
     }
 }
-
-/// Brings every `step`th byte to the units of a model: `(byte - mean) * scale`.
-pub fn normalise(bytes: &[u8], step: usize, (mean, scale): (f32, f32), values: &mut [f32]) {
-    let fill = |(value, byte): (&mut f32, &u8)| *value = (f32::from(*byte) - mean) * scale;
-    if step == 1 {
-        values.iter_mut().zip(bytes).for_each(fill);
-    } else {
-        values.iter_mut().zip(bytes.iter().step_by(step)).for_each(fill);
-    }
-}

@@ -116,12 +116,13 @@ impl PixelFormat {
 pub struct Picture<'a> {
     /// How they lie.
     pub format: &'a PixelFormat,
-    /// All planes as one run of bytes, at least [`PixelFormat::bytes_needed`] of them.
+    /// All planes as one run of bytes: [`PixelFormat::bytes_needed`] of them, or whoever reads them panics.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Picture<'a> {
     /// The bytes from the start of plane `index` on; none where there are none.
+    #[inline]
     pub fn plane(&self, index: usize) -> &'a [u8] {
         self.bytes.get(self.format.planes[index].offset..).unwrap_or_default()
     }

@@ -15,6 +15,3 @@ pub fn align(frame: &Frame, landmarks: &Landmarks) -> AlignedFace {
     cut(&frame.picture(), Crop::of(&landmarks.0), &mut pixels[..]);
     AlignedFace::new(pixels)
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,8 +4,9 @@
 //! The loops are doorward-kernels'. Drops what they drop.
 //! Must not know: sessions, what a detector is.
 
-use doorward_kernels::letterbox::{self, Place, normalise};
+use doorward_kernels::letterbox::{self, Place};
 use doorward_kernels::taps::Sampling;
+use doorward_kernels::units;
 
 use crate::camera::NormalisedRect;
 use crate::face::{ALIGNED_SIDE, AlignedFace, Point};
@@ -129,7 +130,7 @@ impl Letterbox {
         self.fill(frame, placement, &mut Canvas { colour: target.input.colour, bytes: &mut bytes });
         let planes = target.values.chunks_exact_mut(area).zip(bytes.chunks_exact(area));
         for (index, (plane, bytes)) in planes.enumerate() {
-            normalise(bytes, 1, units(target.input, index), plane);
+            units::of_plane(bytes, units_of(target.input, index), plane);
         }
         self.canvas = bytes;
     }
@@ -138,14 +139,15 @@ impl Letterbox {
 /// Fills an encoder's input with an aligned face.
 pub(super) fn fill_face(face: &AlignedFace, target: &mut Target<'_>) {
     let area = ALIGNED_SIDE * ALIGNED_SIDE;
+    let (pixels, _) = face.rgb().as_chunks::<3>();
     for (index, plane) in target.values.chunks_exact_mut(area).enumerate() {
         let component = if target.input.colour == ColourOrder::Rgb { index } else { 2 - index };
-        normalise(&face.rgb()[component..], 3, units(target.input, index), plane);
+        units::of_component(pixels, component, units_of(target.input, index), plane);
     }
 }
 
 /// Mean and scale of a plane of a model's input.
-fn units(input: &InputEntry, plane: usize) -> (f32, f32) {
+fn units_of(input: &InputEntry, plane: usize) -> (f32, f32) {
     (input.mean[plane % input.mean.len()], input.scale)
 }
 
