@@ -4,7 +4,9 @@ In: script/demo_verdict.py, files of events as `doorward watch --json` writes th
 Must not know: how the demo is put together.
 """
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ import unittest
 from pathlib import Path
 
 VERDICT = Path(__file__).resolve().parents[2] / "script/demo_verdict.py"
+COMMAND = [sys.executable, VERDICT, "--person", "obama", "--person", "visitor"]
 EVERYONE = [("CAMERA_ONLINE", ""), ("IDENTIFIED", "obama"), ("UNIDENTIFIED", ""), ("IDENTIFIED", "visitor")]
 
 
@@ -20,14 +23,21 @@ def lines(events):
     return "".join(json.dumps(event) + "\n" for event in told)
 
 
+@contextlib.contextmanager
+def ended_process():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    yield ended.pid
+    ended.wait()
+
+
 def verdict(written, timeout, process=""):
     """Status and last words about what was written so far."""
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.write(written)
         file.flush()
-        arguments = [file.name, "--person", "obama", "--person", "visitor", "--timeout", str(timeout)]
-        arguments += ["--process", process] if process else []
-        run = subprocess.run([sys.executable, VERDICT, *arguments], capture_output=True, text=True, check=False)
+        arguments = [file.name, "--timeout", str(timeout), *(["--process", process] if process else [])]
+        run = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
         return run.returncode, run.stderr
 
 
@@ -44,15 +54,25 @@ class TheVerdict(unittest.TestCase):
         status, words = verdict(lines([("IDENTIFIED", "obama")] * 3), timeout=0.2)
         self.assertEqual((status, "a stranger, visitor" in words), (1, True), words)
 
-    def test_waits_for_the_rest_of_a_line(self):
-        status, words = verdict(lines(EVERYONE).removesuffix("\n"), timeout=0.2)
-        self.assertEqual((status, "not seen: visitor" in words), (1, True), words)
+    def test_takes_a_line_once_it_is_whole(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+            written = lines(EVERYONE)
+            file.write(written[:-9])
+            file.flush()
+            run = subprocess.Popen([*COMMAND, file.name, "--timeout", "120"], stdout=subprocess.PIPE, text=True)
+            # Everything before it was read once the event before it is told.
+            self.assertIn("UNIDENTIFIED", next(line for line in run.stdout if " IDENTIFIED" not in line and "ONLINE" not in line))
+            file.write(written[-9:])
+            file.flush()
+            self.assertIn("OK: obama, visitor identified", run.communicate()[0])
+            self.assertEqual(run.returncode, 0)
 
     def test_does_not_wait_for_a_process_that_has_ended(self):
-        ended = subprocess.Popen([sys.executable, "-c", ""])
-        ended.wait()
-        status, words = verdict(lines(EVERYONE[:2]), timeout=120, process=f"daemon={ended.pid}")
-        self.assertEqual((status, "the daemon ended" in words), (1, True), words)
+        # Nobody has waited for it yet, so that its number is not given to another.
+        with ended_process() as daemon:
+            status, words = verdict(lines(EVERYONE[:2]), timeout=120, process=f"daemon={daemon}")
+            self.assertEqual((status, "the daemon ended" in words), (1, True), words)
+            self.assertEqual(verdict(lines(EVERYONE), timeout=120, process=f"daemon={daemon}"), (0, ""), "everyone was seen before it ended")
 
 
 if __name__ == "__main__":
