@@ -36,6 +36,9 @@ const EXAMINED_MAX: usize = 4;
 /// The most photos that wait to be looked at. Each is held meanwhile, so that with 32 MiB a photo they take half a GiB; and they
 /// are as many as wait for a session, since who is refused should not depend on where photos pile up.
 const WAITING_MAX: usize = PHOTOS_MAX;
+/// The most faces of a photo that a session is asked about at once: frames of cameras and other photos go in between, however large
+/// the crowd is.
+const FACES_AT_ONCE: usize = 8;
 /// The border that a photo gets when no face was found in it, in pixels: the detector misses
 /// faces that fill the whole picture.
 const BORDER_PIXELS: u32 = 40;
@@ -147,8 +150,10 @@ impl PhotoAnalyst {
             return Ok(photo);
         }
         let face = |face: &PhotoFace| FaceInFrame { frame: photo.frame.clone(), face: face.detection.box_in_frame };
-        let scores = self.engine.live_scores(Lane::Photo, photo.faces.iter().map(face).collect()).await?;
-        photo.faces.iter_mut().zip(scores).for_each(|(face, score)| face.live_score = Some(score));
+        for faces in photo.faces.chunks_mut(FACES_AT_ONCE) {
+            let scores = self.engine.live_scores(Lane::Photo, faces.iter().map(face).collect()).await?;
+            faces.iter_mut().zip(scores).for_each(|(face, score)| face.live_score = Some(score));
+        }
         Ok(photo)
     }
 
@@ -170,13 +175,9 @@ impl PhotoAnalyst {
     /// # Errors
     /// [`PhotoError::Infer`].
     pub async fn encode(&self, faces: Vec<AlignedFace>) -> Result<Vec<Template>, PhotoError> {
-        if faces.is_empty() {
-            return Ok(Vec::new());
-        }
-        let expected = faces.len();
-        let templates = self.engine.encode(Lane::Photo, faces).await?;
-        if templates.len() != expected {
-            return Err(InferError::Session(format!("{expected} faces gave {} templates", templates.len())).into());
+        let mut templates = Vec::with_capacity(faces.len());
+        for faces in faces.chunks(FACES_AT_ONCE) {
+            templates.extend(self.engine.encode(Lane::Photo, faces.to_vec()).await?);
         }
         Ok(templates)
     }

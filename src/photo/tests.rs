@@ -10,7 +10,7 @@ use std::task::Poll;
 use image::{DynamicImage, GenericImageView, ImageFormat};
 
 use super::*;
-use crate::face::{Landmarks, Point, Rect, TemplateSpace};
+use crate::face::{ALIGNED_SIDE, Landmarks, Point, Rect, TemplateSpace};
 use crate::infer::{EngineFacts, Inference};
 
 fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
@@ -230,4 +230,30 @@ async fn sixteen_photos_wait_one_more_is_refused_as_busy_and_whoever_is_patient_
         assert!(examination.await.expect("it is looked at").faces.is_empty());
     }
     assert!(photos.examine(&image).await.is_ok(), "nobody waits any more");
+}
+
+/// Makes of a face a template that points where its first pixel says, of so many at once and no more.
+struct Counted(usize);
+
+impl Inference for Counted {
+    fn detect(&mut self, requests: &[DetectRequest], _: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        Ok(vec![Vec::new(); requests.len()])
+    }
+
+    fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+        assert!(faces.len() <= self.0, "{} faces at once", faces.len());
+        let template = |face: &AlignedFace| Template::normalised(TemplateSpace::new("s"), &[f32::from(face.rgb()[0]), 1.0]);
+        faces.iter().map(|face| template(face).map_err(|error| InferError::Session(error.to_string()))).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_keeps_a_session_for_a_few_faces_at_a_time_and_each_has_its_own_template() {
+    let facts = EngineFacts::made_up(TemplateSpace::new("s"));
+    let photos = PhotoAnalyst::new(Engine::of_sessions(vec![Counted(FACES_AT_ONCE)], facts).expect("a thread"));
+    let face = |level: u8| AlignedFace::new(Box::new([level; ALIGNED_SIDE * ALIGNED_SIDE * 3]));
+    let templates = photos.encode((1..=20).map(face).collect()).await.expect("encoded");
+    let levels: Vec<f32> = templates.iter().map(|template| (template.values()[0] / template.values()[1]).round()).collect();
+    assert_eq!(levels, (1..=20_u8).map(f32::from).collect::<Vec<_>>());
+    assert!(photos.encode(Vec::new()).await.expect("nothing to do").is_empty());
 }
