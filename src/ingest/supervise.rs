@@ -24,7 +24,11 @@ use crate::clock::Timestamp;
 /// A pipeline that has not come down after this long is left behind, with an error in the log: the
 /// camera must come back even then.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
-/// The state of a camera whose supervisor panicked.
+/// A connection whose opening takes longer than this is told: until then the camera is only connecting.
+const OPENING_LONG: Duration = Duration::from_secs(60);
+/// Of a camera whose connection takes so long to open.
+const OPENS_LONG: &str = "opening the connection takes over a minute: decoders or cameras.ca_file may lie on a disk that does not answer";
+/// Of a camera whose supervisor panicked.
 const PANICKED: &str = "watching the camera failed inside doorward; its log says where";
 
 /// How one connection ended.
@@ -37,14 +41,18 @@ struct Ended {
 /// See [`super::watch`]. What panics must not leave the camera in its last state for ever, with nobody watching it, nor end the
 /// daemon for the other cameras: it is told as a loss, and the camera is watched anew.
 pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: CancellationToken) {
-    let (camera, mut backoff) = (&parts.settings.camera, Backoff::seeded(fastrand::u64(..)));
+    let (camera, mut backoff, mut panics) = (&parts.settings.camera, Backoff::seeded(fastrand::u64(..)), 0_u64);
     while !cancel.is_cancelled() {
         // Else it was cancelled, or the runtime is shutting down.
         let Err(error) = tokio::spawn(keep_connected(parts.clone(), states.clone(), cancel.clone())).await else { return };
         if !error.is_panic() {
             return;
         }
-        tracing::error!(%camera, %error, "watching a camera panicked; it is watched anew");
+        panics += 1;
+        // Told at 1, 2, 4, 8, ...: what panics at each attempt must not fill the log.
+        if panics.is_power_of_two() {
+            tracing::error!(%camera, %error, panics, "watching a camera panicked; it is watched anew");
+        }
         let wait = backoff.next(Duration::ZERO, false);
         let (message, next_attempt_time) = (PANICKED.to_owned(), Some(parts.clock.now().plus(wait)));
         states.state(camera, CameraState::Offline { reason: OfflineReason::Other, message, next_attempt_time });
@@ -73,6 +81,17 @@ async fn keep_connected(parts: Parts, states: Arc<dyn StateSink>, cancel: Cancel
     }
 }
 
+/// A connection that is closed where waiting is allowed, also where what follows it panics.
+struct Open(Option<Connection>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let (Some(connection), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(connection));
+        }
+    }
+}
+
 /// One connection, from opening to its end (`None` when cancelled), and what is left to close.
 async fn run_once(
     parts: &Parts,
@@ -87,13 +106,24 @@ async fn run_once(
     let decoder = choose(parts, fallback).await;
     teller.decoder(&parts.settings.decode, &decoder, fallback.in_force(parts.clock.now()).map(ToString::to_string));
     let (opening, chosen) = (parts.clone(), decoder.clone());
-    match tokio::task::spawn_blocking(move || Connection::open(&opening, &chosen)).await {
-        Ok(Ok(mut connection)) => {
-            let mut ended = follow(&mut connection, parts, teller, cancel).await;
+    let mut opening = tokio::task::spawn_blocking(move || Connection::open(&opening, &chosen));
+    let opened = match tokio::time::timeout(OPENING_LONG, &mut opening).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            let message = OPENS_LONG.to_owned();
+            teller.tell(CameraState::Offline { reason: OfflineReason::Other, message, next_attempt_time: None });
+            opening.await
+        }
+    };
+    match opened {
+        Ok(Ok(connection)) => {
+            let mut open = Open(None);
+            let connection = open.0.insert(connection);
+            let mut ended = follow(connection, parts, teller, cancel).await;
             if let (Some(ended), Decoder::Cuda(_)) = (&mut ended, &decoder) {
                 note_refusal(ended, &decoder, (fallback, parts));
             }
-            (ended, Some(connection))
+            (ended, open.0.take())
         }
         Ok(Err(failure)) => (Some(Ended { failure, good: Duration::ZERO }), None),
         Err(error) if error.is_panic() => {
@@ -262,18 +292,22 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::PathBuf;
     use std::sync::Mutex;
 
     use super::*;
     use crate::camera::Transport;
-    use crate::clock::{Clock, SimulatedClock};
+    use crate::clock::SimulatedClock;
     use crate::frame::Frame;
     use crate::ingest::{FrameSink, SourceSettings};
 
-    /// Panics when it is told the first state, and ends the watching at the third, before anything is connected to.
+    /// Keeps what it is told; may panic at the first state, and end the watching at the one of a number.
     #[derive(Default)]
     struct Faulty {
         told: Mutex<Vec<CameraState>>,
+        panics_first: bool,
+        ends_at: usize,
         cancel: CancellationToken,
     }
 
@@ -284,11 +318,24 @@ mod tests {
                 told.push(state);
                 told.len()
             };
-            assert!(count > 1, "on purpose");
-            if count == 3 {
+            assert!(count > 1 || !self.panics_first, "on purpose");
+            if count == self.ends_at {
                 self.cancel.cancel();
             }
         }
+    }
+
+    fn parts(sink: &Arc<Faulty>, ca_file: Option<PathBuf>) -> Parts {
+        let settings = SourceSettings {
+            camera: CameraId::parse("door").expect("a good id"),
+            url: "rtsp://127.0.0.1/door".parse().expect("a good URL"),
+            credential: None,
+            transport: Transport::Tcp,
+            ca_file,
+            decode: Decode::on_cpu(),
+        };
+        let clock = Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000)));
+        Parts { settings, frames: sink.clone(), clock, capture: Arc::default() }
     }
 
     impl FrameSink for Faulty {
@@ -299,16 +346,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_camera_whose_supervisor_panics_is_told_to_be_offline_and_watched_anew() {
-        let settings = SourceSettings {
-            camera: CameraId::parse("door").expect("a good id"),
-            url: "rtsp://127.0.0.1/door".parse().expect("a good URL"),
-            credential: None,
-            transport: Transport::Tcp,
-            ca_file: None,
-            decode: Decode::on_cpu(),
-        };
-        let (faulty, clock) = (Arc::new(Faulty::default()), Arc::new(SimulatedClock::at(Timestamp::from_micros(1_000_000))));
-        let parts = Parts { settings, frames: faulty.clone(), clock: clock.clone(), capture: Arc::default() };
+        let faulty = Arc::new(Faulty { panics_first: true, ends_at: 3, ..Faulty::default() });
+        let parts = parts(&faulty, None);
+        let now = parts.clock.now();
         run(parts, faulty.clone(), faulty.cancel.clone()).await;
         let told = faulty.told.lock().expect("no panic while it is held");
         let [CameraState::Connecting, CameraState::Offline { reason, message, next_attempt_time: Some(next) }, CameraState::Connecting] =
@@ -317,7 +357,52 @@ mod tests {
             panic!("{told:?}")
         };
         assert_eq!((*reason, message.as_str()), (OfflineReason::Other, PANICKED));
-        let wait = next.since(clock.now());
+        let wait = next.since(now);
         assert!(!wait.is_zero() && wait <= Duration::from_millis(500), "the first wait is half a second at the most: {wait:?}");
+    }
+
+    /// Whoever reads this file waits until it is dropped, and finds nothing in it.
+    struct Fifo(PathBuf);
+
+    impl Drop for Fifo {
+        fn drop(&mut self) {
+            // The reader may not be there yet; should it never come, nobody is to wait for it for ever.
+            let patience = std::time::Instant::now();
+            let open = || std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&self.0);
+            while open().is_err() && patience.elapsed() < Duration::from_secs(30) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_takes_long_to_open_is_told_before_it_is_open() {
+        crate::ingest::init().expect("GStreamer is there");
+        let directory = tempfile::tempdir().expect("a directory");
+        let fifo = Fifo(directory.path().join("ca.pem"));
+        assert!(std::process::Command::new("mkfifo").arg(&fifo.0).status().expect("it starts").success());
+        let slow = Arc::new(Faulty { ends_at: 3, ..Faulty::default() });
+        let watching = tokio::spawn(keep_connected(parts(&slow, Some(fifo.0.clone())), slow.clone(), slow.cancel.clone()));
+        let count = || slow.told.lock().expect("no panic while it is held").len();
+        let until = async |wanted| {
+            let patience = std::time::Instant::now();
+            while count() < wanted {
+                assert!(patience.elapsed() < Duration::from_secs(30), "{wanted} states are never told");
+                tokio::task::yield_now().await;
+            }
+        };
+        until(1).await;
+        tokio::time::advance(OPENING_LONG - Duration::from_millis(1)).await;
+        assert_eq!(count(), 1, "so long it may take");
+        tokio::time::advance(Duration::from_millis(2)).await;
+        until(2).await;
+        drop(fifo);
+        watching.await.expect("no panic");
+        let told = slow.told.lock().expect("no panic while it is held");
+        let [CameraState::Connecting, CameraState::Offline { message: long, .. }, CameraState::Offline { message: bad, .. }] = &told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert!(long == OPENS_LONG && bad.contains("must hold certificates"), "{long}, {bad}");
     }
 }
