@@ -39,6 +39,13 @@ impl fmt::Debug for Admission {
     }
 }
 
+impl Admission {
+    /// Whether the token still is one of those in force.
+    pub(super) fn is_in_force(&self) -> bool {
+        self.in_force.borrow().contains(&self.hash)
+    }
+}
+
 /// How a call was let in; `None` where no tokens are asked for.
 pub(super) fn admission<T>(request: &Request<T>) -> Option<Admission> {
     request.extensions().get::<Admission>().cloned()

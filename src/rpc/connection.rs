@@ -23,6 +23,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Request;
 use tonic::transport::server::Connected;
 
+use super::auth::Admission;
 use super::places::{Place, Places, Ticket};
 
 /// Bytes of the HTTP/2 connection preface (RFC 9113, 3.4): whoever sent fewer has said nothing.
@@ -229,9 +230,9 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The connection keeps its place from now on.
-    pub(super) fn let_in(&self) {
-        self.ticket.let_in();
+    /// The connection keeps its place from now on, as long as its token is in force.
+    pub(super) fn let_in(&self, by: Option<&Admission>) {
+        self.ticket.let_in(by);
     }
 }
 
@@ -262,7 +263,7 @@ mod tests {
         let (mut incoming, address, counts) = listening().await;
         let _first_client = TcpStream::connect(address).await.expect("connected");
         let first = incoming.next().await.expect("never ends").expect("accepted");
-        first.connect_info().let_in();
+        first.connect_info().let_in(None);
         let mut second_client = TcpStream::connect(address).await.expect("connected");
         let third = tokio::spawn(async move { incoming.next().await.expect("never ends").is_ok() });
         assert_eq!(second_client.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed by the server");

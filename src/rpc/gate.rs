@@ -87,8 +87,8 @@ impl<S> Gate<S> {
         let authorization = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         let admission = self.tokens.as_ref().map(|tokens| tokens.admit(authorization)).transpose();
         // Of health, too, where no token is asked for or one is shown: its connection keeps its place from now on.
-        if let (Ok(_), Some(caller)) = (&admission, request.extensions().get::<Caller>()) {
-            caller.let_in();
+        if let (Ok(by), Some(caller)) = (&admission, request.extensions().get::<Caller>()) {
+            caller.let_in(by.as_ref());
         }
         if path.starts_with(OPEN_PREFIX) {
             return Ok((None, &self.always));

@@ -1,15 +1,17 @@
 //! The places that connections hold: so many and no more.
 //!
 //! In: connections as they come, are let in and end. Out: a place or none, and a word to whose place is given away.
-//! When all are held: of those that were not let in by a call yet, the one that came first gives way to the newcomer. So whoever
-//! cannot be let in keeps out nobody who can be, and as long as there is room nobody has to go. Where all were let in, the newcomer
-//! gets none.
-//! Must not know: sockets, tokens, what the calls are.
+//! When all are held: of those that were not let in by a call yet, the one that came first gives way to the newcomer; where there is
+//! none, one that was let in by a token which is no longer in force. So nobody who cannot be let in keeps others out by holding a
+//! place, and as long as there is room nobody has to go. Where all were let in, the newcomer gets none.
+//! Must not know: sockets, what the calls are.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::auth::Admission;
 
 /// All places.
 pub(super) struct Places {
@@ -23,7 +25,26 @@ struct Held {
     newest: u64,
     /// Not let in yet; each is told by its token when its place is given away.
     waiting: BTreeMap<u64, CancellationToken>,
-    let_in: HashSet<u64>,
+    let_in: HashMap<u64, LetIn>,
+}
+
+/// A connection that was let in.
+struct LetIn {
+    given_away: CancellationToken,
+    /// `None` where no tokens are asked for.
+    by: Option<Admission>,
+}
+
+impl Held {
+    /// Whoever has to go for a newcomer.
+    fn least_entitled(&mut self) -> Option<CancellationToken> {
+        if let Some((_, given_away)) = self.waiting.pop_first() {
+            return Some(given_away);
+        }
+        let is_revoked = |held: &LetIn| held.by.as_ref().is_some_and(|by| !by.is_in_force());
+        let number = self.let_in.iter().find(|(_, held)| is_revoked(held)).map(|(number, _)| *number)?;
+        self.let_in.remove(&number).map(|held| held.given_away)
+    }
 }
 
 impl Places {
@@ -37,7 +58,7 @@ impl Places {
         let mut held = self.held();
         let is_full = held.waiting.len() + held.let_in.len() >= self.max;
         if is_full {
-            held.waiting.pop_first()?.1.cancel();
+            held.least_entitled()?.cancel();
         }
         held.newest += 1;
         let (number, given_away) = (held.newest, CancellationToken::new());
@@ -88,16 +109,22 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// From now on the connection keeps its place, unless that was given away already.
-    pub(super) fn let_in(&self) {
+    pub(super) fn let_in(&self, by: Option<&Admission>) {
         let mut held = self.places.held();
-        if held.waiting.remove(&self.number).is_some() {
-            held.let_in.insert(self.number);
+        if let Some(given_away) = held.waiting.remove(&self.number) {
+            held.let_in.insert(self.number, LetIn { given_away, by: by.cloned() });
+        } else if let Some(held) = held.let_in.get_mut(&self.number).filter(|held| held.by.as_ref().is_some_and(|by| !by.is_in_force())) {
+            // The client has another token by now.
+            held.by = by.cloned();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::auth::Tokens;
     use super::*;
 
     #[test]
@@ -105,16 +132,16 @@ mod tests {
         let places = Places::new(3);
         let take = || places.take();
         let (let_in, _) = take().expect("there is room");
-        let_in.ticket().let_in();
+        let_in.ticket().let_in(None);
         let (first, _) = take().expect("there is room");
         let (second, is_full) = take().expect("there is room");
         assert!(!is_full && !first.given_away.is_cancelled(), "nobody has to go where there is room");
         let (third, is_full) = take().expect("one gives way");
         assert!(is_full && first.given_away.is_cancelled());
         assert!(![&let_in, &second, &third].iter().any(|place| place.given_away.is_cancelled()));
-        first.ticket().let_in();
-        second.ticket().let_in();
-        third.ticket().let_in();
+        first.ticket().let_in(None);
+        second.ticket().let_in(None);
+        third.ticket().let_in(None);
         assert!(take().is_none(), "all were let in");
         drop(first);
         assert!(take().is_none(), "whoever gave way has no place to leave");
@@ -122,5 +149,34 @@ mod tests {
         let (_, is_full) = take().expect("a place is free again");
         assert!(!is_full);
         assert!(take().is_some_and(|(_, is_full)| !is_full), "the one before has left again");
+    }
+
+    #[test]
+    fn whoever_was_let_in_by_a_token_that_is_gone_gives_way_once_all_were_let_in() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("tokens");
+        let (first, second) = ("0123456789abcdef-first", "0123456789abcdef-second");
+        let write = |text: String| {
+            std::fs::write(&file, text).expect("written");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+        };
+        write(format!("{first}\n{second}\n"));
+        let tokens = Tokens::load(&file).expect("they are good");
+        let by = |token: &str| tokens.admit(Some(format!("Bearer {token}").as_bytes())).expect("it is in force");
+        let places = Places::new(3);
+        let held = [first, first, second].map(|token| {
+            let (place, _) = places.take().expect("there is room");
+            place.ticket().let_in(Some(&by(token)));
+            place
+        });
+        assert!(places.take().is_none(), "all tokens are in force");
+        write(format!("{second}\n"));
+        tokens.reload().expect("they are good");
+        // The client of the first has another token by now.
+        held[0].ticket().let_in(Some(&by(second)));
+        let (newcomer, is_full) = places.take().expect("the one whose token is gone gives way");
+        assert!(is_full && held.each_ref().map(|place| place.given_away.is_cancelled()) == [false, true, false]);
+        newcomer.ticket().let_in(Some(&by(second)));
+        assert!(places.take().is_none(), "the tokens of all that are left are in force");
     }
 }
