@@ -63,8 +63,11 @@ mod status;
 mod system;
 mod tls;
 
-/// Subscribers and watchers at once; one more is refused, since each has a task of its own.
+/// Subscribers at once; one more is refused, since each has a task of its own.
 const SUBSCRIBERS_MAX: usize = 1_024;
+/// Streams of operators at once: watched cameras, files of the gallery, encoding anew. Apart from those, since an operator must see
+/// what is the matter when there are too many subscribers.
+const OPERATORS_MAX: usize = 256;
 
 /// What the services stand on.
 #[derive(Clone)]
@@ -100,7 +103,8 @@ pub fn delivered(logged: &LoggedEvent, gallery: &Gallery) -> crate::pb::Event {
 /// What all services share.
 struct Shared {
     parts: RpcParts,
-    places: Arc<Semaphore>,
+    subscribers: Arc<Semaphore>,
+    operators: Arc<Semaphore>,
     encoded: Arc<encoded::EncodedEvents>,
     /// Held by the one check of the gallery that is under way.
     check_turn: Mutex<()>,
@@ -112,11 +116,19 @@ struct Shared {
 impl Shared {
     /// A place among the subscribers, free again when it is dropped.
     fn subscriber_place(&self) -> Result<OwnedSemaphorePermit, Status> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
-            let message = format!("there are {SUBSCRIBERS_MAX} subscribers already; end one and try again");
-            Refusal::new(Code::ResourceExhausted, "TOO_MANY_SUBSCRIBERS", message).into()
-        })
+        place(&self.subscribers, || format!("there are {SUBSCRIBERS_MAX} subscribers already; end one and try again"))
     }
+
+    /// The same among the streams of operators.
+    fn operator_place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let those = "that watch cameras, carry a file of the gallery or encode it anew";
+        place(&self.operators, || format!("there are {OPERATORS_MAX} streams already {those}; end one and try again"))
+    }
+}
+
+fn place(places: &Arc<Semaphore>, refusal: impl Fn() -> String) -> Result<OwnedSemaphorePermit, Status> {
+    let refused = |_| Refusal::new(Code::ResourceExhausted, "TOO_MANY_SUBSCRIBERS", refusal()).into();
+    places.clone().try_acquire_owned().map_err(refused)
 }
 
 /// A bound server that does not answer yet.
@@ -154,7 +166,8 @@ impl ServerHandle {
     pub async fn start(&self, parts: RpcParts) {
         let shared = Shared {
             parts,
-            places: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            subscribers: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            operators: Arc::new(Semaphore::new(OPERATORS_MAX)),
             encoded: Arc::new(encoded::EncodedEvents::new()),
             imports: Arc::new(Semaphore::new(import::IMPORTS_MAX)),
             check_turn: Mutex::default(),

@@ -95,7 +95,7 @@ impl CameraService for CamerasApi {
         let admission = auth::admission(&request);
         let ids = request.into_inner().camera_ids;
         let wanted = ids.iter().map(|id| camera_id(id, "camera_ids")).collect::<Result<HashSet<_>, _>>()?;
-        let place = self.0.subscriber_place()?;
+        let place = self.0.operator_place()?;
         let shared = self.0.clone();
         Ok(Response::new(Outgoing::spawn(|out| async move {
             let _place = place;

@@ -31,7 +31,7 @@ pub(super) fn import(
     request: Request<Streaming<ImportGalleryRequest>>,
 ) -> Result<Response<Outgoing<ImportGalleryResponse>>, Status> {
     let admission = auth::admission(&request);
-    let place = shared.subscriber_place()?;
+    let place = shared.operator_place()?;
     let (shared, incoming) = (Arc::clone(shared), request.into_inner());
     Ok(Response::new(Outgoing::spawn(|out| async move {
         let _place = place;

@@ -27,7 +27,7 @@ pub(super) fn reencode(
     request: Request<ReencodeGalleryRequest>,
 ) -> Result<Response<Outgoing<ReencodeGalleryResponse>>, Status> {
     let admission = auth::admission(&request);
-    let place = shared.subscriber_place()?;
+    let place = shared.operator_place()?;
     let (shared, encoder) = (Arc::clone(shared), request.into_inner().encoder);
     Ok(Response::new(Outgoing::spawn(|out| async move {
         let _place = place;

@@ -9,6 +9,7 @@ pub mod served;
 
 use doorward::pb;
 use doorward::pb::camera_service_client::CameraServiceClient;
+use doorward::pb::event_service_client::EventServiceClient;
 use doorward::pb::gallery_service_client::GalleryServiceClient;
 use doorward::pb::recognition_service_client::RecognitionServiceClient;
 use doorward::pb::system_service_client::SystemServiceClient;
@@ -291,4 +292,26 @@ fn check_cpu(inference: &pb::InferenceStatus) {
     assert_eq!(told, ["cpu", provider, precision], "{inference:?}");
     assert!(inference.precision_reason.contains("the processor has"), "{inference:?}");
     assert!(!inference.device_reason.is_empty() && !inference.runtime_version.is_empty(), "{inference:?}");
+}
+
+#[tokio::test]
+async fn an_operator_sees_the_cameras_however_many_subscribers_there_are() {
+    let Some(served) = serve("as many subscribers as there may be", 4_096).await else { return };
+    // A connection may have 128 calls open, and one more would wait.
+    let (mut connections, mut streams) = (Vec::new(), Vec::new());
+    let refused = loop {
+        if streams.len() % 100 == 0 {
+            connections.push(served.another_channel().await);
+        }
+        let mut client = EventServiceClient::new(connections[streams.len() / 100].clone());
+        match client.subscribe(pb::SubscribeRequest::default()).await {
+            Ok(stream) => streams.push(stream),
+            Err(refused) => break refused,
+        }
+        assert!(streams.len() < 2_000, "nobody is refused");
+    };
+    assert_eq!((reason(&refused).as_str(), streams.len()), ("TOO_MANY_SUBSCRIBERS", 1_024));
+    let watched = CameraServiceClient::new(served.channel.clone()).watch_cameras(pb::WatchCamerasRequest::default()).await;
+    let states = watched.expect("there is a place for it").into_inner().message().await.expect("no error").expect("all at once");
+    assert!(states.statuses.is_empty(), "{states:?}");
 }

@@ -103,8 +103,19 @@ pub async fn serve_in(left_out: &str, recent_max: usize, (data, listen): (&Path,
         };
         server.serve(stopped).await.expect("an orderly end");
     });
-    let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("connected");
+    let channel = connect(address).await;
     Some(Served { address, channel, events, stop, ended, people, _data: None })
+}
+
+async fn connect(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).expect("a URI").connect().await.expect("connected")
+}
+
+impl Served {
+    /// A connection beside the first.
+    pub async fn another_channel(&self) -> Channel {
+        connect(self.address).await
+    }
 }
 
 pub fn scene(policy: &Policy) -> SceneSettings {
