@@ -16,6 +16,7 @@ mod shadow;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,7 +186,7 @@ impl Daemon {
         let told = gallery_events::tell((store.clone(), events.clone()), Arc::clone(clock), enrolment.version_changes(), stop());
         tasks.spawn("the gallery's events", told);
         if let Some(interval) = sd_notify::watchdog_enabled() {
-            tasks.spawn("the watchdog", feed_watchdog((cameras.clone(), self.pipeline.clone()), interval / 3, stop()));
+            tasks.spawn("the watchdog", watchdog::feed((cameras.clone(), self.pipeline.clone()), interval / 3, stop()));
         }
         if let Some(reason) = telling::local_time_unknown() {
             tracing::warn!(%reason, "the local time zone is not known: schedules of cameras go by UTC; install tzdata and set /etc/localtime, or TZ");
@@ -369,29 +370,6 @@ async fn tell_health(
                 }
                 server.set_events_told(!is_full).await;
             }
-        }
-    }
-}
-
-/// Tells systemd that the daemon lives as long as a token comes back from the cameras and the stages of the pipeline.
-/// A stage that is stuck keeps the token, and systemd ends the daemon.
-async fn feed_watchdog(
-    (cameras, pipeline): (Cameras, Pipeline),
-    interval: Duration,
-    stop: CancellationToken,
-) -> Result<(), crate::pipeline::PipelineError> {
-    loop {
-        let token = async {
-            cameras.pass_token().await;
-            pipeline.pass_token().await
-        };
-        // Stages that have ended on purpose let none pass.
-        let Some(passed) = stop.run_until_cancelled(token).await else { return Ok(()) };
-        passed?;
-        notify(&[NotifyState::Watchdog]);
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(interval) => {}
         }
     }
 }

@@ -58,6 +58,7 @@ use passage::Passage;
 use scene::{Scene, Shot, Wanted};
 pub use settings::SceneSettings;
 pub use shadowing::{Shadow, ShadowEncoder, ShadowSettings};
+pub use token::STUCK_AFTER;
 use token::Work;
 use unwritten::Unwritten;
 

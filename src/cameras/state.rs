@@ -57,19 +57,13 @@ impl StateSink for States {
 }
 
 impl Cameras {
-    /// Lets the watchdog's token pass, through the record of cameras, as long as one of the sources works, or none is to. One that is
-    /// stuck beside others keeps no token: ending the daemon would take all the others away for it, again and again.
-    pub async fn pass_token(&self) {
-        while self.all_stuck() {
-            tracing::error!("no camera's source works any more: unless one goes on, the watchdog ends the daemon, where there is one");
-            tokio::time::sleep(SOURCE_STUCK_AFTER / 10).await;
-        }
-    }
-
-    fn all_stuck(&self) -> bool {
+    /// What is stuck, as the watchdog is told: only all sources together, where there are any. One that is stuck beside others is
+    /// not: ending the daemon would take all the others away for it, again and again.
+    pub fn stuck(&self) -> Option<&'static str> {
         let (now, running) = (self.0.clock.now(), self.running());
         let mut sources = running.values().filter(|running| running.source.is_some()).peekable();
-        sources.peek().is_some() && sources.all(|running| now.since(running.heard_by) >= SOURCE_STUCK_AFTER)
+        let all_stuck = sources.peek().is_some() && sources.all(|running| now.since(running.heard_by) >= SOURCE_STUCK_AFTER);
+        all_stuck.then_some("the source of every camera")
     }
 }
 

@@ -1,8 +1,8 @@
-//! The watchdog's token, and what keeps it.
+//! The watchdog's token, and what is stuck.
 //!
-//! In: what begins and ends, on the injected clock. Out: the token, once every stage has let it pass; one line in the log that names
-//! what is stuck. Whoever waits for the token is held up, nobody else.
-//! Must not know: who waits for it, what the work is.
+//! In: what begins and ends, on the injected clock. Out: the token, once every stage has let it pass; a name of what has been under
+//! way for far too long. Whoever waits for the token is held up, nobody else.
+//! Must not know: who asks, what the work is.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -11,13 +11,9 @@ use std::time::Duration;
 use super::{Pipeline, PipelineError, Shared};
 use crate::infer::Lane;
 
-/// A batch, or what a camera tells, that is under way for longer is stuck.
-pub(super) const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// A session that is at one job for longer is stuck, and so is whoever takes batches, where frames wait and none is taken. A crowd in
-/// a photo may take a small machine long, and a restart that was not needed is worse than one that comes late.
-pub(super) const LONG_STUCK_AFTER: Duration = Duration::from_secs(300);
-/// How often what is stuck is looked at again.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// What is under way for longer is stuck. Far longer than a crowd in a photo takes a small machine, or a folder of photos a slow
+/// disk: a restart that was not needed is worse than one that comes late.
+pub const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// What may be stuck, each with a number by which it is known from the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,8 +34,13 @@ impl Work {
         matches!(self, Self::Job(_) | Self::FramesAfter(_))
     }
 
-    fn stuck_after(self) -> Duration {
-        if self.is_seen() { LONG_STUCK_AFTER } else { STUCK_AFTER }
+    fn name(self) -> &'static str {
+        match self {
+            Self::Batch(_) => "a batch of frames, on its way to the log",
+            Self::Telling(_) => "what a camera tells, on its way to the log",
+            Self::Job(_) => "a session, at one job",
+            Self::FramesAfter(_) => "frames that nobody takes",
+        }
     }
 }
 
@@ -53,22 +54,18 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Pipeline {
-    /// Sends a token through the stages and waits until it is back: past what is under way, through the slots, a round of sweeps (which
-    /// takes every scene's lock), a session, the log and its store. What is stuck keeps it. Without cameras everything is idle, and the
+    /// Sends a token through the stages and waits until it is back: a round of sweeps (which takes every scene's lock), a session,
+    /// the log and its store, each of which is told `at` when the token comes there. Without cameras everything is idle, and the
     /// token comes back.
     ///
     /// # Errors
     /// [`PipelineError`] when a stage has ended.
-    pub async fn pass_token(&self) -> Result<(), PipelineError> {
-        let mut is_told = false;
-        while let Some(work) = self.stuck() {
-            if !std::mem::replace(&mut is_told, true) {
-                tracing::error!(?work, "stuck: unless it goes on, the watchdog ends the daemon, where there is one");
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+    pub async fn pass_token(&self, at: impl Fn(&'static str)) -> Result<(), PipelineError> {
+        at("the sweeps of all cameras");
         self.0.swept.notified().await;
+        at("the sessions");
         self.0.engine.detect(Lane::Live, Vec::new()).await?;
+        at("the store");
         Ok(self.0.events.pass_token().await?)
     }
 
@@ -79,8 +76,8 @@ impl Pipeline {
         UnderWay(&self.0, work)
     }
 
-    /// What has been under way for too long, if anything has.
-    pub(super) fn stuck(&self) -> Option<Work> {
+    /// What has been under way for too long, if anything has. To be asked often: some of it is seen only then.
+    pub fn stuck(&self) -> Option<&'static str> {
         let frames_wait = self.0.intake.is_ready().then(|| Work::FramesAfter(self.0.batches.load(Ordering::Relaxed)));
         let seen: Vec<Work> = self.0.engine.jobs().into_iter().map(Work::Job).chain(frames_wait).collect();
         let now = self.0.clock.now();
@@ -89,6 +86,6 @@ impl Pipeline {
         for work in seen {
             under_way.entry(work).or_insert(now);
         }
-        under_way.iter().find(|(work, since)| now.since(**since) >= work.stuck_after()).map(|(work, _)| *work)
+        under_way.iter().find(|(_, since)| now.since(**since) >= STUCK_AFTER).map(|(work, _)| work.name())
     }
 }
