@@ -92,7 +92,11 @@ widest_vectors! {
     ///
     /// Bilinear, as `OpenCV`'s warpAffine does it, with the mean of several samples where a pixel
     /// of the crop covers more than two of the picture. Landmarks that are no numbers give a black crop.
+    ///
+    /// # Panics
+    /// Where the picture's planes reach beyond its bytes, or these are more than 2 GiB.
     pub fn cut(picture: &Picture<'_>, crop: Crop, pixels: &mut [u8]) {
+        assert!(i32::try_from(picture.bytes.len()).is_ok(), "a picture of more than 2 GiB is cut by nobody");
         Source::new(picture).cut(crop, pixels);
     }
 }
@@ -202,14 +206,14 @@ impl Samples<'_> {
     fn blend(&self, at: &Neighbours, component: usize) -> Row<i32> {
         let to_right = if self.last.0 == 0 { 0 } else { self.step };
         let to_lower = if self.last.1 == 0 { 0 } else { self.stride };
-        // What is negative, or beyond 31 bits, is far too large here.
+        // An offset that is negative, as where a picture lies of its size, is a very large one here and below.
         let farthest = at.offset.iter().fold(0, |farthest, offset| farthest.max(*offset as u32)) as usize;
         let end = [component, to_right, to_lower].iter().try_fold(farthest, |end, more| end.checked_add(*more));
         assert!(end.is_some_and(|end| end < self.bytes.len()), "a picture's planes hold all of its rows");
         let mut corners = [[0_u8; ALIGNED_SIDE]; 4];
         let [upper_left, upper_right, lower_left, lower_right] = &mut corners;
         for column in 0..ALIGNED_SIDE {
-            let upper = at.offset[column] as usize + component;
+            let upper = at.offset[column] as u32 as usize + component;
             let lower = upper + to_lower;
             // SAFETY: no offset is larger than `farthest`, and the farthest with all that is added here lies in the bytes.
             unsafe {

@@ -151,9 +151,18 @@ fn chroma_is_read_by_the_strides_of_its_own_planes() {
 #[test]
 #[should_panic(expected = "hold all of its rows")]
 fn planes_that_lie_are_not_read() {
-    // Nobody checked them: a frame refuses such planes.
-    let Owned(mut format, bytes) = noise([64, 32, 32]);
-    format.planes[0].stride = 65;
-    let bytes = &bytes[..64 * 64];
-    cut(&Picture { format: &format, bytes }, Crop::of(&placed(0.5, 0.0, (5.0, 3.0))), &mut vec![0; ALIGNED_SIDE * ALIGNED_SIDE * 3]);
+    // Nobody checked it: a frame refuses such a picture.
+    let mut format = PixelFormat::rgb8(Size { width: 200, height: 200 });
+    format.planes[0].stride = 60_000;
+    cut(&Picture { format: &format, bytes: &[7; 200 * 600] }, Crop::of(&TEMPLATE), &mut vec![0; ALIGNED_SIDE * ALIGNED_SIDE * 3]);
+}
+
+#[test]
+#[should_panic(expected = "more than 2 GiB")]
+fn a_picture_whose_offsets_do_not_fit_in_31_bits_is_not_read() {
+    // Never written, so that it takes no memory.
+    let bytes = vec![0; 2_400_000_000];
+    let format = PixelFormat::rgb8(Size { width: 20_000, height: 40_000 });
+    let low = TEMPLATE.map(|point| Point { x: point.x + 100.0, y: point.y + 39_800.0 });
+    cut(&Picture { format: &format, bytes: &bytes }, Crop::of(&low), &mut vec![0; ALIGNED_SIDE * ALIGNED_SIDE * 3]);
 }
