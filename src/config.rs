@@ -64,8 +64,8 @@ pub struct ServerConfig {
     pub message_bytes_max: usize,
     /// How many calls one connection may have open.
     pub streams_per_connection_max: u32,
-    /// How many connections are served at once. At that many a new one takes the place of the one that has longest been without a
-    /// call that was let in; where there is none such, it is closed.
+    /// How many connections are served at once. At that many a new one takes the place of the first that has shown no token, or none
+    /// that is still in force; where there is none such, it is closed.
     pub connections_max: u32,
     /// How long a TLS handshake may take.
     pub handshake_timeout_ms: u64,

@@ -40,6 +40,11 @@ impl fmt::Debug for Admission {
 }
 
 impl Admission {
+    /// Whether it was by the same token.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+
     /// Whether the token still is one of those in force.
     pub(super) fn is_in_force(&self) -> bool {
         self.in_force.borrow().contains(&self.hash)

@@ -1,8 +1,7 @@
 //! Accepts connections: so many and no more, and none that says nothing.
 //!
 //! In: a listening socket. Out: a stream of connections for the HTTP/2 server.
-//! Over the limit: the connection that has longest been without a call that was let in is closed for the new one and counted, or,
-//! where all had one, the new one (`places`). A connection that has not sent the HTTP/2 preface in time, or later not even answers
+//! Over the limit: one that is not let in is closed for the new one and counted, or, where all are, the new one (`places`). A connection that has not sent the HTTP/2 preface in time, or later not even answers
 //! a keepalive ping, is closed and counted, be it in clear or under TLS.
 //! Must not know: HTTP/2, TLS, services.
 
@@ -31,11 +30,9 @@ const PREFACE_BYTES: u64 = 24;
 /// How long accepting rests after an error such as too many open files, so as not to spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// How many connections there may be and how long each may be silent.
+/// How long a connection may be silent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionLimits {
-    /// Connections at once.
-    pub(super) connections_max: usize,
     /// From the accept until the preface, or a TLS hello of that length, has come.
     pub(super) hello: Duration,
     /// Afterwards, between two reads that bring something: longer than a ping and its answer.
@@ -56,7 +53,8 @@ impl ConnectionCounts {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Closed for a newcomer's sake, since none of their calls was let in yet and there were too many.
+    /// Closed for a newcomer's sake, since there were too many and no call of theirs had been let in, or none by a token that is still
+    /// in force.
     pub fn gave_way(&self) -> u64 {
         self.gave_way.load(Ordering::Relaxed)
     }
@@ -78,12 +76,12 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// Accepts from `listener`.
-    pub(super) fn new(listener: TcpListener, limits: ConnectionLimits, counts: Arc<ConnectionCounts>) -> Self {
-        Self { listener, limits, places: Places::new(limits.connections_max), counts, rest: None }
+    pub(super) fn new(listener: TcpListener, limits: ConnectionLimits, (places, counts): (Arc<Places>, Arc<ConnectionCounts>)) -> Self {
+        Self { listener, limits, places, counts, rest: None }
     }
 
     fn admit(&self, stream: TcpStream) -> Option<Connection> {
-        let limit = self.limits.connections_max;
+        let limit = self.places.max();
         // Either is told at 1, 2, 4, 8, ...: an attack must not fill the log.
         let Some((place, is_for_another)) = self.places.take() else {
             let refused = self.counts.refused.fetch_add(1, Ordering::Relaxed) + 1;
@@ -95,7 +93,11 @@ impl Incoming {
         if is_for_another {
             let gave_way = self.counts.gave_way.fetch_add(1, Ordering::Relaxed) + 1;
             if gave_way.is_power_of_two() {
-                tracing::warn!(gave_way, limit, "a connection without a call that was let in gave way: server.connections_max are open");
+                tracing::warn!(
+                    gave_way,
+                    limit,
+                    "a connection that had shown no token, or none that is in force, gave way: server.connections_max are open"
+                );
             }
         }
         // Small answers must not wait for more (Nagle); failing here costs latency only.
@@ -248,14 +250,13 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: ConnectionLimits =
-        ConnectionLimits { connections_max: 1, hello: Duration::from_secs(5), silence: Duration::from_secs(40) };
+    const LIMITS: ConnectionLimits = ConnectionLimits { hello: Duration::from_secs(5), silence: Duration::from_secs(40) };
 
     async fn listening() -> (Incoming, std::net::SocketAddr, Arc<ConnectionCounts>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
         let counts = Arc::new(ConnectionCounts::default());
-        (Incoming::new(listener, LIMITS, counts.clone()), address, counts)
+        (Incoming::new(listener, LIMITS, (Places::new(1), counts.clone())), address, counts)
     }
 
     #[tokio::test]

@@ -24,6 +24,7 @@ use tower_layer::layer_fn;
 use super::auth::Tokens;
 use super::connection::{ConnectionCounts, ConnectionLimits, Incoming};
 use super::gate::Gate;
+use super::places::Places;
 use super::tls::{Identity, Wire};
 use crate::config::ServerConfig;
 use crate::pb::{
@@ -137,6 +138,7 @@ pub struct ServerHandle {
     /// Cancelled when the server ends: streams end by it.
     stopping: CancellationToken,
     connections: Arc<ConnectionCounts>,
+    places: Arc<Places>,
     message_bytes_max: usize,
 }
 
@@ -154,6 +156,7 @@ impl Bound {
             services: Arc::default(),
             stopping: CancellationToken::new(),
             connections: Arc::default(),
+            places: Places::new(usize::try_from(config.connections_max).unwrap_or(usize::MAX)),
             message_bytes_max: config.message_bytes_max,
         };
         handle.set_ready(false).await;
@@ -170,9 +173,8 @@ impl Bound {
         let Self { config, listener, handle } = self;
         let interval = Duration::from_millis(config.keepalive_interval_ms);
         let hello = Duration::from_millis(config.handshake_timeout_ms);
-        let connections_max = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
         // A live client answers a ping within this; the handshake's time is the slack.
-        let limits = ConnectionLimits { connections_max, hello, silence: interval + KEEPALIVE_TIMEOUT + hello };
+        let limits = ConnectionLimits { hello, silence: interval + KEEPALIVE_TIMEOUT + hello };
         let builder = tonic::transport::Server::builder()
             .max_concurrent_streams(config.streams_per_connection_max)
             .http2_keepalive_interval(Some(interval))
@@ -187,7 +189,7 @@ impl Bound {
         let always = with_reflection(Routes::new(health))?;
         let (stopping, ended) = (handle.stopping.clone(), handle.stopping.clone());
         let acceptor = handle.identity.as_deref().map(Identity::acceptor).transpose()?;
-        let incoming = Incoming::new(listener, limits, handle.connections.clone()).map(move |connection| {
+        let incoming = Incoming::new(listener, limits, (handle.places.clone(), handle.connections.clone())).map(move |connection| {
             connection.map(|connection| match &acceptor {
                 Some(acceptor) => Wire::secured(connection, acceptor, (hello, &stopping)),
                 None => Wire::clear(connection),
@@ -285,7 +287,10 @@ impl ServerHandle {
     /// # Errors
     /// [`RpcError`]; the old tokens stay in force.
     pub fn reload_tokens(&self) -> Result<bool, RpcError> {
-        self.tokens.as_ref().map_or(Ok(false), |tokens| tokens.reload().map(|()| true))
+        let Some(tokens) = &self.tokens else { return Ok(false) };
+        tokens.reload()?;
+        self.places.reconsider();
+        Ok(true)
     }
 
     /// Reads certificate and key again, for the connections to come; answers whether they are configured.

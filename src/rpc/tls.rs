@@ -220,7 +220,8 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
-    use crate::rpc::connection::{ConnectionCounts, ConnectionLimits, Incoming};
+    use crate::rpc::connection::{ConnectionLimits, Incoming};
+    use crate::rpc::places::Places;
 
     /// A connection whose client has begun a handshake and says no more; the client.
     async fn begun() -> (Connection, TlsAcceptor, TcpStream) {
@@ -238,8 +239,8 @@ mod tests {
         let acceptor = Identity::load(&config).expect("a pair").expect("configured").acceptor().expect("it answers");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
-        let limits = ConnectionLimits { connections_max: 1, hello: Duration::from_secs(50), silence: Duration::from_secs(100) };
-        let mut incoming = Incoming::new(listener, limits, Arc::new(ConnectionCounts::default()));
+        let limits = ConnectionLimits { hello: Duration::from_secs(50), silence: Duration::from_secs(100) };
+        let mut incoming = Incoming::new(listener, limits, (Places::new(1), Arc::default()));
         let mut client = TcpStream::connect(address).await.expect("connected");
         let connection = incoming.next().await.expect("never ends").expect("accepted");
         // The head of a record that never comes.
