@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
@@ -41,18 +42,14 @@ struct Ended {
 /// See [`super::watch`]. What panics must not leave the camera in its last state for ever, with nobody watching it, nor end the
 /// daemon for the other cameras: it is told as a loss, and the camera is watched anew.
 pub(super) async fn run(parts: Parts, states: Arc<dyn StateSink>, cancel: CancellationToken) {
-    let (camera, mut backoff, mut panics) = (&parts.settings.camera, Backoff::seeded(fastrand::u64(..)), 0_u64);
+    let (camera, mut backoff) = (&parts.settings.camera, Backoff::seeded(fastrand::u64(..)));
     while !cancel.is_cancelled() {
         // Else it was cancelled, or the runtime is shutting down.
         let Err(error) = tokio::spawn(keep_connected(parts.clone(), states.clone(), cancel.clone())).await else { return };
         if !error.is_panic() {
             return;
         }
-        panics += 1;
-        // Told at 1, 2, 4, 8, ...: what panics at each attempt must not fill the log.
-        if panics.is_power_of_two() {
-            tracing::error!(%camera, %error, panics, "watching a camera panicked; it is watched anew");
-        }
+        tracing::error!(%camera, %error, "watching a camera panicked; it is watched anew");
         let wait = backoff.next(Duration::ZERO, false);
         let (message, next_attempt_time) = (PANICKED.to_owned(), Some(parts.clock.now().plus(wait)));
         states.state(camera, CameraState::Offline { reason: OfflineReason::Other, message, next_attempt_time });
@@ -103,18 +100,8 @@ async fn run_once(
         Some(Err(failure)) => return (Some(Ended { failure, good: Duration::ZERO }), None),
         None => return (None, None),
     }
-    let decoder = choose(parts, fallback).await;
+    let (decoder, opened) = open(parts, (teller, fallback)).await;
     teller.decoder(&parts.settings.decode, &decoder, fallback.in_force(parts.clock.now()).map(ToString::to_string));
-    let (opening, chosen) = (parts.clone(), decoder.clone());
-    let mut opening = tokio::task::spawn_blocking(move || Connection::open(&opening, &chosen));
-    let opened = match tokio::time::timeout(OPENING_LONG, &mut opening).await {
-        Ok(opened) => opened,
-        Err(_) => {
-            let message = OPENS_LONG.to_owned();
-            teller.tell(CameraState::Offline { reason: OfflineReason::Other, message, next_attempt_time: None });
-            opening.await
-        }
-    };
     match opened {
         Ok(Ok(connection)) => {
             let mut open = Open(None);
@@ -134,6 +121,29 @@ async fn run_once(
         // The runtime is shutting down.
         Err(_) => (None, None),
     }
+}
+
+/// Chooses a decoder and opens a connection, and tells where that takes long: both load libraries and read files.
+async fn open(
+    parts: &Parts,
+    (teller, fallback): (&mut Teller, &mut Fallback),
+) -> (Decoder, Result<Result<Connection, Failure>, JoinError>) {
+    let opening = async {
+        let decoder = choose(parts, fallback).await;
+        let (parts, chosen) = (parts.clone(), decoder.clone());
+        (decoder, tokio::task::spawn_blocking(move || Connection::open(&parts, &chosen)).await)
+    };
+    let mut opening = std::pin::pin!(opening);
+    if let Ok(opened) = tokio::time::timeout(OPENING_LONG, &mut opening).await {
+        return opened;
+    }
+    let message = OPENS_LONG.to_owned();
+    teller.tell(CameraState::Offline { reason: OfflineReason::Other, message, next_attempt_time: None });
+    let opened = opening.await;
+    // What comes of it is news, whatever it is.
+    teller.logged = None;
+    teller.tell(CameraState::Connecting);
+    opened
 }
 
 /// The decoder of the next connection: the device's, unless it refused this camera lately or something is missing, which
@@ -381,7 +391,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let fifo = Fifo(directory.path().join("ca.pem"));
         assert!(std::process::Command::new("mkfifo").arg(&fifo.0).status().expect("it starts").success());
-        let slow = Arc::new(Faulty { ends_at: 3, ..Faulty::default() });
+        let slow = Arc::new(Faulty { ends_at: 4, ..Faulty::default() });
         let watching = tokio::spawn(keep_connected(parts(&slow, Some(fifo.0.clone())), slow.clone(), slow.cancel.clone()));
         let count = || slow.told.lock().expect("no panic while it is held").len();
         let until = async |wanted| {
@@ -399,7 +409,12 @@ mod tests {
         drop(fifo);
         watching.await.expect("no panic");
         let told = slow.told.lock().expect("no panic while it is held");
-        let [CameraState::Connecting, CameraState::Offline { message: long, .. }, CameraState::Offline { message: bad, .. }] = &told[..]
+        let [
+            CameraState::Connecting,
+            CameraState::Offline { message: long, .. },
+            CameraState::Connecting,
+            CameraState::Offline { message: bad, .. },
+        ] = &told[..]
         else {
             panic!("{told:?}")
         };
