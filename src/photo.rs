@@ -36,8 +36,8 @@ const EXAMINED_MAX: usize = 4;
 /// The most photos that wait to be looked at. Each is held meanwhile, so that with 32 MiB a photo they take half a GiB; and they
 /// are as many as wait for a session, since who is refused should not depend on where photos pile up.
 const WAITING_MAX: usize = PHOTOS_MAX;
-/// The most faces of a photo that a session is asked about at once: frames of cameras and other photos go in between, however large
-/// the crowd is.
+/// The most faces of a photo that a session is asked about at once (with mirror images, twice as many crops): frames of cameras and
+/// other photos go in between, however large the crowd is.
 const FACES_AT_ONCE: usize = 8;
 /// The border that a photo gets when no face was found in it, in pixels: the detector misses
 /// faces that fill the whole picture.
@@ -173,8 +173,13 @@ impl PhotoAnalyst {
     /// One template a face, in order.
     ///
     /// # Errors
-    /// [`PhotoError::Infer`].
+    /// [`PhotoError::Infer`], of [`InferError::Busy`] when too many photos wait.
     pub async fn encode(&self, faces: Vec<AlignedFace>) -> Result<Vec<Template>, PhotoError> {
+        if faces.is_empty() {
+            return Ok(Vec::new());
+        }
+        // It is held until the last face, so that nobody is refused with half of them done.
+        let _place = self.place().await?;
         let mut templates = Vec::with_capacity(faces.len());
         for faces in faces.chunks(FACES_AT_ONCE) {
             templates.extend(self.engine.encode(Lane::Photo, faces.to_vec()).await?);

@@ -200,9 +200,12 @@ def the_readme_subscriber_prints_what_happens(client, address):
                 expect(subscriber.poll() is None, f"README's subscriber ended with status {subscriber.returncode}")
                 expect(time.monotonic() < deadline, "README's subscriber does not tell of a camera that came")
                 client.doorward("CameraService/CreateCamera", camera={"id": "python-readme", "url": f"rtsp://127.0.0.1:{free_port()}/none"})
+                until = time.monotonic() + patience_s
                 with contextlib.suppress(queue.Empty):
-                    # Other cameras of the daemon may be told of, too.
-                    told = next(line for line in iter(lambda: lines.get(timeout=patience_s), None) if line.startswith("python-readme "))
+                    while told is None:
+                        line = lines.get(timeout=max(0.0, until - time.monotonic()))
+                        # Other cameras of the daemon may be told of, too.
+                        told = line if line.startswith("python-readme ") else None
                 client.doorward("CameraService/DeleteCamera", id="python-readme")
                 patience_s *= 2
             expect("EVENT_TYPE_CAMERA_OFFLINE" in told, f"README's subscriber printed {told}")
