@@ -111,7 +111,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     intake: Arc<Intake>,
     scenes: Mutex<HashMap<CameraId, Arc<SceneCell>>>,
-    /// Since when work is under way, for the watchdog's token.
+    /// Since when work is under way, for the watchdog.
     under_way: Mutex<HashMap<Work, Timestamp>>,
     begun: AtomicU64,
     /// Holds no value: it wakes whoever waits for a round of sweeps to end.

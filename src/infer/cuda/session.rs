@@ -46,7 +46,7 @@ use runner::{Runner, RunnerPlan};
 
 /// How many faces the encoder is made fastest for: those of a few cameras at once.
 const FACES_USUAL: usize = 8;
-/// How long a device that is opened anew waits for whoever holds the engines: longer, and the watchdog takes it for stuck.
+/// How long a device that is opened anew waits for whoever holds the engines: cameras wait behind it.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(3);
 /// The side of the picture that the detector is looked at with, which it cuts down by 32.
 const SMALL: usize = 64;
@@ -152,7 +152,7 @@ impl<'a> Opening<'a> {
             kept: None,
         };
         let mut cache = match &self.plan.config.engine_cache_dir {
-            // Whoever waits for another process in the midst of work is taken for stuck.
+            // Cameras wait behind whoever waits for another process in the midst of work.
             Some(root) if self.choice.provider == GpuProvider::TensorRt => {
                 Some(EngineFolder::open(root, &self.key(&setup)?, (!setup.may_build).then_some(BUSY_WAIT_MAX))?)
             }
