@@ -3,7 +3,7 @@
 //!
 //! In: JPEG, PNG or PNM bytes. Out: faces in pixels of the upright photo, aligned and assessed.
 //! At most four photos are looked at at once. Of further ones sixteen wait, one more is refused as busy; whoever is
-//! [patient](PhotoAnalyst::patient) waits beside them.
+//! [patient](PhotoAnalyst::patient) waits beside them. What was looked at is encoded, and never refused any more.
 //! Must not know: subjects, the gallery, who asks.
 
 mod decode;
@@ -39,6 +39,9 @@ const WAITING_MAX: usize = PHOTOS_MAX;
 /// The most faces of a photo that a session is asked about at once (with mirror images, twice as many crops): frames of cameras and
 /// other photos go in between, however large the crowd is.
 const FACES_AT_ONCE: usize = 8;
+/// The most photos whose faces are encoded at once. With those that are looked at, each with one job at a time, they are as many as
+/// may wait for a session, so that none is refused there after half of the work.
+const ENCODED_MAX: usize = PHOTOS_MAX - EXAMINED_MAX;
 /// The border that a photo gets when no face was found in it, in pixels: the detector misses
 /// faces that fill the whole picture.
 const BORDER_PIXELS: u32 = 40;
@@ -87,6 +90,7 @@ pub struct PhotoAnalyst {
     engine: Engine,
     places: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    encoding: Arc<Semaphore>,
     is_patient: bool,
     scores_liveness: bool,
 }
@@ -94,8 +98,8 @@ pub struct PhotoAnalyst {
 impl PhotoAnalyst {
     /// Over `engine`.
     pub fn new(engine: Engine) -> Self {
-        let (places, waiting) = (Arc::new(Semaphore::new(EXAMINED_MAX)), Arc::new(Semaphore::new(WAITING_MAX)));
-        Self { engine, places, waiting, is_patient: false, scores_liveness: false }
+        let [places, waiting, encoding] = [EXAMINED_MAX, WAITING_MAX, ENCODED_MAX].map(|places| Arc::new(Semaphore::new(places)));
+        Self { engine, places, waiting, encoding, is_patient: false, scores_liveness: false }
     }
 
     /// One that waits for its turn however many wait, and takes nobody's place among those; it shares everything else. It is for
@@ -173,13 +177,13 @@ impl PhotoAnalyst {
     /// One template a face, in order.
     ///
     /// # Errors
-    /// [`PhotoError::Infer`], of [`InferError::Busy`] when too many photos wait.
+    /// [`PhotoError::Infer`].
     pub async fn encode(&self, faces: Vec<AlignedFace>) -> Result<Vec<Template>, PhotoError> {
         if faces.is_empty() {
             return Ok(Vec::new());
         }
-        // It is held until the last face, so that nobody is refused with half of them done.
-        let _place = self.place().await?;
+        // It is held until the last face. Nobody closes the semaphore, so it always comes.
+        let _place = self.encoding.acquire().await.map_err(|_| InferError::Stopped)?;
         let mut templates = Vec::with_capacity(faces.len());
         for faces in faces.chunks(FACES_AT_ONCE) {
             templates.extend(self.engine.encode(Lane::Photo, faces.to_vec()).await?);

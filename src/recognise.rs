@@ -219,6 +219,9 @@ impl Recogniser {
         let Photo { frame, faces } = self.photos.examine(image).await?;
         let is_usable = |face: &PhotoFace| quality::fault(&face.quality, 0.0).is_none();
         let crops = faces.iter().filter(|face| is_usable(face)).map(|face| face.aligned.clone()).collect();
+        // The picture may be large, and is not needed while others are encoded.
+        let size = frame.size();
+        drop(frame);
         let templates = self.photos.encode(crops).await?;
         let gallery = self.gallery.current();
         // The decision needs more than the closest, whatever the caller wants to see.
@@ -246,7 +249,7 @@ impl Recogniser {
         }
         Ok(Identified {
             faces: identified,
-            size: frame.size(),
+            size,
             gallery_subjects: gallery.subject_count(),
             gallery_version: gallery.version(),
             space: self.space.clone(),

@@ -257,3 +257,39 @@ async fn a_crowd_keeps_a_session_for_a_few_faces_at_a_time_and_each_has_its_own_
     assert_eq!(levels, (1..=20_u8).map(f32::from).collect::<Vec<_>>());
     assert!(photos.encode(Vec::new()).await.expect("nothing to do").is_empty());
 }
+
+/// A session that finds one face in each picture, and not before it is let go.
+struct OneFace(mpsc::Receiver<()>);
+
+impl Inference for OneFace {
+    fn detect(&mut self, requests: &[DetectRequest], _: Lane) -> Result<Vec<Vec<Detection>>, InferError> {
+        let _ = self.0.recv();
+        let box_in_frame = Rect { x: 4.0, y: 4.0, width: 24.0, height: 24.0 };
+        let found = Detection { box_in_frame, landmarks: Landmarks([Point { x: 16.0, y: 16.0 }; 5]), score: 0.9 };
+        Ok(vec![vec![found]; requests.len()])
+    }
+
+    fn encode(&mut self, faces: &[AlignedFace]) -> Result<Vec<Template>, InferError> {
+        Counted(FACES_AT_ONCE).encode(faces)
+    }
+}
+
+#[tokio::test]
+async fn a_photo_that_was_looked_at_is_encoded_however_many_wait_to_be_looked_at() {
+    let (hold, held) = mpsc::sync_channel(1);
+    let engine = Engine::of_sessions(vec![OneFace(held)], EngineFacts::made_up(TemplateSpace::new("s")));
+    let photos = PhotoAnalyst::new(engine.expect("a thread can be had"));
+    let image: Arc<[u8]> = encoded(&DynamicImage::new_rgb8(32, 32), ImageFormat::Png).into();
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..EXAMINED_MAX + WAITING_MAX {
+        let (photos, image) = (photos.clone(), Arc::clone(&image));
+        asked.spawn(async move { photos.only_template(&image).await.map(|_| ()) });
+    }
+    while photos.waiting.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(hold);
+    while let Some(answer) = asked.join_next().await {
+        answer.expect("no panic").expect("it is one of those that may wait");
+    }
+}
