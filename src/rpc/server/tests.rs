@@ -164,13 +164,19 @@ async fn tokens_are_read_again_while_the_server_runs() {
     let directory = tempfile::tempdir().expect("a directory");
     let (config, trusted) = guarded(directory.path());
     let tokens = config.token_file.clone().expect("a token file");
-    let server = start(config).await;
-    let mut client = RecognitionServiceClient::new(secure(&server, trusted).await.expect("the handshake succeeds"));
+    let server = start(ServerConfig { connections_max: 1, ..config }).await;
+    let mut client = RecognitionServiceClient::new(secure(&server, trusted.clone()).await.expect("the handshake succeeds"));
     assert!(client.detect_faces(with_token(crate::pb::DetectFacesRequest::default())).await.is_ok());
-    std::fs::write(&tokens, "fedcba9876543210-another").expect("written");
+    let another = "fedcba9876543210-another";
+    std::fs::write(&tokens, another).expect("written");
     server.handle.reload_tokens().expect("reloaded");
     let revoked = client.detect_faces(with_token(crate::pb::DetectFacesRequest::default())).await.expect_err("revoked");
     assert_eq!(revoked.code(), Code::Unauthenticated);
+    // The only place is no longer that client's.
+    let mut newcomer = RecognitionServiceClient::new(secure(&server, trusted).await.expect("there is a place for it"));
+    let mut request = Request::new(crate::pb::DetectFacesRequest::default());
+    request.metadata_mut().insert("authorization", format!("Bearer {another}").parse().expect("ASCII"));
+    newcomer.detect_faces(request).await.expect("it has a token that is in force");
 }
 
 #[tokio::test]
