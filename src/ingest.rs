@@ -119,7 +119,7 @@ pub fn check_ca_file(file: &Path) -> Result<(), IngestError> {
 
 /// Watches one camera until cancelled: connects, hands over frames, and connects again, for ever.
 ///
-/// Tells [`CameraState::Connecting`] at each attempt, `Online` at its first decoded frame,
+/// Tells [`CameraState::Connecting`] at each attempt (and again once one that took long has opened), `Online` at its first decoded frame,
 /// `Stalled` after 2 s without one, and `Offline` with the reason when it ended: at the end of the
 /// stream, at an error, at fifty pictures in a row that cannot be used, or after 5 s without a decoded frame (before the first
 /// keyframe: 5 s without a packet, or 60 s in all); also while it takes over a minute to open. The next attempt begins 0.5 s later at first and 4 s later at

@@ -137,11 +137,11 @@ async fn open(
     if let Ok(opened) = tokio::time::timeout(OPENING_LONG, &mut opening).await {
         return opened;
     }
-    let message = OPENS_LONG.to_owned();
+    let (message, logged) = (OPENS_LONG.to_owned(), teller.logged);
     teller.tell(CameraState::Offline { reason: OfflineReason::Other, message, next_attempt_time: None });
     let opened = opening.await;
-    // What comes of it is news, whatever it is.
-    teller.logged = None;
+    // What comes of it is news, unless it is what came of the attempts before.
+    teller.logged = logged;
     teller.tell(CameraState::Connecting);
     opened
 }
